@@ -1,0 +1,58 @@
+"""Every error that telltale raises on purpose: one root, small named leaves, one sentence each."""
+
+
+class TelltaleError(Exception):
+    """The root of telltale's own errors."""
+
+
+class SpecError(TelltaleError):
+    """A broken specification (experiment, override, annotation file); never worth a retry."""
+
+
+class MissingInput(TelltaleError):
+    """Things that a run needs and does not find, each with its remedy; raised before any work."""
+
+    def __init__(self, *missing: str) -> None:
+        self.missing = missing
+        super().__init__("missing: " + "; ".join(missing))
+
+
+class BadImage(TelltaleError):
+    """A picture that cannot be used; the caller quarantines it under `reason`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class StoreError(TelltaleError):
+    """The store did not do what was asked of it."""
+
+
+class ObjectMissing(StoreError):
+    """There is nothing under this key."""
+
+
+class ObjectExists(StoreError):
+    """Something lies under this key already, and it is never overwritten."""
+
+
+class StoreNotWritable(StoreError):
+    """The store is read-only or full."""
+
+
+class DamagedObject(StoreError):
+    """A finished object's part is missing, altered or of another size; its manifest has been voided."""
+
+
+class ChildRunFailed(TelltaleError):
+    """A sub-flow ended in another state than Completed."""
+
+
+class DownloadFailed(TelltaleError):
+    """A download broke off or did not match its checksum."""
+
+
+class TrainingFailed(TelltaleError):
+    """A fit did not produce a usable model."""

@@ -1,0 +1,203 @@
+"""Finished objects: parts, then a manifest written last and create-only. The manifest is the only cache."""
+
+import io
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.digest import canonical_json, sha256_hex
+from storage.errors import DamagedObject, ObjectExists, ObjectMissing
+from storage.store import Store
+
+MANIFEST = "manifest.json"
+# The part that holds an object's rows; other tables beside it (quarantine, losses) have names of their own.
+ROWS = "part-0.parquet"
+
+PartContent: TypeAlias = bytes | pa.Table
+
+
+class Ref(BaseModel):
+    """A small frozen pointer to a finished object. `uri` is its place inside the store, `digest` its recipe's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    digest: str
+    rows: int
+    bytes: int
+
+
+class Part(BaseModel):
+    """One file of an object. `name` is what readers ask for, `file` holds a piece of the content's digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    rows: int
+
+
+class Manifest(BaseModel):
+    """What a finished object consists of and from what it was made.
+
+    `notes` holds counts and facts of the step (quarantined pictures, losses, thresholds); `content` is the digest of
+    the parts alone, equal for equal results whatever machine or moment made them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    digest: str
+    content: str
+    recipe: dict[str, Any]
+    parts: tuple[Part, ...]
+    rows: int
+    bytes: int
+    notes: dict[str, Any]
+    created: str
+    seconds: float
+    host: str
+
+
+def find(store: Store, uri: str) -> Ref | None:
+    """The ref of a finished object, or None. A manifest whose parts do not have their sizes is voided."""
+    try:
+        manifest = read_manifest(store, uri)
+    except ObjectMissing:
+        return None
+    except DamagedObject:
+        return None
+    for part in manifest.parts:
+        if store.size(f"{uri}/{part.file}") != part.bytes:
+            void(store, uri)
+            return None
+    return Ref(uri=uri, digest=manifest.digest, rows=manifest.rows, bytes=manifest.bytes)
+
+
+def commit(
+    store: Store,
+    uri: str,
+    *,
+    step: str,
+    digest: str,
+    recipe: Mapping[str, Any],
+    parts: Mapping[str, PartContent],
+    notes: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+) -> Ref:
+    """Write parts, then the manifest. Of two writers one wins; the other adopts the winner's object.
+
+    A part's file name carries its content's digest, so that a loser never overwrites a winner's part.
+    """
+    written = tuple(_write_part(store, uri, name, content) for name, content in parts.items())
+    manifest = Manifest(
+        step=step,
+        digest=digest,
+        content=sha256_hex(canonical_json([[part.name, part.sha256] for part in written]).encode()),
+        recipe=dict(recipe),
+        parts=written,
+        rows=sum(part.rows for part in written if part.name == ROWS),
+        bytes=sum(part.bytes for part in written),
+        notes=dict(notes or {}),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        host=socket.gethostname(),
+    )
+    try:
+        store.create(f"{uri}/{MANIFEST}", canonical_json(manifest.model_dump(mode="json")).encode())
+    except ObjectExists:
+        winner = find(store, uri)
+        if winner is not None:
+            return winner
+        store.create(f"{uri}/{MANIFEST}", canonical_json(manifest.model_dump(mode="json")).encode())
+    return Ref(uri=uri, digest=digest, rows=manifest.rows, bytes=manifest.bytes)
+
+
+def read_manifest(store: Store, uri: str) -> Manifest:
+    """Read an object's manifest; `ObjectMissing` without one, `DamagedObject` (and voided) for an unreadable one."""
+    data = store.read(f"{uri}/{MANIFEST}")
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        void(store, uri)
+        raise DamagedObject(f"{uri}: the manifest is not readable; voided, the step will run again") from error
+
+
+def notes_of(store: Store, ref: Ref) -> dict[str, Any]:
+    """The facts that a step noted beside its output."""
+    return read_manifest(store, ref.uri).notes
+
+
+def read_part(store: Store, ref: Ref, name: str) -> bytes:
+    """Read one part, verified against its sha256; a damaged one voids the manifest and raises `DamagedObject`."""
+    return _verified(store, ref, _part(read_manifest(store, ref.uri), name))
+
+
+def read_table(store: Store, ref: Ref, columns: Sequence[str] | None = None, name: str = ROWS) -> pa.Table:
+    """Read one Parquet part of an object, verified: its rows, or a side table by name."""
+    return pq.read_table(io.BytesIO(read_part(store, ref, name)), columns=list(columns) if columns else None)
+
+
+def void(store: Store, uri: str) -> None:
+    """Take a manifest back, so that the step runs again."""
+    store.delete(f"{uri}/{MANIFEST}")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Write a table as Parquet with fixed options, so that equal tables give equal bytes."""
+    sink = io.BytesIO()
+    plain = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
+    coded = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    compression = {name: "none" if name in plain else "zstd" for name in table.column_names}
+    pq.write_table(
+        table,
+        sink,
+        compression=compression if not _has_nested(table) else "zstd",
+        use_dictionary=coded,
+        write_statistics=coded,
+        row_group_size=2_000,
+    )
+    return sink.getvalue()
+
+
+def _has_nested(table: pa.Table) -> bool:
+    return any(pa.types.is_nested(field.type) for field in table.schema)
+
+
+def _write_part(store: Store, uri: str, name: str, content: PartContent) -> Part:
+    data = parquet_bytes(content) if isinstance(content, pa.Table) else content
+    sha256 = sha256_hex(data)
+    stem, dot, suffix = name.partition(".")
+    file = f"{stem}-{sha256[:12]}{dot}{suffix}"
+    rows = content.num_rows if isinstance(content, pa.Table) else 0
+    if store.size(f"{uri}/{file}") != len(data):
+        store.write(f"{uri}/{file}", data)
+    return Part(name=name, file=file, bytes=len(data), sha256=sha256, rows=rows)
+
+
+def _part(manifest: Manifest, name: str) -> Part:
+    for part in manifest.parts:
+        if part.name == name:
+            return part
+    raise ObjectMissing(f"{manifest.step} {manifest.digest[:12]} has no part {name!r}")
+
+
+def _verified(store: Store, ref: Ref, part: Part) -> bytes:
+    try:
+        data = store.read(f"{ref.uri}/{part.file}")
+    except ObjectMissing as error:
+        void(store, ref.uri)
+        raise DamagedObject(f"{ref.uri}: part {part.name} is missing; voided, the step will run again") from error
+    if sha256_hex(data) != part.sha256:
+        # A part of the right size and wrong bytes would be kept by the next writer: remove it as well.
+        store.delete(f"{ref.uri}/{part.file}")
+        void(store, ref.uri)
+        raise DamagedObject(f"{ref.uri}: part {part.name} was altered; voided, the step will run again")
+    return data

@@ -1,0 +1,368 @@
+"""Image bytes that nobody vouches for: what they declare, their pixels, their fingerprints, and encoding them again."""
+
+import functools
+import io
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from storage.errors import BadImage
+
+Pixels = npt.NDArray[np.uint8]
+Thumbnail = npt.NDArray[np.float32]
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 8
+
+DUPLICATE_MAX_DISTANCE = 4
+DUPLICATE_MIN_CORRELATION = 0.98
+
+# Annex K.1 of ITU-T T.81 (the table that the Independent JPEG Group scales), in row-major order.
+_STANDARD_LUMA_TABLE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61),
+        *(12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56),
+        *(14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77),
+        *(24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101),
+        *(72, 92, 95, 98, 112, 100, 103, 99),
+    ],
+    dtype=np.int64,
+)
+
+# How stored pixels become upright ones, by EXIF orientation (tag 0x0112, CIPA DC-008); 1 is upright already.
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda rgb: rgb[:, ::-1],
+    3: lambda rgb: rgb[::-1, ::-1],
+    4: lambda rgb: rgb[::-1],
+    5: lambda rgb: rgb.transpose(1, 0, 2),
+    6: lambda rgb: rgb.transpose(1, 0, 2)[:, ::-1],
+    7: lambda rgb: rgb.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda rgb: rgb.transpose(1, 0, 2)[::-1],
+}
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What an image file declares about itself, read from its headers.
+
+    `width` and `height` are in pixels as stored, before the EXIF `orientation` (1..8) is applied. `format` is the real
+    one (JPEG, PNG, GIF, WEBP, BMP, TIFF), whatever the file was called. `mode` is Pillow's. `quantization_tables` are a
+    JPEG's tables of 64 steps each in row-major order, luminance first, and empty for other formats; `jpeg_quality`
+    (1..100) is what the luminance table comes closest to, None for other formats. `n_frames` counts the frames of an
+    animation or the pages of a TIFF.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    jpeg_quality: int | None
+    orientation: int
+    quantization_tables: tuple[tuple[int, ...], ...]
+    n_frames: int
+
+
+def inspect_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureFacts:
+    """What `data` declares about itself, without decoding a pixel.
+
+    A picture whose pixel data breaks off is only found by `decode_rgb`.
+
+    Raises:
+        BadImage: `empty`, `truncated` (the headers break off), `unreadable`, `too-large` (more than `max_pixels`
+            declared) or `too-small` (a side under 8 pixels).
+    """
+    return _facts_of(_open(data), max_pixels)
+
+
+def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The picture as it should be looked at: uint8 (H, W, 3), sRGB assumed, upright, writable and contiguous.
+
+    The EXIF orientation is applied. Of an animation this is the first frame; grey is repeated in three channels; 16-bit
+    samples keep their high byte (scaled, not clipped); alpha is composited on white, the background on which a browser
+    would show it; CMYK is converted without a colour profile, and embedded profiles are not applied.
+
+    Raises:
+        BadImage: as `inspect_picture`; `truncated` also where the pixel data break off, `unreadable` also where they
+            are damaged or of a kind without a defined range (32-bit integers, floating point).
+    """
+    image = _open(data)
+    facts = _facts_of(image, max_pixels)
+    rgb = _decode_plain_jpeg(data) if facts.format == "JPEG" and facts.mode in ("L", "RGB") else None
+    if rgb is None:
+        rgb = np.array(_load_as_rgb(image))
+    # Pillow turns a TIFF upright while loading it.
+    if facts.format != "TIFF" and facts.orientation in _UPRIGHT:
+        rgb = _UPRIGHT[facts.orientation](rgb)
+    return np.ascontiguousarray(rgb)
+
+
+def estimate_jpeg_quality(luma_table: Sequence[int]) -> int:
+    """The quality 1..100 at which the IJG's standard luminance table comes closest (least absolute difference).
+
+    `luma_table`: 64 quantisation steps in row-major order. Exact for the tables that libjpeg makes; of equally near
+    qualities the higher one.
+    """
+    distances = np.abs(_standard_luma_tables() - np.asarray(luma_table, dtype=np.int64)).sum(axis=1)
+    return 100 - int(np.argmin(distances[::-1]))
+
+
+def encode_jpeg(rgb: Pixels, quality: int, subsampling: str = "420") -> bytes:
+    """`rgb`, uint8 (H, W, 3), as baseline JPEG at the IJG `quality` 1..100, chroma subsampled "420", "422" or "444"."""
+    if not 1 <= quality <= 100:
+        raise ValueError(f"JPEG quality must lie in 1..100, got {quality}")
+    pixels = np.ascontiguousarray(rgb)
+    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling=subsampling)
+    return encoded
+
+
+def encode_png(rgb: Pixels) -> bytes:
+    """`rgb`, uint8 (H, W, 3), as PNG without loss.
+
+    At zlib's fastest level: a third of the time of Pillow's default for 4 % more bytes (photographs of 320x320).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def thumbnail32(rgb: Pixels) -> Thumbnail:
+    """The picture's luma (ITU-R BT.601), antialiased down to float32 (32, 32) in 0..255, aspect ratio not kept."""
+    luma = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    return np.array(luma, dtype=np.float32)
+
+
+def perceptual_hash(rgb: Pixels) -> int:
+    """The 64-bit DCT hash of uint8 (H, W, 3): near-duplicates differ in few bits (Zauner 2010, section 3.2.1).
+
+    Bit (u, v) of the 8x8 lowest frequencies of the 32x32 luma thumbnail says whether that coefficient lies above their
+    median; row-major, most significant bit first. `f"{hash:016x}"` is its text form, `int(text, 16)` the way back.
+    """
+    return perceptual_hash_of_thumbnail(thumbnail32(rgb))
+
+
+def perceptual_hash_of_thumbnail(thumbnail: Thumbnail) -> int:
+    """`perceptual_hash` of a picture whose `thumbnail32` is at hand."""
+    low = _LOW_COSINES @ thumbnail.astype(np.float64) @ _LOW_COSINES.T  # (8, 8)
+    # Rounded, so that in a flat picture, where all but one coefficient are zero, no bit hangs on float noise.
+    low = np.round(low, 3)
+    bits = np.packbits(low > np.median(low))
+    return int.from_bytes(bits.tobytes(), "big")
+
+
+def hash_text(phash: int) -> str:
+    """A 64-bit hash as 16 hexadecimal digits, the form in which shards keep it."""
+    return f"{phash:016x}"
+
+
+def hamming(a: int, b: int) -> int:
+    """The number of bits, 0..64, in which two hashes differ."""
+    return (a ^ b).bit_count()
+
+
+def thumbnail_correlation(a: Thumbnail, b: Thumbnail) -> float:
+    """Pearson's correlation, -1..1, of two thumbnails.
+
+    A flat thumbnail has no correlation; two of them count as 1 where they are of the same grey within one level, and
+    all other pairs with a flat one as 0.
+    """
+    x = a.astype(np.float64).ravel()
+    y = b.astype(np.float64).ravel()
+    x_centred, y_centred = x - x.mean(), y - y.mean()
+    norm = float(np.sqrt((x_centred @ x_centred) * (y_centred @ y_centred)))
+    if norm == 0.0:
+        return 1.0 if np.abs(x - y).max() <= 1.0 else 0.0
+    return float(np.clip((x_centred @ y_centred) / norm, -1.0, 1.0))
+
+
+def are_duplicates(hash_a: int, thumbnail_a: Thumbnail, hash_b: int, thumbnail_b: Thumbnail) -> bool:
+    """Whether two pictures are one: hashes at most 4 bits apart, and thumbnails that correlate at 0.98 or more."""
+    if hamming(hash_a, hash_b) > DUPLICATE_MAX_DISTANCE:
+        return False
+    return thumbnail_correlation(thumbnail_a, thumbnail_b) >= DUPLICATE_MIN_CORRELATION
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Parse the headers with the plugin that the first bytes call for.
+
+    `Image.open` is avoided: it tries every plugin that Pillow has (PostScript among them, which starts a program), and
+    checks the size against a limit that is global to the process, with a warning.
+    """
+    if not data:
+        raise BadImage("empty", "no bytes")
+    plugin = _plugin_for(data)
+    if plugin is None:
+        raise BadImage(
+            "unreadable",
+            f"not JPEG, PNG, GIF, WebP, BMP or TIFF: starts with {data[:8]!r}",
+        )
+    stream = io.BytesIO(data)
+    try:
+        return plugin(stream)
+    except Image.DecompressionBombError as error:
+        raise BadImage("too-large", str(error)) from error
+    # Parsers of hostile bytes fail in every way there is: SyntaxError, OSError, struct.error, OverflowError ...
+    except Exception as error:
+        # A parser that failed at the very end had wanted to read on.
+        ran_out = not stream.closed and stream.tell() >= len(data)
+        reason = "truncated" if ran_out or _speaks_of_truncation(error) else "unreadable"
+        raise BadImage(reason, str(error)) from error
+
+
+def _plugin_for(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        # Not Pillow's factory: that one splits multi-picture JPEGs (MPO), of which the first picture is the one meant.
+        return JpegImageFile
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return GifImageFile
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return WebPImageFile
+    if data.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return TiffImageFile
+    if data.startswith(b"BM"):
+        return BmpImageFile
+    return None
+
+
+def _facts_of(image: ImageFile.ImageFile, max_pixels: int) -> PictureFacts:
+    try:
+        width, height = _stored_size(image)
+        orientation = _orientation(image)
+    except Exception as error:  # as in _open: tags of hostile bytes
+        raise BadImage("unreadable", str(error)) from error
+    if width * height > max_pixels:
+        raise BadImage("too-large", f"{width}x{height} declared, more than {max_pixels} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise BadImage("too-small", f"{width}x{height}, a side under {MIN_SIDE} pixels")
+    tables = _quantization_tables(image)
+    return PictureFacts(
+        width=width,
+        height=height,
+        format=str(image.format),
+        mode=image.mode,
+        jpeg_quality=estimate_jpeg_quality(tables[0]) if tables else None,
+        orientation=orientation,
+        quantization_tables=tables,
+        n_frames=_count_frames(image),
+    )
+
+
+def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    if isinstance(image, TiffImageFile):  # whose `size` is that of the upright picture
+        return int(image.tag_v2[256]), int(image.tag_v2[257])
+    return image.size
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 where there is none or none that is defined."""
+    if isinstance(image, TiffImageFile):
+        value = image.tag_v2.get(_ORIENTATION_TAG, 1)
+    else:
+        # Not `getexif()`: for a PNG it decodes the whole picture in search of a late chunk.
+        exif = Image.Exif()
+        try:
+            exif.load(image.info.get("exif", b""))
+            value = exif.get(_ORIENTATION_TAG, 1)
+        # Broken EXIF data say nothing; the picture itself may be sound, and every viewer shows it unrotated.
+        except (SyntaxError, OSError, ValueError, LookupError, TypeError, OverflowError, struct.error):
+            value = 1
+    return int(value) if value in _UPRIGHT else 1
+
+
+def _quantization_tables(image: ImageFile.ImageFile) -> tuple[tuple[int, ...], ...]:
+    """A JPEG's tables in the order in which its components (luma first) name them, each once."""
+    if not isinstance(image, JpegImageFile):
+        return ()
+    table_ids = dict.fromkeys(component[3] for component in image.layer)
+    missing = [table_id for table_id in table_ids if table_id not in image.quantization]
+    if missing or not table_ids:
+        raise BadImage("unreadable", f"JPEG without its quantisation tables {missing}")
+    return tuple(tuple(image.quantization[table_id]) for table_id in table_ids)
+
+
+def _count_frames(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # later frames that break off, in ways as many as in _open
+        raise BadImage("truncated" if _speaks_of_truncation(error) else "unreadable", str(error)) from error
+
+
+def _decode_plain_jpeg(data: bytes) -> Pixels | None:
+    """A grey or YCbCr JPEG by simplejpeg (three times as fast as Pillow); None for those that Pillow has to read."""
+    try:
+        colorspace = simplejpeg.decode_jpeg_header(data)[2]
+        if colorspace not in ("YCbCr", "Gray"):
+            return None
+        rgb: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        return rgb
+    except ValueError as error:
+        if "premature end of jpeg file" in str(error).lower():
+            raise BadImage("truncated", str(error)) from error
+        if "corrupt jpeg data" in str(error).lower() and "extraneous bytes" not in str(error).lower():
+            raise BadImage("unreadable", str(error)) from error
+        # Stray bytes between segments, odd subsampling: harmless, and Pillow reads it, or says why not.
+        return None
+
+
+def _load_as_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    try:
+        image.load()
+        return _to_rgb(image)
+    except BadImage:
+        raise
+    except Exception as error:  # as in _open: decoders of hostile bytes
+        raise BadImage("truncated" if _speaks_of_truncation(error) else "unreadable", str(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip at 255.
+        samples = np.array(image).astype(np.uint16)
+        return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BadImage("unreadable", f"pixels of mode {image.mode} have no declared range")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _speaks_of_truncation(error: BaseException) -> bool:
+    if isinstance(error, EOFError | struct.error) or isinstance(error.__cause__, EOFError | struct.error):
+        return True
+    return any(word in str(error).lower() for word in ("truncated", "incomplete", "unexpected end", "premature end"))
+
+
+@functools.cache
+def _standard_luma_tables() -> npt.NDArray[np.int64]:
+    """libjpeg's luminance tables at quality 1..100 (`jpeg_quality_scaling`): (100, 64), within baseline's 1..255."""
+    qualities = np.arange(1, 101)
+    scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
+    return np.clip((_STANDARD_LUMA_TABLE * scales[:, None] + 50) // 100, 1, 255)
+
+
+def _low_cosines() -> npt.NDArray[np.float64]:
+    """The eight lowest basis functions of the orthonormal DCT-II of length 32: (8, 32)."""
+    frequency, position = np.arange(8)[:, None], np.arange(32)[None, :]
+    basis = np.sqrt(2 / 32) * np.cos(np.pi * frequency * (2 * position + 1) / 64)
+    basis[0] = np.sqrt(1 / 32)
+    return basis
+
+
+_LOW_COSINES = _low_cosines()

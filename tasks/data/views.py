@@ -1,0 +1,210 @@
+"""From a picture's bytes to its views: what an attacker would post, and what a probe sees of it without its content."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from storage.errors import SpecError
+from tasks.data.pictures import (
+    PictureFacts,
+    Pixels,
+    decode_rgb,
+    encode_jpeg,
+    encode_png,
+    inspect_picture,
+)
+from tasks.spec import Canonical, View
+
+# All resizes are Pillow's bicubic, whose kernel widens with the reduction: antialiased, as the first project's was.
+_RESAMPLING = Image.Resampling.BICUBIC
+
+_BLOCK = 8  # side of a JPEG block, pixels
+
+PROBE_FEATURE_NAMES = (
+    "width",
+    "height",
+    "aspect",
+    "is_jpeg",
+    "is_png",
+    "is_other_format",
+    "file_size",
+    "log_bytes_per_pixel",
+    "luma_table_mean",
+    "chroma_table_mean",
+    "jpeg_quality",
+    "mean_red",
+    "mean_green",
+    "mean_blue",
+    "blockiness_horizontal",
+    "blockiness_vertical",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPicture:
+    """One picture in one view.
+
+    `pixels`: uint8 (h, w, 3), RGB. `encoded`: the JPEG file that decodes to these pixels, None where the view has no
+    JPEG encoding of its own.
+    """
+
+    pixels: Pixels
+    encoded: bytes | None
+
+
+def canonical_quality(image_id: str, canonical: Canonical) -> int:
+    """The JPEG quality of a picture's canonical encoding, drawn by hash of its id from the photographs' own qualities.
+
+    The first 64 bits of a sha256 are a uniform number that the histogram's cumulated counts invert, in integers. The
+    prefix keeps the draw independent of other hashes of the same id, which decide splits and mixes.
+    """
+    total = sum(count for _, count in canonical.qualities)
+    if total <= 0:
+        raise SpecError(
+            f"canonical.qualities needs at least one photograph's JPEG quality, got {canonical.qualities!r}"
+        )
+    digest = hashlib.sha256(f"canonical-quality:{image_id}".encode()).digest()
+    rank = (int.from_bytes(digest[:8], "big") * total) >> 64  # uniform in 0..total-1
+    for quality, count in sorted(canonical.qualities):
+        if rank < count:
+            return quality
+        rank -= count
+    raise AssertionError("a rank below the total lies in one of the bins")
+
+
+def is_enlarged(width: int, height: int, canonical: Canonical) -> bool:
+    """Whether the fair path would enlarge a picture of this size: its square is smaller than the canonical side."""
+    return min(width, height) < canonical.side
+
+
+def fair_canonical(rgb: Pixels, image_id: str, canonical: Canonical) -> Pixels:
+    """The form that every picture takes before a fair view: uint8 (side, side, 3).
+
+    `rgb`, uint8 (H, W, 3), upright: its central square, one antialiased bicubic resize, and one JPEG encoding (4:2:0)
+    at `canonical_quality`, decoded.
+    """
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = _resize(rgb[top : top + side, left : left + side], canonical.side)
+    return decode_rgb(encode_jpeg(square, canonical_quality(image_id, canonical)))
+
+
+def apply_view(picture: Pixels, view: View) -> ViewPicture:
+    """Bring uint8 (H, W, 3) to a view: resize to its resolution (`native` stays), then JPEG (4:2:0) at its quality.
+
+    `picture` is the canonical form for a fair view and the decoded, upright original for a raw one, which is stretched
+    to a square without a crop.
+    """
+    return _compress(_at_resolution(picture, view), view.jpeg_quality)
+
+
+def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Canonical) -> dict[View, ViewPicture]:
+    """Every view in `views` of one image file; each picture is the same whatever other views are asked for.
+
+    The file is decoded once, its canonical form made once, each resolution resized once. Views may share pixels: do not
+    write into them.
+
+    Raises:
+        BadImage: the bytes are no usable picture (`decode_rgb`).
+    """
+    rgb = decode_rgb(data)
+
+    @functools.cache
+    def origin(path: str) -> Pixels:
+        return fair_canonical(rgb, image_id, canonical) if path == "fair" else rgb
+
+    @functools.cache
+    def resized(uncompressed: View) -> Pixels:
+        return _at_resolution(origin(uncompressed.path), uncompressed)
+
+    return {view: _compress(resized(_without_jpeg(view)), view.jpeg_quality) for view in views}
+
+
+def probe_vector(
+    original: PictureFacts, original_size: int, view: View, picture: ViewPicture
+) -> npt.NDArray[np.float32]:
+    """What the probe sees of a posted picture, float32 (16,), in the order of `PROBE_FEATURE_NAMES`.
+
+    The posted file is the view's own JPEG where it has one; the untouched original (`original_size` bytes) for
+    `raw/native/none`; else the pixels as PNG. Its size is in bytes, `log_bytes_per_pixel` natural; table means and the
+    estimated quality are 0 where the file has no quantisation table, and a grey JPEG's only table stands for both.
+    Colour means lie in 0..255. Blockiness is `blockiness` of the posted pixels.
+    """
+    posted, size = _posted_file(original, original_size, view, picture)
+    height, width = picture.pixels.shape[:2]
+    table_means = [float(np.mean(table)) for table in posted.quantization_tables] or [0.0]
+    red, green, blue = picture.pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64)
+    horizontal, vertical = blockiness(picture.pixels)
+    features = {
+        "width": width,
+        "height": height,
+        "aspect": width / height,
+        "is_jpeg": posted.format == "JPEG",
+        "is_png": posted.format == "PNG",
+        "is_other_format": posted.format not in ("JPEG", "PNG"),
+        "file_size": size,
+        "log_bytes_per_pixel": np.log(size / (width * height)),
+        "luma_table_mean": table_means[0],
+        "chroma_table_mean": table_means[min(1, len(table_means) - 1)],
+        "jpeg_quality": posted.jpeg_quality or 0,
+        "mean_red": red,
+        "mean_green": green,
+        "mean_blue": blue,
+        "blockiness_horizontal": horizontal,
+        "blockiness_vertical": vertical,
+    }
+    return np.array([features[name] for name in PROBE_FEATURE_NAMES], dtype=np.float32)
+
+
+def blockiness(rgb: Pixels) -> tuple[float, float]:
+    """How much more luma jumps across the borders of the 8-pixel grid than elsewhere, along rows and along columns.
+
+    The ratio of the mean absolute differences of neighbours, each plus 0.01 levels so that a flat picture has 1; about
+    1 without JPEG blocks, above 1 with them, and 1 where the picture has no such border. `rgb` is uint8 (h, w, 3).
+    """
+    luma = np.array(Image.fromarray(rgb).convert("L"), dtype=np.int16)  # (h, w)
+    return _border_ratio(luma), _border_ratio(luma.T)
+
+
+def _border_ratio(luma: npt.NDArray[np.int16]) -> float:
+    differences = np.abs(np.diff(luma, axis=1)).mean(axis=0)  # (w - 1,)
+    is_border = np.arange(1, luma.shape[1]) % _BLOCK == 0
+    if not is_border.any():
+        return 1.0
+    return float((differences[is_border].mean() + 0.01) / (differences[~is_border].mean() + 0.01))
+
+
+def _posted_file(
+    original: PictureFacts, original_size: int, view: View, picture: ViewPicture
+) -> tuple[PictureFacts, int]:
+    if picture.encoded is None and view.path == "raw" and view.resolution == "native":
+        return original, original_size
+    encoded = picture.encoded if picture.encoded is not None else encode_png(picture.pixels)
+    return inspect_picture(encoded), len(encoded)
+
+
+def _without_jpeg(view: View) -> View:
+    return View(path=view.path, resolution=view.resolution)
+
+
+def _at_resolution(picture: Pixels, view: View) -> Pixels:
+    return picture if view.resolution == "native" else _resize(picture, view.resolution)
+
+
+def _resize(picture: Pixels, side: int) -> Pixels:
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.array(Image.fromarray(picture).resize((side, side), _RESAMPLING))
+
+
+def _compress(pixels: Pixels, quality: int | None) -> ViewPicture:
+    if quality is None:
+        return ViewPicture(pixels, None)
+    encoded = encode_jpeg(pixels, quality)
+    return ViewPicture(decode_rgb(encoded), encoded)

@@ -1,0 +1,85 @@
+"""Progress of long tasks: an artifact in the Prefect UI, a bar in the terminal where one is shown."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+ARTIFACT_PERIOD_S = 2.0
+
+
+class Display(Protocol):
+    """Something that shows progress beside Prefect, such as a terminal's bars."""
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """A task has done so much."""
+        ...
+
+
+_displays: list[Display] = []
+
+
+def show_on(display: Display) -> Callable[[], None]:
+    """Report progress to a display as well, until the returned function is called."""
+    _displays.append(display)
+    return lambda: _displays.remove(display)
+
+
+def artifact_key(*parts: str) -> str:
+    """A Prefect artifact key: lowercase letters, digits and single dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+class Progress:
+    """Counts what a task or flow has done; the artifact is written at most every two seconds, and when done.
+
+    With `eager` it is written at every step, the first included: for the few stages of a flow.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str = "pictures",
+        clock: Callable[[], float] = time.monotonic,
+        eager: bool = False,
+    ) -> None:
+        self.name = name
+        self.total = total
+        self.done = 0
+        self._unit = unit
+        self._clock = clock
+        self._started = clock()
+        self._reported = self._started
+        self._artifact: object | None = None
+        self._eager = eager
+        if eager:
+            self.advance(0)
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        self.done += count
+        now = self._clock()
+        for display in _displays:
+            display.update(self.name, self.done, self.total)
+        last = self.done >= self.total
+        # Work of under a period gets no artifact: its task run says the same.
+        if self._eager or now - self._reported >= ARTIFACT_PERIOD_S or (last and self._artifact is not None):
+            self._reported = now
+            self._report(now)
+
+    def _report(self, now: float) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.context import FlowRunContext, TaskRunContext
+
+        if TaskRunContext.get() is None and FlowRunContext.get() is None:
+            return
+        percent = 100.0 * min(1.0, self.done / max(1, self.total))
+        rate = self.done / max(1e-9, now - self._started)
+        description = f"{self.name}: {self.done} of {self.total} {self._unit}, {rate:.1f} per second"
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                percent, key=artifact_key("progress", self.name), description=description
+            )
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=description)  # type: ignore[arg-type]

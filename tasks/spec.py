@@ -1,0 +1,460 @@
+"""What an experiment is made of: frozen models, validated once, at the border."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from storage.errors import MissingInput, SpecError
+
+Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
+
+PRESETS = Path(__file__).parents[1] / "deployments" / "experiments"
+
+
+class Spec(BaseModel):
+    """The root of all specifications: frozen, and nothing that is not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class View(Spec):
+    """What an attacker would post: a picture on a path, at a resolution, with or without a JPEG encoding."""
+
+    path: Literal["fair", "raw"]
+    resolution: Resolution
+    jpeg_quality: Quality | None = None
+
+    @property
+    def name(self) -> str:
+        """For example `fair/64/q20` or `raw/native/none`."""
+        return f"{self.path}/{Cell(resolution=self.resolution, jpeg_quality=self.jpeg_quality).name}"
+
+
+class Cell(Spec):
+    """One field of the grid: a resolution and a compression."""
+
+    resolution: Resolution
+    jpeg_quality: Quality | None = None
+
+    @property
+    def name(self) -> str:
+        """For example `64/q20` or `native/none`."""
+        return f"{self.resolution}/{'none' if self.jpeg_quality is None else f'q{self.jpeg_quality}'}"
+
+    @property
+    def fair_view(self) -> View:
+        """The view that both classes take in this cell under the fair protocol."""
+        return View(path="fair", resolution=self.resolution, jpeg_quality=self.jpeg_quality)
+
+    @classmethod
+    def parse(cls, name: str) -> "Cell":
+        """Read a cell's name back; `SpecError` for anything else."""
+        match = re.fullmatch(r"(native|\d+)/(none|q(\d+))", name)
+        if match is None:
+            raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}")
+        resolution: Resolution = "native" if match[1] == "native" else int(match[1])
+        return cls(resolution=resolution, jpeg_quality=int(match[3]) if match[3] else None)
+
+
+class Canonical(Spec):
+    """The form to which the fair path brings every picture first.
+
+    `qualities` is the histogram `(jpeg_quality, count)` of the photographs' own encodings, sorted by quality.
+    """
+
+    side: int = Field(ge=16, le=2048)
+    qualities: tuple[tuple[Quality, int], ...]
+
+
+class Vgg16Spec(Spec):
+    """VGG16 as feature extractor. `side` None means: the picture's own size (the first project's testing).
+
+    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors.
+    """
+
+    kind: Literal["vgg16"] = "vgg16"
+    layer: Literal["fc7", "fc6", "pool5-avg"] = "fc7"
+    side: Annotated[int, Field(ge=32, le=1024)] | None = 224
+    weights: str = "imagenet"
+    batch: int = Field(default=16, ge=1)
+
+    @property
+    def name(self) -> str:
+        """For example `vgg16-pool5-avg-224`."""
+        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
+
+
+class ProbeSpec(Spec):
+    """The features of a detector that sees no picture content."""
+
+    kind: Literal["probe"] = "probe"
+
+    @property
+    def name(self) -> str:
+        return "probe"
+
+
+ExtractorSpec = Annotated[Vgg16Spec | ProbeSpec, Field(discriminator="kind")]
+
+
+class SvmSpec(Spec):
+    """How a linear SVM is fitted: C among candidates by validation, features scaled or not, calibrated or not.
+
+    The seed protocol's is `SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)`: threshold decision > 0.
+    """
+
+    c_values: tuple[Annotated[float, Field(gt=0)], ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    standardise: bool = True
+    calibrate: bool = True
+
+
+class HeadSpec(Spec):
+    """One head: a linear SVM on features of some views, for some sources.
+
+    `name` is the detector's name in the results; `seed` 0 fits on all training rows, another seed on a bootstrap
+    sample of the training groups.
+    """
+
+    name: str
+    extractor: ExtractorSpec
+    views: tuple[View, ...] = Field(min_length=1)
+    real: tuple[Name, ...] = Field(min_length=1)
+    fakes: tuple[Name, ...] = Field(min_length=1)
+    svm: SvmSpec = SvmSpec()
+    seed: int = 0
+
+
+class GanSpec(Spec):
+    """DCGAN and its training, as the first project had it."""
+
+    latent: int = 100
+    generator_features: int = 64
+    discriminator_features: int = 64
+    side: Literal[64] = 64
+    batch: int = Field(default=128, ge=2)
+    epochs: int = Field(default=100, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    sheet_every: int = Field(default=5, ge=1)
+    flip: bool = False
+    seed: int = 0
+
+
+class DiffusionSpec(Spec):
+    """A text-to-image pipeline of diffusers and how it is sampled. `model` is a hub id, a local path, or `tiny`."""
+
+    model: str
+    prompts: Literal["captions", "categories"] = "captions"
+    steps: int = Field(default=25, ge=1)
+    guidance: float = Field(default=7.5, ge=0)
+    scheduler: str | None = None
+    side: int = Field(default=512, ge=64)
+    batch: int = Field(default=4, ge=1)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    seed: int = 0
+
+
+class SourceBase(Spec):
+    """What all sources share. `evaluated` False keeps a source for training generators only."""
+
+    name: Name
+    evaluated: bool = True
+
+
+class CocoSource(SourceBase):
+    """An official-layout COCO directory: `<split>/*.jpg` and `annotations/{captions,instances}_<split>.json`.
+
+    `first` and `limit` select a range of the images, sorted by id.
+    """
+
+    kind: Literal["coco"] = "coco"
+    directory: str
+    split: str = "val2017"
+    first: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    label: Literal["real"] = "real"
+
+
+class SampleSource(SourceBase):
+    """Crops of the photographs that installed packages ship, written as a COCO directory first."""
+
+    kind: Literal["sample"] = "sample"
+    crops_per_photograph: int = Field(default=12, ge=2)
+    limit: int | None = Field(default=None, ge=1)
+    label: Literal["real"] = "real"
+
+
+class FolderSource(SourceBase):
+    """A directory or a Parquet file of images, with optional metadata (JSON list, JSON lines, CSV or Parquet).
+
+    Metadata rows are matched by `file_name`; known columns are `prompt`, `caption`, `group_id`, `seed`, `licence`,
+    `class_index`, `class_name`. `limit_per_class` needs a class column.
+    """
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    metadata: str | None = None
+    label: Literal["real", "fake"]
+    limit: int | None = Field(default=None, ge=1)
+    limit_per_class: int | None = Field(default=None, ge=1)
+    smaller_by_nature: bool = False
+
+
+class GanSource(SourceBase):
+    """Pictures of a DCGAN that is trained in the run on the train groups of another source."""
+
+    kind: Literal["gan"] = "gan"
+    trained_on: Name
+    count: int = Field(ge=1)
+    gan: GanSpec = GanSpec()
+    label: Literal["fake"] = "fake"
+    smaller_by_nature: bool = True
+
+
+class DiffusionSource(SourceBase):
+    """Pictures of a text-to-image model, one for each picture of another source, from its captions or categories."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    prompted_by: Name
+    diffusion: DiffusionSpec
+    limit: int | None = Field(default=None, ge=1)
+    label: Literal["fake"] = "fake"
+    smaller_by_nature: bool = False
+
+
+Source = Annotated[CocoSource | SampleSource | FolderSource | GanSource | DiffusionSource, Field(discriminator="kind")]
+
+
+class FixedSplits(Spec):
+    """Train, val and test: named groups first, then ranges of a source's sorted images, then shares by hash."""
+
+    kind: Literal["fixed"] = "fixed"
+    train: float = Field(default=0.6, gt=0, lt=1)
+    val: float = Field(default=0.2, gt=0, lt=1)
+    groups: dict[str, Literal["train", "val", "test"]] = {}
+    ranges: dict[Literal["train", "val", "test"], tuple[int, int]] = {}
+
+    @model_validator(mode="after")
+    def _leaves_a_test_share(self) -> Self:
+        if self.train + self.val >= 1:
+            raise ValueError(f"train + val must leave a share for test, got {self.train} + {self.val}")
+        return self
+
+    @property
+    def rotations(self) -> int:
+        """How many heads a detector consists of: one."""
+        return 1
+
+
+class Folds(Spec):
+    """k rotating folds: fold r tests, r + 1 validates, the others train; out-of-fold scores are pooled."""
+
+    kind: Literal["folds"] = "folds"
+    count: int = Field(ge=3, le=20)
+
+    @property
+    def rotations(self) -> int:
+        """How many heads a detector consists of: one per fold."""
+        return self.count
+
+
+Splits = Annotated[FixedSplits | Folds, Field(discriminator="kind")]
+
+
+class Mix(Spec):
+    """Which fakes stand against which photographs."""
+
+    name: Name
+    real: tuple[Name, ...] = Field(min_length=1)
+    fakes: tuple[Name, ...] = Field(min_length=1)
+
+
+class SeedProtocol(Spec):
+    """Which sources play the roles of the first project's table: its photographs, its GAN and its Stable Diffusion."""
+
+    real: Name
+    gan: Name
+    stable: Name
+
+
+class Experiment(Spec):
+    """One experiment: sources, splits, grid, detectors and protocols."""
+
+    name: Name
+    description: str = ""
+    seed: int = 0
+    sources: tuple[Source, ...]
+    splits: Splits = FixedSplits()
+    canonical_side: int = Field(default=320, ge=16, le=2048)
+    resolutions: tuple[Resolution, ...] = ("native", 256, 64)
+    qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
+    extractor: Vgg16Spec = Vgg16Spec()
+    svm: SvmSpec = SvmSpec()
+    augmented_qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
+    mixes: tuple[Mix, ...] = ()
+    seed_protocol: SeedProtocol | None = None
+    training_seeds: int = Field(default=3, ge=1)
+    bootstrap_resamples: int = Field(default=2000, ge=100)
+    shard_size: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        sources = {source.name: source for source in self.sources}
+        if len(sources) != len(self.sources):
+            raise ValueError("two sources have the same name")
+        labels = {source.label for source in self.evaluated_sources}
+        if labels != {"real", "fake"}:
+            raise ValueError(f"an experiment needs real and fake sources, got only {sorted(labels)}")
+        if len(set(self.resolutions)) != len(self.resolutions) or len(set(self.qualities)) != len(self.qualities):
+            raise ValueError("a resolution or quality is listed twice")
+        if None not in self.qualities:
+            raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
+        for source in self.sources:
+            self._check_generator(source, sources)
+        for mix in self.mixes:
+            self._check_names(f"mix {mix.name}", mix.real, "real", sources)
+            self._check_names(f"mix {mix.name}", mix.fakes, "fake", sources)
+        if self.seed_protocol is not None:
+            roles = self.seed_protocol
+            self._check_names("seed_protocol", (roles.real,), "real", sources)
+            self._check_names("seed_protocol", (roles.gan, roles.stable), "fake", sources)
+        return self
+
+    def _check_generator(self, source: SourceBase, sources: dict[str, Any]) -> None:
+        origin = getattr(source, "trained_on", None) or getattr(source, "prompted_by", None)
+        if origin is None:
+            return
+        if origin not in sources or not isinstance(sources[origin], CocoSource | SampleSource | FolderSource):
+            raise ValueError(f"{source.name}: unknown source {origin!r}, expected one of {sorted(sources)}")
+        if isinstance(source, GanSource) and isinstance(self.splits, Folds) and sources[origin].evaluated:
+            raise ValueError(
+                f"{source.name}: with rotating folds a generator may only be trained on a source with "
+                f"evaluated: false, else it sees test groups; {origin!r} is evaluated"
+            )
+
+    @staticmethod
+    def _check_names(where: str, names: tuple[str, ...], label: str, sources: dict[str, Any]) -> None:
+        for name in names:
+            if name not in sources or sources[name].label != label or not sources[name].evaluated:
+                known = sorted(n for n, s in sources.items() if s.label == label and s.evaluated)
+                raise ValueError(f"{where}: unknown {label} source {name!r}, expected one of {known}")
+
+    @property
+    def evaluated_sources(self) -> tuple[Source, ...]:
+        """The sources that take part in the evaluation."""
+        return tuple(source for source in self.sources if source.evaluated)
+
+    @property
+    def real_names(self) -> tuple[str, ...]:
+        """Names of the evaluated photographs' sources."""
+        return tuple(source.name for source in self.evaluated_sources if source.label == "real")
+
+    @property
+    def fake_names(self) -> tuple[str, ...]:
+        """Names of the evaluated generators' sources."""
+        return tuple(source.name for source in self.evaluated_sources if source.label == "fake")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The grid, row by row."""
+        return tuple(Cell(resolution=r, jpeg_quality=q) for r in self.resolutions for q in self.qualities)
+
+    @property
+    def all_mixes(self) -> tuple[Mix, ...]:
+        """The named mixes, or one per generator and `combined` where none are named."""
+        if self.mixes:
+            return self.mixes
+        single = tuple(Mix(name=fake, real=self.real_names, fakes=(fake,)) for fake in self.fake_names)
+        if len(single) == 1:
+            return single
+        return (*single, Mix(name="combined", real=self.real_names, fakes=self.fake_names))
+
+
+def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, seed: int | None = None) -> Experiment:
+    """Read a preset by name or a YAML file by path, put overrides over it, and validate.
+
+    Overrides are a nested mapping; dotted keys reach into it (`extractor.side`), and a source or mix is reached by its
+    name (`sources.gan.count`). `${NAME}` and `${NAME:-default}` in texts are environment variables.
+
+    Raises:
+        SpecError: no such preset, an unknown field, or a value out of range: one sentence each.
+        MissingInput: an environment variable that the preset needs is not set.
+    """
+    path = Path(experiment) if experiment.endswith((".yaml", ".yml")) else PRESETS / f"{experiment}.yaml"
+    if not path.is_file():
+        known = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+        raise SpecError(f"no experiment {experiment!r}: expected a YAML file or one of {known}")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path.name} is not readable as YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{path.name}: expected a mapping, got {type(document).__name__}")
+    for key, value in (overrides or {}).items():
+        _put(document, key.split("."), value)
+    if seed is not None:
+        document["seed"] = seed
+    missing: list[str] = []
+    document = _expand(document, missing)
+    if missing:
+        raise MissingInput(*(f"environment variable {name}, which {path.name} needs: export it" for name in missing))
+    return parse_experiment(document)
+
+
+def parse_experiment(document: dict[str, Any]) -> Experiment:
+    """Validate a document; `SpecError` with one line per problem, each with place and reason."""
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'experiment'}: {problem['msg']}"
+            + (f" (got {problem['input']!r})" if not isinstance(problem["input"], dict | list) else "")
+            for problem in error.errors()
+        )
+        raise SpecError(f"broken experiment: {problems}") from error
+
+
+def _put(document: Any, keys: list[str], value: Any) -> None:
+    key, rest = keys[0], keys[1:]
+    if isinstance(document, list):
+        for item in document:
+            if isinstance(item, dict) and item.get("name") == key:
+                if not rest:
+                    raise SpecError(f"override of {key!r} names no field")
+                _put(item, rest, value)
+                return
+        names = [item.get("name") for item in document if isinstance(item, dict)]
+        raise SpecError(f"override names {key!r}, expected one of {names}")
+    if not isinstance(document, dict):
+        raise SpecError(f"override reaches into {document!r}, which has no field {key!r}")
+    if not rest:
+        document[key] = value
+        return
+    _put(document.setdefault(key, {}), rest, value)
+
+
+_VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _expand(value: Any, missing: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(item, missing) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, missing) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1]) or match[2]
+        if found is None:
+            missing.append(match[1])
+            return match[0]
+        return found
+
+    return _VARIABLE.sub(look_up, value)

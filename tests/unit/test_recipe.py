@@ -1,0 +1,141 @@
+"""Steps: one recipe, one object; what is finished is found, what is missing is made."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from storage.errors import SpecError
+from storage.objects import ROWS, Ref, read_table
+from storage.store import LocalStore
+from tasks.recipe import NotFinished, Output, Step, StepRun, only_finished, step
+from tasks.spec import View
+
+CALLS: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    CALLS.clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def doubled(run: StepRun, *, value: int, folder: str = "", more: int = 0) -> Output:
+    CALLS.append(value)
+    return Output({ROWS: pa.table({"x": [2 * value + more]})})
+
+
+def each_square(run: StepRun, *, values: tuple[int, ...], base: Ref | None = None) -> dict[int, Output]:
+    CALLS.append(values)
+    return {value: Output({ROWS: pa.table({"x": [value**2]})}) for value in values}
+
+
+double = step("double", version=1, label=lambda value, **_: str(value), unkeyed=("folder",))(doubled)
+square = step("square", version=1, label=lambda values, **_: str(values), each="values")(each_square)
+
+
+def test_a_step_runs_once(store: LocalStore) -> None:
+    first, cached = double.compute(store, value=4)
+    assert not cached
+    second, cached = double.compute(store, value=4)
+    assert cached
+    assert first == second
+    assert CALLS == [4]
+    assert read_table(store, first)["x"].to_pylist() == [8]
+
+
+def test_naming_a_default_does_not_change_the_recipe(store: LocalStore) -> None:
+    double.compute(store, value=4)
+    assert double.compute(store, value=4, more=0)[1]
+    assert not double.compute(store, value=4, more=1)[1]
+
+
+def test_an_unkeyed_argument_does_not_change_the_recipe(store: LocalStore) -> None:
+    double.compute(store, value=4, folder="here")
+    assert double.compute(store, value=4, folder="there")[1]
+
+
+def test_another_version_is_another_object(store: LocalStore) -> None:
+    newer = step("double", version=2, label=lambda value, **_: str(value), unkeyed=("folder",))(doubled)
+    double.compute(store, value=4)
+    assert not newer.compute(store, value=4)[1]
+
+
+def test_a_step_with_many_objects_makes_only_the_missing_ones(store: LocalStore) -> None:
+    square.compute(store, values=(1, 2))
+    refs, cached = square.compute(store, values=(1, 2, 3))
+    assert not cached
+    assert CALLS == [(1, 2), (3,)]
+    assert [read_table(store, ref)["x"].to_pylist() for ref in refs] == [[1], [4], [9]]
+
+
+def test_the_order_and_company_of_elements_do_not_change_their_digests(store: LocalStore) -> None:
+    one = square.compute(store, values=(1, 2))[0]
+    two = square.compute(store, values=(3, 2, 1))[0]
+    assert one == (two[2], two[1])
+
+
+def test_an_input_changes_the_digest_by_its_recipe_not_by_its_place(store: LocalStore) -> None:
+    ref = double.compute(store, value=1)[0]
+    moved = ref.model_copy(update={"uri": "elsewhere"})
+    other = double.compute(store, value=2)[0]
+    assert square.uri(values=1, base=ref) == square.uri(values=1, base=moved)
+    assert square.uri(values=1, base=ref) != square.uri(values=1, base=other)
+
+
+def test_a_deleted_part_makes_exactly_its_step_run_again(store: LocalStore) -> None:
+    double.compute(store, value=1)
+    ref = double.compute(store, value=2)[0]
+    for key in store.list(ref.uri):
+        if key.endswith(".parquet"):
+            store.delete(key)
+    CALLS.clear()
+    assert double.compute(store, value=1)[1]
+    assert not double.compute(store, value=2)[1]
+    assert CALLS == [2]
+
+
+def test_only_finished_finds_and_never_computes(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELLTALE_STORE", str(store.root))
+    with only_finished(), pytest.raises(NotFinished, match="double 5"):
+        double(value=5)
+    ref = double.compute(store, value=5)[0]
+    with only_finished():
+        assert double(value=5) == ref
+        assert double.submit(value=5).result() == ref
+    assert CALLS == [5]
+
+
+def test_a_spec_is_part_of_the_recipe(store: LocalStore) -> None:
+    taking_view = Step(
+        lambda run, view: Output({}), "view", 1, label=lambda **_: "v", each=None, unkeyed=(), libraries=("numpy",)
+    )
+    fair = taking_view.recipe(view=View(path="fair", resolution=64))
+    assert fair["arguments"]["view"] == {"path": "fair", "resolution": 64, "jpeg_quality": None}
+    assert set(fair["libraries"]) == {"numpy"}
+
+
+def test_what_has_no_canonical_form_is_refused(store: LocalStore) -> None:
+    with pytest.raises(SpecError, match="cannot be part of a recipe"):
+        double.recipe(value=object())
+
+
+def test_unknown_and_missing_arguments_are_refused(store: LocalStore) -> None:
+    with pytest.raises(TypeError, match="unexpected"):
+        double.compute(store, value=1, other=2)
+    with pytest.raises(TypeError, match="missing"):
+        double.compute(store)
+
+
+def test_a_failed_step_leaves_no_object(store: LocalStore) -> None:
+    def failing(run: StepRun, *, value: int) -> Output:
+        raise OSError("disk on fire")
+
+    broken = step("broken", version=1, label=lambda value, **_: str(value))(failing)
+    with pytest.raises(OSError, match="disk on fire"):
+        broken.compute(store, value=1)
+    assert broken.lookup(store, value=1) is None
