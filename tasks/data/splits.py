@@ -17,9 +17,7 @@ def place_groups(groups: Iterable[str], splits: Splits, seed: int) -> dict[str, 
     ordered = sorted(set(groups), key=lambda group: (hash_fraction("split", seed, group), group))
     if isinstance(splits, Folds):
         return {group: (None, rank % splits.count) for rank, group in enumerate(ordered)}
-    # Group ids carry their source's name before a colon; an experiment names groups without it.
-    given = {group: splits.groups.get(group.partition(":")[2] or group) for group in ordered}
-    named: dict[str, Place] = {group: (split, None) for group, split in given.items() if split is not None}
+    named: dict[str, Place] = {group: (splits.groups[group], None) for group in ordered if group in splits.groups}
     free = [group for group in ordered if group not in named]
     return named | {group: (_share(rank, len(free), splits), None) for rank, group in enumerate(free)}
 

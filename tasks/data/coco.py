@@ -1,0 +1,241 @@
+"""From a COCO directory in the official layout to its entry table.
+
+The layout is `<split>/*.jpg` and `annotations/captions_<split>.json`, with `annotations/instances_<split>.json` where
+there are boxes. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; https://cocodataset.org/#format-data
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.digest import digest_of
+from storage.errors import MissingInput, SpecError
+from storage.objects import ROWS
+from tasks.data.entries import (
+    ENTRY_SCHEMA,
+    QUARANTINE,
+    is_safe_name,
+    list_files,
+    quarantine_table,
+    quarantined,
+    whole_text,
+)
+from tasks.recipe import Output, StepRun, step
+
+_REMEDY = "get it with the deployment fetch/coco, or name another directory"
+_EDGE = 256  # bytes at either end of a file in which its braces are looked for
+
+
+def check_coco(directory: str, split: str) -> list[str]:
+    """What is missing for a run on this directory, each with its remedy; empty when all is there.
+
+    Fast: no annotation is parsed, a file that was cut off is told by its last bytes.
+    """
+    if not is_safe_name(split) or "/" in split:
+        return [f"COCO split {split!r}: expected the name of a folder such as val2017"]
+    root = Path(directory)
+    if not root.is_dir():
+        return [f"COCO directory {directory}: {_REMEDY}"]
+    missing = []
+    for path, needed in ((_captions(root, split), True), (_instances(root, split), False)):
+        name = path.relative_to(root).as_posix()
+        if path.is_file():
+            if not _has_both_braces(path):
+                missing.append(f"the end of {name} in {directory} (the file is cut off): remove it and {_REMEDY}")
+        elif needed:
+            missing.append(f"COCO annotations {name} in {directory}: {_REMEDY}")
+    pictures = root / split
+    if not pictures.is_dir() or next(pictures.iterdir(), None) is None:
+        missing.append(f"COCO pictures {split}/ in {directory}: {_REMEDY}")
+    elif not pictures.resolve().is_relative_to(root.resolve()):
+        missing.append(f"{split}/ in {directory} is a link that leads out of it: name the directory it leads to")
+    return missing
+
+
+def coco_inventory(directory: str, split: str) -> str:
+    """Digest of what `index_coco` reads: the annotation files' content, and names and sizes of the pictures.
+
+    Raises:
+        MissingInput: `check_coco` finds something missing.
+    """
+    missing = check_coco(directory, split)
+    if missing:
+        raise MissingInput(*missing)
+    root = Path(directory)
+    annotations = [[path.name, _file_digest(path)] for path in _annotation_files(root, split)]
+    return digest_of({"annotations": annotations, "pictures": list_files(root / split)})
+
+
+def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
+    """An annotation file as pycocotools' `COCO`, its segmentations dropped, of the named lists and `licenses` only.
+
+    Args:
+        path: the JSON file.
+        lists: the lists that it must have, each with the type of every key that its items must have.
+
+    Raises:
+        SpecError: the file is cut off, no JSON, or lacks a list or key; one sentence.
+    """
+    coco = _quiet_coco()
+    try:
+        # pycocotools itself would read in the locale's encoding.
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_segmentation)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path.name} is not readable as JSON, it may be cut off ({error}); {_REMEDY}") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{path.name}: expected an object with {sorted(lists)}, got {type(document).__name__}")
+    for name, kinds in lists.items():
+        if not isinstance(document.get(name), list):
+            raise SpecError(f"{path.name}: expected a list {name!r}, got {type(document.get(name)).__name__}")
+        for index, item in enumerate(document[name]):
+            _check_item(f"{path.name}: {name}[{index}]", item, kinds)
+    coco.dataset = {name: document[name] for name in lists} | {"licenses": document.get("licenses")}
+    coco.createIndex()
+    return coco
+
+
+@step(
+    "index/coco",
+    version=1,
+    label=lambda source, **_: source,
+    unkeyed=("directory",),
+    libraries=("pycocotools",),
+)
+def index_coco(
+    run: StepRun, *, source: str, inventory: str, split: str, first: int, limit: int | None, directory: str
+) -> Output:
+    """Index COCO annotations: one entry per picture, sorted by image id; `first` and `limit` select a range of them.
+
+    The range is one of the annotations' images, whether or not their files are there. `inventory` is
+    `coco_inventory(directory, split)`.
+
+    Raises:
+        SpecError: an annotation file is broken.
+    """
+    root = Path(directory)
+    captions = read_annotations(
+        _captions(root, split),
+        {"images": {"id": int, "file_name": str}, "annotations": {"id": int, "image_id": int, "caption": str}},
+    )
+    has_instances = _instances(root, split).is_file()
+    categories = _categories_by_image(_instances(root, split)) if has_instances else {}
+    licences = _licence_names(captions.dataset["licenses"])
+    present = {name for name, _ in list_files(root / split)}
+
+    aside = []
+    images: dict[int, dict[str, Any]] = {}
+    for image in captions.dataset["images"]:
+        if image["id"] in images:
+            aside.append(
+                quarantined(source, f"{source}:{image['id']:012d}", "duplicate-id", f"again as {image['file_name']!r}")
+            )
+        else:
+            images[image["id"]] = image
+    end = None if limit is None else first + limit
+    selected = sorted(images)[first:end]
+
+    rows = []
+    for position, image_id in enumerate(selected):
+        image = images[image_id]
+        name, text_id = image["file_name"], f"{source}:{image_id:012d}"
+        if not is_safe_name(name):
+            aside.append(quarantined(source, text_id, "unsafe-name", repr(name)))
+            continue
+        if name not in present:
+            aside.append(quarantined(source, text_id, "missing-file", name))
+            continue
+        spoken = min(captions.imgToAnns.get(image_id, []), key=lambda item: item["id"], default=None)
+        rows.append(
+            {
+                "position": position,
+                "image_id": text_id,
+                "file": f"{split}/{name}",
+                "group_id": f"{source}:{whole_text(str(image['group']))}" if "group" in image else text_id,
+                "prompt": None,
+                "caption": None if spoken is None else whole_text(spoken["caption"]),
+                "categories": categories.get(image_id, []),
+                "licence": licences.get(str(image.get("license"))),
+                "seed": None,
+            }
+        )
+    named = {image["file_name"] for image in captions.dataset["images"]}
+    aside += [quarantined(source, f"{source}:{name}", "no-entry", name) for name in sorted(present - named)]
+    notes = {"n": len(rows), "quarantined": len(aside), "annotated": len(images), "instances": has_instances}
+    return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
+
+
+def _captions(root: Path, split: str) -> Path:
+    return root / "annotations" / f"captions_{split}.json"
+
+
+def _instances(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def _annotation_files(root: Path, split: str) -> list[Path]:
+    return [path for path in (_captions(root, split), _instances(root, split)) if path.is_file()]
+
+
+def _categories_by_image(path: Path) -> dict[int, list[str]]:
+    """Names of the categories in each image, each once, sorted by category id."""
+    instances = read_annotations(
+        path, {"annotations": {"image_id": int, "category_id": int}, "categories": {"id": int, "name": str}}
+    )
+    names = {category["id"]: whole_text(category["name"]) for category in instances.dataset["categories"]}
+    found: dict[int, set[int]] = defaultdict(set)
+    for index, item in enumerate(instances.dataset["annotations"]):
+        if item["category_id"] not in names:
+            raise SpecError(f"{path.name}: annotations[{index}] has the unknown category_id {item['category_id']}")
+        found[item["image_id"]].add(item["category_id"])
+    return {image_id: [names[category] for category in sorted(ids)] for image_id, ids in found.items()}
+
+
+def _licence_names(licences: Any) -> dict[str, str]:
+    """Names by id; a file without a proper list of them has pictures without a licence."""
+    items = [item for item in licences if isinstance(item, dict)] if isinstance(licences, list) else []
+    return {str(item["id"]): whole_text(str(item["name"])) for item in items if "id" in item and "name" in item}
+
+
+def _check_item(where: str, item: Any, kinds: dict[str, type]) -> None:
+    if not isinstance(item, dict):
+        raise SpecError(f"{where}: expected an object, got {type(item).__name__}")
+    for key, kind in kinds.items():
+        if not isinstance(item.get(key), kind):
+            got = f"{item[key]!r:.60}" if key in item else "none"
+            raise SpecError(f"{where}: expected {key!r} as {kind.__name__}, got {got}")
+
+
+def _without_segmentation(item: dict[str, Any]) -> dict[str, Any]:
+    # Polygons are nine tenths of the instances of train2017, and nothing here looks at them.
+    item.pop("segmentation", None)
+    return item
+
+
+def _quiet_coco() -> Any:
+    """An empty `COCO` that does not print.
+
+    Its module's own `print` is replaced, rather than `sys.stdout`, which other threads are writing to.
+    """
+    from pycocotools import coco
+
+    silent: Callable[..., None] = lambda *_, **__: None  # noqa: E731
+    coco.print = silent
+    return coco.COCO()
+
+
+def _has_both_braces(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_EDGE)
+        file.seek(max(0, path.stat().st_size - _EDGE))
+        tail = file.read()
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and tail.rstrip().endswith(b"}")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,143 @@
+"""Evaluating scores: thresholds come from val, metrics from test, each picture once."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from storage.tables import FAKE, REAL
+from tasks.evaluation.cells import evaluate_scores, evaluate_stage_row
+from tasks.evaluation.protocols import SEED_ROWS, STAGES, Scoring, StageRow, seed_head
+from tasks.spec import Cell, Mix, SeedProtocol, Vgg16Spec, View
+
+CELL = Cell(resolution=64)
+MIX = Mix(name="gan", real=("coco",), fakes=("gan",))
+
+
+def scores(n: int = 60, seed: int = 0, groups: int = 30, folds: int = 1) -> pl.DataFrame:
+    """Half photographs, half fakes; fakes score somewhat higher. Val and test rows alike."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for split in ("val", "test"):
+        for index in range(n):
+            label = index % 2
+            p = float(np.clip(random.normal(0.4 + 0.2 * label, 0.2), 0.001, 0.999))
+            rows.append(
+                {
+                    "image_id": f"{split}-{index:04d}",
+                    "group_id": f"{split}-{index % groups}",
+                    "source": ("coco", "gan")[label],
+                    "label": label,
+                    "split": split,
+                    "fold": index % folds,
+                    "detector": "svm",
+                    "path": "fair",
+                    "resolution": "64",
+                    "jpeg_quality": None,
+                    "p_fake": p,
+                    "decision": float(np.log(p / (1 - p))),
+                    "class_probabilities": None,
+                }
+            )
+    types = {"label": pl.Int8, "fold": pl.Int16, "jpeg_quality": pl.Int16, "class_probabilities": pl.List(pl.Float64)}
+    return pl.DataFrame(rows, schema_overrides=types)
+
+
+def evaluated(frame: pl.DataFrame, reference: pl.DataFrame | None = None, mix: Mix = MIX) -> dict[Any, dict[str, Any]]:
+    rows, _ = evaluate_scores(
+        frame, frame if reference is None else reference, [mix], cell=CELL, protocol="fair", seed=0, resamples=200
+    )
+    return {(row["threshold_rule"], row["metric"]): row for row in rows}
+
+
+def test_metrics_are_those_of_the_test_rows() -> None:
+    frame = scores()
+    test = frame.filter(pl.col("split") == "test")
+    found = evaluated(frame)
+    assert found[None, "auroc"]["value"] == pytest.approx(roc_auc_score(test["label"], test["p_fake"]), abs=1e-12)
+    expected = balanced_accuracy_score(test["label"], test["p_fake"] >= 0.5)
+    assert found["half", "balanced_accuracy"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert found[None, "auroc"]["n_real"] == found[None, "auroc"]["n_fake"] == 30
+
+
+def test_the_headline_threshold_comes_from_val_alone() -> None:
+    frame = scores()
+    changed = frame.with_columns(
+        pl.when(pl.col("split") == "test").then(pl.col("p_fake") ** 2).otherwise(pl.col("p_fake")).alias("p_fake")
+    )
+    assert evaluated(frame)["val", "threshold"]["value"] == evaluated(changed)["val", "threshold"]["value"]
+    assert evaluated(frame)["oracle", "threshold"]["value"] != evaluated(changed)["oracle", "threshold"]["value"]
+
+
+def test_the_reference_views_threshold_is_frozen_for_other_qualities() -> None:
+    frame = scores()
+    compressed = scores(seed=1)
+    assert (
+        evaluated(compressed, reference=frame)["val", "threshold"]["value"]
+        == evaluated(frame)["val", "threshold"]["value"]
+    )
+
+
+def test_every_fold_is_judged_by_its_own_threshold() -> None:
+    frame = scores(folds=3)
+    found = evaluated(frame)
+    assert found["val", "threshold"]["reason"] == "mean of 3 folds' thresholds"
+
+
+def test_few_groups_give_no_interval_and_say_so() -> None:
+    found = evaluated(scores(groups=8))
+    row = found[None, "auroc"]
+    assert row["value"] is not None
+    assert (row["low"], row["high"]) == (None, None)
+    assert row["reason"] == "n/a: photographs of only 4 groups, ten are needed"
+
+
+def test_enough_groups_give_an_interval_around_the_value() -> None:
+    row = evaluated(scores(n=400, groups=200))[None, "auroc"]
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_the_order_of_scores_does_not_matter() -> None:
+    frame = scores(n=100, groups=50)
+    assert evaluated(frame) == evaluated(frame.sample(fraction=1.0, shuffle=True, seed=5))
+
+
+def test_a_mix_without_pictures_says_so() -> None:
+    found = evaluated(scores(), mix=Mix(name="dalle", real=("coco",), fakes=("dalle",)))
+    assert found[None, "auroc"]["reason"] == "no test pictures in this mix"
+    assert found[None, "auroc"]["value"] is None
+
+
+def test_unequal_classes_are_drawn_to_one_to_one() -> None:
+    frame = scores()
+    fewer = frame.filter((pl.col("label") == REAL) | (pl.col("image_id").str.ends_with("1")))
+    row = evaluated(fewer)[None, "auroc"]
+    assert row["n_real"] == row["n_fake"] == 6
+
+
+def stage_row(frame: pl.DataFrame) -> dict[str, Any]:
+    head = seed_head(SeedProtocol(real="coco", gan="gan", stable="gan"), "raw", 64, Vgg16Spec())
+    view = View(path="raw", resolution=64)
+    row = StageRow(
+        row=next(row for row in SEED_ROWS if row.mix == "gan" and row.cell.resolution == 64),
+        stage=STAGES[0],
+        real=Scoring(head=head, extractor=Vgg16Spec(), view=view, sources=("coco",)),
+        fake=Scoring(head=head, extractor=Vgg16Spec(), view=view, sources=("gan",)),
+        reference=None,
+    )
+    real, fake = frame.filter(pl.col("label") == REAL), frame.filter(pl.col("label") == FAKE)
+    rows = evaluate_stage_row(row, real, fake, None, seed=0, resamples=200)
+    return {found["metric"]: found["value"] for found in rows}
+
+
+def test_the_first_projects_columns_take_photographs_as_positive() -> None:
+    test = scores().filter(pl.col("split") == "test")
+    called_real = test["decision"] <= 0
+    real = test["label"] == REAL
+    found = stage_row(test)
+    assert found["recall"] == pytest.approx((called_real & real).sum() / real.sum())
+    assert found["precision"] == pytest.approx((called_real & real).sum() / called_real.sum())
+    assert found["accuracy"] == pytest.approx((called_real == real).mean())
+    assert found["auroc"] == pytest.approx(roc_auc_score(test["label"], test["decision"]))

@@ -1,0 +1,313 @@
+"""A directory or a Parquet file of pictures becomes an entry table, and its bytes are read without leaving it."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.errors import BadImage, MissingInput, SpecError
+from storage.objects import Ref, notes_of, read_table
+from storage.store import LocalStore
+from tasks.data import entries as entries_module
+from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, read_entries, read_entry, row_name
+from tasks.data.folder import check_folder, folder_inventory, index_folder, read_metadata, unlocated
+from tasks.spec import FolderSource
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def folder(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def source(path: Path, label: str = "fake", **fields: Any) -> FolderSource:
+    return FolderSource.model_validate({"name": "sd", "path": str(path), "label": label, **fields})
+
+
+def indexed(store: LocalStore, given: FolderSource) -> Ref:
+    ref, _ = index_folder.compute(
+        store,
+        source=unlocated(given),
+        inventory=folder_inventory(given),
+        path=given.path,
+        metadata=given.metadata,
+    )
+    assert isinstance(ref, Ref)
+    return ref
+
+
+def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
+    return list(read_table(store, ref).to_pylist())
+
+
+def set_aside(store: LocalStore, ref: Ref) -> list[tuple[str, str]]:
+    return [(row["image_id"], row["reason"]) for row in read_table(store, ref, name=QUARANTINE).to_pylist()]
+
+
+def test_a_directory_is_listed_recursively_and_other_files_are_set_aside(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "b.JPEG", "a/2.png", "a/10.webp", "notes.txt", "drawing.svg")
+    ref = indexed(store, source(root))
+    assert read_table(store, ref).schema.equals(ENTRY_SCHEMA)
+    assert [(row["position"], row["image_id"], row["file"]) for row in rows_of(store, ref)] == [
+        (0, "sd:a/10.webp", "a/10.webp"),
+        (1, "sd:a/2.png", "a/2.png"),
+        (2, "sd:b.JPEG", "b.JPEG"),
+    ]
+    assert set_aside(store, ref) == [("sd:drawing.svg", "not-an-image"), ("sd:notes.txt", "not-an-image")]
+
+
+METADATA = [
+    {"file_name": "a.png", "prompt": "a cat", "seed": 7, "class_name": "cat", "licence": "MIT", "caption": "Cat."},
+    {"file_name": "b.png", "prompt": "a cat", "seed": 8, "class_name": "cat"},
+    {"file_name": "c.png", "prompt": "a dog", "group_id": "coco:000000000009", "class_name": "dog"},
+]
+
+
+def write_metadata(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, sorted({key for row in rows for key in row}))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        columns = sorted({key for row in rows for key in row})
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in columns}), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+def test_metadata_of_every_form_says_the_same(tmp_path: Path, store: LocalStore, suffix: str) -> None:
+    root = folder(tmp_path / "pictures", "a.png", "b.png", "c.png", "d.png")
+    metadata = write_metadata(root / f"metadata{suffix}", METADATA)
+    ref = indexed(store, source(root, metadata=str(metadata)))
+    a, b, c, d = rows_of(store, ref)
+    assert a["group_id"] == b["group_id"] != d["group_id"]
+    assert a["group_id"].startswith("prompt:")
+    assert (c["group_id"], d["group_id"]) == ("coco:000000000009", "sd:d.png")
+    assert (a["seed"], a["prompt"], a["caption"], a["categories"], a["licence"]) == (7, "a cat", "Cat.", ["cat"], "MIT")
+    assert (d["seed"], d["prompt"], d["categories"]) == (None, None, [])
+    assert set_aside(store, ref) == []  # the metadata file in the folder is not taken for a picture
+    assert notes_of(store, ref)["without_metadata"] == 1
+
+
+def test_a_photograph_with_a_prompt_stays_its_own_group(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png", "b.png", "c.png")
+    metadata = write_metadata(tmp_path / "about.json", METADATA)
+    rows = rows_of(store, indexed(store, source(root, "real", metadata=str(metadata))))
+    assert [row["group_id"] for row in rows] == ["sd:a.png", "sd:b.png", "coco:000000000009"]
+
+
+def test_metadata_above_several_folders_is_matched_from_its_own_place(tmp_path: Path, store: LocalStore) -> None:
+    folder(tmp_path / "set", "one/a.png", "two/a.png")
+    rows = [{"file_name": "one/a.png", "prompt": "first"}, {"file_name": "two/a.png", "prompt": "second"}]
+    metadata = write_metadata(tmp_path / "set" / "metadata.json", rows)
+    ref = indexed(store, source(tmp_path / "set" / "two", metadata=str(metadata)))
+    assert [row["prompt"] for row in rows_of(store, ref)] == ["second"]
+    assert set_aside(store, ref) == []
+
+
+def test_metadata_rows_that_lead_nowhere_are_set_aside(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png")
+    names = ["a.png", "a.png", "gone.png", "../up.png", "/etc/passwd"]
+    metadata = write_metadata(tmp_path / "about.json", [{"file_name": name} for name in names])
+    ref = indexed(store, source(root, metadata=str(metadata)))
+    assert ref.rows == 1
+    assert sorted(set_aside(store, ref)) == [
+        ("sd:../up.png", "unsafe-name"),
+        ("sd:/etc/passwd", "unsafe-name"),
+        ("sd:a.png", "duplicate-id"),
+        ("sd:gone.png", "missing-file"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("m.json", b'[{"file_name": "a.png"}, {"fil', "not readable as json, it may be cut off"),
+        ("m.json", b"[1]", "expected objects"),
+        ("m.json", b'[{"name": "a.png"}]', "row 0: expected 'file_name' as text, got None"),
+        ("m.jsonl", b'{"file_name": "a.png"}\n{"file', "not readable as jsonl"),
+        ("m.csv", b"file_name\n\xff\xfe.png\n", "not readable as csv"),
+        ("m.parquet", b"PAR1 and no more", "not readable as parquet"),
+        ("m.xlsx", b"", "expected metadata as one of"),
+        ("m.json", b'[{"file_name": "a.png", "seed": "seven"}]', "expected a seed as whole number, got 'seven'"),
+        ("m.json", b'[{"file_name": "a.png", "seed": 9223372036854775808}]', "expected a seed of 64 bits"),
+    ],
+)
+def test_broken_metadata_is_refused_with_one_sentence(
+    tmp_path: Path, store: LocalStore, name: str, content: bytes, sentence: str
+) -> None:
+    root = folder(tmp_path / "pictures", "a.png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SpecError, match=sentence):
+        indexed(store, source(root, metadata=str(tmp_path / name)))
+
+
+def test_metadata_texts_that_utf8_cannot_write_are_mended(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png")
+    metadata = write_metadata(tmp_path / "m.json", [{"file_name": "a.png", "prompt": "half \ud83d"}])
+    assert rows_of(store, indexed(store, source(root, metadata=str(metadata))))[0]["prompt"] == "half \ufffd"
+    assert read_metadata(metadata)[0]["file_name"] == "a.png"
+
+
+def test_a_file_name_that_is_no_text_is_set_aside(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff.png")).write_bytes(b"x")
+    ref = indexed(store, source(root))
+    assert [row["file"] for row in rows_of(store, ref)] == ["a.png"]
+    assert set_aside(store, ref) == [("sd:\ufffd.png", "unsafe-name")]
+
+
+def test_limits_take_the_first_by_name(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png", "b.png", "c.png")
+    metadata = str(write_metadata(tmp_path / "about.json", METADATA))
+    files = [row["file"] for row in rows_of(store, indexed(store, source(root, limit=2)))]
+    assert files == ["a.png", "b.png"]
+    by_class = source(root, metadata=metadata, limit_per_class=1)
+    assert [(row["position"], row["file"]) for row in rows_of(store, indexed(store, by_class))] == [
+        (0, "a.png"),
+        (1, "c.png"),
+    ]
+
+
+def test_a_limit_per_class_needs_classes(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", "a.png", "b.png")
+    with pytest.raises(SpecError, match="limit_per_class needs metadata"):
+        indexed(store, source(root, limit_per_class=1))
+    metadata = write_metadata(tmp_path / "about.json", [{"file_name": "a.png", "class_index": 0}])
+    ref = indexed(store, source(root, limit_per_class=1, metadata=str(metadata)))
+    assert ref.rows == 1
+    assert set_aside(store, ref) == [("sd:b.png", "no-class")]
+
+
+PICTURES = [b"first", b"second", None, b"fourth"]
+
+
+def parquet(path: Path, column: str, paths: list[str | None] | None = None, **further: list[Any]) -> Path:
+    cells: Any = PICTURES
+    kind: pa.DataType = pa.binary()
+    if paths is not None:
+        cells = [{"bytes": data, "path": name} for data, name in zip(PICTURES, paths, strict=True)]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({column: pa.array(cells, kind), **further})
+    pq.write_table(table, path, row_group_size=2)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "paths"),
+    [("image", ["a", "b", "c", "d"]), ("image", ["a", "b", None, "a"]), ("image", None), ("bytes", None)],
+)
+def test_a_parquet_file_is_indexed_by_rows_and_read_by_them(
+    tmp_path: Path, store: LocalStore, column: str, paths: list[str | None] | None
+) -> None:
+    path = parquet(tmp_path / "set.parquet", column, paths, prompt=["p", "p", "q", None], seed=[1, 2, 3, None])
+    rows = rows_of(store, indexed(store, source(path)))
+    named = ["a", "b", "c", "d"] if paths == ["a", "b", "c", "d"] else [f"row-{n:09d}" for n in range(4)]
+    assert [row["image_id"] for row in rows] == [f"sd:{name}" for name in named]
+    assert [row["file"] for row in rows] == [row_name(n) for n in range(4)]
+    assert rows[0]["group_id"] == rows[1]["group_id"] != rows[2]["group_id"]
+    assert [row["seed"] for row in rows] == [1, 2, 3, None]
+    read = list(read_entries(path, [row_name(n) for n in (1, 2, 3)]))
+    assert [name for name, _ in read] == ["row:1", "row:2", "row:3"]
+    assert read[0][1] == b"second"
+    assert isinstance(read[1][1], BadImage)
+    assert read[2][1] == b"fourth"
+
+
+def test_rows_are_found_in_any_row_group_and_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries_module, "_ROWS_AT_ONCE", 3)
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"bytes": [b"%d" % n for n in range(40)]}), path, row_group_size=7)
+    for wanted in ([0, 39], [6, 7, 8], list(range(40)), [21], []):
+        assert [data for _, data in read_entries(path, [row_name(n) for n in wanted])] == [b"%d" % n for n in wanted]
+    [(_, beyond)] = read_entries(path, ["row:40"])
+    assert isinstance(beyond, BadImage)
+    with pytest.raises(ValueError, match="ascending"):
+        list(read_entries(path, ["row:2", "row:1"]))
+
+
+def test_a_check_names_what_is_missing(tmp_path: Path) -> None:
+    assert len(check_folder(source(tmp_path / "none", metadata=str(tmp_path / "none.json")))) == 2
+    (tmp_path / "empty").mkdir()
+    assert "empty" in check_folder(source(tmp_path / "empty"))[0]
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
+    assert "cut off" in check_folder(source(tmp_path / "broken.parquet"))[0]
+    pq.write_table(pa.table({"picture": [b"x"]}), tmp_path / "other.parquet")
+    assert "expected a column `image`" in check_folder(source(tmp_path / "other.parquet"))[0]
+    with pytest.raises(MissingInput):
+        folder_inventory(source(tmp_path / "none"))
+
+
+def test_the_inventory_follows_content_and_not_the_place(tmp_path: Path) -> None:
+    one, two = folder(tmp_path / "one", "a.png"), folder(tmp_path / "two", "a.png")
+    assert folder_inventory(source(one)) == folder_inventory(source(two))
+    folder(two, "b.png")
+    assert folder_inventory(source(one)) != folder_inventory(source(two))
+    about = write_metadata(tmp_path / "about.json", METADATA)
+    described = folder_inventory(source(one, metadata=str(about)))
+    write_metadata(about, METADATA[:1])
+    assert folder_inventory(source(one, metadata=str(about))) != described
+    first = parquet(tmp_path / "one.parquet", "bytes")
+    second = parquet(tmp_path / "two.parquet", "bytes")
+    assert folder_inventory(source(first)) == folder_inventory(source(second))
+    parquet(second, "bytes", seed=[1, 2, 3, 4])
+    assert folder_inventory(source(first)) != folder_inventory(source(second))
+
+
+def test_an_unlocated_source_holds_no_path(tmp_path: Path) -> None:
+    given = source(tmp_path, metadata=str(tmp_path / "m.json"), limit=3)
+    assert str(tmp_path) not in unlocated(given).model_dump_json()
+    assert unlocated(given).limit == 3
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "", ".", "a\0.png", "..\\x"])
+def test_no_name_is_read_outside_its_directory(tmp_path: Path, name: str) -> None:
+    folder(tmp_path, "secret.png", "root/a.png")
+    with pytest.raises(BadImage) as caught:
+        read_entry(tmp_path / "root", name)
+    assert caught.value.reason == "unsafe-name"
+
+
+def test_a_link_is_read_only_where_it_stays_inside(tmp_path: Path) -> None:
+    root = folder(tmp_path, "secret.png", "root/a.png") / "root"
+    (root / "inside.png").symlink_to(root / "a.png")
+    (root / "outside.png").symlink_to(tmp_path / "secret.png")
+    (root / "up").symlink_to(tmp_path)
+    assert read_entry(root, "inside.png") == b"root/a.png"
+    for name in ("outside.png", "up/secret.png"):
+        with pytest.raises(BadImage) as caught:
+            read_entry(root, name)
+        assert caught.value.reason == "unsafe-name"
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path, "a.png", "folder.png/b.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.setattr(entries_module, "MAX_FILE_BYTES", 4)
+    reasons = {}
+    for name, result in read_entries(tmp_path, ["a.png", "gone.png", "folder.png", "pipe.png", "a.png/b"]):
+        assert isinstance(result, BadImage)
+        reasons[name] = result.reason
+    assert reasons == {
+        "a.png": "too-large",
+        "gone.png": "missing-file",
+        "folder.png": "unreadable",
+        "pipe.png": "unreadable",
+        "a.png/b": "missing-file",
+    }

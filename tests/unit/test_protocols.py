@@ -1,0 +1,105 @@
+"""The seed protocol's defects are switches: off one after the other, from the old table to the fair number."""
+
+from tasks.evaluation.protocols import (
+    SEED_ROWS,
+    STAGES,
+    StageRow,
+    cell_scorings,
+    needed_features,
+    reference_scorings,
+    stage_rows,
+)
+from tasks.evaluation.reported import read_reported, reference_table_path
+from tasks.spec import Cell, Experiment, Vgg16Spec, View, parse_experiment
+
+EXTRACTOR = Vgg16Spec(weights="random:0")
+
+
+def experiment(**changes: object) -> Experiment:
+    return parse_experiment(
+        {
+            "name": "small",
+            "sources": [
+                {"kind": "coco", "name": "coco", "directory": "d"},
+                {"kind": "folder", "name": "sd", "path": "p", "label": "fake"},
+                {"kind": "gan", "name": "gan", "trained_on": "coco", "count": 10},
+            ],
+            "seed_protocol": {"real": "coco", "gan": "gan", "stable": "sd"},
+        }
+        | changes
+    )
+
+
+def find(mix: str, cell: str, stage: int) -> StageRow:
+    rows = stage_rows(experiment(), EXTRACTOR)
+    (row,) = [
+        row for row in rows if row.row.mix == mix and row.row.cell == Cell.parse(cell) and row.stage == STAGES[stage]
+    ]
+    return row
+
+
+def test_the_ten_rows_are_those_of_the_reported_table() -> None:
+    reported = read_reported(reference_table_path())
+    assert [
+        (row.mix.replace("stable-diffusion", "stable"), str(row.resolution), row.jpeg_quality) for row in reported
+    ] == [(row.mix, str(row.cell.resolution), row.cell.jpeg_quality) for row in SEED_ROWS]
+
+
+def test_at_first_every_defect_is_there() -> None:
+    stable = find("stable", "64/none", 0)
+    assert stable.fake.sources == ("gan",)
+    assert stable.real.head.views == (View(path="raw", resolution=256),)
+    assert stable.fake.extractor.side is None  # type: ignore[union-attr]
+    compressed = find("combined", "64/q20", 0)
+    assert (compressed.fake.view.jpeg_quality, compressed.real.view.jpeg_quality) == (20, 100)
+    assert compressed.reference is None
+    assert compressed.real.head.svm.c_values == (1.0,)
+
+
+def test_each_stage_turns_one_switch_off_and_keeps_the_others_off() -> None:
+    switches = [
+        (
+            stage.stable_64_reads_gan,
+            stage.head_of_64_from_256,
+            stage.test_at_own_size,
+            stage.fakes_only_compressed,
+            stage.path == "raw",
+            stage.first_projects_svm,
+        )
+        for stage in STAGES
+    ]
+    for index, state in enumerate(switches):
+        assert state == tuple(position >= index for position in range(6))
+
+
+def test_the_last_stage_is_the_grids_own_score() -> None:
+    row = find("combined", "64/q20", 6)
+    headline = cell_scorings(experiment(), Cell.parse("64/q20"), EXTRACTOR)[0]
+    assert row.fake.head == headline.head
+    assert row.fake.view == headline.view == row.real.view
+    assert row.reference is not None
+    assert row.reference.view == View(path="fair", resolution=64)
+
+
+def test_thresholds_of_compressed_cells_come_from_the_uncompressed_view() -> None:
+    scorings = reference_scorings(experiment(), Cell.parse("256/q40"), EXTRACTOR)
+    assert {scoring.head.name for scoring in scorings} == {"svm", "svm-aug"}
+    assert {scoring.view for scoring in scorings} == {View(path="fair", resolution=256)}
+
+
+def test_another_quality_needs_only_its_own_views() -> None:
+    few = needed_features(experiment(), EXTRACTOR)
+    more = needed_features(experiment(qualities=[None, 60, 40, 20, 30]), EXTRACTOR)
+    for key, views in few.items():
+        assert set(views) <= set(more[key])
+        assert {view.jpeg_quality for view in set(more[key]) - set(views)} <= {30}
+
+
+def test_no_fair_view_is_embedded_at_the_pictures_own_size() -> None:
+    for (_, extractor), views in needed_features(experiment(), EXTRACTOR).items():
+        if isinstance(extractor, Vgg16Spec) and extractor.side is None:
+            assert {view.path for view in views} == {"raw"}
+
+
+def test_without_a_seed_protocol_there_are_no_rows() -> None:
+    assert stage_rows(experiment(seed_protocol=None), EXTRACTOR) == ()
