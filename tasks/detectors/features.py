@@ -1,0 +1,176 @@
+"""Feature shards: every picture of an image shard in every view that is asked for, described by an extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import BadImage
+from storage.objects import ROWS, Ref, read_table
+from storage.store import Store
+from storage.tables import FEATURE_COLUMNS, features_table
+from storage.weights import read_weights
+from tasks.data.views import ViewPicture, is_enlarged, make_views
+from tasks.detectors import probe, vgg16
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Canonical, ExtractorSpec, ProbeSpec, Vgg16Spec, View
+from tasks.threads import limit_threads
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What turns pictures into features: one item per picture, then float32 (B, D) of up to `batch` items."""
+
+    prepare: Callable[[bytes, View, ViewPicture], Array]
+    embed: Callable[[Sequence[Array]], npt.NDArray[np.float32]]
+    batch: int
+    dimension: int
+
+
+@dataclass
+class ViewFeatures:
+    """What is known of one view so far: `rows` are row numbers of the image shard, in order."""
+
+    extractor: Extractor
+    rows: list[int] = field(default_factory=list)
+    left_out: int = 0  # too small for a fair view
+    enlarged: int = 0  # too small for a fair view, and taken nevertheless
+    undecodable: int = 0
+    _pending: list[Array] = field(default_factory=list)
+    _embedded: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, row: int, item: Array) -> None:
+        """Take one picture; batches are full ones in row order, whatever other views are computed beside this one."""
+        self.rows.append(row)
+        self._pending.append(item)
+        if len(self._pending) == self.extractor.batch:
+            self._flush()
+
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """The features of `rows`: (N, D)."""
+        self._flush()
+        return np.concatenate(self._embedded) if self._embedded else np.empty((0, self.extractor.dimension), np.float32)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._embedded.append(self.extractor.embed(self._pending))
+            self._pending = []
+
+
+def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
+    """VGG16 features of the view's pixels."""
+    network = vgg16.load_vgg16(spec, tensors).to(device)
+    return Extractor(
+        prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
+        embed=lambda items: vgg16.embed_pictures(network, spec, items),  # type: ignore[arg-type]
+        batch=spec.batch,
+        dimension=vgg16.DIMENSIONS[spec.layer],
+    )
+
+
+def probe_extractor() -> Extractor:
+    """The features of the probe."""
+    return Extractor(prepare=probe.probe_features, embed=np.stack, batch=256, dimension=probe.DIMENSION)
+
+
+def embed_images(
+    images: pa.Table,
+    views: Sequence[View],
+    extractor: Extractor,
+    canonical: Canonical,
+    *,
+    enlarge: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[View, ViewFeatures]:
+    """Features of an image shard (`IMAGE_SCHEMA`) in several views; each picture is decoded once.
+
+    A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
+    enlarged where others are reduced, unless `enlarge`. An undecodable picture is left out of every view. Both are
+    counted. `advance` is called with the number of (picture, view) pairs just done.
+    """
+    features = {view: ViewFeatures(extractor) for view in views}
+    files = pc.struct_field(images["image"], "bytes")
+    sizes = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
+    for row, (image_id, (width, height)) in enumerate(zip(images["image_id"].to_pylist(), sizes, strict=True)):
+        small = is_enlarged(width, height, canonical)
+        wanted = [view for view in views if enlarge or not small or view.path != "fair"]
+        for view in views:
+            features[view].left_out += view not in wanted
+        data = files[row].as_py()
+        try:
+            pictures = make_views(data, image_id, wanted, canonical) if wanted else {}
+        except BadImage:
+            for view in wanted:
+                features[view].undecodable += 1
+            pictures = {}
+        for view, picture in pictures.items():
+            features[view].enlarged += small and view.path == "fair"
+            features[view].add(row, extractor.prepare(data, view, picture))
+        advance(len(views))
+    return features
+
+
+def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **_: object) -> str:
+    return f"{extractor.name}/{views.name}/{source}-{shard:05d}"
+
+
+@step("embed", version=1, label=_label, each="views", libraries=("torch", "torchvision", "pillow", "simplejpeg"))
+def embed_shard(
+    run: StepRun,
+    *,
+    images: Ref,
+    views: tuple[View, ...],
+    extractor: ExtractorSpec,
+    weights: Ref | None,
+    canonical: Canonical,
+    enlarge: bool,
+    source: str,
+    shard: int,
+    device: str,
+    only_tested: bool,
+) -> dict[View, Output]:
+    """Features of one image shard in every view that is missing, one object per view.
+
+    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
+    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `only_tested` leaves out pictures
+    that no rotation tests: for features on which nothing is fitted.
+    """
+    table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, "width", "height"])
+    if only_tested:
+        table = table.filter(pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"])))
+    progress = run.progress(table.num_rows * len(views))
+    described = embed_images(
+        table,
+        views,
+        _extractor(run.store, extractor, weights, device),
+        canonical,
+        enlarge=enlarge,
+        advance=progress.advance,
+    )
+    return {view: _output(table, features) for view, features in described.items()}
+
+
+def _extractor(store: Store, spec: Vgg16Spec | ProbeSpec, weights: Ref | None, device: str) -> Extractor:
+    if isinstance(spec, ProbeSpec):
+        return probe_extractor()
+    limit_threads()
+    return vgg16_extractor(spec, read_weights(store, weights)[0] if weights else None, device)
+
+
+def _output(images: pa.Table, features: ViewFeatures) -> Output:
+    identity = images.select(list(FEATURE_COLUMNS)).take(pa.array(features.rows, pa.int64()))
+    notes = {
+        "rows": len(features.rows),
+        "dimension": features.extractor.dimension,
+        "left_out": features.left_out,
+        "enlarged": features.enlarged,
+        "undecodable": features.undecodable,
+    }
+    return Output({ROWS: features_table(identity, features.matrix())}, notes)

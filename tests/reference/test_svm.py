@@ -1,0 +1,359 @@
+"""Linear heads agree with scikit-learn's own SVM, scaler and sigmoid, survive storage, and never look at test rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+from scipy.stats import ttest_1samp
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from storage.errors import SpecError
+from storage.objects import ROWS, Ref, commit, notes_of, read_table
+from storage.store import LocalStore
+from storage.tables import features_table
+from tasks.detectors import svm
+from tasks.detectors.svm import (
+    FeatureRows,
+    LinearHead,
+    Machine,
+    balanced_weights,
+    choose_c,
+    fit_gram_svm,
+    fit_head,
+    fit_linear_svm,
+    fit_platt,
+    gram_matrix,
+    mean_interval,
+    shuffled_aurocs,
+    standardisation,
+    train_head,
+)
+from tasks.spec import FixedSplits, Folds, HeadSpec, SvmSpec, Vgg16Spec, View
+
+FIXED = FixedSplits()
+FOLDS = Folds(count=3)
+
+
+def head(name: str = "svm-64", **changes: object) -> HeadSpec:
+    fields: dict[str, object] = {
+        "name": name,
+        "extractor": Vgg16Spec(layer="pool5-avg", weights="random:0"),
+        "views": (View(path="fair", resolution=64),),
+        "real": ("coco",),
+        "fakes": ("gan", "sd"),
+    }
+    return HeadSpec(**(fields | changes))
+
+
+def overlapping(count: int, dimension: int, seed: int = 0, shift: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+    """Two overlapping Gaussian classes: X (N, D) and labels (N,)."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, count)
+    y[:2] = (0, 1)
+    X = rng.normal(size=(count, dimension)).astype(np.float32)
+    X[:, : max(1, dimension // 4)] += shift * y[:, None]
+    return X, y
+
+
+def identity(groups: int, folds: bool = False) -> pl.DataFrame:
+    """One photograph and one `sd` picture of each group, and a `gan` picture in a group of its own."""
+    rows = []
+    for index in range(groups):
+        split, fold = (None, index % 3) if folds else (("train", "train", "train", "val", "test")[index % 5], None)
+        for source, group in (("coco", f"p{index}"), ("sd", f"p{index}"), ("gan", f"g{index}")):
+            rows.append(
+                {
+                    "image_id": f"{source}-{index}",
+                    "group_id": group,
+                    "source": source,
+                    "label": int(source != "coco"),
+                    "split": split,
+                    "fold": fold,
+                }
+            )
+    schema = {"label": pl.Int8, "split": pl.String, "fold": pl.Int16}
+    return pl.DataFrame(rows, schema_overrides=schema)
+
+
+def rows_of(groups: int = 60, *, folds: bool = False, shift: float = 1.0, dimension: int = 8) -> FeatureRows:
+    known = identity(groups, folds)
+    labels = known["label"].to_numpy().astype(np.int64)
+    X = np.random.default_rng(1).normal(size=(len(labels), dimension)).astype(np.float32)
+    X[:, 0] += shift * labels
+    return FeatureRows(known, labels, known["source"].to_numpy().astype(np.str_), X)
+
+
+def stored(store: LocalStore, rows: FeatureRows, place: str) -> Ref:
+    table = rows.identity.to_arrow().cast(
+        pa.schema(
+            [
+                ("image_id", pa.string()),
+                ("group_id", pa.string()),
+                ("source", pa.string()),
+                ("label", pa.int8()),
+                ("split", pa.string()),
+                ("fold", pa.int16()),
+            ]
+        )
+    )
+    return commit(store, place, step="embed", digest=place, recipe={}, parts={ROWS: features_table(table, rows.X)})
+
+
+@pytest.mark.parametrize("c", [1e-3, 1e-1, 1.0])
+def test_a_precomputed_gram_matrix_gives_the_linear_svm(c: float) -> None:
+    X, y = overlapping(160, 24)
+    weights = np.random.default_rng(2).uniform(0.2, 3.0, len(y))
+    dual, intercept, converged = fit_gram_svm(gram_matrix(X), y, weights, c, tolerance=1e-9)
+    reference = SVC(kernel="linear", C=c, tol=1e-9).fit(X.astype(np.float64), y, sample_weight=weights)
+    decisions = X.astype(np.float64) @ (dual @ X.astype(np.float64)) + intercept
+    expected = reference.decision_function(X.astype(np.float64))
+    assert converged
+    np.testing.assert_allclose(decisions, expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(dual @ X, reference.coef_[0], atol=1e-6 * np.abs(reference.coef_).max())
+
+
+def test_the_first_projects_svm_is_scikit_learns() -> None:
+    X, y = overlapping(120, 16)
+    coef, intercept = fit_linear_svm(X, y, np.ones(len(y)), 1.0)
+    reference = SVC(kernel="linear", C=1).fit(X, y)
+    np.testing.assert_allclose(X @ coef + intercept, reference.decision_function(X), rtol=1e-6, atol=1e-6)
+
+
+def test_an_svm_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "MAX_ITERATIONS", 3)
+    X, y = overlapping(100, 8)
+    assert fit_gram_svm(gram_matrix(X), y, np.ones(100), 1.0)[2] is False
+    _, notes = fit_head(rows_of(), head(), FIXED)
+    assert notes[0]["converged"] is False
+
+
+def test_features_are_standardised_like_scikit_learns_scaler() -> None:
+    X, _ = overlapping(80, 5)
+    X[:, 3] = 5.545177  # constant, and not exactly representable
+    weights = np.random.default_rng(3).uniform(0.1, 2.0, 80)
+    mean, scale = standardisation(X, weights)
+    reference = StandardScaler().fit(X.astype(np.float64), sample_weight=weights)
+    np.testing.assert_allclose(mean, reference.mean_, rtol=1e-12)
+    np.testing.assert_allclose(np.delete(scale, 3), np.delete(reference.scale_, 3), rtol=1e-9)
+    assert scale[3] == 1.0
+
+
+def test_classes_weigh_the_same_and_so_do_a_class_sources() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    sources = np.array(["coco", "coco", "coco", "imagenet", "imagenet", "gan", "gan", "sd"])
+    weights = balanced_weights(labels, sources)
+    share = {name: weights[sources == name].sum() / 8 for name in ("coco", "imagenet", "gan", "sd")}
+    assert share == pytest.approx({"coco": 0.25, "imagenet": 0.25, "gan": 0.25, "sd": 0.25})
+    assert weights.mean() == pytest.approx(1.0)
+
+
+def test_a_row_that_counts_twice_weighs_like_two_rows() -> None:
+    labels, sources = np.array([0, 0, 1]), np.array(["a", "a", "b"])
+    twice = balanced_weights(labels, sources, np.array([2.0, 1.0, 3.0]))
+    repeated = balanced_weights(np.array([0, 0, 0, 1, 1, 1]), np.array(["a", "a", "a", "b", "b", "b"]))
+    np.testing.assert_allclose(twice, [repeated[:2].sum(), repeated[2], repeated[3:].sum()])
+
+
+@pytest.mark.parametrize("spread", [0.3, 5.0])
+def test_the_calibration_minimises_platts_cross_entropy(spread: float) -> None:
+    _, y = overlapping(200, 2)
+    rng = np.random.default_rng(4)
+    decisions = spread * (rng.normal(size=200) + y - 0.5)
+    weights = rng.uniform(0.5, 2.0, 200)
+    slope, offset = fit_platt(decisions, y, weights)
+    targets = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
+
+    def cross_entropy(parameters: np.ndarray) -> float:
+        p = np.clip(expit(parameters[0] * decisions + parameters[1]), 1e-300, 1 - 1e-16)
+        return float(-np.sum(weights * (targets * np.log(p) + (1 - targets) * np.log(1 - p))))
+
+    found = minimize(cross_entropy, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).x
+    np.testing.assert_allclose([slope, offset], found, rtol=1e-4, atol=1e-6)
+
+
+def test_the_calibration_of_perfectly_separated_decisions_is_finite() -> None:
+    slope, offset = fit_platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1]), np.ones(4))
+    assert 0 < slope < 100
+    assert offset == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("decisions", [np.array([3.0, 2.0, -1.0, -2.0]), np.zeros(4)])
+def test_a_calibration_keeps_the_order_where_val_is_below_chance(decisions: np.ndarray) -> None:
+    slope, offset = fit_platt(decisions, np.array([0, 0, 1, 1]), np.ones(4))
+    assert slope > 0
+    np.testing.assert_allclose(expit(slope * decisions + offset), 0.5, atol=2e-3)
+
+
+def fake_machine(c: float, X_sign: float = 1.0) -> Machine:
+    return Machine(c, np.array([X_sign]), 0.0, converged=True)
+
+
+def test_of_equally_good_candidates_the_smallest_c_is_taken() -> None:
+    val = rows_of(shift=3.0, dimension=1)
+    best, aurocs = choose_c(fake_machine, [0.1, 1.0, 10.0], val, np.ones(len(val.labels)))
+    assert best.c == 0.1
+    assert len(set(aurocs.values())) == 1
+
+
+def test_candidates_end_after_two_that_are_worse() -> None:
+    val = rows_of(shift=3.0, dimension=1)
+    signs = {0.1: 1.0, 1.0: -1.0, 10.0: -1.0, 100.0: 1.0}
+    best, aurocs = choose_c(lambda c: fake_machine(c, signs[c]), list(signs), val, np.ones(len(val.labels)))
+    assert best.c == 0.1
+    assert list(aurocs) == ["0.1", "1", "10"]
+
+
+@pytest.mark.parametrize("splits", [FIXED, FOLDS])
+def test_a_stored_head_gives_equal_scores_bit_for_bit(tmp_path, splits) -> None:
+    store = LocalStore(tmp_path)
+    rows = rows_of(folds=splits is FOLDS)
+    ref, _ = train_head.compute(store, head=head(), features=(stored(store, rows, "features"),), splits=splits)
+    loaded = LinearHead.load(store, ref)
+    fitted, _ = fit_head(svm.head_rows(store, (stored(store, rows, "features"),), head()), head(), splits)
+    assert loaded.coef.shape == (splits.rotations, 8)
+    for rotation in range(splits.rotations):
+        decisions = fitted.decisions(rows.X, rotation)
+        np.testing.assert_array_equal(loaded.decisions(rows.X, rotation), decisions)
+        np.testing.assert_array_equal(
+            loaded.probabilities(decisions, rotation), fitted.probabilities(decisions, rotation)
+        )
+
+
+def test_a_head_is_the_svm_on_its_train_rows_alone() -> None:
+    rows = rows_of()
+    spec = head(svm=SvmSpec(c_values=(0.1,), calibrate=False))
+    fitted, notes = fit_head(rows, spec, FIXED)
+    train = rows.take(rows.roles(0, FIXED) == "train")
+    weights = balanced_weights(train.labels, train.sources)
+    scaler = StandardScaler().fit(train.X.astype(np.float64), sample_weight=weights)
+    reference = SVC(kernel="linear", C=0.1).fit(
+        scaler.transform(train.X.astype(np.float64)), train.labels, sample_weight=weights
+    )
+    expected = reference.decision_function(scaler.transform(rows.X.astype(np.float64)))
+    np.testing.assert_allclose(fitted.decisions(rows.X, 0), expected, atol=1e-6)
+    np.testing.assert_allclose(fitted.probabilities(expected, 0), expit(expected))
+    assert notes[0]["n_train"] == {"coco": 36, "gan": 36, "sd": 36}
+
+
+@pytest.mark.parametrize("splits", [FIXED, FOLDS])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_test_rows_change_nothing(splits, seed: int) -> None:
+    rows = rows_of(folds=splits is FOLDS)
+    fitted, _ = fit_head(rows, head(seed=seed), splits)
+    for rotation in range(splits.rotations):
+        X = rows.X.copy()
+        X[rows.roles(rotation, splits) == "test"] = 1e3
+        changed, _ = fit_head(dataclasses.replace(rows, X=X), head(seed=seed), splits)
+        np.testing.assert_array_equal(changed.coef[rotation], fitted.coef[rotation])
+        np.testing.assert_array_equal(changed.calibration[rotation], fitted.calibration[rotation])
+
+
+def test_a_head_that_needs_no_val_leaves_it_alone() -> None:
+    rows = rows_of()
+    spec = head(svm=SvmSpec(c_values=(1.0,), standardise=False, calibrate=False))
+    without = rows.take(rows.roles(0, FIXED) != "val")
+    np.testing.assert_array_equal(fit_head(rows, spec, FIXED)[0].coef, fit_head(without, spec, FIXED)[0].coef)
+    with pytest.raises(SpecError, match=r"svm-64: no real picture in val \(rotation 0\) of coco"):
+        fit_head(without, head(), FIXED)
+
+
+def test_one_class_only_is_refused_in_one_sentence() -> None:
+    rows = rows_of()
+    photographs = rows.take(rows.labels == 0)
+    with pytest.raises(SpecError, match=r"svm-64: no fake picture in train \(rotation 0\) of gan, sd; it needs"):
+        fit_head(photographs, head(), FIXED)
+    with pytest.raises(SpecError, match="there are no features"):
+        svm.head_rows(LocalStore.__new__(LocalStore), (), head())
+
+
+def test_a_training_seed_draws_groups_and_keeps_every_source() -> None:
+    rows = rows_of()
+    train = rows.take(rows.roles(0, FIXED) == "train")
+    counts = svm._bootstrap_counts(train, 1, 0)
+    by_group: dict[str, set[float]] = {}
+    for group, count in zip(train.identity["group_id"], counts, strict=True):
+        by_group.setdefault(group, set()).add(count)
+    assert all(len(values) == 1 for values in by_group.values())
+    assert {source: counts[train.sources == source].sum() for source in ("coco", "sd", "gan")} == {
+        "coco": 36,
+        "sd": 36,
+        "gan": 36,
+    }
+    np.testing.assert_array_equal(counts, svm._bootstrap_counts(train, 1, 0))
+    assert not np.array_equal(counts, svm._bootstrap_counts(train, 2, 0))
+    assert not np.array_equal(fit_head(rows, head(), FIXED)[0].coef, fit_head(rows, head(seed=1), FIXED)[0].coef)
+
+
+def test_too_many_training_rows_are_thinned_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "MAX_TRAIN_ROWS", 30)
+    rows = rows_of()
+    _, notes = fit_head(rows, head(), FIXED)
+    assert notes[0]["n_train"] == {"coco": 10, "gan": 10, "sd": 10}
+
+
+def test_rows_of_other_sources_are_dropped(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    rows = stored(store, rows_of(), "features")
+    ref, _ = train_head.compute(store, head=head(fakes=("gan",)), features=(rows,), splits=FIXED)
+    assert notes_of(store, ref)["rotations"][0]["n_train"] == {"coco": 36, "gan": 36}
+
+
+def test_shards_and_their_order_do_not_change_a_head(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    rows = rows_of()
+    shuffled = np.random.default_rng(5).permutation(len(rows.labels))
+    shards = tuple(stored(store, rows.take(part), f"part-{i}") for i, part in enumerate(np.array_split(shuffled, 4)))
+    one = svm.head_rows(store, (stored(store, rows, "whole"),), head())
+    np.testing.assert_array_equal(
+        fit_head(svm.head_rows(store, shards, head()), head(), FIXED)[0].coef, fit_head(one, head(), FIXED)[0].coef
+    )
+
+
+def test_the_control_with_shuffled_labels_is_at_chance() -> None:
+    outcomes = shuffled_aurocs(rows_of(100, shift=4.0), head(), FIXED, repeats=40, seed=0)
+    assert {n for _, n in outcomes} == {60}
+    low, high = mean_interval([auroc for auroc, _ in outcomes])[1:]
+    assert low < 0.5 < high
+
+
+def test_the_control_finds_groups_that_are_torn_between_train_and_test() -> None:
+    rows = rows_of(60, shift=0.0, dimension=200)
+    twins = np.random.default_rng(6).normal(size=(60, 200)).astype(np.float32)
+    X = np.stack([twins[int(image.split("-")[1]) // 5] for image in rows.identity["image_id"]])
+    X += np.where(rows.labels == 1, 3.0, -3.0)[:, None].astype(np.float32) * twins[0]
+    torn = rows.identity.with_columns(
+        (pl.col("image_id").str.extract(r"-(\d+)").cast(pl.Int32) // 5).cast(pl.String).alias("group_id")
+    )
+    outcomes = shuffled_aurocs(dataclasses.replace(rows, X=X, identity=torn), head(), FIXED, repeats=20, seed=0)
+    low = mean_interval([auroc for auroc, _ in outcomes])[1]
+    assert low > 0.5
+
+
+def test_the_controls_interval_is_the_t_interval() -> None:
+    values = np.random.default_rng(7).normal(0.5, 0.1, 12)
+    interval = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert mean_interval(values.tolist()) == pytest.approx((values.mean(), interval.low, interval.high))
+    assert mean_interval([0.5]) == (0.5, None, None)
+    assert mean_interval([]) == (None, None, None)
+
+
+def test_the_control_is_stored_with_its_interval(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    features = (stored(store, rows_of(), "features"),)
+    ref, _ = svm.shuffled_control.compute(store, head=head(), features=features, splits=FIXED, repeats=5, seed=0)
+    table = read_table(store, ref)
+    notes = notes_of(store, ref)
+    assert table.column_names == ["repeat", "auroc", "n"]
+    assert notes["repeats"] == 5
+    assert notes["mean"] == pytest.approx(np.mean(table["auroc"].to_numpy()))
+
+
+def test_a_name_of_a_head_becomes_a_folder() -> None:
+    assert [svm.head_place(head(name)) for name in ("svm-aug", "svm#1", "svm@gan")] == ["svm-aug", "svm-1", "svm-gan"]

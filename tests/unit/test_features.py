@@ -1,0 +1,217 @@
+"""Feature shards: the views of each picture, described once, with small and broken pictures left out and counted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from storage.objects import ROWS, Ref, commit, notes_of, read_manifest
+from storage.store import LocalStore
+from storage.tables import IMAGE_SCHEMA, embedding_matrix, read_features
+from tasks.data.pictures import encode_jpeg
+from tasks.data.views import PROBE_FEATURE_NAMES, make_views
+from tasks.detectors import features as features_module
+from tasks.detectors import probe
+from tasks.detectors.features import embed_images, embed_shard, probe_extractor, vgg16_extractor
+from tasks.detectors.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
+from tasks.spec import Canonical, ProbeSpec, Vgg16Spec, View
+
+CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
+FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, jpeg_quality=20)
+RAW, RAW_NATIVE = View(path="raw", resolution=32), View(path="raw", resolution="native")
+VIEWS = (FAIR, FAIR_Q20, RAW, RAW_NATIVE)
+VGG16 = Vgg16Spec(layer="pool5-avg", side=32, weights="random:0", batch=2)
+
+
+def jpeg(side: int, seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return encode_jpeg(np.array(Image.fromarray(coarse).resize((side + 16, side))), 90)
+
+
+def png(side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_table(files: list[tuple[bytes, int, int]]) -> pa.Table:
+    """A shard of files with their declared width and height."""
+    count = len(files)
+    known = {
+        "image": [{"bytes": data, "path": None} for data, _, _ in files],
+        "image_id": [f"image-{index}" for index in range(count)],
+        "group_id": [f"group-{index}" for index in range(count)],
+        "source": ["coco"] * count,
+        "label": [0] * count,
+        "split": ["train"] * count,
+        "width": [width for _, width, _ in files],
+        "height": [height for _, _, height in files],
+    }
+    columns = [pa.array(known.get(field.name, [None] * count), field.type) for field in IMAGE_SCHEMA]
+    return pa.table(columns, schema=IMAGE_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> pa.Table:
+    """Five usable pictures of 64 pixels, one of 40 and one that breaks off."""
+    usable = [(jpeg(64, seed), 80, 64) for seed in range(5)]
+    return image_table([*usable[:2], (png(40), 40, 40), (jpeg(64)[:200], 80, 64), *usable[2:]])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def shard(store: LocalStore, table: pa.Table) -> Ref:
+    return commit(store, "images/coco", step="shard", digest="0" * 64, recipe={}, parts={ROWS: table})
+
+
+def embed(store: LocalStore, images: Ref, views: tuple[View, ...] = VIEWS, **changes: object) -> tuple[Ref, ...]:
+    arguments: dict[str, object] = {
+        "images": images,
+        "views": views,
+        "extractor": VGG16,
+        "weights": None,
+        "canonical": CANONICAL,
+        "enlarge": False,
+        "source": "coco",
+        "shard": 3,
+        "device": "cpu",
+        "only_tested": False,
+    }
+    refs, _ = embed_shard.compute(store, **(arguments | changes))
+    return refs
+
+
+def test_each_view_gets_an_object_of_its_own_with_what_was_left_out(store: LocalStore, pictures: pa.Table) -> None:
+    refs = embed(store, shard(store, pictures))
+    assert [ref.uri.rsplit("/", 1)[0] for ref in refs] == [
+        f"objects/embed/vgg16-pool5-avg-32/{view.name}/coco-00003" for view in VIEWS
+    ]
+    fair = {"rows": 5, "dimension": 512, "left_out": 1, "enlarged": 0, "undecodable": 1}
+    raw = {"rows": 6, "dimension": 512, "left_out": 0, "enlarged": 0, "undecodable": 1}
+    assert [notes_of(store, ref) for ref in refs] == [fair, fair, raw, raw]
+    frame = read_features(store, refs[:1])
+    assert frame["image_id"].to_list() == [f"image-{index}" for index in (0, 1, 4, 5, 6)]
+    assert frame["group_id"].to_list() == [f"group-{index}" for index in (0, 1, 4, 5, 6)]
+
+
+def test_features_are_those_of_the_views_pixels(store: LocalStore, pictures: pa.Table) -> None:
+    refs = embed(store, shard(store, pictures))
+    data = pictures["image"][1].as_py()["bytes"]
+    views = make_views(data, "image-1", VIEWS, CANONICAL)
+    network = load_vgg16(VGG16, None)
+    for view, ref in zip(VIEWS, refs, strict=True):
+        expected = embed_pictures(network, VGG16, [views[view].pixels])[0]
+        found = embedding_matrix(read_features(store, [ref]))[1]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
+
+
+def test_pictures_smaller_by_nature_are_enlarged_and_counted(store: LocalStore, pictures: pa.Table) -> None:
+    notes = [notes_of(store, ref) for ref in embed(store, shard(store, pictures), enlarge=True)]
+    assert [(note["rows"], note["left_out"], note["enlarged"]) for note in notes] == [
+        (6, 0, 1),
+        (6, 0, 1),
+        (6, 0, 0),
+        (6, 0, 0),
+    ]
+
+
+def test_a_view_is_the_same_whatever_other_views_are_missing(
+    store: LocalStore, pictures: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = shard(store, pictures)
+    alone = embed(store, images, views=(FAIR_Q20,))
+    asked: list[set[View]] = []
+
+    def watched(data: bytes, image_id: str, views: list[View], canonical: Canonical):
+        asked.append(set(views))
+        return make_views(data, image_id, views, canonical)
+
+    monkeypatch.setattr(features_module, "make_views", watched)
+    together = embed(store, images)
+    assert together[1] == alone[0]
+    assert len(asked) == pictures.num_rows
+    assert set().union(*asked) == {FAIR, RAW, RAW_NATIVE}
+    other = LocalStore(store.root / "other")
+    fresh = embed(other, shard(other, pictures))
+    contents = [
+        [read_manifest(at, ref.uri).content for ref in refs] for at, refs in ((store, together), (other, fresh))
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_a_shard_of_which_nothing_is_left_gives_an_empty_table(store: LocalStore) -> None:
+    refs = embed(store, shard(store, image_table([(png(40), 40, 40)])), views=(FAIR,))
+    frame = read_features(store, refs)
+    assert frame.is_empty()
+    assert embedding_matrix(frame).shape == (0, 512)
+
+
+def test_imported_weights_are_used(store: LocalStore, pictures: pa.Table, tmp_path: Path) -> None:
+    import hashlib
+
+    from safetensors.numpy import save_file
+
+    tensors = {name: np.zeros(shape, np.float16) for name, shape in tensor_shapes("pool5-avg").items()}
+    tensors["features.28.bias"][:] = 0.25
+    path = tmp_path / "vgg16.safetensors"
+    save_file(tensors, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    weights, _ = import_vgg16.compute(store, sha256=sha256, layer="pool5-avg", path=str(path))
+    extractor = VGG16.model_copy(update={"weights": f"sha256:{sha256}"})
+    refs = embed(store, shard(store, pictures), views=(FAIR,), extractor=extractor, weights=weights)
+    np.testing.assert_array_equal(embedding_matrix(read_features(store, refs)), 0.25)
+
+
+def test_as_is_pictures_of_several_sizes_keep_their_rows() -> None:
+    table = image_table([(jpeg(64), 80, 64), (png(40), 40, 40), (jpeg(64, 1), 80, 64)])
+    spec = VGG16.model_copy(update={"side": None})
+    together = embed_images(table, [RAW_NATIVE], vgg16_extractor(spec, None), CANONICAL, enlarge=False)[RAW_NATIVE]
+    alone = [
+        embed_images(table.slice(row, 1), [RAW_NATIVE], vgg16_extractor(spec, None), CANONICAL, enlarge=False)
+        for row in range(3)
+    ]
+    expected = np.concatenate([part[RAW_NATIVE].matrix() for part in alone])
+    np.testing.assert_allclose(together.matrix(), expected, rtol=1e-5, atol=1e-5 * expected.max())
+
+
+def test_the_probe_sees_the_files_and_no_content(store: LocalStore, pictures: pa.Table) -> None:
+    refs = embed(store, shard(store, pictures), extractor=ProbeSpec(), views=(RAW_NATIVE,))
+    assert refs[0].uri.startswith("objects/embed/probe/raw/native/none/coco-00003/")
+    values = embedding_matrix(read_features(store, refs))
+    column = dict(zip(PROBE_FEATURE_NAMES, values.T, strict=True))
+    data = pictures["image"][0].as_py()["bytes"]
+    assert values.shape == (6, probe.DIMENSION)
+    assert np.exp(column["width"]) == pytest.approx([80, 80, 40, 80, 80, 80], rel=1e-6)
+    assert np.exp(column["file_size"][0]) == pytest.approx(len(data), rel=1e-6)
+    assert column["is_png"].tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_progress_counts_pictures_times_views(pictures: pa.Table) -> None:
+    counted: list[int] = []
+    embed_images(pictures, VIEWS, probe_extractor(), CANONICAL, enlarge=False, advance=counted.append)
+    assert sum(counted) == pictures.num_rows * len(VIEWS)
+
+
+def test_pictures_that_no_rotation_tests_can_be_left_out(store: LocalStore, pictures: pa.Table) -> None:
+    split = pa.array(["test"] + ["train"] * (pictures.num_rows - 1))
+    table = pictures.set_column(pictures.schema.get_field_index("split"), "split", split)
+    (ref,) = embed(store, shard(store, table), VIEWS[:1], only_tested=True, enlarge=True)
+    assert ref.rows == 1
+
+
+def test_with_folds_every_picture_is_tested(store: LocalStore, pictures: pa.Table) -> None:
+    index = pictures.schema.get_field_index
+    folds = pa.array([0] * pictures.num_rows, pa.int16())
+    table = pictures.set_column(index("fold"), "fold", folds)
+    table = table.set_column(index("split"), "split", pa.nulls(table.num_rows, pa.string()))
+    (ref,) = embed(store, shard(store, table), VIEWS[:1], only_tested=True, enlarge=True)
+    assert ref.rows == pictures.num_rows
