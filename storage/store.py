@@ -2,7 +2,6 @@
 
 import errno
 import os
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -104,18 +103,20 @@ class LocalStore:
         target = self.path(key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
+            # Not mkstemp: its files are private, and workers of other users read the same store.
+            temporary = target.parent / f".partial-{os.getpid()}-{os.urandom(6).hex()}"
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 if replace:
-                    Path(temporary).replace(target)
+                    temporary.replace(target)
                 else:
                     os.link(temporary, target)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         except FileExistsError as error:
             raise ObjectExists(f"{key} exists in {self.url}") from error
         except OSError as error:

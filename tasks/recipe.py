@@ -177,9 +177,8 @@ class Step:
 
     def __call__(self, **arguments: Any) -> Any:
         """Run as a task of the current flow and wait for its ref."""
-        if _only_finished.get():
-            return self.submit(**arguments).result()
-        return self._task(arguments)(arguments)
+        # A task that is called, not submitted, would return the state Cached itself instead of its ref.
+        return self.submit(**arguments).result()
 
     def _task(self, arguments: dict[str, Any]) -> Any:
         from prefect import task

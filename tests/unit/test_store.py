@@ -95,10 +95,10 @@ def test_a_full_store_is_reported_as_not_writable(store: LocalStore, monkeypatch
 def test_a_read_only_store_is_reported_as_not_writable(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    def read_only(**_: object) -> None:
+    def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("storage.store.tempfile.mkstemp", read_only)
+    monkeypatch.setattr("storage.store.os.open", read_only)
     with pytest.raises(StoreNotWritable, match="Read-only"):
         check_writable(store)
 
