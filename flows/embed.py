@@ -1,0 +1,101 @@
+"""Embedding every image shard in every view that an experiment needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.collect import collect
+from flows.generate import diffusion_shards, gan_shards
+from flows.preflight import check_inputs
+from flows.shard import Images, image_shards
+from flows.train_gan import gan_weights
+from storage.objects import Ref
+from tasks.detectors.features import embed_shard
+from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
+from tasks.device import compute_device
+from tasks.evaluation.protocols import needed_features
+from tasks.spec import Canonical, Experiment, ExtractorSpec, Vgg16Spec, View, load_experiment
+from tasks.threads import parallel_tasks
+
+
+@dataclass(frozen=True)
+class Features:
+    """Finished feature shards per source, extractor and view. `extractor` is the experiment's, its weights resolved."""
+
+    extractor: Vgg16Spec
+    weights: Ref | None
+    shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]]
+
+    def of(self, sources: tuple[str, ...], extractor: ExtractorSpec, views: tuple[View, ...]) -> tuple[Ref, ...]:
+        """All feature shards of some sources and views, in order."""
+        return tuple(ref for source in sources for view in views for ref in self.shards[source, extractor, view])
+
+
+def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...]]]:
+    """The photographs' shards, and the shards of all sources, generated ones too."""
+    images = image_shards(experiment)
+    shards = images.shards | gan_shards(experiment, gan_weights(experiment, images))
+    return images, shards | diffusion_shards(experiment, images)
+
+
+def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
+    """The experiment's extractor with its weights named by digest, and their object (None for random ones)."""
+    extractor, path = resolve_vgg16(experiment.extractor)
+    if path is None:
+        return extractor, None
+    weights = import_vgg16(sha256=extractor.weights.removeprefix("sha256:"), layer=extractor.layer, path=path)
+    return extractor, weights
+
+
+def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], canonical: Canonical) -> Features:
+    """Features of every evaluated source in every view that any detector or protocol of the experiment needs."""
+    extractor, weights = extractor_weights(experiment)
+    smaller = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
+    needed = needed_features(experiment, extractor)
+    futures = {
+        (source, wanted): [
+            embed_shard.submit(
+                images=shard,
+                views=views,
+                extractor=wanted,
+                weights=weights if isinstance(wanted, Vgg16Spec) else None,
+                canonical=canonical,
+                enlarge=source in smaller,
+                source=source,
+                shard=index,
+                device=compute_device() if isinstance(wanted, Vgg16Spec) else "cpu",
+                # No head is fitted on pictures at their own size: the seed protocol only tests on them.
+                only_tested=isinstance(wanted, Vgg16Spec) and wanted.side is None,
+            )
+            for index, shard in enumerate(images[source])
+        ]
+        for (source, wanted), views in needed.items()
+    }
+    shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]] = {}
+    for (source, wanted), waiting in futures.items():
+        per_shard = collect(waiting)
+        for position, view in enumerate(needed[source, wanted]):
+            shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
+    return Features(extractor, weights, shards)
+
+
+@flow(
+    name="embed",
+    flow_run_name="embed {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def embed_vgg16(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+    """Compute the VGG16 and probe features of all missing views of an experiment.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec)
+    images, shards = all_images(spec)
+    feature_shards(spec, shards, images.canonical)

@@ -1,0 +1,284 @@
+"""The main line: everything that is missing, the fan-out over cells, the first project's table, the report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.collect import collect, mended
+from flows.dispatch import Child, Dispatch, run_stage
+from flows.embed import Features, feature_shards
+from flows.evaluate_cell import cell_plan, cell_results
+from flows.generate import diffusion_shards, gan_shards
+from flows.preflight import POOLS, check_inputs
+from flows.publish import publish
+from flows.shard import Images, image_shards
+from flows.train import trained_heads
+from flows.train_gan import gan_weights
+from storage.objects import Ref
+from tasks.detectors.svm import shuffled_control
+from tasks.evaluation.cells import evaluate_stage, plan_cell
+from tasks.evaluation.counts import count_images
+from tasks.evaluation.examples import example_pictures
+from tasks.evaluation.protocols import STAGES, Scoring, stage_rows, svm_head
+from tasks.evaluation.quality import measure_quality
+from tasks.evaluation.run_report import write_report
+from tasks.evaluation.scoring import score_view
+from tasks.progress import Progress
+from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View, load_experiment
+from tasks.threads import parallel_tasks
+
+T = TypeVar("T")
+
+CONTROL_REPEATS = 20
+STAGE_COUNT = 9
+
+
+@dataclass
+class _Run:
+    """One evaluation: its experiment, how its stages are run, and how far it is."""
+
+    experiment: Experiment
+    dispatch: Dispatch
+    parameters: dict[str, Any]
+    progress: Progress
+
+    def stage(self, compute: Callable[[], T], *deployments: str) -> T:
+        """Run one stage; on pools, the named deployments make what is missing of it."""
+        children = [
+            Child(deployment, self.parameters, f"{deployment.split('/')[0]} {self.experiment.name}")
+            for deployment in deployments
+        ]
+        made = run_stage(self.dispatch, compute, lambda: children)
+        self.progress.advance()
+        return made
+
+
+@flow(
+    name="evaluate",
+    flow_run_name="evaluate {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def evaluate_all(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> str:
+    """Compute everything that is missing of an experiment, evaluate every cell, and write the report.
+
+    Args:
+        experiment: a preset's name (sample, seed, coco, subset) or a YAML file.
+        overrides: values put over it, by dotted keys, such as {"sources.gan.count": 50}.
+        seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
+
+    Returns:
+        The run's place in the store: `runs/evaluate/<run>`.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec, pools=POOLS if dispatch == "pools" else ())
+    parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
+
+    def attempt() -> str:
+        progress = Progress(f"evaluate {spec.name}", STAGE_COUNT, unit="stages", eager=True)
+        return _evaluate(_Run(spec, dispatch, parameters, progress))
+
+    return mended(attempt)
+
+
+@flow(
+    name="evaluate",
+    flow_run_name="evaluate {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def evaluate_sample(
+    experiment: str = "sample",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> str:
+    """The offline sample from photographs to report: minutes on two cores, no network, no GPU.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
+    """
+    return str(evaluate_all.fn(experiment, overrides, seed, dispatch))
+
+
+@flow(
+    name="evaluate",
+    flow_run_name="evaluate {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def evaluate_seed(
+    experiment: str = "seed",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> str:
+    """The first project's table at its full size: reported, reproduced under its protocol, and fair.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
+    """
+    return str(evaluate_all.fn(experiment, overrides, seed, dispatch))
+
+
+def _evaluate(run: _Run) -> str:
+    experiment = run.experiment
+    images = run.stage(lambda: image_shards(experiment), "shard/coco", "shard/folder")
+    weights = run.stage(lambda: gan_weights(experiment, images), "train-gan/coco")
+    gans = run.stage(lambda: gan_shards(experiment, weights), "generate/gan")
+    diffused = run.stage(lambda: diffusion_shards(experiment, images), "generate/stable-diffusion")
+    shards = images.shards | gans | diffused
+    features = run.stage(lambda: feature_shards(experiment, shards, images.canonical), "embed/vgg16")
+    heads = run.stage(lambda: trained_heads(experiment, features), "train/svm")
+    cells = _cells(run, features, heads)
+    stages, control = _protocols(experiment, features, heads)
+    run.progress.advance()
+    report = write_report(
+        experiment=experiment,
+        cells=tuple(cells),
+        stages=tuple(stages),
+        control=control,
+        quality=tuple(_quality(experiment, features)),
+        examples=_examples(experiment, images, shards),
+        counts=_counts(experiment, images, shards, features),
+        gans=tuple(weights.values()),
+        diffused=tuple(ref for refs in diffused.values() for ref in refs),
+        heads=tuple(heads.values()),
+        assignment=images.assignment,
+        features=tuple(dict.fromkeys(ref for refs in features.shards.values() for ref in refs)),
+    )
+    place = publish(experiment, report, (*cells, *stages, control))
+    run.progress.advance()
+    return place
+
+
+def _cells(run: _Run, features: Features, heads: dict[HeadSpec, Ref]) -> list[Ref]:
+    """Results of all cells; on pools every unfinished cell is a run of `evaluate-cell/cpu`."""
+    from storage.store import open_store
+    from tasks.recipe import NotFinished, only_finished
+
+    plans = [cell_plan(run.experiment, cell, features, heads) for cell in run.experiment.cells]
+
+    def unfinished() -> list[Child]:
+        children = []
+        for plan in plans:
+            try:
+                with only_finished():
+                    cell_results([plan])
+            except NotFinished:
+                ref = plan_cell.compute(open_store(), plan=plan)[0]
+                parameters = {"plan": ref.uri, "cell": plan.cell.name}
+                children.append(Child("evaluate-cell/cpu", parameters, f"evaluate {plan.cell.name}"))
+        return children
+
+    results = run_stage(run.dispatch, lambda: cell_results(plans), unfinished)
+    run.progress.advance()
+    return results
+
+
+def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec, Ref]) -> tuple[list[Ref], Ref]:
+    """The first project's rows at every stage of the ablation, and the control with shuffled labels."""
+    rows = stage_rows(experiment, features.extractor)
+    wanted: dict[Scoring, Any] = {}
+    for row in rows:
+        for scoring in (row.real, row.fake, row.reference):
+            if scoring is not None and scoring not in wanted:
+                wanted[scoring] = score_view.submit(
+                    head=scoring.head,
+                    model=heads[scoring.head],
+                    features=features.of(scoring.sources, scoring.extractor, (scoring.view,)),
+                    view=scoring.view,
+                    splits=experiment.splits,
+                )
+    scores = dict(zip(wanted, collect(wanted.values()), strict=True))
+    stages = []
+    for stage in STAGES if rows else ():
+        chosen = tuple(row for row in rows if row.stage == stage)
+        stages.append(
+            evaluate_stage.submit(
+                stage=stage,
+                rows=chosen,
+                real=tuple(scores[row.real] for row in chosen),
+                fake=tuple(scores[row.fake] for row in chosen),
+                reference=tuple(scores[row.reference] if row.reference else None for row in chosen),
+                seed=experiment.seed,
+                resamples=experiment.bootstrap_resamples,
+            )
+        )
+    head = svm_head(experiment, _smallest(experiment), features.extractor)
+    control = shuffled_control.submit(
+        head=head,
+        features=features.of((*head.real, *head.fakes), head.extractor, head.views),
+        splits=experiment.splits,
+        repeats=CONTROL_REPEATS,
+        seed=experiment.seed,
+    )
+    done = collect([*stages, control])
+    return done[:-1], done[-1]
+
+
+def _smallest(experiment: Experiment) -> Resolution:
+    """The resolution at which no source is enlarged, as far as the grid has one."""
+    return min(experiment.resolutions, key=lambda r: experiment.canonical_side if r == "native" else r)
+
+
+def _quality(experiment: Experiment, features: Features) -> list[Ref]:
+    futures = []
+    for resolution in experiment.resolutions:
+        cell = Cell(resolution=resolution)
+        view = (cell.fair_view,)
+        futures += [
+            measure_quality.submit(
+                source=fake,
+                cell=cell,
+                layer=features.extractor.layer,
+                real=features.of(experiment.real_names, features.extractor, view),
+                fake=features.of((fake,), features.extractor, view),
+                seed=experiment.seed,
+            )
+            for fake in experiment.fake_names
+        ]
+    return collect(futures)
+
+
+def _examples(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> Ref:
+    sources = (*experiment.real_names, *experiment.fake_names)
+    views: tuple[View, ...] = tuple(cell.fair_view for cell in experiment.cells)
+    ref: Ref = example_pictures(
+        sources=sources,
+        shards=tuple(shards[source][0] for source in sources),
+        views=views,
+        canonical=images.canonical,
+        seed=experiment.seed,
+    )
+    return ref
+
+
+def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features) -> Ref:
+    view = (Cell(resolution=_smallest(experiment)).fair_view,)
+    ref: Ref = count_images(
+        sources=tuple(source.name for source in experiment.sources),
+        labels=tuple(source.label for source in experiment.sources),
+        shards=tuple(shards[source.name] for source in experiment.sources),
+        features=tuple(
+            features.of((source.name,), features.extractor, view) if source.evaluated else ()
+            for source in experiment.sources
+        ),
+        entries=tuple(images.indexed.get(source.name, ()) for source in experiment.sources),
+    )
+    return ref

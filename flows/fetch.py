@@ -1,0 +1,23 @@
+"""Downloading COCO."""
+
+from pathlib import Path
+
+from prefect import flow
+
+import tasks.data.fetch as fetching
+
+
+@flow(name="fetch", flow_run_name="fetch COCO {splits}", persist_result=False)
+def fetch_coco(directory: str, splits: list[str] | None = None, address: str | None = None) -> None:
+    """Download COCO 2017 photographs and annotations, verify and unpack them; a broken download is resumed.
+
+    Args:
+        directory: where the official layout is made; point TELLTALE_COCO at it afterwards.
+        splits: train2017, val2017 or both (default).
+        address: another address that serves the official archives' names.
+    """
+    chosen = tuple(splits or ("train2017", "val2017"))
+    if address is None:
+        fetching.fetch_coco(Path(directory), chosen)
+    else:
+        fetching.fetch_coco(Path(directory), chosen, address)

@@ -1,0 +1,99 @@
+"""Generating the fakes of an experiment, shard by shard."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.collect import collect
+from flows.preflight import check_inputs
+from flows.shard import Images, image_shards
+from flows.train_gan import gan_weights
+from storage.objects import Ref
+from tasks.device import compute_device
+from tasks.generators import shards
+from tasks.generators.shards import keyed_diffusion
+from tasks.spec import DiffusionSource, Experiment, GanSource, load_experiment
+from tasks.threads import parallel_tasks
+
+
+def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tuple[Ref, ...]]:
+    """Image shards of every GAN source."""
+    futures = {
+        source.name: [
+            shards.generate_gan.submit(
+                weights=weights[source.name],
+                source=source.name,
+                count=source.count,
+                start=start,
+                stop=min(start + experiment.shard_size, source.count),
+                splits=experiment.splits,
+                seed=experiment.seed,
+                device=compute_device(),
+            )
+            for start in range(0, source.count, experiment.shard_size)
+        ]
+        for source in experiment.sources
+        if isinstance(source, GanSource)
+    }
+    return {name: tuple(collect(waiting)) for name, waiting in futures.items()}
+
+
+def diffusion_shards(experiment: Experiment, images: Images) -> dict[str, tuple[Ref, ...]]:
+    """Image shards of every text-to-image source: one for each shard of the photographs that prompt it."""
+    futures = {
+        source.name: [
+            shards.generate_diffusion.submit(
+                images=shard,
+                source=source.name,
+                diffusion=keyed_diffusion(source.diffusion),
+                limit=source.limit,
+                device=compute_device(),
+                model=source.diffusion.model,
+            )
+            for shard in images.shards[source.prompted_by]
+        ]
+        for source in experiment.sources
+        if isinstance(source, DiffusionSource)
+    }
+    return {name: tuple(collect(waiting)) for name, waiting in futures.items()}
+
+
+@flow(
+    name="generate",
+    flow_run_name="generate GAN pictures of {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+    """Generate the missing GAN pictures of an experiment, training the GAN first where it is missing.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec)
+    gan_shards(spec, gan_weights(spec, image_shards(spec)))
+
+
+@flow(
+    name="generate",
+    flow_run_name="generate diffusion pictures of {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def generate_stable_diffusion(
+    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+) -> None:
+    """Generate the missing text-to-image pictures of an experiment, one for each photograph.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec)
+    diffusion_shards(spec, image_shards(spec))

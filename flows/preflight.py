@@ -1,0 +1,64 @@
+"""Checks before any work: everything that a run needs, and for everything missing its remedy, within seconds."""
+
+from collections.abc import Iterator, Sequence
+
+from storage.errors import MissingInput, StoreError
+from storage.store import check_writable, open_store
+from tasks.data.coco import check_coco
+from tasks.data.folder import check_folder
+from tasks.detectors.vgg16 import check_vgg16
+from tasks.generators.diffusion import check_pipeline
+from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource
+
+POOLS = ("coordinator", "cpu", "gpu")
+
+
+def check_inputs(experiment: Experiment, pools: Sequence[str] = ()) -> None:
+    """Raise `MissingInput` that names everything missing at once.
+
+    Args:
+        experiment: its data directories, weights and models are looked for.
+        pools: work pools that must exist and have a worker online.
+    """
+    missing = [
+        *_missing_data(experiment),
+        *check_vgg16(experiment.extractor),
+        *_missing_store(),
+        *_missing_pools(pools),
+    ]
+    if missing:
+        raise MissingInput(*missing)
+
+
+def _missing_data(experiment: Experiment) -> Iterator[str]:
+    for source in experiment.sources:
+        if isinstance(source, CocoSource):
+            yield from check_coco(source.directory, source.split)
+        elif isinstance(source, FolderSource):
+            yield from check_folder(source)
+        elif isinstance(source, DiffusionSource):
+            yield from check_pipeline(source.diffusion)
+
+
+def _missing_store() -> Iterator[str]:
+    try:
+        check_writable(open_store())
+    except StoreError as error:
+        yield f"a writable store ({error}): set TELLTALE_STORE to a folder or bucket that takes writes"
+
+
+def _missing_pools(pools: Sequence[str]) -> Iterator[str]:
+    if not pools:
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for pool in pools:
+            try:
+                workers = client.read_workers_for_work_pool(pool)
+            except ObjectNotFound:
+                yield f"work pool {pool!r}: run `make serve`, or create it with `prefect work-pool create`"
+                continue
+            if not any(str(worker.status.value if worker.status else "") == "ONLINE" for worker in workers):
+                yield f"a worker of pool {pool!r}: start one with `prefect worker start --pool {pool}`"

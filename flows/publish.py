@@ -1,0 +1,101 @@
+"""Putting a finished run where people look: its index and report in the store, tables and links in the UI."""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from storage.digest import canonical_json
+from storage.errors import ObjectExists
+from storage.objects import Ref, read_manifest, read_part
+from storage.store import Store, open_store
+from tasks.evaluation.run_report import HTML, MARKDOWN
+from tasks.progress import artifact_key
+from tasks.spec import Experiment
+
+LATEST = "refs/latest.json"
+
+
+def publish(experiment: Experiment, report: Ref, results: Sequence[Ref]) -> str:
+    """Copy the report's files to `runs/evaluate/<run>/`, index the run, and show it in the UI.
+
+    The run's name follows from the report's recipe: the same results are the same run, and nothing is written twice.
+    Returns the run's place in the store.
+    """
+    store = open_store()
+    manifest = read_manifest(store, report.uri)
+    place = f"runs/evaluate/{manifest.notes['run']}"
+    if store.size(f"{place}/index.json") is None:
+        for part in manifest.parts:
+            folder = "" if part.name in (HTML, MARKDOWN) else "tables/"
+            _create(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
+        _create(store, f"{place}/index.json", canonical_json(_index(store, experiment, report, results)).encode())
+    latest = _latest(store) | {experiment.name: place}
+    store.write(LATEST, canonical_json(latest).encode())
+    _show(store, experiment, report, place)
+    return place
+
+
+def _index(store: Store, experiment: Experiment, report: Ref, results: Sequence[Ref]) -> dict[str, Any]:
+    """What the run consists of. `content` are digests of the tables alone: equal for identical results."""
+    return {
+        "experiment": experiment.model_dump(mode="json"),
+        "report": report.model_dump(),
+        "results": [ref.model_dump() for ref in results],
+        "content": {ref.uri: read_manifest(store, ref.uri).content for ref in results},
+    }
+
+
+def _create(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except ObjectExists:
+        return
+
+
+def _latest(store: Store) -> dict[str, str]:
+    if store.size(LATEST) is None:
+        return {}
+    latest: dict[str, str] = json.loads(store.read(LATEST))
+    return latest
+
+
+def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None:
+    create_table_artifact(
+        table=headline_rows(store, report),
+        key=artifact_key("results", experiment.name),
+        description=f"{experiment.name}: AUROC and balanced accuracy of every fair cell, detector svm",
+    )
+    create_markdown_artifact(
+        markdown=read_part(store, report, MARKDOWN).decode(),
+        key=artifact_key("report", experiment.name),
+        description=f"The report of {place}",
+    )
+    create_link_artifact(
+        link=f"{store.url}/{place}/{HTML}", link_text=place, key=artifact_key("objects", experiment.name)
+    )
+
+
+def headline_rows(store: Store, report: Ref) -> list[dict[str, Any]]:
+    """One row per fair cell and mix of the headline detector: AUROC and balanced accuracy with intervals."""
+    results = pl.read_parquet(io.BytesIO(read_part(store, report, "results.parquet")))
+    fair = results.filter(
+        (pl.col("protocol") == "fair")
+        & (pl.col("detector") == "svm")
+        & (
+            (pl.col("metric") == "auroc")
+            | ((pl.col("metric") == "balanced_accuracy") & (pl.col("threshold_rule") == "val"))
+        )
+    )
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in fair.iter_rows(named=True):
+        quality = "none" if row["jpeg_quality"] is None else f"q{row['jpeg_quality']}"
+        cell = f"{row['resolution']}/{quality}"
+        entry = rows.setdefault((cell, row["mix"]), {"cell": cell, "mix": row["mix"]})
+        entry[row["metric"]] = None if row["value"] is None else round(row["value"], 4)
+        entry[f"{row['metric']} 95 %"] = "n/a" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
+        entry["real"], entry["fake"] = row["n_real"], row["n_fake"]
+    return list(rows.values())

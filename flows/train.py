@@ -1,0 +1,56 @@
+"""Fitting every head of an experiment."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.collect import collect
+from flows.embed import Features, all_images, feature_shards
+from flows.preflight import check_inputs
+from storage.objects import Ref
+from tasks.detectors.svm import train_head
+from tasks.evaluation.protocols import cell_scorings, stage_rows
+from tasks.spec import Experiment, HeadSpec, Vgg16Spec, load_experiment
+from tasks.threads import parallel_tasks
+
+
+def needed_heads(experiment: Experiment, extractor: Vgg16Spec) -> tuple[HeadSpec, ...]:
+    """Every head that a cell or a stage of the first project's table is scored with, once."""
+    heads = [scoring.head for cell in experiment.cells for scoring in cell_scorings(experiment, cell, extractor)]
+    heads += [row.real.head for row in stage_rows(experiment, extractor)]
+    return tuple(dict.fromkeys(heads))
+
+
+def trained_heads(experiment: Experiment, features: Features) -> dict[HeadSpec, Ref]:
+    """The fitted heads of an experiment."""
+    heads = needed_heads(experiment, features.extractor)
+    futures = [
+        train_head.submit(
+            head=head,
+            features=features.of((*head.real, *head.fakes), head.extractor, head.views),
+            splits=experiment.splits,
+        )
+        for head in heads
+    ]
+    return dict(zip(heads, collect(futures), strict=True))
+
+
+@flow(
+    name="train",
+    flow_run_name="train SVMs of {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def train_svm(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+    """Fit the linear SVMs of an experiment: one per resolution, over all qualities, per generator, and the probes.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec)
+    images, shards = all_images(spec)
+    trained_heads(spec, feature_shards(spec, shards, images.canonical))

@@ -1,0 +1,46 @@
+"""Training the GANs of an experiment."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.collect import collect
+from flows.preflight import check_inputs
+from flows.shard import Images, image_shards
+from storage.objects import Ref
+from tasks.device import compute_device
+from tasks.generators.gan import train_gan
+from tasks.spec import Experiment, GanSource, load_experiment
+from tasks.threads import parallel_tasks
+
+
+def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
+    """Trained weights of every GAN source; only train groups of the photographs are used."""
+    sources = [source for source in experiment.sources if isinstance(source, GanSource)]
+    futures = [
+        train_gan.submit(
+            images=images.shards[source.trained_on], gan=source.gan, only_train=True, device=compute_device()
+        )
+        for source in sources
+    ]
+    return {source.name: ref for source, ref in zip(sources, collect(futures), strict=True)}
+
+
+@flow(
+    name="train-gan",
+    flow_run_name="train GAN of {experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+    """Train an experiment's DCGAN on the train groups of its photographs; resumes from the newest epoch.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = load_experiment(experiment, overrides, seed)
+    check_inputs(spec)
+    gan_weights(spec, image_shards(spec))

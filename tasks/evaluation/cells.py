@@ -1,0 +1,350 @@
+"""From per-image scores to a table of results: one cell of the grid, or one stage of the first project's table."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from storage.objects import ROWS, Ref, read_manifest, read_part, read_table
+from storage.store import Store
+from storage.tables import FAKE, REAL, RESULT_SCHEMA
+from tasks.evaluation.classification import (
+    COUNT_METRICS,
+    MINIMUM_GROUPS,
+    Interval,
+    balanced_accuracy_threshold,
+    binary_metrics,
+    bootstrap_intervals,
+    draw_balanced_mix,
+    roc_curve,
+)
+from tasks.evaluation.protocols import Stage, StageRow
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Cell, HeadSpec, Mix, Spec, Splits
+
+ROC = "roc.parquet"
+FREE_METRICS = ("auroc", "average_precision", "ece", "eer")
+ROC_POINTS = 400
+
+Row = dict[str, Any]
+
+
+def evaluate_scores(
+    scores: pl.DataFrame,
+    reference: pl.DataFrame,
+    mixes: Sequence[Mix],
+    *,
+    cell: Cell,
+    protocol: str,
+    seed: int,
+    resamples: int,
+) -> tuple[list[Row], list[Row]]:
+    """Results and ROC points of one detector in one cell.
+
+    Args:
+        scores: SCORE_SCHEMA rows of the cell's view; the test rows are evaluated, each image once.
+        reference: SCORE_SCHEMA rows of the view that gives the thresholds; its val rows are used, fold by fold.
+        mixes: which sources stand against which.
+
+    Returns:
+        Rows in RESULT_SCHEMA, and rows (resolution, jpeg_quality, mix, detector, fpr, tpr).
+    """
+    thresholds = _thresholds(reference)
+    rows: list[Row] = []
+    points: list[Row] = []
+    test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
+    for mix in mixes:
+        drawn = _drawn(test, mix.real, mix.fakes, seed)
+        key = _key(cell, protocol, mix.name, str(scores["detector"][0]) if len(scores) else "")
+        rows += list(_mix_rows(drawn, thresholds, key, seed, resamples))
+        points += _roc_points(drawn, key)
+    return rows, points
+
+
+def _drawn(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: int) -> pl.DataFrame:
+    """The test rows of a mix at 1:1, with equally many fakes of each source."""
+    rows = test.filter(
+        (pl.col("source").is_in(list(real)) & (pl.col("label") == REAL))
+        | (pl.col("source").is_in(list(fakes)) & (pl.col("label") == FAKE))
+    )
+    mask = draw_balanced_mix(rows["image_id"].to_numpy(), rows["label"].to_numpy(), rows["source"].to_numpy(), seed)
+    return rows.filter(pl.Series(mask, dtype=pl.Boolean))
+
+
+def _thresholds(reference: pl.DataFrame) -> dict[int, float | None]:
+    """Per fold the threshold that maximises balanced accuracy on val; None where val has one class only."""
+    found: dict[int, float | None] = {}
+    for (fold,), rows in reference.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
+        both = rows["label"].n_unique() == 2
+        found[int(str(fold))] = (
+            balanced_accuracy_threshold(rows["label"].to_numpy(), rows["p_fake"].to_numpy()) if both else None
+        )
+    return found
+
+
+def _mix_rows(
+    drawn: pl.DataFrame, thresholds: dict[int, float | None], key: Row, seed: int, resamples: int
+) -> Iterator[Row]:
+    label, score = drawn["label"].to_numpy(), drawn["p_fake"].to_numpy()
+    per_row = [thresholds.get(fold) for fold in drawn["fold"].to_list()]
+    counts = _counts(drawn)
+    if len(drawn) == 0:
+        yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
+        return
+    distinct = sorted({value for value in per_row if value is not None})
+    rules: dict[str, tuple[np.ndarray, float | None]] = {
+        "half": (score >= 0.5, 0.5),
+        **({} if None in per_row else {"val": (score >= np.array(per_row, dtype=float), distinct[0])}),
+    }
+    if counts["n_real"] and counts["n_fake"]:
+        oracle = balanced_accuracy_threshold(label, score)
+        rules["oracle"] = (score >= oracle, oracle)
+    free = bootstrap_of(drawn, score >= 0.5, seed, resamples, FREE_METRICS)
+    values = binary_metrics(label, score, score >= 0.5).to_dict()
+    reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
+    for metric in FREE_METRICS:
+        yield _result(key | counts, None, metric, values[metric], free[metric], reasons.get(metric))
+    for rule, (decision, threshold) in rules.items():
+        values = binary_metrics(label, score, decision).to_dict()
+        reasons = values["reasons"]  # type: ignore[assignment]
+        intervals = bootstrap_of(drawn, decision, seed, resamples, COUNT_METRICS)
+        for metric in COUNT_METRICS:
+            yield _result(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
+        for count in ("tp", "fp", "tn", "fn"):
+            yield _result(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
+        several = rule == "val" and len(distinct) > 1
+        shown = float(np.mean(distinct)) if several else threshold
+        note = f"mean of {len(distinct)} folds' thresholds" if several else None
+        yield _result(key | counts, rule, "threshold", shown, None, note)
+
+
+def bootstrap_of(
+    drawn: pl.DataFrame,
+    decision: np.ndarray,
+    seed: int,
+    resamples: int,
+    metrics: Sequence[str],
+    calibrated: bool = True,
+) -> dict[str, Interval]:
+    """Intervals over groups; none where photographs or fakes come from fewer than ten groups."""
+    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
+        groups = drawn.filter(pl.col("label") == label)["group_id"].n_unique()
+        if groups < MINIMUM_GROUPS:
+            reason = f"n/a: {name} of only {groups} groups, ten are needed"
+            return {metric: Interval(None, None, drawn["group_id"].n_unique(), 0, 0, reason) for metric in metrics}
+    return bootstrap_intervals(
+        drawn["label"].to_numpy(),
+        drawn["p_fake" if calibrated else "decision"].to_numpy(),
+        decision,
+        drawn["group_id"].to_numpy(),
+        calibrated=calibrated,
+        resamples=resamples,
+        seed=seed,
+        metrics=metrics,
+    )
+
+
+def _counts(drawn: pl.DataFrame) -> Row:
+    return {
+        "n_real": int((drawn["label"] == REAL).sum()),
+        "n_fake": int((drawn["label"] == FAKE).sum()),
+        "n_groups": drawn["group_id"].n_unique(),
+    }
+
+
+def _key(cell: Cell, protocol: str, mix: str, detector: str) -> Row:
+    return {
+        "protocol": protocol,
+        "resolution": str(cell.resolution),
+        "jpeg_quality": cell.jpeg_quality,
+        "mix": mix,
+        "detector": detector,
+        "threshold_rule": None,
+        "metric": None,
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": None,
+    }
+
+
+def _result(key: Row, rule: str | None, metric: str, value: Any, interval: Interval | None, reason: str | None) -> Row:
+    row = key | {"threshold_rule": rule, "metric": metric, "value": value, "reason": reason}
+    if interval is not None:
+        row |= {"low": interval.low, "high": interval.high, "reason": reason or interval.reason or None}
+    return row
+
+
+def _roc_points(drawn: pl.DataFrame, key: Row) -> list[Row]:
+    if drawn["label"].n_unique() < 2:
+        return []
+    fpr, tpr, _ = roc_curve(drawn["label"].to_numpy(), drawn["p_fake"].to_numpy())
+    keep = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), ROC_POINTS)).round().astype(int))
+    names = ("resolution", "jpeg_quality", "mix", "detector")
+    return [{**{name: key[name] for name in names}, "fpr": float(fpr[i]), "tpr": float(tpr[i])} for i in keep]
+
+
+def results_table(rows: Iterable[Row]) -> pa.Table:
+    """Rows in RESULT_SCHEMA; columns that a row lacks are null."""
+    return pa.Table.from_pylist(list(rows), schema=RESULT_SCHEMA)
+
+
+ROC_SCHEMA = pa.schema(
+    [
+        ("resolution", pa.string()),
+        ("jpeg_quality", pa.int16()),
+        ("mix", pa.string()),
+        ("detector", pa.string()),
+        ("fpr", pa.float64()),
+        ("tpr", pa.float64()),
+    ]
+)
+
+
+def read_scores(store: Store, ref: Ref) -> pl.DataFrame:
+    """One score object as a frame."""
+    frame = pl.from_arrow(read_table(store, ref))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+class Detector(Spec):
+    """A fitted head in a cell: its features there, and those that give its thresholds (none: the same)."""
+
+    head: HeadSpec
+    model: Ref
+    features: tuple[Ref, ...]
+    reference: tuple[Ref, ...]
+    mixes: tuple[Mix, ...]
+
+
+class CellPlan(Spec):
+    """Everything that the evaluation of one cell reads."""
+
+    cell: Cell
+    detectors: tuple[Detector, ...]
+    splits: Splits
+    seed: int
+    resamples: int
+
+
+PLAN = "plan.json"
+
+
+@step("plan-cell", version=1, label=lambda plan, **_: plan.cell.name)
+def plan_cell(run: StepRun, *, plan: CellPlan) -> Output:
+    """Write a cell's plan to the store, where a worker elsewhere finds it."""
+    return Output({PLAN: plan.model_dump_json().encode()})
+
+
+def read_plan(store: Store, uri: str) -> CellPlan:
+    """Read a plan by its place; `ObjectMissing` if there is none."""
+    manifest = read_manifest(store, uri)
+    ref = Ref(uri=uri, digest=manifest.digest, rows=manifest.rows, bytes=manifest.bytes)
+    return CellPlan.model_validate_json(read_part(store, ref, PLAN))
+
+
+@step(
+    "evaluate-cell",
+    version=1,
+    label=lambda cell, protocol, **_: f"{protocol}/{cell.name}",
+    libraries=("numpy",),
+)
+def evaluate_cell_scores(
+    run: StepRun,
+    *,
+    cell: Cell,
+    protocol: str,
+    scores: tuple[Ref, ...],
+    references: tuple[Ref, ...],
+    mixes: tuple[tuple[Mix, ...], ...],
+    seed: int,
+    resamples: int,
+) -> Output:
+    """All metrics of one cell: per detector and mix, at three thresholds, with intervals; and the ROC curves.
+
+    `scores`, `references` and `mixes` run in parallel, one of each per detector.
+    """
+    progress = run.progress(len(scores), unit="detectors")
+    rows: list[Row] = []
+    points: list[Row] = []
+    for ref, reference, chosen in zip(scores, references, mixes, strict=True):
+        made = evaluate_scores(
+            read_scores(run.store, ref),
+            read_scores(run.store, reference),
+            chosen,
+            cell=cell,
+            protocol=protocol,
+            seed=seed,
+            resamples=resamples,
+        )
+        rows += made[0]
+        points += made[1]
+        progress.advance()
+    return Output({ROWS: results_table(rows), ROC: pa.Table.from_pylist(points, schema=ROC_SCHEMA)})
+
+
+def evaluate_stage_row(
+    row: StageRow, real: pl.DataFrame, fake: pl.DataFrame, reference: pl.DataFrame | None, *, seed: int, resamples: int
+) -> list[Row]:
+    """The first project's columns of one row at one stage; positive class is real there, as in its table.
+
+    Threshold: decision > 0 says fake, or the val threshold of the reference.
+    """
+    test = pl.concat([real, fake]).filter(pl.col("split") == "test").sort("image_id", "source")
+    drawn = _drawn(test, row.real.sources, row.fake.sources, seed)
+    rule = "zero" if reference is None else "val"
+    key = _key(row.row.cell, row.stage.name, row.row.mix, "svm") | {"threshold_rule": rule}
+    counts = _counts(drawn)
+    if not counts["n_real"] or not counts["n_fake"]:
+        return [{**key, **counts, "metric": "accuracy", "reason": "no test pictures in this row"}]
+    if reference is None:
+        called_fake = drawn["decision"].to_numpy() > 0
+    else:
+        thresholds = _thresholds(reference)
+        called_fake = drawn["p_fake"].to_numpy() >= np.array(
+            [np.nan if (t := thresholds.get(fold)) is None else t for fold in drawn["fold"].to_list()]
+        )
+    # Decision values of unequal folds are not comparable, p(fake) of calibrated heads is.
+    calibrated = reference is not None
+    score = drawn["p_fake" if calibrated else "decision"].to_numpy()
+    label = drawn["label"].to_numpy()
+    flipped = drawn.with_columns(
+        (1 - pl.col("label")).cast(pl.Int8).alias("label"), 1 - pl.col("p_fake"), -pl.col("decision")
+    )
+    values = binary_metrics(1 - label, -score, ~called_fake, calibrated=False).to_dict()
+    reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
+    metrics = ("accuracy", "precision", "recall", "f1", "auroc")
+    intervals = bootstrap_of(flipped, ~called_fake, seed, resamples, metrics, calibrated=calibrated)
+    return [
+        _result(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
+        for metric in metrics
+    ]
+
+
+@step("evaluate-stage", version=1, label=lambda stage, **_: stage.name, libraries=("numpy",))
+def evaluate_stage(
+    run: StepRun,
+    *,
+    stage: Stage,
+    rows: tuple[StageRow, ...],
+    real: tuple[Ref, ...],
+    fake: tuple[Ref, ...],
+    reference: tuple[Ref | None, ...],
+    seed: int,
+    resamples: int,
+) -> Output:
+    """The first project's rows at one stage of the ablation; the refs run in parallel with `rows`."""
+    made: list[Row] = []
+    for row, real_ref, fake_ref, reference_ref in zip(rows, real, fake, reference, strict=True):
+        made += evaluate_stage_row(
+            row,
+            read_scores(run.store, real_ref),
+            read_scores(run.store, fake_ref),
+            None if reference_ref is None else read_scores(run.store, reference_ref),
+            seed=seed,
+            resamples=resamples,
+        )
+    return Output({ROWS: results_table(made)}, {"stage": stage.name})

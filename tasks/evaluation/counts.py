@@ -1,0 +1,99 @@
+"""How many pictures of every source took part, and what was left out or quarantined."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from storage.objects import ROWS, Ref, notes_of, read_manifest, read_table
+from storage.store import Store
+from storage.tables import QUARANTINE_SCHEMA
+from tasks.recipe import Output, StepRun, step
+
+QUARANTINE = "quarantine.parquet"
+
+COUNT_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("label", pa.string()),
+        ("split_or_fold", pa.string()),
+        ("images", pa.int32()),
+        ("groups", pa.int32()),
+        ("left_out", pa.int32()),  # too small for the fair path, over the whole source
+        ("quarantined", pa.int32()),  # over the whole source
+        ("collapse_rate", pa.float64()),  # share of near-duplicates among a generator's pictures
+    ]
+)
+
+
+@step("counts", version=1, label=lambda sources, **_: "-".join(sources)[:60])
+def count_images(
+    run: StepRun,
+    *,
+    sources: tuple[str, ...],
+    labels: tuple[str, ...],
+    shards: tuple[tuple[Ref, ...], ...],
+    features: tuple[tuple[Ref, ...], ...],
+    entries: tuple[tuple[Ref, ...], ...],
+) -> Output:
+    """Count images and groups per source and split, and collect what was quarantined on the way.
+
+    Args:
+        shards: image shards per source; their notes and quarantine are read, not their pictures.
+        features: feature shards of an uncompressed fair view per source, with the identity columns of what is
+            evaluated; none for a source that only trains generators.
+        entries: index and scan objects per source, which quarantine as well.
+    """
+    rows: list[dict[str, Any]] = []
+    quarantine: list[pa.Table] = []
+    for source, label, images, embedded, indexed in zip(sources, labels, shards, features, entries, strict=True):
+        tables = [table for ref in (*indexed, *images) if (table := quarantined(run.store, ref)) is not None]
+        quarantine += tables
+        whole = {
+            "source": source,
+            "label": label,
+            "left_out": sum(int(notes_of(run.store, ref).get("left_out", 0)) for ref in embedded),
+            "quarantined": sum(table.num_rows for table in tables),
+            "collapse_rate": _collapse(run.store, images) if label == "fake" else None,
+        }
+        places = _per_split(run.store, embedded) if embedded else [_training_only(images)]
+        rows += [whole | counted for counted in places]
+    return Output(
+        {
+            ROWS: pa.Table.from_pylist(rows, schema=COUNT_SCHEMA),
+            QUARANTINE: pa.concat_tables(quarantine) if quarantine else QUARANTINE_SCHEMA.empty_table(),
+        }
+    )
+
+
+def quarantined(store: Store, ref: Ref) -> pa.Table | None:
+    """The pictures that a step put aside, with their reasons; None where it puts none aside."""
+    if all(part.name != QUARANTINE for part in read_manifest(store, ref.uri).parts):
+        return None
+    return read_table(store, ref, name=QUARANTINE)
+
+
+def _training_only(images: Sequence[Ref]) -> dict[str, Any]:
+    return {"split_or_fold": "generator training", "images": sum(ref.rows for ref in images), "groups": None}
+
+
+def _per_split(store: Store, embedded: Sequence[Ref]) -> list[dict[str, Any]]:
+    columns = ["group_id", "split", "fold"]
+    identity = pl.concat([pl.DataFrame(pl.from_arrow(read_table(store, ref, columns))) for ref in embedded])
+    named = identity.with_columns(
+        pl.coalesce(pl.col("split"), pl.concat_str(pl.lit("fold "), pl.col("fold").cast(pl.String))).alias("place")
+    )
+    counted = named.group_by("place").agg(pl.len().alias("images"), pl.col("group_id").n_unique().alias("groups"))
+    return [
+        {"split_or_fold": row["place"], "images": row["images"], "groups": row["groups"]}
+        for row in counted.sort("place").iter_rows(named=True)
+    ]
+
+
+def _collapse(store: Store, images: Sequence[Ref]) -> float | None:
+    """Mean of the shards' rates, weighted by their pictures; None where the generator's shards do not state one."""
+    rates = [(notes_of(store, ref).get("collapse_rate"), ref.rows) for ref in images]
+    stated = [(float(rate), rows) for rate, rows in rates if rate is not None]
+    total = sum(rows for _, rows in stated)
+    return sum(rate * rows for rate, rows in stated) / total if total else None

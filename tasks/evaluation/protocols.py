@@ -1,0 +1,290 @@
+"""Which heads an experiment fits, which scores it needs, and the first project's way of comparing, defect by defect."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from tasks.spec import (
+    Cell,
+    Experiment,
+    ExtractorSpec,
+    HeadSpec,
+    Mix,
+    ProbeSpec,
+    Resolution,
+    SeedProtocol,
+    Spec,
+    SvmSpec,
+    Vgg16Spec,
+    View,
+)
+
+SEED_SVM = SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)
+# The first project saved the photographs of its compressed rows at this quality.
+PHOTOGRAPH_QUALITY = 100
+
+SeedMix = Literal["gan", "stable", "combined"]
+
+
+class SeedRow(Spec):
+    """One row of the first project's table."""
+
+    mix: SeedMix
+    cell: Cell
+
+
+SEED_ROWS: tuple[SeedRow, ...] = (
+    SeedRow(mix="gan", cell=Cell(resolution=256)),
+    SeedRow(mix="stable", cell=Cell(resolution=256)),
+    SeedRow(mix="gan", cell=Cell(resolution=64)),
+    SeedRow(mix="stable", cell=Cell(resolution=64)),
+    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=20)),
+    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=40)),
+    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=60)),
+    SeedRow(mix="combined", cell=Cell(resolution=64)),
+    SeedRow(mix="gan", cell=Cell(resolution="native")),
+    SeedRow(mix="stable", cell=Cell(resolution="native")),
+)
+
+
+class Stage(Spec):
+    """One stage of the ablation: the switches of the first project's defects, off one after the other."""
+
+    name: str
+    title: str
+    sentence: str
+    stable_64_reads_gan: bool = True
+    head_of_64_from_256: bool = True
+    test_at_own_size: bool = True
+    fakes_only_compressed: bool = True
+    path: Literal["raw", "fair"] = "raw"
+    first_projects_svm: bool = True
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="ablation-0",
+        title="seed protocol",
+        sentence="Everything as the first project did it.",
+    ),
+    Stage(
+        name="ablation-1",
+        title="own folder for Stable 64x64",
+        sentence="The Stable 64x64 row reads Stable Diffusion's pictures instead of the GAN's.",
+        stable_64_reads_gan=False,
+    ),
+    Stage(
+        name="ablation-2",
+        title="own head for 64x64",
+        sentence="The SVM of the 64x64 rows is fitted on 64x64 features instead of 256x256 ones.",
+        stable_64_reads_gan=False,
+        head_of_64_from_256=False,
+    ),
+    Stage(
+        name="ablation-3",
+        title="same input side in testing",
+        sentence="Test pictures enter the network at the side at which training pictures did.",
+        stable_64_reads_gan=False,
+        head_of_64_from_256=False,
+        test_at_own_size=False,
+    ),
+    Stage(
+        name="ablation-4",
+        title="both classes compressed",
+        sentence="In compressed rows photographs are encoded at the same quality as fakes instead of at 100.",
+        stable_64_reads_gan=False,
+        head_of_64_from_256=False,
+        test_at_own_size=False,
+        fakes_only_compressed=False,
+    ),
+    Stage(
+        name="ablation-5",
+        title="fair path",
+        sentence="Both classes are cropped, brought to one size and encoded once before the view is made.",
+        stable_64_reads_gan=False,
+        head_of_64_from_256=False,
+        test_at_own_size=False,
+        fakes_only_compressed=False,
+        path="fair",
+    ),
+    Stage(
+        name="ablation-6",
+        title="validated head: the fair number",
+        sentence="The grid's own head: features scaled, C and threshold chosen on val, all sources in training.",
+        stable_64_reads_gan=False,
+        head_of_64_from_256=False,
+        test_at_own_size=False,
+        fakes_only_compressed=False,
+        path="fair",
+        first_projects_svm=False,
+    ),
+)
+
+
+class Scoring(Spec):
+    """Scores that are needed: a head on a view of some sources, with features of an extractor."""
+
+    head: HeadSpec
+    extractor: ExtractorSpec
+    view: View
+    sources: tuple[str, ...]
+
+
+class StageRow(Spec):
+    """One row of the table at one stage: where its scores of photographs and of fakes come from."""
+
+    row: SeedRow
+    stage: Stage
+    real: Scoring
+    fake: Scoring
+    reference: Scoring | None  # the uncompressed scores whose val rows give the threshold; None: decision > 0
+
+
+def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spec) -> HeadSpec:
+    """The headline detector of a resolution: fitted on its uncompressed fair view, on all sources."""
+    return HeadSpec(
+        name="svm",
+        extractor=extractor,
+        views=(View(path="fair", resolution=resolution),),
+        real=experiment.real_names,
+        fakes=experiment.fake_names,
+        svm=experiment.svm,
+    )
+
+
+def probe_head(experiment: Experiment, cell: Cell) -> HeadSpec:
+    """The probe of one cell: fitted on its own view, which is the most that a blind detector can have."""
+    return HeadSpec(
+        name="probe",
+        extractor=ProbeSpec(),
+        views=(cell.fair_view,),
+        real=experiment.real_names,
+        fakes=experiment.fake_names,
+        svm=experiment.svm,
+    )
+
+
+def cell_heads(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> Iterator[HeadSpec]:
+    """Every head that scores a cell: the grid's detectors, and in uncompressed cells seeds and single generators."""
+    headline = svm_head(experiment, cell.resolution, extractor)
+    yield headline
+    yield headline.model_copy(
+        update={
+            "name": "svm-aug",
+            "views": tuple(
+                View(path="fair", resolution=cell.resolution, jpeg_quality=quality)
+                for quality in experiment.augmented_qualities
+            ),
+        }
+    )
+    yield probe_head(experiment, cell)
+    if cell.jpeg_quality is not None:
+        return
+    for seed in range(1, experiment.training_seeds):
+        yield headline.model_copy(update={"name": f"svm#{seed}", "seed": seed})
+    if len(experiment.fake_names) > 1:
+        for fake in experiment.fake_names:
+            yield headline.model_copy(update={"name": f"svm@{fake}", "fakes": (fake,)})
+
+
+def cell_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> tuple[Scoring, ...]:
+    """The scores of a cell."""
+    sources = (*experiment.real_names, *experiment.fake_names)
+    return tuple(
+        Scoring(head=head, extractor=head.extractor, view=cell.fair_view, sources=sources)
+        for head in cell_heads(experiment, cell, extractor)
+    )
+
+
+def reference_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> tuple[Scoring, ...]:
+    """The uncompressed scores whose val rows give a compressed cell's thresholds; the probe has its own."""
+    uncompressed = Cell(resolution=cell.resolution)
+    return tuple(
+        scoring
+        for scoring in cell_scorings(experiment, uncompressed, extractor)
+        if scoring.head.name in ("svm", "svm-aug")
+    )
+
+
+def mixes_of(experiment: Experiment, detector: str) -> tuple[Mix, ...]:
+    """The mixes on which a detector is evaluated: the cross table's heads meet single generators only."""
+    if "@" in detector:
+        return tuple(mix for mix in experiment.all_mixes if len(mix.fakes) == 1)
+    return experiment.all_mixes
+
+
+def seed_head(
+    roles: SeedProtocol, path: Literal["raw", "fair"], resolution: Resolution, extractor: Vgg16Spec
+) -> HeadSpec:
+    """The first project's SVM of a resolution, on a path: C = 1, unscaled, on photographs and both generators."""
+    return HeadSpec(
+        name="svm",
+        extractor=extractor,
+        views=(View(path=path, resolution=resolution),),
+        real=(roles.real,),
+        fakes=tuple(dict.fromkeys((roles.gan, roles.stable))),
+        svm=SEED_SVM,
+    )
+
+
+def stage_rows(experiment: Experiment, extractor: Vgg16Spec) -> tuple[StageRow, ...]:
+    """The first project's ten rows at every stage; none where the experiment has no seed protocol.
+
+    Rows whose resolution the experiment does not have are left out.
+    """
+    roles = experiment.seed_protocol
+    if roles is None:
+        return ()
+    rows = [row for row in SEED_ROWS if row.cell.resolution in (*experiment.resolutions, "native")]
+    return tuple(_stage_row(experiment, roles, extractor, row, stage) for stage in STAGES for row in rows)
+
+
+def _stage_row(
+    experiment: Experiment, roles: SeedProtocol, extractor: Vgg16Spec, row: SeedRow, stage: Stage
+) -> StageRow:
+    resolution, quality = row.cell.resolution, row.cell.jpeg_quality
+    fakes = {"gan": (roles.gan,), "stable": (roles.stable,), "combined": (roles.gan, roles.stable)}[row.mix]
+    if stage.stable_64_reads_gan and row.mix == "stable" and resolution == 64:
+        fakes = (roles.gan,)
+    fitted_at: Resolution = 256 if stage.head_of_64_from_256 and resolution == 64 else resolution
+    if stage.first_projects_svm:
+        head = seed_head(roles, stage.path, fitted_at, extractor)
+        reference = None
+    else:
+        head = svm_head(experiment, resolution, extractor)
+        reference = Scoring(
+            head=head,
+            extractor=extractor,
+            view=View(path="fair", resolution=resolution),
+            sources=(*experiment.real_names, *experiment.fake_names),
+        )
+    tested_by = extractor.model_copy(update={"side": None}) if stage.test_at_own_size else extractor
+    real_quality = PHOTOGRAPH_QUALITY if quality is not None and stage.fakes_only_compressed else quality
+
+    def scoring(sources: tuple[str, ...], at_quality: int | None) -> Scoring:
+        view = View(path=stage.path, resolution=resolution, jpeg_quality=at_quality)
+        return Scoring(head=head, extractor=tested_by, view=view, sources=sources)
+
+    return StageRow(
+        row=row,
+        stage=stage,
+        real=scoring((roles.real,), real_quality),
+        fake=scoring(fakes, quality),
+        reference=reference,
+    )
+
+
+def needed_features(experiment: Experiment, extractor: Vgg16Spec) -> dict[tuple[str, ExtractorSpec], tuple[View, ...]]:
+    """All features that an experiment needs: per source and extractor, the views."""
+    needed: dict[tuple[str, ExtractorSpec], dict[View, None]] = {}
+
+    def note(extractor_: ExtractorSpec, views: tuple[View, ...], sources: tuple[str, ...]) -> None:
+        for source in sources:
+            needed.setdefault((source, extractor_), {}).update(dict.fromkeys(views))
+
+    scorings = [scoring for cell in experiment.cells for scoring in cell_scorings(experiment, cell, extractor)]
+    for row in stage_rows(experiment, extractor):
+        scorings += [row.real, row.fake, *([row.reference] if row.reference else [])]
+    for scoring in scorings:
+        note(scoring.extractor, (scoring.view,), scoring.sources)
+        note(scoring.head.extractor, scoring.head.views, (*scoring.head.real, *scoring.head.fakes))
+    return {key: tuple(views) for key, views in needed.items()}
