@@ -11,12 +11,11 @@ from flows.collect import collect, mended
 from flows.dispatch import Child, Dispatch, run_stage
 from flows.embed import Features, feature_shards
 from flows.evaluate_cell import cell_plan, cell_results
-from flows.generate import diffusion_shards, gan_shards
+from flows.generate import gan_shards, generators
 from flows.preflight import POOLS, check_inputs
 from flows.publish import publish
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
-from flows.train_gan import gan_weights
 from storage.objects import Ref
 from tasks.detectors.svm import shuffled_control
 from tasks.evaluation.cells import evaluate_stage, plan_cell
@@ -33,7 +32,7 @@ from tasks.threads import parallel_tasks
 T = TypeVar("T")
 
 CONTROL_REPEATS = 20
-STAGE_COUNT = 9
+STAGE_COUNT = 8
 
 
 @dataclass
@@ -138,10 +137,9 @@ def evaluate_seed(
 
 def _evaluate(run: _Run) -> str:
     experiment = run.experiment
-    images = run.stage(lambda: image_shards(experiment), "shard/coco", "shard/folder")
-    weights = run.stage(lambda: gan_weights(experiment, images), "train-gan/coco")
+    images = run.stage(lambda: image_shards(experiment), *_deployments_of_sharding(experiment))
+    weights, diffused = run.stage(lambda: generators(experiment, images), *_deployments_of_generators(experiment))
     gans = run.stage(lambda: gan_shards(experiment, weights), "generate/gan")
-    diffused = run.stage(lambda: diffusion_shards(experiment, images), "generate/stable-diffusion")
     shards = images.shards | gans | diffused
     features = run.stage(lambda: feature_shards(experiment, shards, images.canonical), "embed/vgg16")
     heads = run.stage(lambda: trained_heads(experiment, features), "train/svm")
@@ -165,6 +163,16 @@ def _evaluate(run: _Run) -> str:
     place = publish(experiment, report, (*cells, *stages, control))
     run.progress.advance()
     return place
+
+
+def _deployments_of_generators(experiment: Experiment) -> list[str]:
+    kinds = {"gan": "train-gan/coco", "diffusion": "generate/stable-diffusion"}
+    return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
+
+
+def _deployments_of_sharding(experiment: Experiment) -> list[str]:
+    kinds = {"coco": "shard/coco", "sample": "shard/coco", "folder": "shard/folder"}
+    return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
 
 
 def _cells(run: _Run, features: Features, heads: dict[HeadSpec, Ref]) -> list[Ref]:

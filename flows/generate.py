@@ -8,7 +8,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.collect import collect
 from flows.preflight import check_inputs
 from flows.shard import Images, image_shards
-from flows.train_gan import gan_weights
+from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
 from tasks.device import compute_device
 from tasks.generators import shards
@@ -39,24 +39,43 @@ def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tup
     return {name: tuple(collect(waiting)) for name, waiting in futures.items()}
 
 
-def diffusion_shards(experiment: Experiment, images: Images) -> dict[str, tuple[Ref, ...]]:
-    """Image shards of every text-to-image source: one for each shard of the photographs that prompt it."""
-    futures = {
-        source.name: [
-            shards.generate_diffusion.submit(
-                images=shard,
-                source=source.name,
-                diffusion=keyed_diffusion(source.diffusion),
-                limit=source.limit,
-                device=compute_device(),
-                model=source.diffusion.model,
+def submit_diffusion(experiment: Experiment, images: Images) -> dict[str, list[Any]]:
+    """Futures of the image shards of every text-to-image source: one for each shard that prompts it."""
+    futures: dict[str, list[Any]] = {}
+    for source in experiment.sources:
+        if not isinstance(source, DiffusionSource):
+            continue
+        left = source.limit
+        futures[source.name] = []
+        for shard in images.shards[source.prompted_by]:
+            wanted = None if left is None else min(left, shard.rows)
+            if wanted == 0:
+                break
+            futures[source.name].append(
+                shards.generate_diffusion.submit(
+                    images=shard,
+                    source=source.name,
+                    diffusion=keyed_diffusion(source.diffusion),
+                    limit=wanted,
+                    device=compute_device(),
+                    model=source.diffusion.model,
+                )
             )
-            for shard in images.shards[source.prompted_by]
-        ]
-        for source in experiment.sources
-        if isinstance(source, DiffusionSource)
-    }
-    return {name: tuple(collect(waiting)) for name, waiting in futures.items()}
+            left = None if left is None or wanted is None else left - wanted
+    return futures
+
+
+def diffusion_shards(experiment: Experiment, images: Images) -> dict[str, tuple[Ref, ...]]:
+    """Image shards of every text-to-image source."""
+    return {name: tuple(collect(waiting)) for name, waiting in submit_diffusion(experiment, images).items()}
+
+
+def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], dict[str, tuple[Ref, ...]]]:
+    """GAN weights and text-to-image shards, side by side: neither waits for the other."""
+    training = submit_training(experiment, images)
+    diffusing = submit_diffusion(experiment, images)
+    diffused = {name: tuple(collect(waiting)) for name, waiting in diffusing.items()}
+    return dict(zip(training, collect(training.values()), strict=True)), diffused
 
 
 @flow(

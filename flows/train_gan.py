@@ -15,16 +15,21 @@ from tasks.spec import Experiment, GanSource, load_experiment
 from tasks.threads import parallel_tasks
 
 
-def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
-    """Trained weights of every GAN source; only train groups of the photographs are used."""
-    sources = [source for source in experiment.sources if isinstance(source, GanSource)]
-    futures = [
-        train_gan.submit(
+def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:
+    """Futures of the weights of every GAN source; only train groups of the photographs are used."""
+    return {
+        source.name: train_gan.submit(
             images=images.shards[source.trained_on], gan=source.gan, only_train=True, device=compute_device()
         )
-        for source in sources
-    ]
-    return {source.name: ref for source, ref in zip(sources, collect(futures), strict=True)}
+        for source in experiment.sources
+        if isinstance(source, GanSource)
+    }
+
+
+def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
+    """Trained weights of every GAN source."""
+    training = submit_training(experiment, images)
+    return dict(zip(training, collect(training.values()), strict=True))
 
 
 @flow(

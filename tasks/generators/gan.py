@@ -1,0 +1,513 @@
+"""DCGAN, trained as the first project trained it.
+
+Radford, Metz, Chintala: Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks,
+ICLR 2016 (arXiv 1511.06434), in the form of PyTorch's DCGAN tutorial: five (transposed) convolutions, 64x64 pixels,
+non-saturating binary cross-entropy, one generator step per discriminator step.
+
+All randomness comes from generators of its own, on the CPU: neither torch's global state nor the device decides which
+noise, order and mirroring a training sees.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from storage.digest import hash_seed, sha256_hex
+from storage.errors import ObjectMissing, TrainingFailed
+from storage.objects import PartContent, Ref, read_table
+from storage.store import Store
+from storage.weights import read_weights, weight_parts
+from tasks.data.pictures import Pixels, decode_rgb
+from tasks.generators.sheets import animation, contact_sheet, embedded, show_in_prefect
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import GanSpec
+from tasks.threads import limit_threads
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+SHEET_COLUMNS = 8
+SHEET_PICTURES = SHEET_COLUMNS**2
+HISTORY_COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_real", "d_fake")
+# The newest and the one before it, should the newest turn out damaged.
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after `epoch` finished epochs: everything that the next epoch depends on.
+
+    `tensors` holds weights and buffers of both networks, both Adam states and three random generators' states, named
+    `generator/...`, `discriminator/...`, `generator_adam/<parameter>/...`, `discriminator_adam/...` and `random/...`.
+    `history` is float64 (S, 6), one row of `HISTORY_COLUMNS` per step so far; epochs and steps count from 1.
+    """
+
+    epoch: int
+    tensors: dict[str, npt.NDArray[Any]]
+    history: npt.NDArray[np.float64]
+
+    @property
+    def generator_tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """The generator's weights and buffers under the names of `build_generator`."""
+        return _below("generator", self.tensors)
+
+
+def build_generator(spec: GanSpec) -> torch.nn.Sequential:
+    """From noise (B, latent, 1, 1) to pictures (B, 3, 64, 64) in -1..1."""
+    from torch import nn
+
+    width = spec.generator_features
+    channels = (spec.latent, 8 * width, 4 * width, 2 * width, width)
+    layers: list[nn.Module] = []
+    for depth, (before, after) in enumerate(itertools.pairwise(channels)):
+        stride, padding = (1, 0) if depth == 0 else (2, 1)
+        layers += [
+            nn.ConvTranspose2d(before, after, 4, stride, padding, bias=False),  # (B, after, 4 * 2**depth, ...)
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        ]
+    layers += [nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def build_discriminator(spec: GanSpec) -> torch.nn.Sequential:
+    """From pictures (B, 3, 64, 64) in -1..1 to logits (B, 1, 1, 1), positive for real.
+
+    The tutorial's sigmoid is part of the loss, where it is exact for large logits too.
+    """
+    from torch import nn
+
+    width = spec.discriminator_features
+    channels = (width, 2 * width, 4 * width, 8 * width)
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    for before, after in itertools.pairwise(channels):
+        layers += [
+            nn.Conv2d(before, after, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+    layers.append(nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False))
+    return nn.Sequential(*layers)
+
+
+def initialise(network: torch.nn.Module, random: torch.Generator) -> None:
+    """Convolutions N(0, 0.02), batch norms N(1, 0.02) and no shift (section 3 of the paper, and the tutorial)."""
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
+            nn.init.zeros_(module.bias)
+
+
+def training_array(pictures: Iterable[bytes], side: int) -> Pixels:
+    """Encoded pictures as uint8 (N, 3, side, side): the shorter side resized to `side`, then a centre crop.
+
+    As torchvision's `Resize` and `CenterCrop` do it for the tutorial (Pillow's antialiased bilinear filter).
+
+    Raises:
+        BadImage: a picture does not decode.
+    """
+    cropped = (_square(decode_rgb(data), side).transpose(2, 0, 1) for data in pictures)
+    # Grows in place: a list of all pictures and its stack would need twice the memory.
+    return np.fromiter(cropped, dtype=np.dtype((np.uint8, (3, side, side))))
+
+
+def train(
+    array: Pixels,
+    spec: GanSpec,
+    device: str,
+    *,
+    resume: Checkpoint | None = None,
+    after_epoch: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Checkpoint:
+    """Train on uint8 (N, 3, 64, 64) for `spec.epochs` epochs, and return the state after the last one.
+
+    A batch has `min(spec.batch, N)` pictures; an epoch is every full batch of a new order, so `N mod batch` pictures,
+    others each time, are left out of it. Resuming from a checkpoint gives the same losses and weights as not having
+    stopped (bit by bit on a CPU with the same number of threads).
+
+    Args:
+        after_epoch: called with the state after every epoch.
+
+    Raises:
+        TrainingFailed: fewer than two pictures (batch norm needs two), or losses or weights that are not finite.
+    """
+    import torch
+
+    if len(array) < 2:
+        raise TrainingFailed(f"a GAN needs at least 2 pictures to train on, got {len(array)}")
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        training = _Training(spec, device)
+        checkpoint = resume
+        if resume is not None:
+            training.restore(resume)
+        for epoch in range(resume.epoch + 1 if resume else 1, spec.epochs + 1):
+            training.run_epoch(array, epoch)
+            checkpoint = training.checkpoint(epoch)
+            after_epoch(checkpoint)
+    assert checkpoint is not None  # spec.epochs is at least 1
+    return checkpoint
+
+
+class _Training:
+    """Both networks, both optimisers and the three random generators of one training."""
+
+    def __init__(self, spec: GanSpec, device: str) -> None:
+        import torch
+
+        self.spec = spec
+        self.device = device
+        self.random = {name: _random(spec.seed, name) for name in ("noise", "order", "mirror")}
+        self.networks = {"generator": build_generator(spec), "discriminator": build_discriminator(spec)}
+        self.optimisers = {}
+        for name, network in self.networks.items():
+            initialise(network, _random(spec.seed, name))
+            network.to(device)
+            self.optimisers[name] = torch.optim.Adam(
+                network.parameters(), lr=spec.learning_rate, betas=(spec.beta1, 0.999)
+            )
+        self.history = np.empty((0, len(HISTORY_COLUMNS)))
+
+    def run_epoch(self, array: Pixels, epoch: int) -> None:
+        """One pass; its losses are appended to the history."""
+        import torch
+
+        batch = min(self.spec.batch, len(array))
+        order = torch.randperm(len(array), generator=self.random["order"]).numpy()
+        measured = []
+        for network in self.networks.values():
+            network.train()
+        for start in range(0, len(array) - batch + 1, batch):
+            measured.append(self._step(array[order[start : start + batch]]))
+        # Fetched once per epoch: a GPU would otherwise wait for every step.
+        values = torch.stack(measured).double().cpu().numpy()  # (steps, 4)
+        if not np.isfinite(values).all():
+            first = int(np.argmin(np.isfinite(values).all(axis=1)))
+            raise TrainingFailed(
+                f"the GAN diverged in epoch {epoch}, step {first + 1}: losses {values[first, 0]} (discriminator) and "
+                f"{values[first, 1]} (generator); lower gan.learning_rate or change gan.seed"
+            )
+        steps = np.arange(1, len(values) + 1)
+        rows = np.column_stack([np.full(len(values), epoch), steps, values])
+        self.history = np.concatenate([self.history, rows])
+
+    def _step(self, pictures: Pixels) -> torch.Tensor:
+        """One step of each network on uint8 (B, 3, 64, 64); returns loss_d, loss_g, d_real, d_fake."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+        batch = len(pictures)
+        real = torch.from_numpy(pictures).to(self.device).float() / 127.5 - 1.0
+        if self.spec.flip:
+            mirrored = torch.rand(batch, generator=self.random["mirror"]) < 0.5
+            real = torch.where(mirrored.to(self.device)[:, None, None, None], real.flip(-1), real)
+        noise = torch.randn(batch, self.spec.latent, 1, 1, generator=self.random["noise"]).to(self.device)
+        ones = torch.ones(batch, device=self.device)
+        zeros = torch.zeros(batch, device=self.device)
+
+        # Real and fake pass apart, so that each has batch statistics of its own (as the paper and the tutorial do).
+        self.optimisers["discriminator"].zero_grad()
+        fake = generator(noise)
+        real_logits = discriminator(real).flatten()  # (B,)
+        fake_logits = discriminator(fake.detach()).flatten()
+        loss_d = cross_entropy(real_logits, ones) + cross_entropy(fake_logits, zeros)
+        loss_d.backward()
+        self.optimisers["discriminator"].step()
+
+        self.optimisers["generator"].zero_grad()
+        loss_g = cross_entropy(discriminator(fake).flatten(), ones)
+        loss_g.backward()
+        self.optimisers["generator"].step()
+        d_real, d_fake = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+        return torch.stack([loss_d, loss_g, d_real, d_fake]).detach()
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        """A copy of the present state."""
+        tensors: dict[str, npt.NDArray[Any]] = {}
+        for name, network in self.networks.items():
+            for key, tensor in network.state_dict().items():
+                tensors[f"{name}/{key}"] = tensor.detach().cpu().numpy().copy()
+                if not np.isfinite(tensors[f"{name}/{key}"]).all():
+                    raise TrainingFailed(f"the GAN diverged in epoch {epoch}: {name} {key} is not finite")
+            for index, state in self.optimisers[name].state_dict()["state"].items():
+                for key, tensor in state.items():
+                    tensors[f"{name}_adam/{index}/{key}"] = tensor.detach().cpu().numpy().copy()
+        for name, random in self.random.items():
+            tensors[f"random/{name}"] = random.get_state().numpy().copy()
+        return Checkpoint(epoch, tensors, self.history.copy())
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's state."""
+        import torch
+
+        for name, network in self.networks.items():
+            _load(network, _below(name, checkpoint.tensors))
+            adam: dict[int, dict[str, torch.Tensor]] = {}
+            for key, array in _below(f"{name}_adam", checkpoint.tensors).items():
+                index, _, field = key.partition("/")
+                adam.setdefault(int(index), {})[field] = torch.from_numpy(array.copy())
+            groups = self.optimisers[name].state_dict()["param_groups"]
+            self.optimisers[name].load_state_dict({"state": adam, "param_groups": groups})
+        for name, random in self.random.items():
+            random.set_state(torch.from_numpy(checkpoint.tensors[f"random/{name}"].copy()))
+        self.history = checkpoint.history.copy()
+
+
+def load_generator(tensors: dict[str, npt.NDArray[Any]], spec: GanSpec, device: str) -> torch.nn.Sequential:
+    """The generator with trained weights, ready for `generate_pictures`."""
+    generator = build_generator(spec)
+    _load(generator, tensors)
+    return generator.to(device).eval()
+
+
+def read_generator(store: Store, weights: Ref, device: str) -> torch.nn.Sequential:
+    """The generator of a `train_gan` object."""
+    tensors, card = read_weights(store, weights)
+    return load_generator(tensors, GanSpec.model_validate(card["spec"]), device)
+
+
+def generate_pictures(generator: torch.nn.Sequential, seeds: Sequence[int], batch: int) -> Iterator[Pixels]:
+    """One picture, uint8 (64, 64, 3), per seed, in order.
+
+    The generator is put into evaluation mode, in which batch norm uses its running statistics: a picture depends on
+    its own seed (0..2**63 - 1) alone, and on its batch by at most one level of rounding.
+    """
+    import torch
+
+    generator.eval()
+    first = next(generator.parameters())
+    latent, device = first.shape[0], first.device
+    for start in range(0, len(seeds), batch):
+        randoms = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        noise = torch.stack([torch.randn(latent, 1, 1, generator=random) for random in randoms])  # (B, latent, 1, 1)
+        with torch.inference_mode():
+            pictures = generator(noise.to(device))  # (B, 3, 64, 64)
+        levels = ((pictures + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        yield from levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def fixed_sheet(generator: torch.nn.Sequential, seed: int) -> bytes:
+    """The same 64 noise vectors as an 8x8 sheet (PNG), to compare epochs by."""
+    seeds = [hash_seed("gan-sheet", seed, index) for index in range(SHEET_PICTURES)]
+    return contact_sheet(list(generate_pictures(generator, seeds, SHEET_PICTURES)), SHEET_COLUMNS)
+
+
+def history_table(history: npt.NDArray[np.float64]) -> pa.Table:
+    """A history, float64 (S, 6), as a table with `HISTORY_COLUMNS`."""
+    columns = dict(zip(HISTORY_COLUMNS, history.T, strict=True))
+    integers = {name: pa.array(columns[name].astype(np.int32)) for name in ("epoch", "step")}
+    return pa.table({name: integers.get(name, pa.array(column)) for name, column in columns.items()})
+
+
+def loss_curves(history: npt.NDArray[np.float64]) -> bytes:
+    """Losses and the discriminator's mean outputs over the epochs, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps_per_epoch = history[:, 1].max()
+    epochs = history[:, 0] - 1 + history[:, 1] / steps_per_epoch
+    figure = Figure(figsize=(8, 5), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, outputs = figure.subplots(2, 1, sharex=True)
+    losses.plot(epochs, history[:, 2], label="discriminator", linewidth=0.8)
+    losses.plot(epochs, history[:, 3], label="generator", linewidth=0.8)
+    losses.set_ylabel("loss")
+    outputs.plot(epochs, history[:, 4], label="D(photograph)", linewidth=0.8)
+    outputs.plot(epochs, history[:, 5], label="D(generated)", linewidth=0.8)
+    outputs.set(ylabel="mean output", xlabel="epoch", ylim=(0, 1))
+    for axes in (losses, outputs):
+        axes.legend(loc="upper right")
+        axes.grid(alpha=0.3)
+    return _png_of(figure)
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as safetensors; the epoch is in the header."""
+    from safetensors.numpy import save
+
+    tensors = {**checkpoint.tensors, "history": checkpoint.history}
+    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
+    return save(contiguous, metadata={"checkpoint": json.dumps({"epoch": checkpoint.epoch})})
+
+
+def parse_checkpoint(data: bytes) -> Checkpoint:
+    """Read `checkpoint_bytes` back."""
+    from safetensors.numpy import load
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = load(data)
+    history = tensors.pop("history")
+    return Checkpoint(json.loads(header["__metadata__"]["checkpoint"])["epoch"], tensors, history)
+
+
+def write_checkpoint(store: Store, folder: str, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a folder of the store and remove all but the newest two.
+
+    The file's name carries its epoch and a piece of its digest, so that a damaged one is recognised.
+    """
+    data = checkpoint_bytes(checkpoint)
+    store.write(f"{folder}/epoch-{checkpoint.epoch:06d}-{sha256_hex(data)[:12]}.safetensors", data)
+    for key in _checkpoint_keys(store, folder)[CHECKPOINTS_KEPT:]:
+        store.delete(key)
+
+
+def newest_checkpoint(store: Store, folder: str) -> Checkpoint | None:
+    """The newest sound checkpoint of a folder, or None; damaged ones are removed with a warning."""
+    for key in _checkpoint_keys(store, folder):
+        try:
+            data = store.read(key)
+        except ObjectMissing:  # another worker on the same recipe has removed it
+            continue
+        if sha256_hex(data)[:12] == key.removesuffix(".safetensors")[-12:]:
+            return parse_checkpoint(data)
+        logger.warning("damaged checkpoint %s: removed, an older one is tried", key)
+        store.delete(key)
+    return None
+
+
+@step(
+    "train-gan",
+    version=1,
+    label=lambda *, gan, **_: f"dcgan-{gan.generator_features}x{gan.epochs}",
+    libraries=("torch", "pillow"),
+)
+def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train: bool, device: str) -> Output:
+    """Train a DCGAN on image shards; `only_train` takes rows of the train split alone.
+
+    Parts: the generator's weights and card, `losses.parquet`, `losses.png`, `sheet-<epoch>.png` every
+    `gan.sheet_every` epochs and after the last, and `sheets.gif`. Checkpoints are written after every epoch.
+
+    Raises:
+        TrainingFailed: too few pictures, or losses that are not finite.
+    """
+    limit_threads()
+    array = training_array(_stored_pictures(run.store, images, only_train), gan.side)
+    resume = newest_checkpoint(run.store, run.checkpoints)
+    progress = run.progress(gan.epochs, unit="epochs")
+    if resume is not None:
+        progress.advance(resume.epoch)
+
+    def keep(checkpoint: Checkpoint) -> None:
+        # The sheet first: a checkpoint promises that the sheets up to its epoch are there.
+        if _has_sheet(checkpoint.epoch, gan):
+            generator = load_generator(checkpoint.generator_tensors, gan, device)
+            run.store.write(_sheet_key(run, checkpoint.epoch), fixed_sheet(generator, gan.seed))
+        write_checkpoint(run.store, run.checkpoints, checkpoint)
+        progress.advance()
+
+    final = train(array, gan, device, resume=resume, after_epoch=keep)
+    sheets = _kept_sheets(run, gan)
+    last_epoch = final.history[final.history[:, 0] == gan.epochs].mean(axis=0)
+    losses = dict(zip(HISTORY_COLUMNS[2:], last_epoch[2:].tolist(), strict=True))
+    card = {
+        "architecture": "dcgan",
+        "spec": gan.model_dump(mode="json"),
+        "pictures": len(array),
+        "epochs": gan.epochs,
+        "seed": gan.seed,
+        "device": device,
+        "losses": losses,
+    }
+    curves = loss_curves(final.history)
+    newest = fixed_sheet(load_generator(final.generator_tensors, gan, device), gan.seed)
+    sheets[gan.epochs] = newest
+    show_in_prefect(
+        f"training of {run.name}",
+        f"## {run.name}: {gan.epochs} epochs on {len(array)} pictures\n\n{embedded(curves, 'losses')}\n\n"
+        f"{embedded(newest, f'sheet after epoch {gan.epochs}')}\n",
+    )
+    parts: dict[str, PartContent] = {
+        **weight_parts(final.generator_tensors, card),
+        "losses.parquet": history_table(final.history),
+        "losses.png": curves,
+        **{f"sheet-{epoch:04d}.png": sheet for epoch, sheet in sheets.items()},
+        "sheets.gif": animation(sheets.values()),
+    }
+    notes = {"pictures": len(array), "losses": losses, "resumed_after_epoch": resume.epoch if resume else 0}
+    return Output(parts, notes)
+
+
+def _stored_pictures(store: Store, images: Sequence[Ref], only_train: bool) -> Iterator[bytes]:
+    for ref in images:
+        table = read_table(store, ref, ["image", "split"])
+        if only_train:
+            table = table.filter(pc.equal(table["split"], "train"))
+        for chunk in pc.struct_field(table["image"], "bytes").chunks:
+            yield from (value.as_py() for value in chunk)
+
+
+def _kept_sheets(run: StepRun, gan: GanSpec) -> dict[int, bytes]:
+    """Sheets by epoch. One that is gone (a sweep, while the training lay still) is not worth training again."""
+    sheets = {}
+    for epoch in range(1, gan.epochs + 1):
+        if not _has_sheet(epoch, gan):
+            continue
+        try:
+            sheets[epoch] = run.store.read(_sheet_key(run, epoch))
+        except ObjectMissing:
+            logger.warning("the sheet of epoch %d is gone from %s: left out", epoch, run.checkpoints)
+    return sheets
+
+
+def _has_sheet(epoch: int, gan: GanSpec) -> bool:
+    """Whether a sheet is kept during the training; the last epoch's is made at the end."""
+    return epoch % gan.sheet_every == 0 and epoch < gan.epochs
+
+
+def _sheet_key(run: StepRun, epoch: int) -> str:
+    return f"{run.checkpoints}/sheet-{epoch:06d}.png"
+
+
+def _checkpoint_keys(store: Store, folder: str) -> list[str]:
+    """Newest first."""
+    keys = (key for key in store.list(folder) if key.startswith(f"{folder}/epoch-"))
+    return sorted(keys, reverse=True)
+
+
+def _square(rgb: Pixels, side: int) -> Pixels:
+    """uint8 (H, W, 3) to (side, side, 3)."""
+    height, width = rgb.shape[:2]
+    size = (int(side * width / height), side) if height <= width else (side, int(side * height / width))
+    resized = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    return np.array(resized.crop((left, top, left + side, top + side)))
+
+
+def _random(seed: int, purpose: str) -> torch.Generator:
+    import torch
+
+    return torch.Generator().manual_seed(hash_seed("gan", seed, purpose))
+
+
+def _load(network: torch.nn.Module, tensors: dict[str, npt.NDArray[Any]]) -> None:
+    import torch
+
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+
+
+def _below(name: str, tensors: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+
+def _png_of(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

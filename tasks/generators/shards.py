@@ -1,0 +1,269 @@
+"""Shards of generated pictures: what every generator writes alike, and the steps that write them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+
+from storage.digest import digest_of, hash_seed, sha256_hex
+from storage.errors import MissingInput, SpecError
+from storage.objects import ROWS, Ref, read_table
+from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
+from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
+from tasks.data.pictures import DUPLICATE_MAX_DISTANCE, Pixels, encode_png, hash_text, perceptual_hash
+from tasks.data.splits import Place, place_groups
+from tasks.generators.diffusion import TINY, PictureRequest, generate_images, load_pipeline, prompt_of
+from tasks.generators.gan import generate_pictures, read_generator
+from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_in_prefect
+from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import DiffusionSpec, FixedSplits, Splits
+from tasks.threads import limit_threads
+
+__all__ = [
+    "GeneratedRow",
+    "collapse_rate",
+    "contact_sheet",
+    "generate_diffusion",
+    "generate_gan",
+    "generated_table",
+    "keyed_diffusion",
+    "model_digest",
+    "place_generated",
+]
+
+# A part of generate/gan's recipe through its version: pictures depend on it by one level of rounding.
+GAN_BATCH = 64
+STRIP_PICTURES = 8
+PHOTOGRAPH_COLUMNS = ("image_id", "group_id", "split", "fold", "caption", "categories")
+
+
+@dataclass(frozen=True)
+class GeneratedRow:
+    """One generated picture and what decides its place: `pixels` is uint8 (H, W, 3), `seed` lies in 0..2**63 - 1."""
+
+    image_id: str
+    group_id: str
+    source: str
+    split: str | None
+    fold: int | None
+    seed: int
+    pixels: Pixels
+    prompt: str | None = None
+
+
+def generated_table(rows: Iterable[GeneratedRow]) -> pa.Table:
+    """Generated pictures as an image shard (`IMAGE_SCHEMA`), kept as PNG so that nothing is lost.
+
+    Rows are encoded as they come, so that an iterator's pixels need not be in memory together.
+    """
+    schema = IMAGE_SCHEMA.with_metadata(IMAGE_METADATA)
+    return pa.Table.from_pylist([_record(row) for row in rows], schema=schema)
+
+
+def collapse_rate(phashes: Sequence[str]) -> float:
+    """Share, 0..1, of pictures whose perceptual hash (16 hexadecimal digits) is within 4 bits of an earlier one's."""
+    hashes = np.array([int(phash, 16) for phash in phashes], dtype=np.uint64)
+    repeated = sum(
+        bool((np.bitwise_count(hashes[:index] ^ hashes[index]) <= DUPLICATE_MAX_DISTANCE).any())
+        for index in range(1, len(hashes))
+    )
+    return repeated / max(1, len(hashes))
+
+
+def place_generated(group_ids: Sequence[str], splits: Splits, seed: int) -> dict[str, Place]:
+    """A split or fold for each picture of a generator whose pictures are groups of their own, in their order.
+
+    As for photographs: named groups first, then explicit ranges of positions, then shares by the rank of a hash.
+    """
+    ranged: dict[str, Place] = {}
+    if isinstance(splits, FixedSplits):
+        for split, (first, stop) in splits.ranges.items():
+            ranged |= {group: (split, None) for group in group_ids[first:stop] if group not in splits.groups}
+    return place_groups((group for group in group_ids if group not in ranged), splits, seed) | ranged
+
+
+def model_digest(model: str) -> str:
+    """What stands for a diffusion model in a recipe: a digest of its files, so that no path does.
+
+    `tiny` is the shipped model and a directory any local one: sha256 over relative names and contents of all files
+    that are not hidden. A hub id stands for itself, as `hub:<id>`.
+
+    Raises:
+        MissingInput: `model` looks like a path and there is no directory.
+    """
+    if model == TINY:
+        return _directory_digest(SHIPPED_WEIGHTS)
+    directory = Path(model).expanduser()
+    if directory.is_dir():
+        return _directory_digest(directory)
+    if model.startswith((".", "/", "~")):
+        raise MissingInput(f"the diffusion model in {model}: no such directory; name a diffusers directory or a hub id")
+    return f"hub:{model}"
+
+
+def keyed_diffusion(spec: DiffusionSpec) -> DiffusionSpec:
+    """The specification with its model replaced by `model_digest`: what a recipe may contain."""
+    return spec.model_copy(update={"model": model_digest(spec.model)})
+
+
+@step(
+    "generate/gan",
+    version=1,
+    label=lambda *, source, start, stop, **_: f"{source}/{start:06d}-{stop:06d}",
+    libraries=("torch", "pillow"),
+)
+def generate_gan(
+    run: StepRun,
+    *,
+    weights: Ref,
+    source: str,
+    count: int,
+    start: int,
+    stop: int,
+    splits: Splits,
+    seed: int,
+    device: str,
+) -> Output:
+    """Pictures `start` to `stop` (exclusive) of the `count` that a trained GAN makes for a source.
+
+    Every picture is a group of its own. `count` is the whole source's: splits go by ranks among all of its groups.
+    """
+    if not 0 <= start < stop <= count:
+        raise SpecError(f"{source}: expected 0 <= start < stop <= {count}, got {start} and {stop}")
+    limit_threads()
+    image_ids = [f"{source}:{index:06d}" for index in range(count)]
+    places = place_generated(image_ids, splits, seed)
+    wanted = image_ids[start:stop]
+    seeds = [hash_seed("gan", seed, source, image_id) for image_id in wanted]
+    pictures = generate_pictures(read_generator(run.store, weights, device), seeds, GAN_BATCH)
+    strip: list[Pixels] = []
+    progress = run.progress(len(wanted))
+
+    def rows() -> Iterator[GeneratedRow]:
+        for image_id, picture_seed, pixels in zip(wanted, seeds, pictures, strict=True):
+            split, fold = places[image_id]
+            yield GeneratedRow(image_id, image_id, source, split, fold, picture_seed, pixels)
+            _keep(strip, pixels)
+            progress.advance()
+
+    table = generated_table(rows())
+    _show(run, strip)
+    return Output({ROWS: table}, {"n": table.num_rows, "quarantined": 0, "collapse_rate": _collapse(table)})
+
+
+@step(
+    "generate/diffusion",
+    version=1,
+    label=lambda *, images, source, **_: f"{source}/{images.digest[:12]}",
+    unkeyed=("model",),
+    libraries=("torch", "diffusers", "transformers", "pillow"),
+)
+def generate_diffusion(
+    run: StepRun, *, images: Ref, source: str, model: str, diffusion: DiffusionSpec, limit: int | None, device: str
+) -> Output:
+    """One picture for each of the first `limit` photographs of an image shard, from its caption or categories.
+
+    A picture inherits the photograph's group, split and fold. Photographs without a prompt, and pictures that failed,
+    are set aside in `quarantine.parquet`.
+
+    Args:
+        model: hub id, directory or `tiny`; not part of the recipe, `diffusion.model` is in its place.
+        diffusion: the specification as `keyed_diffusion` gives it.
+        limit: None for all photographs of the shard.
+    """
+    limit_threads()
+    photographs = read_table(run.store, images, PHOTOGRAPH_COLUMNS).slice(0, limit).to_pylist()
+    prompts = {f"{source}:{photograph['image_id']}": _prompt(photograph, diffusion) for photograph in photographs}
+    parents = dict(zip(prompts, photographs, strict=True))
+    requests = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
+    aside = [
+        quarantined(source, image_id, "no-prompt", f"{parents[image_id]['image_id']} has no {diffusion.prompts}")
+        for image_id, prompt in prompts.items()
+        if not prompt
+    ]
+    strip: list[Pixels] = []
+    progress = run.progress(len(requests))
+
+    def rows() -> Iterator[GeneratedRow]:
+        if not requests:
+            return
+        spec = diffusion.model_copy(update={"model": model})
+        pipeline = load_pipeline(spec, cast(Literal["cpu", "cuda"], device))
+        # The digest of the keyed specification: seeds do not depend on where a model lies either.
+        for made in generate_images(pipeline, spec, digest_of(diffusion.model_dump(mode="json")), requests):
+            progress.advance()
+            if made.pixels is None:
+                detail = f"after {made.attempts} attempts, prompt {made.prompt!r}"
+                aside.append(quarantined(source, made.image_id, str(made.error), detail))
+                continue
+            parent = parents[made.image_id]
+            place = (parent["group_id"], source, parent["split"], parent["fold"])
+            yield GeneratedRow(made.image_id, *place, made.seed, made.pixels, made.prompt)
+            _keep(strip, made.pixels)
+
+    table = generated_table(rows())
+    _show(run, strip)
+    notes = {"n": table.num_rows, "quarantined": len(aside), "collapse_rate": _collapse(table)}
+    return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes)
+
+
+def _record(row: GeneratedRow) -> dict[str, Any]:
+    png = encode_png(row.pixels)
+    height, width, _ = row.pixels.shape
+    return {
+        "image": {"bytes": png, "path": f"{row.image_id.replace(':', '-')}.png"},
+        "image_id": row.image_id,
+        "group_id": row.group_id,
+        "source": row.source,
+        "label": FAKE,
+        "split": row.split,
+        "fold": row.fold,
+        "prompt": row.prompt,
+        "width": width,
+        "height": height,
+        "format": "PNG",
+        "sha256": sha256_hex(png),
+        "phash": hash_text(perceptual_hash(row.pixels)),
+        "seed": row.seed,
+    }
+
+
+def _prompt(photograph: Mapping[str, Any], diffusion: DiffusionSpec) -> str:
+    captions = [photograph["caption"]] if photograph["caption"] else []
+    return prompt_of(captions, photograph["categories"] or [], diffusion.prompts)
+
+
+def _directory_digest(directory: Path) -> str:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    names = [path.relative_to(directory) for path in files]
+    return digest_of(
+        {
+            name.as_posix(): _file_digest(path)
+            for name, path in zip(names, files, strict=True)
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _collapse(table: pa.Table) -> float:
+    return round(collapse_rate(table["phash"].to_pylist()), 6)
+
+
+def _keep(strip: list[Pixels], pixels: Pixels) -> None:
+    if len(strip) < STRIP_PICTURES:
+        strip.append(pixels)
+
+
+def _show(run: StepRun, strip: Sequence[Pixels]) -> None:
+    if strip:
+        show_in_prefect(f"sample of {run.name}", f"## {run.name}\n\n{embedded(sample_strip(strip), 'sample')}\n")
