@@ -319,7 +319,14 @@ def evaluate_stage_row(
     metrics = ("accuracy", "precision", "recall", "f1", "auroc")
     intervals = bootstrap_of(flipped, ~called_fake, seed, resamples, metrics, calibrated=calibrated)
     return [
-        _result(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
+        _result(
+            key | counts,
+            None if metric == "auroc" else rule,
+            metric,
+            values[metric],
+            intervals[metric],
+            reasons.get(metric),
+        )
         for metric in metrics
     ]
 

@@ -1,0 +1,192 @@
+"""What sections of the report are made of: blocks that both templates can show, and numbers as words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tasks.evaluation.plots import HeatMap
+from tasks.evaluation.report_tables import Estimate, ReportData
+
+NOT_AVAILABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; columns with the same `group` share a heading. `kind` is text, number or code."""
+
+    title: str
+    kind: str = "number"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table: a text, a smaller one below it, a tag, and the numbers of its footnotes."""
+
+    text: str
+    sub: str = ""
+    tag: str = ""
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `tone` is plain, warning or note."""
+
+    text: str
+    tone: str = "plain"
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The few numbers to see first: (label, value, detail)."""
+
+    items: tuple[tuple[str, str, str], ...]
+    kind: ClassVar[str] = "tiles"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of (what, sentence)."""
+
+    items: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption and footnotes; `folded` ones open on a click."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    folded: bool = False
+    kind: ClassVar[str] = "table"
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Headings over several columns with their widths; empty where no column has one."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found if any(name for name, _ in found) else []
+
+
+@dataclass(frozen=True)
+class Heats:
+    """Heat maps side by side: coloured tables in HTML, one picture in Markdown."""
+
+    title: str
+    maps: tuple[HeatMap, ...]
+    note: str = ""
+    kind: ClassVar[str] = "heats"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with the words that stand for it; `data` is PNG, or SVG that takes the page's text colour."""
+
+    title: str
+    alt: str
+    data: bytes
+
+    @property
+    def is_svg(self) -> bool:
+        return self.data.startswith(b"<svg")
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side; `narrow` ones are readable at half the width."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    folded: bool = False
+    narrow: bool = False
+    kind: ClassVar[str] = "gallery"
+
+
+Block = Text | Tiles | Items | Table | Heats | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or n/a."""
+    return NOT_AVAILABLE if value is None else f"{value:.3f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """For example `[0.501, 0.642]`, or `[n/a]`."""
+    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, three decimals."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def with_interval(estimate: Estimate) -> str:
+    """For example `0.571 [0.501, 0.642]`."""
+    return f"{number(estimate.value)} {interval(estimate.low, estimate.high)}"
+
+
+def estimate_cell(estimate: Estimate | None, tag: str = "") -> Cell:
+    if estimate is None:
+        return Cell("–")
+    if estimate.value is None:
+        return Cell(NOT_AVAILABLE, sub=estimate.reason, tag=tag)
+    return Cell(number(estimate.value), sub=interval(estimate.low, estimate.high), tag=tag)
+
+
+def row_estimate(row: Mapping[str, Any], name: str) -> Estimate:
+    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], row.get("reason") or "")
+
+
+def reasons_note(estimates: Iterable[Estimate | None]) -> tuple[Text, ...]:
+    """One note with all reasons why intervals or values are missing."""
+    reasons: dict[str, int] = {}
+    for estimate in estimates:
+        if estimate is not None and estimate.reason:
+            reason = estimate.reason.removeprefix("n/a: ")
+            reasons[reason] = reasons.get(reason, 0) + 1
+    if not reasons:
+        return ()
+    listed = "; ".join(f"{reason} ({count} number{'s' if count > 1 else ''})" for reason, count in reasons.items())
+    return (Text(f"n/a: {listed}.", "note"),)
+
+
+def joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def plain_cell(value: float | None) -> Cell:
+    return Cell(number(value))
+
+
+def random_weights_warning(data: ReportData) -> tuple[Text, ...]:
+    weights = data.experiment.extractor.weights
+    if not weights.startswith("random"):
+        return ()
+    return (
+        Text(
+            f"The features come from a network with random weights ({weights}). These numbers show that every step "
+            "works and how results are reported. They do not say how well generated images can be told from "
+            "photographs, they do not rank the generators, and they cannot be compared with the first project's.",
+            "warning",
+        ),
+    )

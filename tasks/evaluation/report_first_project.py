@@ -1,0 +1,217 @@
+"""The report's sections on the first project: its ten rows reported, reproduced and fair, and the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from tasks.evaluation.report_blocks import (
+    NOT_AVAILABLE,
+    Block,
+    Cell,
+    Column,
+    Items,
+    Table,
+    Text,
+    estimate_cell,
+    plain_cell,
+    random_weights_warning,
+    reasons_note,
+    row_estimate,
+    signed,
+    with_interval,
+)
+from tasks.evaluation.report_tables import (
+    HEADLINE_DETECTOR,
+    HEADLINE_RULE,
+    CellKey,
+    Estimate,
+    ReportData,
+    ResultIndex,
+    cell_name,
+    seed_cells,
+    seed_estimate,
+    seed_key,
+)
+from tasks.evaluation.reported import ReportedRow
+
+# A reproduction that lies within this of the reported accuracy is called near it.
+NEAR = 0.03
+
+_FIRST_PROJECT_COLUMNS = (
+    Column("row", "text"),
+    *(Column(name, group="reported") for name in ("acc.", "prec.", "recall", "F1")),
+    *(Column(name, group="seed protocol, here") for name in ("acc.", "prec.", "recall", "F1")),
+    *(Column(name, group="fair, here") for name in ("accuracy", "AUROC")),
+)
+
+
+def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
+    table = tables["first_project"]
+    if not len(table):
+        return (Text("No table of reported numbers was given."),)
+    notes: list[str] = []
+    rows, sentences, fair = [], [], []
+    for reported, row in zip(data.reported, table.iter_rows(named=True), strict=True):
+        flagged = []
+        for flag in data.flags.get(reported.name, ()):
+            notes.append(f"{reported.name}: {flag}.")
+            flagged.append(len(notes))
+        accuracy, auroc = row_estimate(row, "fair_accuracy"), row_estimate(row, "fair_auroc")
+        fair += [_fair_estimate(index, row, "accuracy"), _fair_estimate(index, row, "auroc")]
+        rows.append(
+            (
+                Cell(row["cell"], sub=reported.name, tag="enlarged" if row["enlarged"] else "", notes=tuple(flagged)),
+                *(_reported_cell(value) for value in reported.metrics),
+                *(plain_cell(row[f"seed_{name}"]) for name in ("accuracy", "precision", "recall", "f1")),
+                estimate_cell(accuracy) if accuracy.value is not None else Cell(NOT_AVAILABLE),
+                estimate_cell(auroc) if auroc.value is not None else Cell(NOT_AVAILABLE),
+            )
+        )
+        sentences.append((f"{row['cell']} · {reported.name}", _row_sentence(index, reported, row)))
+    blocks: list[Block] = [
+        Text(
+            "Cells are named by resolution and JPEG quality; the first project's own names stand below them (its "
+            "“compression p %” is quality 100 − p). In the reported columns and in those of the seed protocol the "
+            "positive class is real, as in the first project; in the fair ones it is fake. Accuracy and AUROC do "
+            "not depend on that. Fair accuracy is taken at the threshold that was chosen on validation pictures, "
+            "uncompressed."
+        )
+    ]
+    if data.experiment.seed_protocol is None:
+        blocks.append(
+            Text(
+                "This experiment names no seed protocol, so nothing was reproduced and no mix corresponds to the "
+                "reported rows: only what was reported is shown.",
+                "note",
+            )
+        )
+    elif table["seed_accuracy"].is_null().all():
+        blocks.append(Text("No row of the seed protocol was computed in this run.", "note"))
+    blocks.append(Table("Reported, reproduced and fair", _FIRST_PROJECT_COLUMNS, tuple(rows), tuple(notes)))
+    blocks += reasons_note(fair)
+    blocks.append(
+        Text(
+            "What the first project's code shows: the SVM of the 64x64 rows was fitted on features of 256x256 "
+            "pictures; in compressed rows only the fakes were compressed, while photographs were saved at quality "
+            "100, so that the compression itself could be told; there was no validation set; the GAN had seen the "
+            "test photographs."
+        )
+    )
+    blocks += [*random_weights_warning(data), Items(tuple(sentences))]
+    return tuple(blocks)
+
+
+def _fair_estimate(index: ResultIndex, row: Mapping[str, Any], metric: str) -> Estimate | None:
+    cell = (row["fair_mix"], row["resolution"], row["jpeg_quality"])
+    return index.get("fair", cell, HEADLINE_DETECTOR, metric, HEADLINE_RULE if metric == "accuracy" else None)
+
+
+def _reported_cell(value: float | None) -> Cell:
+    return Cell("" if value is None else f"{value:.4f}")
+
+
+def _row_sentence(index: ResultIndex, reported: ReportedRow, row: Mapping[str, Any]) -> str:
+    """What reported, reproduced and fair say together, and what is known to explain it."""
+    seed, fair = row["seed_accuracy"], row_estimate(row, "fair_accuracy")
+    auroc = row_estimate(row, "fair_auroc")
+    said = "reported nothing" if reported.accuracy is None else f"reported accuracy {reported.accuracy:.3f}"
+    here = "the seed protocol was not computed here" if seed is None else f"under the seed protocol here {seed:.3f}"
+    compared = "no fair row here"
+    if fair.value is not None:
+        compared = f"fair {with_interval(fair)}, AUROC {with_interval(auroc)}"
+    sentences = [f"{said}; {here}; {compared}"]
+    sentences += _reproduction(reported.accuracy, seed)
+    sentences += _against_fair(seed, fair, auroc)
+    sentences += _known_causes(index, row)
+    return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences) + "."
+
+
+def _reproduction(reported: float | None, seed: float | None) -> Iterator[str]:
+    if reported is None or seed is None:
+        return
+    if abs(seed - reported) <= NEAR:
+        yield f"the reproduction comes within {NEAR} of the report"
+    else:
+        yield (
+            f"the reproduction is {abs(seed - reported):.3f} {'above' if seed > reported else 'below'} the report; "
+            "the pictures here are not the first project's own"
+        )
+
+
+def _against_fair(seed: float | None, fair: Estimate, auroc: Estimate) -> Iterator[str]:
+    if auroc.contains(0.5):
+        yield "compared fairly, the classes are not shown to be told apart better than by guessing"
+    if seed is None or fair.value is None:
+        return
+    if fair.low is None or fair.high is None:
+        yield "without an interval, the difference between seed protocol and fair is not judged"
+    elif seed > fair.high:
+        yield (
+            f"the seed protocol's number lies {seed - fair.value:.3f} above the fair one and outside its interval: the "
+            "ablation shows which defects give that"
+        )
+    elif seed < fair.low:
+        yield (
+            f"the fair number lies {fair.value - seed:.3f} above the seed protocol's, outside its interval: the "
+            "ablation shows which defects cost that"
+        )
+    else:
+        yield "the fair interval contains the seed protocol's number: no difference between the two is shown"
+
+
+def _known_causes(index: ResultIndex, row: Mapping[str, Any]) -> Iterator[str]:
+    """What the first project's code did in this row, and whether its effect is seen here."""
+    if (row["mix"], row["resolution"]) == ("stable", "64"):
+        yield "the reported row read the GAN's folder, so it repeats the GAN's numbers"
+    if row["jpeg_quality"] is None:
+        return
+    plain = seed_estimate(index, (row["mix"], row["resolution"], None), "accuracy")
+    if plain is not None and plain.value is not None and row["seed_accuracy"] is not None:
+        change = row["seed_accuracy"] - plain.value
+        gains = "here too the seed protocol gains" if change > 0 else "here the seed protocol does not gain"
+        yield f"{gains} from compressing the fakes alone ({signed(change)} against no compression)"
+
+
+def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
+    stages = [stage for stage in data.ablation_stages if index.cells(stage[0], HEADLINE_DETECTOR)]
+    if not stages:
+        return (Text("No stage of the ablation was computed in this run: it needs the seed protocol."),)
+    cells = seed_cells(data, {cell for protocol, *_ in stages for cell in index.cells(protocol, HEADLINE_DETECTOR)})
+    numbers = {protocol: place for place, (protocol, *_) in enumerate(data.ablation_stages)}
+    blocks: list[Block] = [
+        Text(
+            "One defect of the seed protocol is repaired at a time, from left to right; repairs stay. The last "
+            "column is the fair number. A row is one of the first project's rows."
+        ),
+        Items(tuple((f"{numbers[protocol]} · {title}", sentence) for protocol, title, sentence in stages)),
+    ]
+    old_names = {seed_key(row): row.name for row in data.reported}
+    columns = (
+        Column("row", "text"),
+        *(Column(f"{numbers[protocol]}: {title}") for protocol, title, _ in stages),
+        Column("first to last"),
+    )
+    for title, metric in (("Accuracy by stage", "accuracy"), ("AUROC by stage", "auroc")):
+        rows = []
+        for cell in cells:
+            estimates = [_stage_estimate(index, protocol, cell, metric) for protocol, *_ in stages]
+            first, last = estimates[0], estimates[-1]
+            change = (
+                signed(last.value - first.value)
+                if first and last and first.value is not None and last.value is not None
+                else NOT_AVAILABLE
+            )
+            name = Cell(f"{cell[0]} {cell_name(*cell[1:])}", sub=old_names.get(cell, ""))
+            rows.append((name, *(estimate_cell(one) for one in estimates), Cell(change)))
+        blocks.append(Table(title, columns, tuple(rows)))
+    blocks += reasons_note(_stage_estimate(index, p, cell, "auroc") for p, *_ in stages for cell in cells)
+    return tuple(blocks)
+
+
+def _stage_estimate(index: ResultIndex, protocol: str, cell: CellKey, metric: str) -> Estimate | None:
+    rules = (None,) if metric == "auroc" else (HEADLINE_RULE, "zero", "half", None)
+    found = (index.get(protocol, cell, HEADLINE_DETECTOR, metric, rule) for rule in rules)
+    return next((one for one in found if one is not None), None)

@@ -1,0 +1,185 @@
+"""Gather what a run made and write its report: HTML, Markdown, and the tables as Parquet and CSV."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from storage.objects import PartContent, Ref, notes_of, read_manifest, read_part, read_table
+from storage.store import Store
+from storage.weights import CARD
+from tasks.evaluation.cells import ROC
+from tasks.evaluation.counts import QUARANTINE
+from tasks.evaluation.protocols import STAGES
+from tasks.evaluation.report import render_html, render_markdown
+from tasks.evaluation.report_tables import ReportData, report_tables
+from tasks.evaluation.reported import arithmetic_flags, read_reported, reference_table_path
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import DiffusionSource, Experiment
+
+HTML, MARKDOWN = "report.html", "report.md"
+LIBRARIES = (
+    "prefect", "torch", "torchvision", "diffusers", "transformers", "scikit-learn", "scipy", "numpy", "polars",
+    "pyarrow", "pillow", "simplejpeg",
+)  # fmt: skip
+
+
+@step("report", version=1, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+def write_report(
+    run: StepRun,
+    *,
+    experiment: Experiment,
+    cells: tuple[Ref, ...],
+    stages: tuple[Ref, ...],
+    control: Ref,
+    quality: tuple[Ref, ...],
+    examples: Ref,
+    counts: Ref,
+    gans: tuple[Ref, ...],
+    diffused: tuple[Ref, ...],
+    heads: tuple[Ref, ...],
+    assignment: Ref,
+    features: tuple[Ref, ...],
+) -> Output:
+    """One report of a whole run; the tables lie beside it under `tables/` as Parquet and CSV."""
+    store = run.store
+    results = _results(store, cells, stages, control)
+    reported = read_reported(reference_table_path())
+    timed: dict[str, Sequence[Ref]] = {
+        "train-gan": gans,
+        "generate/diffusion": diffused,
+        "embed": features,
+        "train/svm": heads,
+        "evaluate-cell": cells,
+        "evaluate-stage": stages,
+    }
+    data = ReportData(
+        experiment=experiment,
+        run_name=f"{experiment.name}-{run.digest[:12]}",
+        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        results=results,
+        reported=reported,
+        flags=arithmetic_flags(reported),
+        ablation_stages=[(stage.name, stage.title, stage.sentence) for stage in STAGES] if stages else [],
+        roc=pl.concat([_frame(read_table(store, ref, name=ROC)) for ref in cells]),
+        examples=_frame(read_table(store, examples)),
+        quality=pl.concat([_frame(read_table(store, ref)) for ref in quality]),
+        quarantine=_frame(read_table(store, counts, name=QUARANTINE)),
+        counts=_frame(read_table(store, counts)),
+        provenance=_provenance(store, experiment, assignment, gans, timed, results),
+        extra_pictures=_gan_pictures(store, gans),
+        own_sides={
+            source.name: source.diffusion.side
+            for source in experiment.sources
+            if isinstance(source, DiffusionSource) and source.smaller_by_nature
+        },
+    )
+    tables = report_tables(data) | {"results": results, "roc": data.roc}
+    parts: dict[str, PartContent] = {
+        HTML: render_html(data).encode(),
+        MARKDOWN: render_markdown(data).encode(),
+    }
+    for name, table in tables.items():
+        parts[f"{name}.parquet"] = table.to_arrow()
+        parts[f"{name}.csv"] = table.write_csv().encode()
+    return Output(parts, {"run": data.run_name})
+
+
+def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control: Ref) -> pl.DataFrame:
+    """All results in RESULT_SCHEMA; the first stage of the ablation is the seed protocol's table as well."""
+    frames = [_frame(read_table(store, ref)) for ref in (*cells, *stages)]
+    seed = [
+        frame.with_columns(pl.lit("seed").alias("protocol"))
+        for frame in frames
+        if len(frame) and frame["protocol"][0] == STAGES[0].name
+    ]
+    return pl.concat([*frames, *seed, _control_row(store, control, frames[0])])
+
+
+def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame:
+    """The shuffled-label control as one row: the mean AUROC of its repeats and the interval of that mean."""
+    manifest = read_manifest(store, control.uri)
+    notes, head = manifest.notes, manifest.recipe["arguments"]["head"]
+    row = dict.fromkeys(like.columns) | {
+        "protocol": "control",
+        "resolution": str(head["views"][0]["resolution"]),
+        "mix": "shuffled",
+        "detector": "svm-shuffled",
+        "metric": "auroc",
+        "value": notes["mean"],
+        "low": notes["low"],
+        "high": notes["high"],
+    }
+    return pl.DataFrame([row], schema=like.schema)
+
+
+def _provenance(
+    store: Store,
+    experiment: Experiment,
+    assignment: Ref,
+    gans: Sequence[Ref],
+    timed: dict[str, Sequence[Ref]],
+    results: pl.DataFrame,
+) -> dict[str, Any]:
+    split_notes = notes_of(store, assignment)
+    return {
+        "seeds": {"experiment": experiment.seed, "bootstrap resamples": experiment.bootstrap_resamples},
+        "weights": {
+            "extractor": f"VGG16 {experiment.extractor.layer}, {experiment.extractor.weights.rsplit('/', 1)[-1]}",
+            **{f"GAN {ref.digest[:12]}": _gan_card(store, ref) for ref in gans},
+        },
+        "splits": {
+            "duplicates": split_notes.get("duplicates"),
+            "jpeg qualities of the photographs": len(split_notes["qualities"]),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "durations": {
+            name: round(sum(read_manifest(store, ref.uri).seconds for ref in refs), 1)
+            for name, refs in timed.items()
+            if refs
+        },
+        "store": store.url,
+        "digests": {
+            "results": _content_digest(results),
+        },
+    }
+
+
+def _gan_card(store: Store, ref: Ref) -> str:
+    card = json.loads(read_part(store, ref, CARD))
+    return ", ".join(f"{key} {value}" for key, value in card.items() if isinstance(value, int | float | str))
+
+
+def _content_digest(results: pl.DataFrame) -> str:
+    from storage.digest import sha256_hex
+
+    return sha256_hex(results.write_csv().encode())
+
+
+def _gan_pictures(store: Store, gans: Sequence[Ref]) -> list[tuple[str, bytes]]:
+    """Loss curves and the newest sample sheet of every GAN."""
+    pictures = []
+    for ref in gans:
+        names = [part.name for part in read_manifest(store, ref.uri).parts]
+        sheets = sorted(name for name in names if name.startswith("sheet-"))
+        for title, name in (
+            ("GAN losses", "losses.png"),
+            *((f"GAN {sheet[6:-4]} epochs", sheet) for sheet in sheets[-1:]),
+        ):
+            if name in names:
+                pictures.append((title, read_part(store, ref, name)))
+    return pictures
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,619 @@
+"""The report says what the data say, in one file that loads nothing, and shows untrusted text as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from storage.tables import RESULT_SCHEMA
+from tasks.evaluation import plots
+from tasks.evaluation.report import (
+    ReportData,
+    escape_markdown,
+    render_html,
+    render_markdown,
+    report_tables,
+    seed_key,
+)
+from tasks.evaluation.report_sections import SHOWN_ROWS
+from tasks.evaluation.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
+from tasks.spec import Experiment, parse_experiment
+
+NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'
+STAGES = (
+    ("ablation-0", "all defects", "The seed protocol as it was."),
+    ("ablation-1", "same quality", "Photographs and fakes are compressed alike."),
+    ("ablation-2", "no stretching", "Pictures are cropped to a square before they are resized."),
+    ("ablation-3", "own features", "The SVM is fitted on features of its own resolution."),
+    ("ablation-4", "scaled, C chosen", "Features are scaled and C is chosen on validation."),
+    ("ablation-5", "threshold chosen", "The threshold is chosen on validation instead of 0."),
+    ("ablation-6", "canonical form", "Every picture takes the fair path."),
+)
+RESULTS = pl.DataFrame(RESULT_SCHEMA.empty_table()).schema
+RESOLUTIONS, QUALITIES = ("native", "256", "64"), (None, 60, 40, 20)
+
+
+def make_experiment(weights: str = "imagenet", fakes: int = 3, seed_protocol: bool = True) -> Experiment:
+    sources: list[dict[str, Any]] = [
+        {"kind": "coco", "name": "coco", "directory": "somewhere"},
+        {"kind": "gan", "name": "gan", "trained_on": "coco", "count": 300},
+        {"kind": "folder", "name": "stable-diffusion-2-1", "path": "sd21", "label": "fake"},
+        {"kind": "folder", "name": "sd14", "path": "sd14", "label": "fake"},
+    ]
+    return parse_experiment(
+        {
+            "name": "example",
+            "description": "COCO photographs against a DCGAN and two diffusion models.",
+            "sources": sources[: fakes + 1],
+            "extractor": {"layer": "pool5-avg", "weights": weights},
+            "seed_protocol": {"real": "coco", "gan": "gan", "stable": "stable-diffusion-2-1"}
+            if seed_protocol
+            else None,
+            "mixes": [
+                *(
+                    {"name": source["name"], "real": ["coco"], "fakes": [source["name"]]}
+                    for source in sources[1 : fakes + 1]
+                ),
+                *(
+                    [{"name": "combined", "real": ["coco"], "fakes": ["gan", "stable-diffusion-2-1"]}]
+                    if fakes > 1
+                    else []
+                ),
+            ],
+        }
+    )
+
+
+def result(
+    protocol: str, mix: str, resolution: str, quality: int | None, detector: str, **values: Any
+) -> dict[str, Any]:
+    row = dict.fromkeys(RESULT_SCHEMA.names)
+    sizes = {"n_real": 354, "n_fake": 300, "n_groups": 354}
+    return {**row, "protocol": protocol, "mix": mix, "resolution": resolution, "jpeg_quality": quality} | {
+        "detector": detector, **sizes, **values
+    }  # fmt: skip
+
+
+def make_results(experiment: Experiment, intervals: bool = True, **ease: float) -> list[dict[str, Any]]:
+    """Made-up rows that look like a run's: `ease` overrides by mix the AUROC of the native, uncompressed cell."""
+    known = {"gan": 0.985, "stable-diffusion-2-1": 0.87, "sd14": 0.81, "combined": 0.91} | ease
+
+    def estimate(value: float, half: float) -> dict[str, Any]:
+        if not intervals:
+            return {"value": value, "reason": "n/a: fewer than ten groups", "n_groups": 4}
+        return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
+
+    def cell_rows() -> Iterator[dict[str, Any]]:
+        for mix in experiment.all_mixes:
+            for at, resolution in enumerate(RESOLUTIONS):
+                for strength, quality in enumerate(QUALITIES):
+                    yield from grid_cell(mix.name, at, resolution, strength, quality)
+
+    def grid_cell(mix: str, at: int, resolution: str, strength: int, quality: int | None) -> Iterator[dict[str, Any]]:
+        top = max(known[mix] - 0.05 * at - 0.045 * strength * (1 + 0.4 * at), 0.44)
+        detectors = {
+            "svm": top,
+            "svm-aug": min(top + 0.02 * strength, 1.0),
+            "probe": 0.5 + (0.08 if mix == "gan" else 0.01),
+        }
+        if quality is None:
+            detectors |= {"svm#1": top - 0.011, "svm#2": top + 0.007}
+            if mix != "combined":
+                detectors |= {
+                    f"svm@{one}": top if one == mix else 0.5 + 0.2 * (top - 0.5) for one in experiment.fake_names
+                }
+        for detector, auroc in detectors.items():
+            for metric, shift in (
+                ("auroc", 0.0),
+                ("average_precision", -0.01),
+                ("ece", 0.06 - auroc),
+                ("eer", 0.9 - 2 * auroc + 0.1),
+            ):
+                number = min(max(auroc + shift + (0.02 * strength if metric == "ece" else 0), 0.0), 1.0)
+                yield result("fair", mix, resolution, quality, detector, metric=metric, **estimate(number, 0.032))
+            for rule, loss in (("val", 0.07), ("half", 0.09), ("oracle", 0.06)):
+                for metric in ("accuracy", "balanced_accuracy", "precision", "recall", "f1"):
+                    number = max(auroc - loss, 0.45)
+                    values = {"metric": metric, "threshold_rule": rule, **estimate(number, 0.03)}
+                    yield result("fair", mix, resolution, quality, detector, **values)
+                values = {"metric": "threshold", "threshold_rule": rule, "value": 0.47}
+                yield result("fair", mix, resolution, quality, detector, **values)
+
+    rows = list(cell_rows())
+    if experiment.seed_protocol is not None:
+        rows += seed_rows()
+    for mix in experiment.all_mixes:
+        rows.append(result("control", mix.name, "64", None, "svm-shuffled", metric="auroc", **estimate(0.507, 0.04)))
+    return rows
+
+
+def seed_rows() -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(read_reported(reference_table_path())):
+        key = seed_key(row)
+        for stage in ("seed", *(name for name, *_ in STAGES)):
+            place = 0 if stage == "seed" else int(stage[-1])
+            accuracy = (row.accuracy or 0.83) + 0.01 * (number % 3) - 0.03 * place
+            for metric in ("accuracy", "precision", "recall", "f1"):
+                rule = "val" if place >= 5 else "zero"
+                bounds: dict[str, Any] = {"low": accuracy - 0.03, "high": accuracy + 0.03} if place == 6 else {}
+                yield result(stage, *key, "svm", metric=metric, threshold_rule=rule, value=accuracy, **bounds)
+            yield result(stage, *key, "svm", metric="auroc", value=min(accuracy + 0.05, 1.0))
+
+
+def strip(width: int, height: int, seed: int) -> bytes:
+    """PNG bytes of a row of blurred blots."""
+    noise = np.random.default_rng(seed).integers(0, 256, (max(height // 16, 2), max(width // 16, 2), 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(target, format="PNG")
+    return target.getvalue()
+
+
+def make_roc(experiment: Experiment, points: int = 400) -> pl.DataFrame:
+    fpr = np.linspace(0, 1, points)
+    frames = [
+        pl.DataFrame({"fpr": fpr, "tpr": fpr ** (0.95 if detector == "probe" else 0.12 + 0.12 * at + 0.1 * strength)})
+        .with_columns(resolution=pl.lit(resolution), jpeg_quality=pl.lit(quality, pl.Int16))
+        .with_columns(mix=pl.lit(mix.name), detector=pl.lit(detector))
+        for mix in experiment.all_mixes
+        for at, resolution in enumerate(RESOLUTIONS)
+        for strength, quality in enumerate(QUALITIES)
+        for detector in ("svm", "probe")
+    ]
+    return pl.concat(frames)
+
+
+def make_examples(experiment: Experiment) -> pl.DataFrame:
+    sides = {"native": 128, "256": 96, "64": 64}
+    return pl.DataFrame(
+        [
+            {"source": source.name, "view": f"fair/{resolution}/{f'q{quality}' if quality else 'none'}",
+             "png": strip(5 * sides[resolution], sides[resolution], number)}
+            for number, source in enumerate(experiment.sources)
+            for resolution in RESOLUTIONS
+            for quality in QUALITIES
+        ]
+    )  # fmt: skip
+
+
+QUALITY_SCHEMA = {
+    "source": pl.String, "resolution": pl.String, "jpeg_quality": pl.Int16, "metric": pl.String, "value": pl.Float64,
+    "low": pl.Float64, "high": pl.Float64, "n_real": pl.Int32, "n_fake": pl.Int32, "note": pl.String,
+}  # fmt: skip
+COUNTS_SCHEMA = {
+    "source": pl.String, "label": pl.String, "split_or_fold": pl.String, "images": pl.Int32, "groups": pl.Int32,
+    "left_out": pl.Int32, "quarantined": pl.Int32, "collapse_rate": pl.Float64,
+}  # fmt: skip
+QUARANTINE_SCHEMA = {"source": pl.String, "image_id": pl.String, "reason": pl.String, "detail": pl.String}
+
+
+def make_data(experiment: Experiment | None = None, intervals: bool = True, **changes: Any) -> ReportData:
+    experiment = experiment or make_experiment()
+    reported = read_reported(reference_table_path())
+    quality = [
+        (source, resolution, None, metric, value, value - 3, value + 3, 283, 283, "distances of this network only")
+        for resolution in RESOLUTIONS
+        for source, value in (("gan", 61.3), ("sd14", 22.9))
+        for metric in ("Frechet-VGG16-pool5avg", "Kernel-VGG16-pool5avg")
+    ] + [("gan", "64", None, "FID", None, None, None, 283, 300, "fewer than 2,048 images")]
+    counts = [
+        (
+            source.name,
+            source.label,
+            f"fold {fold}",
+            71,
+            71,
+            2,
+            1 if fold == 0 else 0,
+            0.013 if source.name == "gan" else None,
+        )
+        for source in experiment.sources
+        for fold in range(5)
+    ]
+    values: dict[str, Any] = {
+        "experiment": experiment,
+        "run_name": "evaluate example",
+        "created": "2026-01-31 12:00 UTC",
+        "results": pl.DataFrame(make_results(experiment, intervals), schema=RESULTS),
+        "reported": reported,
+        "flags": arithmetic_flags(reported),
+        "ablation_stages": STAGES,
+        "roc": changes["roc"] if "roc" in changes else make_roc(experiment),
+        "examples": changes["examples"] if "examples" in changes else make_examples(experiment),
+        "quality": pl.DataFrame(quality, schema=QUALITY_SCHEMA, orient="row"),
+        "quarantine": pl.DataFrame(
+            [("coco", NASTY, "truncated", "image file is truncated (12 bytes not processed)")],
+            schema=QUARANTINE_SCHEMA,
+            orient="row",
+        ),
+        "counts": pl.DataFrame(counts, schema=COUNTS_SCHEMA, orient="row"),
+        "provenance": {
+            "store": "file:///data/store",
+            "weights": {"vgg16": {"file": "vgg16.safetensors", "sha256": "4f" * 32}},
+            "versions": {"python": "3.11.9", "torch": "2.13.0+cpu", "scikit-learn": "1.9.0"},
+            "durations": {"shard": 12.4, "embed": 1843.0, "evaluate": 61.5, "train-gan": 7325},
+            "result tables": {"results": "a0" * 32, "scores": "b1" * 32},
+        },
+        "extra_pictures": [
+            ("DCGAN: losses by epoch", strip(640, 320, 90)),
+            ("DCGAN: fixed noise", strip(512, 512, 91)),
+        ],
+    }
+    return ReportData(**values | changes)
+
+
+ROC_SCHEMA = {
+    "fpr": pl.Float64, "tpr": pl.Float64, "resolution": pl.String, "jpeg_quality": pl.Int16, "mix": pl.String,
+    "detector": pl.String,
+}  # fmt: skip
+EXAMPLES_SCHEMA = {"source": pl.String, "view": pl.String, "png": pl.Binary}
+
+
+def light_data(experiment: Experiment | None = None, intervals: bool = True, **changes: Any) -> ReportData:
+    """A run without most pictures, whose drawing takes the time."""
+    nothing: dict[str, Any] = {
+        "roc": pl.DataFrame(schema=ROC_SCHEMA),
+        "examples": pl.DataFrame(schema=EXAMPLES_SCHEMA),
+        "extra_pictures": (),
+    }
+    return make_data(experiment or make_experiment(fakes=2), intervals, **nothing | changes)
+
+
+@pytest.fixture(scope="module")
+def data() -> ReportData:
+    return make_data()
+
+
+@pytest.fixture(scope="module")
+def html(data: ReportData) -> str:
+    return render_html(data)
+
+
+@pytest.fixture(scope="module")
+def markdown(data: ReportData) -> str:
+    return render_markdown(data)
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, its texts, and whether its elements are closed."""
+
+    VOID = frozenset(("meta", "img", "br", "hr", "link", "input"))
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.pictures_without_words = 0
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self._open.append(tag)
+        found = dict(attrs)
+        self.references += [
+            found[name] or "" for name in ("src", "href", "xlink:href", "srcset", "data") if name in found
+        ]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        if tag == "img" and not found.get("alt"):
+            self.pictures_without_words += 1
+        if found.get("role") == "img" and not found.get("aria-label"):
+            self.pictures_without_words += 1
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_html_loads_nothing(html: str, page: Page) -> None:
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in page.references)
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_ids_of_the_html_are_unique_and_its_links_arrive(page: Page) -> None:
+    assert len(set(page.ids)) == len(page.ids)
+    assert {one[1:] for one in page.references if one.startswith("#")} <= set(page.ids)
+
+
+def test_every_picture_of_the_html_has_words(page: Page) -> None:
+    assert "img" in page.tags
+    assert "svg" in page.tags
+    assert page.pictures_without_words == 0
+
+
+def test_texts_from_outside_are_shown_as_text(data: ReportData, html: str, page: Page, markdown: str) -> None:
+    assert "<script>" not in html
+    assert NASTY in page.text
+    assert "<script>" not in markdown.replace(r"\<script\>", "")
+    assert escape_markdown(NASTY) in markdown
+    assert re.search(r"(?<!\\)\]\(javascript", markdown) is None
+
+
+def test_names_of_mixes_and_detectors_are_escaped_in_plots() -> None:
+    curve = plots.Curve("<b>$x$</b>", [0, 1], [0, 1])
+    assert b"<b>" not in plots.roc_plot([curve], "a<script>b")
+    assert b"<script" not in plots.ranking_plot([plots.Ranked("$<script>$", 0.7, None, None)], "t")
+
+
+def test_all_ten_reported_rows_are_shown_with_old_name_cell_and_numbers(page: Page, markdown: str) -> None:
+    rows = read_reported(reference_table_path())
+    assert len(rows) == 10
+    for row in rows:
+        resolution, quality = row.resolution, row.jpeg_quality
+        cell = f"{resolution}/{'none' if quality is None else f'q{quality}'}"
+        assert f"{cell} · {row.name}" in page.text
+        assert f"{cell} · {row.name}" in markdown
+        for value in row.metrics:
+            assert value is None or f"{value:.4f}" in page.text
+
+
+def test_every_arithmetic_flag_is_a_footnote(data: ReportData, page: Page, markdown: str) -> None:
+    flags = [f"{name}: {flag}." for name, found in data.flags.items() for flag in found]
+    assert len(flags) > 10
+    for number, flag in enumerate(flags, start=1):
+        assert flag in page.text
+        assert f"{number}. {escape_markdown(flag)}" in markdown
+
+
+def test_sentences_compare_reported_reproduced_and_fair(page: Page) -> None:
+    # Reported 0.7348; seed_rows() gives 0.7348 + 0.01 * (4 % 3); combined at 64/q20 is 0.567, less 0.07.
+    assert "Reported accuracy 0.735; under the seed protocol here 0.745; fair 0.497 [0.467, 0.527]" in page.text
+    assert "The reproduction comes within 0.03 of the report" in page.text
+    assert "The seed protocol's number lies 0.248 above the fair one and outside its interval" in page.text
+    assert (
+        "Here too the seed protocol gains from compressing the fakes alone (+0.077 against no compression)" in page.text
+    )
+    assert "The reported row read the GAN's folder" in page.text
+
+
+def test_the_headline_names_the_hardest_generator_its_cell_and_interval(data: ReportData, page: Page) -> None:
+    table = report_tables(data)["grid"].filter(pl.col("detector") == "svm", pl.col("mix") != "combined")
+    hardest = table.sort("auroc").row(0, named=True)
+    said = f"Hardest to tell from photographs is {hardest['mix']} at {hardest['cell']} (mix {hardest['mix']}): AUROC"
+    assert f"{said} {hardest['auroc']:.3f} [{hardest['auroc_low']:.3f}, {hardest['auroc_high']:.3f}]" in page.text
+    assert "no interval" not in page.text.split("The first project's table")[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.51, "The interval contains 0.5: here the detector is not shown to do better than guessing."),
+        (0.40, "The interval lies below 0.5: worse than guessing, which hints at a fault or a shift."),
+        (0.90, "The interval lies above 0.5: even here more than guessing."),
+    ],
+)
+def test_the_headline_says_where_the_interval_lies_with_regard_to_chance(value: float, said: str) -> None:
+    row = result("fair", "gan", "64", 20, "svm", metric="auroc", value=value, low=value - 0.03, high=value + 0.03)
+    data = light_data(results=pl.DataFrame([row], schema=RESULTS))
+    assert said in Page(render_html(data)).text
+
+
+def test_nearly_perfect_rows_are_called_suspicious() -> None:
+    experiment = make_experiment(fakes=2)
+    results = pl.DataFrame(make_results(experiment, gan=1.0), schema=RESULTS)
+    text = Page(render_html(light_data(experiment, results=results))).text
+    assert "nearly perfect" in text
+    assert "explained before it is believed" in text
+
+
+def test_missing_intervals_are_na_with_their_reason() -> None:
+    data = light_data(make_experiment(fakes=2), intervals=False)
+    text, markdown = Page(render_html(data)).text, render_markdown(data)
+    for document in (text, markdown.replace("\\", "")):
+        assert "[n/a]" in document
+        assert "fewer than ten groups" in document
+        assert "Without an interval this number is one draw, not a finding." in document
+        assert "whether it is at chance is n/a" in document
+        assert "the difference between seed protocol and fair is not judged" in document.replace("Without", "without")
+        assert "nan" not in re.sub(r"data:image[^)\"]*", "", document).lower().split()
+    assert report_tables(data)["probe"]["contains_half"].is_null().all()
+
+
+def test_random_weights_are_said_to_mean_nothing() -> None:
+    data = light_data(make_experiment(weights="random:7", fakes=2))
+    text = Page(render_html(data)).text
+    assert "random weights (random:7)" in text
+    assert "They do not say how well generated images can be told from photographs" in text
+    assert "random weights" not in Page(render_html(light_data())).text
+
+
+def test_the_probe_is_flagged_where_its_interval_misses_chance(data: ReportData, page: Page) -> None:
+    probe = report_tables(data)["probe"]
+    assert set(probe.filter(~pl.col("contains_half"))["mix"]) == {"gan"}
+    assert "In 12 of 48 rows the probe's interval does not contain 0.5: gan in 12 cells." in page.text
+
+
+def test_generators_that_are_smaller_by_nature_are_marked_above_their_own_size(data: ReportData, page: Page) -> None:
+    ranking = report_tables(data)["ranking"]
+    assert set(ranking.filter("enlarged")["mix"]) == {"gan"}
+    assert set(ranking.filter("enlarged")["resolution"]) == {"native", "256"}
+    assert "enlarged: the rows native and 256" in page.text
+
+
+def test_the_ranking_starts_with_the_hardest_at_every_resolution(data: ReportData) -> None:
+    ranking = report_tables(data)["ranking"]
+    for _, part in ranking.group_by("resolution"):
+        assert part.sort("rank")["auroc"].is_sorted()
+        assert part.sort("rank")["rank"].to_list() == [1, 2, 3]
+    assert set(ranking["generator"]) == {"gan", "stable-diffusion-2-1", "sd14"}
+
+
+def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> None:
+    tables = report_tables(data)
+    names = (
+        "first_project",
+        "ablation",
+        "ranking",
+        "grid",
+        "cross",
+        "probe",
+        "seeds",
+        "quality",
+        "counts",
+        "quarantine",
+    )
+    assert tuple(tables) == names
+    for table in tables.values():
+        assert pl.read_csv(table.write_csv().encode(), infer_schema_length=None).height == table.height
+    assert tables["first_project"].height == 10
+    assert tables["ablation"].height == 7 * 10  # ten rows, each at its own mix, resolution and quality
+    assert tables["grid"].height == 4 * 12 * 3
+    assert tables["cross"].height == 3 * 3 * 3
+    assert tables["seeds"].height == 4 * 3 * 3
+    assert tables["seeds"]["spread"].to_numpy() == pytest.approx(0.018)
+
+
+def test_the_grid_table_repeats_the_results_exactly(data: ReportData) -> None:
+    grid = report_tables(data)["grid"]
+    row = grid.row(
+        by_predicate=(pl.col("mix") == "sd14") & (pl.col("detector") == "svm") & (pl.col("cell") == "64/q20"),
+        named=True,
+    )
+    rows = data.results.filter(protocol="fair", mix="sd14", detector="svm", resolution="64", jpeg_quality=20)
+    for metric, rule in (("auroc", None), ("balanced_accuracy", "val"), ("balanced_accuracy", "oracle")):
+        expected = rows.filter(pl.col("metric") == metric, pl.col("threshold_rule").eq_missing(pl.lit(rule))).row(
+            0, named=True
+        )
+        column = metric if rule is None else f"{metric}@{rule}"
+        assert (row[column], row[f"{column}_low"], row[f"{column}_high"]) == tuple(
+            expected[k] for k in ("value", "low", "high")
+        )
+
+
+def test_stages_of_the_ablation_are_titled_and_end_at_the_last(page: Page) -> None:
+    for place, (_, title, sentence) in enumerate(STAGES):
+        assert f"{place} · {title}" in page.text
+        assert sentence in page.text
+
+
+def test_missing_parts_are_sentences_not_empty_tables() -> None:
+    experiment = make_experiment(fakes=1, seed_protocol=False)
+    rows = [row for row in make_results(experiment) if row["protocol"] == "fair" and row["detector"] == "svm"]
+    data = light_data(
+        experiment,
+        results=pl.DataFrame(rows, schema=RESULTS),
+        ablation_stages=(),
+        quality=pl.DataFrame(schema=QUALITY_SCHEMA),
+        quarantine=pl.DataFrame(schema=QUARANTINE_SCHEMA),
+        counts=pl.DataFrame(schema=COUNTS_SCHEMA),
+    )
+    for text in (Page(render_html(data)).text, render_markdown(data)):
+        assert "names no seed protocol" in text
+        assert "No stage of the ablation was computed" in text
+        assert "There is one generator only, so there is no other to test on." in text
+        assert "one training seed only" in text
+        assert "The probe was not computed" in text
+        assert "No control with shuffled labels" in text
+        assert "No ROC curves were kept" in text
+        assert "No example pictures were kept" in text
+        assert "Generator quality was not computed" in text
+        assert "No picture was quarantined." in text
+
+
+def test_a_run_without_any_result_still_has_a_report() -> None:
+    data = light_data(results=pl.DataFrame(schema=RESULTS))
+    assert "no fair row of a single generator" in Page(render_html(data)).text
+    assert "no fair row of a single generator" in render_markdown(data)
+    assert report_tables(data)["first_project"].height == 10
+
+
+def test_a_long_quarantine_is_shown_in_part_and_counted_in_full() -> None:
+    rows = [("coco", f"id-{number}", "truncated", "cut off") for number in range(SHOWN_ROWS + 25)]
+    data = light_data(quarantine=pl.DataFrame(rows, schema=QUARANTINE_SCHEMA, orient="row"))
+    text = Page(render_html(data)).text
+    assert f"Quarantined: {SHOWN_ROWS + 25}" in text
+    assert "25 more rows are in quarantine.csv." in text
+    assert report_tables(data)["quarantine"].height == SHOWN_ROWS + 25
+
+
+def test_the_markdown_stays_below_a_megabyte_whatever_the_pictures_weigh(markdown: str) -> None:
+    assert len(markdown.encode()) < 1_000_000
+    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(noise).save(target, format="PNG")
+    heavy = render_markdown(light_data(extra_pictures=[(f"noise {number}", target.getvalue()) for number in range(20)]))
+    assert len(heavy.encode()) < 1_000_000
+    assert "Pictures that did not fit here: " in heavy
+
+
+def test_markdown_tables_have_one_field_per_column_in_every_row(markdown: str) -> None:
+    widths: list[int] = []
+    for line in [*markdown.splitlines(), ""]:
+        if line.startswith("|"):
+            widths.append(len(re.findall(r"(?<!\\)\|", line)))
+        elif widths:
+            assert len(widths) >= 3
+            assert len(set(widths)) == 1
+            widths = []
+
+
+def test_equal_data_give_equal_documents(html: str) -> None:
+    def shuffled(data: ReportData) -> ReportData:
+        return dataclasses.replace(data, results=data.results.sample(fraction=1.0, shuffle=True, seed=3))
+
+    small = make_experiment(fakes=1, seed_protocol=False)
+    assert (render_html(shuffled(make_data())) == html) is True  # no diff of megabytes where it fails
+    assert render_markdown(shuffled(light_data(small))) == render_markdown(light_data(small))
+
+
+def test_reported_rows_are_joined_by_mix_resolution_and_quality() -> None:
+    row = ReportedRow("Stable 64x64", "stable-diffusion", "64", 0, None, 0.5, 0.5, 0.5, 0.5)
+    assert seed_key(row) == ("stable", "64", None)
+    assert seed_key(dataclasses.replace(row, mix="combined", jpeg_quality=20)) == ("combined", "64", 20)
+
+
+@pytest.mark.parametrize(
+    ("value", "share"), [(0.5, 0.0), (1.0, 1.0), (0.0, -1.0), (0.75, 0.5), (1.2, 1.0), (-0.1, -1.0)]
+)
+def test_the_heat_scale_is_neutral_at_chance_and_clipped(value: float, share: float) -> None:
+    assert plots.heat_share(value) == pytest.approx(share)
+
+
+def test_plots_are_svg_in_the_pages_colour_or_small_png() -> None:
+    curve = plots.Curve("none", np.linspace(0, 1, 1000), np.linspace(0, 1, 1000) ** 0.3)
+    svg = plots.roc_plot([curve], "title").decode()
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert len(svg) < 20_000
+    png = plots.roc_plot([curve], "title", "png")
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 300
+    assert len(png) < 20_000
+
+
+def test_a_heat_map_prints_missing_values() -> None:
+    one = plots.HeatMap("t", "r", "c", ("a",), ("x", "y"), ((None, 0.3),), ((None, None),), ((None, None),))
+    with Image.open(io.BytesIO(plots.heat_map([one, one, one, one]))) as picture:
+        assert picture.size > (300, 100)
