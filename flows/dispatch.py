@@ -24,6 +24,15 @@ class Child:
     parameters: dict[str, Any]
     run_name: str
 
+    @property
+    def queue(self) -> str | None:
+        """Work that a person waits for goes before what a schedule started; None: the deployment's own queue."""
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        scheduled = context is None or context.flow_run is None or context.flow_run.auto_scheduled
+        return "interactive" if self.deployment.startswith("generate/") and not scheduled else None
+
 
 def run_stage(dispatch: Dispatch, compute: Callable[[], T], children: Callable[[], Sequence[Child]]) -> T:
     """Return what `compute` returns: refs of finished objects.
@@ -58,7 +67,11 @@ def run_children(children: Sequence[Child]) -> None:
             for child in children:
                 # No waiting here (timeout 0): Prefect's own waiting neither raises nor cancels.
                 run = run_deployment(
-                    name=child.deployment, parameters=child.parameters, flow_run_name=child.run_name, timeout=0
+                    name=child.deployment,
+                    parameters=child.parameters,
+                    flow_run_name=child.run_name,
+                    work_queue_name=child.queue,
+                    timeout=0,
                 )
                 running[run.id] = child  # type: ignore[union-attr]
             while running:

@@ -457,4 +457,5 @@ def _expand(value: Any, missing: list[str]) -> Any:
             return match[0]
         return found
 
-    return _VARIABLE.sub(look_up, value)
+    # An optional variable that is not set leaves nothing: the field's default, not an empty text.
+    return _VARIABLE.sub(look_up, value) or (None if value else value)

@@ -99,6 +99,14 @@ def test_environment_variables_are_filled_in_and_missing_ones_named(
     assert (experiment.sources[0].directory, experiment.sources[1].path) == ("photos", "default")  # type: ignore[union-attr]
 
 
+def test_an_optional_variable_that_is_not_set_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = document()
+    content["sources"][1]["metadata"] = "${TELLTALE_TEST_C:-}"
+    monkeypatch.delenv("TELLTALE_TEST_C", raising=False)
+    experiment = load_experiment(write(tmp_path / "small.yaml", content))
+    assert experiment.sources[1].metadata is None  # type: ignore[union-attr]
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(SpecError, match="sample"):
         load_experiment("nonsense")

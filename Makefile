@@ -1,0 +1,53 @@
+# make demo    the offline sample, from photographs to the report (first command on a fresh machine)
+# make test    the whole test suite
+# make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules
+# make stop    stop all of that, and check that it is gone
+# make subset  real data that environment variables name (deployments/experiments/subset.yaml): an hour or more
+# make lint    style and types
+# make clean   remove the environment, caches and Prefect's database; the store with its results stays
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
+
+# For example: make serve SERVE="--cpu-limit 4"
+SERVE ?=
+
+.PHONY: demo test serve stop subset lint clean .venv
+.DEFAULT_GOAL := demo
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m deployments.demo
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+serve: $(INSTALLED)
+	@$(BIN)/python -m deployments.bootstrap serve $(SERVE)
+
+stop:
+	@if [ -e $(INSTALLED) ]; then $(BIN)/python -m deployments.bootstrap stop; else echo "nothing was running"; fi
+
+subset: $(INSTALLED)
+	@$(BIN)/python -m deployments.demo --experiment subset
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: stop
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf "$(HOME_FOLDER)/prefect" "$(HOME_FOLDER)/logs" "$(HOME_FOLDER)"/services.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "results stay in $(HOME_FOLDER)/store"
+
+.venv: $(INSTALLED)
+
+# torch goes first: everything else is then resolved against the build that is there.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,297 @@
+"""`make serve`, `make stop`: a local telltale with server, UI, pools, deployments and workers.
+
+    python -m deployments.bootstrap serve|register|stop|status
+
+`serve` may be called again at any time: it reuses what runs and restarts what died. What it deploys is in
+`prefect.yaml`; the pools and the order of their queues are made here first, because `prefect deploy` would create
+queues in the order in which it meets them.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+
+from deployments import services
+from storage.errors import TelltaleError
+from tasks.spec import PRESETS, Experiment, load_experiment
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+HERE = Path(__file__).parent
+PREFECT_FILE = HERE / "prefect.yaml"
+SCHEDULES_SETTING = "SCHEDULES"
+
+POOLS = {
+    "coordinator": "Evaluations: they wait for work in the other pools, so they never take a place there.",
+    "cpu": "Work without a GPU: download, shards, detectors, cells of the grid, sweeping.",
+    "gpu": "Work for a GPU (it runs without one, slowly). One worker per device, each with limit 1; no limit here.",
+}
+# In this order: what a person waits for goes before what a schedule started.
+QUEUES = {"gpu": {"interactive": 1, "scheduled": 2}}
+
+application = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+Limit = Annotated[int, typer.Option(min=1, help="How many flow runs this pool's worker runs at once.")]
+
+
+@application.command()
+def serve(coordinator_limit: Limit = 2, cpu_limit: Limit = 1, gpu_limit: Limit = 1) -> None:
+    """Start server and UI, make the pools, register all deployments, start one worker per pool."""
+    check_presets()
+    wanted = schedules_setting()
+    handle = services.ensure_server()
+    os.environ.update(handle.environment)
+    with services.locked(services.home()):
+        state = services.load_state(services.home())
+        make_pools()
+        fingerprint = deployment_fingerprint(handle.api_url)
+        # Registering again would reset schedules that a person has switched in the UI.
+        if state.deployed == fingerprint and everything_is_deployed():
+            typer.echo("deployments: up to date")
+        else:
+            deploy()
+            state.deployed, state.schedules = fingerprint, "off"
+        if state.schedules != wanted:
+            switch_schedules(active=wanted == "on")
+            state.schedules = wanted
+        typer.echo("schedules: run" if wanted == "on" else "schedules: paused; SCHEDULES=on make serve starts them")
+        services.save_state(services.home(), state)
+        limits = {"coordinator": coordinator_limit, "cpu": cpu_limit, "gpu": gpu_limit}
+        start_workers(state, limits, handle)
+    print_address(handle)
+
+
+@application.command()
+def register() -> None:
+    """Only make the pools and register all deployments, on the server that PREFECT_API_URL names."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address or not services.answers(address):
+        raise TelltaleError(f"PREFECT_API_URL: expected the address of a server that answers, got {address!r}")
+    check_presets()
+    wanted = schedules_setting()
+    make_pools()
+    deploy()
+    switch_schedules(active=wanted == "on")
+
+
+@application.command()
+def stop() -> None:
+    """Stop all that `serve` or the demo started here, and check that it is gone."""
+    stopped = services.stop()
+    typer.echo(f"stopped {len(stopped)} processes; none is left" if stopped else "nothing was running")
+
+
+@application.command()
+def status() -> None:
+    """Say what runs."""
+    folder = services.home()
+    state = services.load_state(folder)
+    for name, process in {"server": state.server, **state.workers}.items():
+        running = process is not None and services.is_running(process, folder)
+        typer.echo(f"{name:12} {f'runs, process {process.pid}' if process and running else 'does not run'}")
+    if state.server is not None and state.port is not None and services.is_running(state.server, folder):
+        typer.echo(f"UI           http://127.0.0.1:{state.port}")
+
+
+def check_presets() -> dict[str, Experiment]:
+    """Validate every preset's structure; environment variables that it names may be missing still.
+
+    One bad default would stop all deployments half-way, so this comes first.
+    """
+    checked = {}
+    for path in sorted(PRESETS.glob("*.yaml")):
+        with _stand_ins(path.read_text(encoding="utf-8")):
+            checked[path.stem] = load_experiment(path.stem)
+    return checked
+
+
+def make_pools() -> None:
+    """Create or update the work pools, and put their queues into order."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for name, description in POOLS.items():
+            template = json.loads((HERE / "pools" / f"{name}.json").read_text(encoding="utf-8"))
+            try:
+                pool = client.read_work_pool(name)
+            except ObjectNotFound:
+                client.create_work_pool(
+                    WorkPoolCreate(name=name, type="process", description=description, base_job_template=template)
+                )
+            else:
+                # A pool that was made for a cluster keeps its own template.
+                if pool.type == "process" and pool.base_job_template != template:
+                    client.update_work_pool(name, WorkPoolUpdate(description=description, base_job_template=template))
+            order_queues(client, name)
+
+
+def order_queues(client: "SyncPrefectClient", pool: str) -> None:
+    """Create a pool's queues and give them their priorities (1 comes first)."""
+    priorities = {queue.name: queue.priority for queue in client.read_work_queues(work_pool_name=pool)}
+    for name, priority in QUEUES.get(pool, {}).items():
+        if name not in priorities:
+            client.create_work_queue(name=name, priority=priority, work_pool_name=pool)
+        elif priorities[name] != priority:
+            where = {"work_pool_name": pool, "name": name}
+            client.request(
+                "PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=where, json={"priority": priority}
+            ).raise_for_status()
+
+
+def deploy() -> None:
+    """Register everything of `prefect.yaml`, with paused schedules.
+
+    Raises:
+        TelltaleError: `prefect deploy` failed; the message ends with what it printed.
+    """
+    typer.echo(f"registering {len(deployments())} deployments ...")
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise TelltaleError(f"prefect deploy failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def switch_schedules(active: bool) -> None:
+    """Start or pause the schedules of all our deployments."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            if (deployment.entrypoint, deployment.name) in deployments():
+                for schedule in deployment.schedules:
+                    client.update_deployment_schedule(deployment.id, schedule.id, active=active)
+
+
+def everything_is_deployed() -> bool:
+    """Whether the server knows all deployments of `prefect.yaml`."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        known = {(deployment.entrypoint, deployment.name) for deployment in client.read_deployments()}
+    return set(deployments()) <= known
+
+
+def deployments() -> list[tuple[str, str]]:
+    """Entrypoint and name of all deployments of `prefect.yaml`."""
+    document = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
+    return [(deployment["entrypoint"], deployment["name"]) for deployment in document["deployments"]]
+
+
+def deployment_fingerprint(api_url: str) -> str:
+    """Changes when something must be registered again: `prefect.yaml`, the flows' signatures, another server."""
+    digest = hashlib.sha256(api_url.encode())
+    for path in (PREFECT_FILE, *sorted((HERE.parent / "flows").glob("*.py"))):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def schedules_setting() -> str:
+    """`SCHEDULES`: on or off, which is the default.
+
+    Raises:
+        TelltaleError: it is set to something else.
+    """
+    setting = os.environ.get(SCHEDULES_SETTING) or "off"
+    if setting not in ("on", "off"):
+        raise TelltaleError(f"{SCHEDULES_SETTING}: expected on or off, got {setting!r}")
+    return setting
+
+
+def start_workers(state: services.State, limits: dict[str, int], handle: services.ServerHandle) -> None:
+    """Start the workers that do not run; those that do are left alone, with the flow runs that they have."""
+    settings = services.worker_settings() | {"PREFECT_API_URL": handle.api_url}
+    running = [
+        pool for pool in POOLS if pool in state.workers and services.is_running(state.workers[pool], services.home())
+    ]
+    changed = sorted({name for name, _ in settings.items() ^ state.worker_settings.items()})
+    if running and changed:
+        typer.echo(f"workers keep the settings they started with: stop and serve again to change {', '.join(changed)}")
+    began = datetime.now(UTC)
+    for pool in POOLS:
+        if pool not in running:
+            state.workers[pool] = services.start_worker(pool, limits[pool], handle)
+    if not running:
+        state.worker_settings = settings
+    services.save_state(services.home(), state)
+    await_workers({pool: state.workers[pool] for pool in POOLS if pool not in running}, began)
+    for pool in POOLS:
+        typer.echo(f"worker of pool {pool}: {'runs already' if pool in running else 'started'}")
+
+
+def await_workers(workers: Mapping[str, services.Process], began: datetime) -> None:
+    """Wait until these workers have reported to the server since `began`: evaluations refuse pools without a worker.
+
+    Raises:
+        TelltaleError: one of them ended or is not heard of in time; the message ends with its log.
+    """
+    from prefect.client.orchestration import get_client
+
+    deadline = time.monotonic() + services.START_TIMEOUT_S
+    with get_client(sync_client=True) as client:
+        for pool, process in workers.items():
+            typer.echo(f"worker of pool {pool}: starting, process {process.pid} ...")
+            while not any(
+                worker.last_heartbeat_time is not None and worker.last_heartbeat_time >= began
+                for worker in client.read_workers_for_work_pool(pool)
+            ):
+                if not services.is_running(process, services.home()) or time.monotonic() > deadline:
+                    raise TelltaleError(
+                        f"the worker of pool {pool} did not come online; its log says:\n{services.tail(process.log)}"
+                    )
+                time.sleep(0.3)
+
+
+def print_address(handle: services.ServerHandle) -> None:
+    """Say where the UI is, and the two lines after which `prefect` works in the user's shell."""
+    typer.echo(
+        f"""
+UI: {handle.ui_url}
+Logs: {services.home() / "logs"}
+
+In your shell:
+    export PATH="{Path(sys.executable).parent}:$PATH"
+    export PREFECT_API_URL={handle.api_url}
+Then, for example:
+    prefect deployment run evaluate/sample
+
+`make stop` stops everything."""
+    )
+
+
+@contextlib.contextmanager
+def _stand_ins(text: str) -> Iterator[None]:
+    """Set the variables that a preset needs (`${NAME}`) and that are not set, for as long as it is validated."""
+    names = [name for name in re.findall(r"\$\{([A-Z_][A-Z0-9_]*)\}", text) if not os.environ.get(name)]
+    os.environ.update(dict.fromkeys(names, "not-set"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+
+
+def main() -> None:
+    """Run a command; our own errors are one message and exit status 1."""
+    try:
+        application()
+    except TelltaleError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""`make demo` and `make subset`: run an experiment in this process against a local server, and show the result."""
+
+import json
+import logging
+import os
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deployments.services import ensure_server
+from storage.errors import TelltaleError
+from storage.store import STORE_SETTING
+
+app = typer.Typer(add_completion=False)
+
+
+class Bars:
+    """Progress bars of the running tasks; a finished task's bar stays for the last few, then goes."""
+
+    kept = 4
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description:<52.52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.rich = Progress(*columns, console=console, transient=False, refresh_per_second=4)
+        self._bars: dict[str, TaskID] = {}
+        self._finished: list[str] = []
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """A task has done so much."""
+        if name not in self._bars:
+            self._bars[name] = self.rich.add_task(name, total=total)
+        self.rich.update(self._bars[name], completed=done, total=total)
+        if done >= total and name not in self._finished:
+            self._finished.append(name)
+            if len(self._finished) > self.kept:
+                old = self._bars.pop(self._finished.pop(0))
+                self.rich.remove_task(old)
+
+
+@app.command()
+def main(
+    experiment: Annotated[str, typer.Option(help="A preset's name or a YAML file.")] = "sample",
+    overrides: Annotated[str, typer.Option(help='Values over it, as JSON: {"sources.gan.count": 50}.')] = "{}",
+    seed: Annotated[int | None, typer.Option(help="The experiment's seed.")] = None,
+) -> None:
+    """Run an experiment from photographs to report, reusing everything that is finished."""
+    console = Console()
+    started = time.monotonic()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    try:
+        server = ensure_server()
+        os.environ.update(server.environment)
+        place = _evaluate(console, experiment, json.loads(overrides), seed)
+    except TelltaleError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    _print_results(console, place)
+    console.print(f"report:  {_shown_path(f'{place}/report.html')}", soft_wrap=True, highlight=False)
+    console.print(f"tables:  {_shown_path(f'{place}/tables')}", soft_wrap=True, highlight=False)
+    console.print(f"UI:      {server.ui_url}  (the server keeps running; `make stop` ends it)", highlight=False)
+    console.print(f"{time.monotonic() - started:.0f} seconds")
+
+
+def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed: int | None) -> str:
+    # Prefect reads its settings when it is first imported: only now is the server's address known.
+    from flows.evaluate import evaluate_sample
+    from tasks.progress import show_on
+
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    bars = Bars(console)
+    stop_showing = show_on(bars)
+    try:
+        with bars.rich:
+            return str(evaluate_sample(experiment=experiment, overrides=overrides or None, seed=seed))
+    finally:
+        stop_showing()
+
+
+def _print_results(console: Console, place: str) -> None:
+    """The ten rows of the first project's table, then the grid of the headline detector."""
+    import io
+
+    import polars as pl
+
+    from storage.store import open_store
+
+    store = open_store()
+    for name, title in (("first_project", "The first project's table"), ("grid", "The fair grid")):
+        key = f"{place}/tables/{name}.csv"
+        if store.size(key):
+            _print_table(console, title, pl.read_csv(io.BytesIO(store.read(key))))
+
+
+def _print_table(console: Console, title: str, frame: Any) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(column)
+    for row in frame.rows():
+        table.add_row(
+            *("" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row)
+        )
+    console.print(table)
+
+
+def _shown_path(key: str) -> str:
+    url = os.environ[STORE_SETTING]
+    return f"{url.removeprefix('file://').rstrip('/')}/{key}"
+
+
+if __name__ == "__main__":
+    app()

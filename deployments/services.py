@@ -1,0 +1,370 @@
+"""The processes of a local telltale: a Prefect server and its workers; started, found again, stopped.
+
+Everything lives under one folder, `TELLTALE_HOME` (default `.telltale` of the working directory): Prefect's database,
+the logs, the store, and `services.json`, which says what was started. Each process carries that folder's path in its
+environment (`TELLTALE_SERVICES`), and so does all that it starts. Therefore `stop` finds the flow runs too, which a
+process worker puts into sessions of their own, and never touches a process that merely got a recycled id.
+
+Nothing here imports Prefect: its settings are read on import, and the server's address is only known afterwards.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from storage.errors import TelltaleError
+from storage.store import STORE_SETTING
+
+HOME_SETTING = "TELLTALE_HOME"
+MARK = "TELLTALE_SERVICES"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+REPORT_TIME_S = 3.0
+SAY_EVERY_S = 3.0
+
+Say = Callable[[str], None]
+
+
+class ServiceFailed(TelltaleError):
+    """A server or worker did not start, or did not stop."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that was started here; `started` is its start time in clock ticks since boot (proc(5), field 22)."""
+
+    name: str
+    pid: int
+    started: int
+    log: str
+
+
+@dataclass
+class State:
+    """What `services.json` says: which processes were started, where the server listens, what was deployed on it."""
+
+    port: int | None = None
+    server: Process | None = None
+    workers: dict[str, Process] = field(default_factory=dict)
+    worker_settings: dict[str, str] = field(default_factory=dict)
+    deployed: str | None = None
+    schedules: str | None = None
+
+
+@dataclass(frozen=True)
+class ServerHandle:
+    """A server that answers, and the environment of its clients: put it into `os.environ` before importing Prefect."""
+
+    api_url: str
+    ui_url: str
+    environment: Mapping[str, str]
+
+
+def home() -> Path:
+    """The absolute path of the folder in which everything lives."""
+    return Path(os.environ.get(HOME_SETTING) or ".telltale").resolve()
+
+
+def ensure_server(say: Say = print) -> ServerHandle:
+    """Reuse the server that runs, or start one and wait until it answers.
+
+    In this order: the server of `PREFECT_API_URL` if it answers, the one that was started here before, a new one on
+    SQLite on a free port (the previous one where possible, so that exported addresses stay right).
+
+    Raises:
+        ServiceFailed: it did not answer in time; the message ends with the log.
+    """
+    named = os.environ.get("PREFECT_API_URL")
+    if named and answers(named):
+        own = named.rstrip("/") == _api_url(load_state(home()).port or 0)
+        return _handle(named.rstrip("/"), own)
+    with locked(home()):
+        state = load_state(home())
+        if state.server is not None and state.port is not None and is_running(state.server, home()):
+            _await_server(state.server, state.port, say)
+            return _handle(_api_url(state.port), own=True)
+        if named and (state.port is None or named.rstrip("/") != _api_url(state.port)):
+            say(f"PREFECT_API_URL is {named}, which does not answer; starting a server of our own")
+        for attempt in (1, 2, 3):
+            state.port = _free_port(state.port if attempt == 1 else None)
+            state.server = _start("server", _server_command(state.port), _server_environment(state.port), home())
+            save_state(home(), state)
+            try:
+                _await_server(state.server, state.port, say)
+            except ServiceFailed:
+                # Between looking and binding another program may have taken the port.
+                if attempt == 3 or is_running(state.server, home()) or _is_free(state.port):
+                    raise
+                continue
+            return _handle(_api_url(state.port), own=True)
+    raise AssertionError("unreachable")
+
+
+def start_worker(pool: str, limit: int, handle: ServerHandle) -> Process:
+    """Start a process worker that runs at most `limit` flow runs of a pool at once."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    command += ["--name", f"{pool}-local", "--limit", str(limit), "--install-policy", "never"]
+    environment = {
+        **os.environ,
+        **handle.environment,
+        **worker_settings(),
+        "OMP_NUM_THREADS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+    }
+    return _start(f"worker-{pool}", command, environment, home())
+
+
+def worker_settings() -> dict[str, str]:
+    """The `TELLTALE_*` settings as workers get them: flow runs work in temporary folders, so paths become absolute."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("TELLTALE_") and name != MARK}
+    absolute = {name: str(Path(value).resolve()) for name, value in settings.items() if value and Path(value).exists()}
+    return {**settings, **absolute, HOME_SETTING: str(home()), STORE_SETTING: _store()}
+
+
+def stop(say: Say = print) -> list[int]:
+    """Stop all that was started here and all that it started: SIGTERM, then SIGKILL. Returns the ids that were stopped.
+
+    Flow runs go first, then the workers, which report how the runs ended, then the server.
+
+    Raises:
+        ServiceFailed: something is still there afterwards.
+    """
+    folder = home()
+    if not folder.is_dir():
+        return []
+    with locked(folder):
+        state = load_state(folder)
+        server = {state.server.pid} if state.server is not None else set()
+        workers = {process.pid for process in state.workers.values()}
+        found = set(marked_processes(folder))
+        if runs := found - workers - server:
+            say(f"stopping {len(runs)} flow runs")
+            _end(lambda: [pid for pid in marked_processes(folder) if pid not in workers | server])
+            # Each worker now tells the server that its run has crashed.
+            time.sleep(REPORT_TIME_S)
+        if found & workers:
+            say(f"stopping {len(found & workers)} workers")
+            _end(lambda: [pid for pid in marked_processes(folder) if pid not in server])
+        if found & server:
+            say("stopping the Prefect server")
+        _end(lambda: marked_processes(folder))
+        left = marked_processes(folder)
+        if left:
+            raise ServiceFailed(f"still running after SIGKILL: {left}")
+        save_state(folder, replace(state, server=None, workers={}, worker_settings={}))
+        return sorted(found)
+
+
+def is_running(process: Process, folder: Path) -> bool:
+    """Whether this very process still runs: same id, same start time, our mark, and not just a zombie."""
+    if _start_time(process.pid) != process.started:
+        return False
+    # In the first moments of a program its environment cannot be read yet; our own children need no mark.
+    return process.pid in _children or _carries_mark(process.pid, folder)
+
+
+def marked_processes(folder: Path) -> list[int]:
+    """Ids of all living processes that were started from a home folder, directly or not, without this one."""
+    ids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in ids if pid != os.getpid() and _carries_mark(pid, folder) and _start_time(pid) is not None]
+
+
+def answers(api_url: str, timeout: float = 3.0) -> bool:
+    """Whether a healthy Prefect API answers at this address."""
+    local = urlsplit(api_url).hostname in ("127.0.0.1", "localhost", "::1")
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    try:
+        with opener.open(f"{api_url.rstrip('/')}/health", timeout=timeout) as response:
+            return bool(response.read().strip() == b"true")
+    except (OSError, ValueError):
+        return False
+
+
+def load_state(folder: Path) -> State:
+    """What was started from this home folder; an empty state where nothing was, or the file is not readable."""
+    try:
+        document = json.loads((folder / "services.json").read_text(encoding="utf-8"))
+        server = Process(**document["server"]) if document["server"] else None
+        workers = {pool: Process(**process) for pool, process in document["workers"].items()}
+        return State(**{**document, "server": server, "workers": workers})
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return State()
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write `services.json` in one move, so that a reader never sees half of it."""
+    fresh = folder / "services.json.new"
+    fresh.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+    fresh.replace(folder / "services.json")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One start or stop at a time per home folder; a second caller waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "services.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def tail(log: str, lines: int = 15) -> str:
+    """The last lines of a log, or a remark that there are none."""
+    try:
+        return "\n".join(Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) or "(empty log)"
+    except OSError:
+        return "(no log)"
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _start(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Process:
+    log = folder / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        # A session of its own: no Ctrl-C of the terminal reaches it. Python starts it, because a process that a shell
+        # starts in the background ignores signals.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, MARK: str(folder)},
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    return Process(name, child.pid, _start_time(child.pid) or 0, str(log))
+
+
+def _await_server(server: Process, port: int, say: Say) -> None:
+    begin = said = time.monotonic()
+    while not answers(_api_url(port)):
+        now = time.monotonic()
+        if not is_running(server, home()):
+            raise ServiceFailed(f"the Prefect server ended while starting; its log says:\n{tail(server.log)}")
+        if now - begin > START_TIMEOUT_S:
+            waited = f"{START_TIMEOUT_S:.0f} s"
+            raise ServiceFailed(f"the Prefect server does not answer after {waited}; its log says:\n{tail(server.log)}")
+        if said == begin or now - said >= SAY_EVERY_S:
+            say(f"starting the Prefect server on port {port} (10 to 40 s) ... {now - begin:.0f} s")
+            said = now
+        time.sleep(0.1)
+
+
+def _end(living: Callable[[], list[int]]) -> None:
+    """SIGTERM to all, then SIGKILL to what is left; `living` is asked again, because new ones may have been born."""
+    for sent, timeout in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+        told: set[int] = set()
+        seen_none = 0
+        deadline = time.monotonic() + timeout
+        # Asked twice, because a program that is just starting cannot be recognised for a moment.
+        while seen_none < 2 and time.monotonic() < deadline:
+            left = set(living())
+            seen_none = 0 if left else seen_none + 1
+            for pid in left - told:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sent)
+            told |= left
+            time.sleep(0.1)
+
+
+def _start_time(pid: int) -> int | None:
+    """Start time of a living process in clock ticks since boot; None where it is gone or a zombie."""
+    if pid in _children:
+        _children[pid].poll()  # reaps it, if it has ended
+    try:
+        # The command's name stands in parentheses and may hold anything: read from behind the last one.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _carries_mark(pid: int, folder: Path) -> bool:
+    try:
+        return f"{MARK}={folder}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _handle(api_url: str, own: bool) -> ServerHandle:
+    return ServerHandle(api_url, api_url.removesuffix("/api"), _client_environment(api_url, own))
+
+
+def _api_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/api"
+
+
+def _client_environment(api_url: str, own: bool) -> dict[str, str]:
+    # A server that the user named keeps the user's profile, which may hold its key.
+    apart = {"PREFECT_HOME": str(home() / "prefect"), "PREFECT_PROFILE": "ephemeral"} if own else {}
+    return {
+        **apart,
+        "PREFECT_API_URL": api_url,
+        STORE_SETTING: _store(),
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
+    }
+
+
+def _server_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _server_environment(port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        **_client_environment(_api_url(port), own=True),
+        # Without it the UI calls the default port.
+        "PREFECT_UI_API_URL": _api_url(port),
+        "PREFECT_UI_STATIC_DIRECTORY": str(home() / "prefect" / "ui"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # In memory, a restart of the server would forget who holds the deployments' slots, and end their runs.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # SQLite lets one writer in at a time: wait rather than fail while many child runs report.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    }
+
+
+def _store() -> str:
+    """The store's address, absolute: the configured one, else a folder of the home."""
+    configured = os.environ.get(STORE_SETTING)
+    if not configured:
+        return str(home() / "store")
+    if urlsplit(configured).scheme not in ("", "file"):
+        return configured
+    return str(Path(configured.removeprefix("file://")).resolve())
+
+
+def _free_port(preferred: int | None) -> int:
+    if preferred is not None and _is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does it: a port whose connections are still fading is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

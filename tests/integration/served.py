@@ -1,0 +1,81 @@
+"""A telltale that serves, for tests: started, asked through the API, and stopped as a user does it."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from deployments.services import load_state
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 240) -> Any:
+    """Ask until the answer is true, and return it; a failed assertion after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
+        time.sleep(1)
+    return found
+
+
+@dataclass
+class Served:
+    """A telltale of its own in a temporary folder."""
+
+    home: Path
+    environment: dict[str, str]
+    output: str = ""
+
+    @classmethod
+    def at(cls, home: Path, **environment: str) -> Self:
+        """A telltale whose services keep everything below `home`; nothing is started yet."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TELLTALE_"))}
+        return cls(home, {**kept, "TELLTALE_HOME": str(home), "SCHEDULES": "", **environment})
+
+    def serve(self, *options: str) -> None:
+        """`make serve`: start what does not run."""
+        self.output = self.command("serve", *options)
+
+    def command(self, *words: str, **environment: str) -> str:
+        """Run `python -m deployments.bootstrap <words>` and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.bootstrap", *words],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def api_url(self) -> str:
+        """The address that `serve` printed for the user's shell."""
+        found = re.search(r"export PREFECT_API_URL=(\S+)", self.output)
+        assert found is not None, self.output
+        return found[1]
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """POST to the API."""
+        answer = httpx.post(f"{self.api_url}{path}", json=body, timeout=60, trust_env=False)
+        answer.raise_for_status()
+        return answer.json()
+
+    def deployment(self, entrypoint: str) -> dict[str, Any]:
+        """One deployment as the API knows it."""
+        found = [known for known in self.ask("/deployments/filter") if known["entrypoint"] == entrypoint]
+        assert len(found) == 1
+        return dict(found[0])
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of the server and the workers."""
+        state = load_state(self.home)
+        assert state.server is not None
+        return {"server": state.server.pid, **{pool: process.pid for pool, process in state.workers.items()}}
