@@ -1,4 +1,4 @@
-"""Reading and writing a feature shard: telltale's fixed-size binary column against pyarrow's defaults for a list column.
+"""Reading and writing a feature shard: a fixed-size binary column against pyarrow's defaults for a list column.
 
     python benchmarks/feature_store.py [ROWS] [DIMENSIONS]
 

@@ -1,0 +1,248 @@
+"""Pictures from any text-to-image pipeline of diffusers, one seed per picture.
+
+A picture depends on the specification, its own identifier and its prompt, never on the order, the shard or the batch
+that it is made in: its noise comes from its own generator, always on the CPU (bit-equal on every device), and what is
+left is the rounding of batched convolutions (at most one level on a CPU, which the tests assert).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from storage.errors import MissingInput, SpecError
+from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars
+from tasks.spec import DiffusionSpec
+from tasks.torch_vision_schema import define_missing_torchvision_schemas
+
+if TYPE_CHECKING:
+    import torch
+
+TINY = "tiny"
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """One picture to make: the identifier that its seed follows from, and its prompt."""
+
+    image_id: str
+    prompt: str
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedPicture:
+    """One picture, uint8 (H, W, 3), or the `error` for which there is none; `seed` is that of the last attempt."""
+
+    image_id: str
+    prompt: str
+    seed: int
+    pixels: np.ndarray | None
+    error: str | None
+    attempts: int
+
+
+def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
+    """The pipeline that `spec.model` names (hub id, directory or `tiny`), ready on `device`, without progress bars.
+
+    The safety checker is off: it paints pictures black, which would count as failures of the generator. Weights are
+    read from safetensors only. Raises `MissingInput` where the model or the device is not there and `SpecError` for
+    a scheduler that diffusers does not have or a side that the model cannot make.
+    """
+    define_missing_torchvision_schemas()
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MissingInput(
+            "a CUDA device: install a CUDA build of torch on a machine with a GPU, or run on the cpu pool"
+        )
+    silence_progress_bars()
+    dtype = getattr(torch, spec.dtype)
+    pipeline = load_tiny_pipeline() if spec.model == TINY else _load_pretrained(spec.model, dtype)
+    if spec.scheduler is not None:
+        pipeline.scheduler = _scheduler_class(spec.scheduler).from_config(pipeline.scheduler.config)
+    # Latent pipelines make sides in whole latents; the factor of SD 2.1 is 8.
+    factor = getattr(pipeline, "vae_scale_factor", 1)
+    if spec.side % max(8, factor):
+        raise SpecError(f"side of {spec.model}: expected a multiple of {max(8, factor)}, got {spec.side}")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device=device, dtype=dtype)
+
+
+def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:
+    """What is missing for `load_pipeline`, with its remedy; loads and downloads nothing."""
+    if spec.model == TINY:
+        shipped = (SHIPPED_WEIGHTS / "model_index.json").is_file()
+        return [] if shipped else ["the tiny diffusion model's shipped weights: install telltale again"]
+    if spec.model.startswith((".", "/", "~")):
+        found = (Path(spec.model).expanduser() / "model_index.json").is_file()
+        return [] if found else [f"a diffusers pipeline at {spec.model}: it has no model_index.json"]
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(spec.model, "model_index.json"), str):
+        return []
+    try:
+        HfApi().model_info(spec.model, timeout=timeout_s)
+    except Exception as error:
+        return [
+            f"diffusion model {spec.model!r}: not in the local cache, and the hub says {type(error).__name__}; "
+            "download it where there is a network, or name a local folder as the source's diffusion.model"
+        ]
+    return []
+
+
+def prompt_of(captions: Sequence[str], categories: Sequence[str], mode: Literal["captions", "categories"]) -> str:
+    """The prompt of one photograph: its first caption, or its category names joined by commas.
+
+    A category counts once however often the photograph shows it. The prompt is empty where the photograph has no
+    caption or no category; the model then makes what it makes without guidance.
+    """
+    if mode == "captions":
+        return captions[0].strip() if captions else ""
+    return ", ".join(dict.fromkeys(categories))
+
+
+def seed_of(spec_digest: str, image_id: str, attempt: int) -> int:
+    """The seed of one attempt at one picture, in [0, 2**63): the same wherever and whenever it is made."""
+    key = hashlib.sha256(f"{spec_digest}\n{image_id}\n{attempt}".encode()).digest()
+    return int.from_bytes(key[:8], "big") >> 1
+
+
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One random generator per picture. All are on the CPU, whose stream is the same on every machine."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def initial_latents(
+    generators: Sequence[torch.Generator], shape: tuple[int, int, int], dtype: torch.dtype
+) -> torch.Tensor:
+    """Standard normal noise (B, *shape), each row from its own generator and so independent of the other rows.
+
+    Drawn in float32 and rounded to `dtype`, so that half precision starts from the same noise. The generators move on:
+    what a stochastic scheduler draws from them later is fresh.
+    """
+    import torch
+
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(dtype)
+
+
+def generate_images(
+    pipeline: Any, spec: DiffusionSpec, spec_digest: str, requests: Sequence[PictureRequest]
+) -> Iterator[GeneratedPicture]:
+    """Make the requested pictures in their order, `spec.batch` at a time.
+
+    An all-black picture and one with NaN are errors of that picture: it is tried again with its next seed, up to
+    `ATTEMPTS` times, and then given with `error` set and without pixels. An exception of the pipeline itself (out of
+    memory, say) is no picture's fault and is passed on.
+    """
+    for start in range(0, len(requests), spec.batch):
+        batch = requests[start : start + spec.batch]
+        finished: dict[int, GeneratedPicture] = {}
+        for attempt in range(ATTEMPTS):
+            pending = [position for position in range(len(batch)) if position not in finished]
+            if not pending:
+                break
+            seeds = [seed_of(spec_digest, batch[position].image_id, attempt) for position in pending]
+            floats = _run_pipeline(pipeline, spec, [batch[position].prompt for position in pending], seeds)
+            for position, seed, picture in zip(pending, seeds, floats, strict=True):
+                error = picture_error(picture)
+                if error is not None and attempt + 1 < ATTEMPTS:
+                    continue
+                pixels = None if error else np.rint(picture * 255.0).astype(np.uint8)
+                request = batch[position]
+                finished[position] = GeneratedPicture(
+                    request.image_id, request.prompt, seed, pixels, error, attempt + 1
+                )
+        yield from (finished[position] for position in range(len(batch)))
+
+
+def picture_error(picture: np.ndarray) -> str | None:
+    """Why a picture, float (H, W, 3) in [0, 1], is a failure of the generator; None where it is not."""
+    if not np.isfinite(picture).all():
+        return "not-finite"
+    if picture.max() < 0.5 / 255.0:
+        return "all-black"
+    return None
+
+
+def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
+    """A pipeline from a local directory or, where `model` looks like no path, from the hub or its local cache."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    directory = Path(model).expanduser()
+    is_path = directory.exists() or model.startswith((".", "/", "~"))
+    if is_path and not (directory / "model_index.json").is_file():
+        raise MissingInput(
+            f"the diffusion model in {model}: expected a diffusers directory with model_index.json; save one with "
+            "DiffusionPipeline.save_pretrained, or name a hub id"
+        )
+    source = str(directory) if is_path else model
+    try:
+        index = directory / "model_index.json" if is_path else Path(hf_hub_download(model, "model_index.json"))
+        # Only pipelines that have a safety checker take the arguments that switch it off.
+        has_checker = "safety_checker" in json.loads(index.read_text(encoding="utf-8"))
+        unchecked = {"safety_checker": None, "requires_safety_checker": False} if has_checker else {}
+        return DiffusionPipeline.from_pretrained(
+            source, dtype=dtype, local_files_only=is_path, use_safetensors=True, **unchecked
+        )
+    except (OSError, HFValidationError) as error:
+        raise MissingInput(
+            f"the diffusion model {model} (with safetensors weights): download it with `hf download {model}` where "
+            f"there is a network, or give the path of a diffusers directory ({_first_line(error)})"
+        ) from error
+
+
+def _scheduler_class(name: str) -> Any:
+    import diffusers
+
+    found = getattr(diffusers, name, None)
+    if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
+        raise SpecError(f"scheduler: expected the name of a diffusers scheduler such as DDIMScheduler, got {name!r}")
+    return found
+
+
+def _run_pipeline(pipeline: Any, spec: DiffusionSpec, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    """Pictures float (B, H, W, 3) in [0, 1] of these prompts, each from its own seed."""
+    import torch
+
+    generators = generators_of(seeds)
+    arguments: dict[str, Any] = {}
+    if _has_unet_latents(pipeline):
+        side = spec.side // pipeline.vae_scale_factor
+        shape = (pipeline.vae.config.latent_channels, side, side)
+        arguments["latents"] = initial_latents(generators, shape, pipeline.unet.dtype)
+    with torch.inference_mode():
+        output = pipeline(
+            list(prompts),
+            height=spec.side,
+            width=spec.side,
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance,
+            generator=generators,
+            output_type="np",
+            **arguments,
+        )
+    return np.asarray(output.images, dtype=np.float32)
+
+
+def _has_unet_latents(pipeline: Any) -> bool:
+    """Whether the noise is (B, latent channels, side / factor, side / factor), as in Stable Diffusion 1, 2 and XL.
+
+    Other pipelines (pixel space, packed latents) draw their noise from the generators in their own shape.
+    """
+    return hasattr(pipeline, "unet") and hasattr(pipeline, "vae") and hasattr(pipeline, "vae_scale_factor")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
