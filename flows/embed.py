@@ -8,7 +8,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.generate import diffusion_shards, gan_shards
-from flows.preflight import check_inputs
+from flows.preflight import checked_experiment
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
@@ -16,7 +16,7 @@ from tasks.detectors.features import embed_shard
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features
-from tasks.spec import Canonical, Experiment, ExtractorSpec, Vgg16Spec, View, load_experiment
+from tasks.spec import Canonical, Experiment, ExtractorSpec, Vgg16Spec, View
 from tasks.threads import parallel_tasks
 
 
@@ -95,7 +95,6 @@ def embed_vgg16(experiment: str = "coco", overrides: dict[str, Any] | None = Non
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     images, shards = all_images(spec)
     feature_shards(spec, shards, images.canonical)

@@ -12,7 +12,7 @@ from flows.dispatch import Child, Dispatch, run_stage
 from flows.embed import Features, feature_shards
 from flows.evaluate_cell import cell_plan, cell_results
 from flows.generate import gan_shards, generators
-from flows.preflight import POOLS, check_inputs
+from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
@@ -26,7 +26,7 @@ from tasks.evaluation.quality import measure_quality
 from tasks.evaluation.run_report import write_report
 from tasks.evaluation.scoring import score_view
 from tasks.progress import Progress
-from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View, load_experiment
+from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View
 from tasks.threads import parallel_tasks
 
 T = TypeVar("T")
@@ -78,8 +78,7 @@ def evaluate_all(
     Returns:
         The run's place in the store: `runs/evaluate/<run>`.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec, pools=POOLS if dispatch == "pools" else ())
+    spec = checked_experiment(experiment, overrides, seed, pools=POOLS if dispatch == "pools" else ())
     parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
 
     def attempt() -> str:

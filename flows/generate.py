@@ -6,14 +6,14 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
-from flows.preflight import check_inputs
+from flows.preflight import checked_experiment
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
 from tasks.device import compute_device
 from tasks.generators import shards
 from tasks.generators.shards import keyed_diffusion
-from tasks.spec import DiffusionSource, Experiment, GanSource, load_experiment
+from tasks.spec import DiffusionSource, Experiment, GanSource
 from tasks.threads import parallel_tasks
 
 
@@ -92,8 +92,7 @@ def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = No
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     gan_shards(spec, gan_weights(spec, image_shards(spec)))
 
 
@@ -113,6 +112,5 @@ def generate_stable_diffusion(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     diffusion_shards(spec, image_shards(spec))

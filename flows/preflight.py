@@ -1,6 +1,7 @@
 """Checks before any work: everything that a run needs, and for everything missing its remedy, within seconds."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from storage.errors import MissingInput, StoreError
 from storage.store import check_writable, open_store
@@ -8,26 +9,29 @@ from tasks.data.coco import check_coco
 from tasks.data.folder import check_folder
 from tasks.detectors.vgg16 import check_vgg16
 from tasks.generators.diffusion import check_pipeline
-from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource
+from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource, load_unfilled
 
 POOLS = ("coordinator", "cpu", "gpu")
 
 
-def check_inputs(experiment: Experiment, pools: Sequence[str] = ()) -> None:
-    """Raise `MissingInput` that names everything missing at once.
+def checked_experiment(
+    name: str, overrides: dict[str, Any] | None = None, seed: int | None = None, pools: Sequence[str] = ()
+) -> Experiment:
+    """Load an experiment, and raise `MissingInput` that names everything missing at once.
 
     Args:
-        experiment: its data directories, weights and models are looked for.
+        name: a preset's name or a YAML file; its data directories, weights and models are looked for.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
         pools: work pools that must exist and have a worker online.
     """
-    missing = [
-        *_missing_data(experiment),
-        *check_vgg16(experiment.extractor),
-        *_missing_store(),
-        *_missing_pools(pools),
-    ]
+    experiment, unset = load_unfilled(name, overrides, seed)
+    found = [*_missing_data(experiment), *check_vgg16(experiment.extractor), *_missing_store(), *_missing_pools(pools)]
+    # What hangs on a variable that is not set cannot be looked for.
+    missing = [*unset, *(line for line in dict.fromkeys(found) if "${" not in line)]
     if missing:
         raise MissingInput(*missing)
+    return experiment
 
 
 def _missing_data(experiment: Experiment) -> Iterator[str]:

@@ -13,14 +13,14 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
-from flows.preflight import check_inputs
+from flows.preflight import checked_experiment
 from storage.objects import Ref, notes_of
 from storage.store import open_store
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.sample import SPLIT, write_sample_coco
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
-from tasks.spec import Canonical, CocoSource, Experiment, FolderSource, SampleSource, load_experiment
+from tasks.spec import Canonical, CocoSource, Experiment, FolderSource, SampleSource
 from tasks.threads import parallel_tasks
 
 DiskSource = CocoSource | FolderSource | SampleSource
@@ -146,8 +146,7 @@ def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     image_shards(spec, kinds=("coco", "sample"))
 
 
@@ -165,6 +164,5 @@ def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = 
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     image_shards(spec, kinds=("folder",))

@@ -7,11 +7,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.embed import Features, all_images, feature_shards
-from flows.preflight import check_inputs
+from flows.preflight import checked_experiment
 from storage.objects import Ref
 from tasks.detectors.svm import train_head
 from tasks.evaluation.protocols import cell_scorings, stage_rows
-from tasks.spec import Experiment, HeadSpec, Vgg16Spec, load_experiment
+from tasks.spec import Experiment, HeadSpec, Vgg16Spec
 from tasks.threads import parallel_tasks
 
 
@@ -50,7 +50,6 @@ def train_svm(experiment: str = "coco", overrides: dict[str, Any] | None = None,
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     images, shards = all_images(spec)
     trained_heads(spec, feature_shards(spec, shards, images.canonical))

@@ -6,12 +6,12 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
-from flows.preflight import check_inputs
+from flows.preflight import checked_experiment
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.device import compute_device
 from tasks.generators.gan import train_gan
-from tasks.spec import Experiment, GanSource, load_experiment
+from tasks.spec import Experiment, GanSource
 from tasks.threads import parallel_tasks
 
 
@@ -46,6 +46,5 @@ def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = 
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = load_experiment(experiment, overrides, seed)
-    check_inputs(spec)
+    spec = checked_experiment(experiment, overrides, seed)
     gan_weights(spec, image_shards(spec))

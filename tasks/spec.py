@@ -384,7 +384,20 @@ def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, se
 
     Raises:
         SpecError: no such preset, an unknown field, or a value out of range: one sentence each.
-        MissingInput: an environment variable that the preset needs is not set.
+        MissingInput: environment variables that the preset needs are not set.
+    """
+    loaded, unset = load_unfilled(experiment, overrides, seed)
+    if unset:
+        raise MissingInput(*unset)
+    return loaded
+
+
+def load_unfilled(
+    experiment: str, overrides: dict[str, Any] | None = None, seed: int | None = None
+) -> tuple[Experiment, tuple[str, ...]]:
+    """`load_experiment` for a check that names everything missing at once.
+
+    Environment variables that are not set stay in their texts as `${NAME}`; the second value says how to set each.
     """
     path = Path(experiment) if experiment.endswith((".yaml", ".yml")) else PRESETS / f"{experiment}.yaml"
     if not path.is_file():
@@ -401,10 +414,10 @@ def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, se
     if seed is not None:
         document["seed"] = seed
     missing: list[str] = []
-    document = _expand(document, missing)
-    if missing:
-        raise MissingInput(*(f"environment variable {name}, which {path.name} needs: export it" for name in missing))
-    return parse_experiment(document)
+    parsed = parse_experiment(_expand(document, missing))
+    return parsed, tuple(
+        f"environment variable {name}, which {path.name} needs: export it" for name in dict.fromkeys(missing)
+    )
 
 
 def parse_experiment(document: dict[str, Any]) -> Experiment:

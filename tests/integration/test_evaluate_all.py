@@ -1,0 +1,205 @@
+"""`prefect deployment run evaluate/all` on three pools, each limit 1: what is finished is never computed again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.services import marked_processes
+from storage.objects import MANIFEST, read_manifest
+from storage.store import LocalStore
+from tests.integration.served import Served, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+SMALL: dict[str, Any] = {
+    "sources.photographs.crops_per_photograph": 3,
+    "sources.gan.count": 24,
+    "sources.gan.gan.epochs": 3,
+    "sources.tiny-diffusion.diffusion.steps": 2,
+    "extractor.side": 32,
+    "resolutions": [64],
+    "qualities": [None, 20],
+    "augmented_qualities": [None, 20],
+    "seed_protocol": None,
+    "bootstrap_resamples": 100,
+}
+
+
+class Telltale(Served):
+    """A served telltale and its store."""
+
+    @property
+    def store(self) -> LocalStore:
+        return LocalStore(Path(self.environment["TELLTALE_STORE"]))
+
+    def start(self, overrides: dict[str, Any], seed: int = 0) -> str:
+        """Type `prefect deployment run evaluate/all`; returns the flow run's id."""
+        parameters = json.dumps({"experiment": "sample", "overrides": overrides, "seed": seed})
+        prefect = str(Path(sys.executable).with_name("prefect"))
+        done = subprocess.run(
+            [prefect, "deployment", "run", "evaluate/all", "--params", parameters],
+            env={**self.environment, "PREFECT_API_URL": self.api_url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        runs = self.ask("/flow_runs/filter", flows={"name": {"any_": ["evaluate"]}}, sort="EXPECTED_START_TIME_DESC")
+        return str(runs[0]["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        (found,) = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run]}})
+        return dict(found["state"])
+
+    def completed(self, overrides: dict[str, Any], seed: int = 0) -> str:
+        """Run to the end, and see it Completed."""
+        run = self.start(overrides, seed)
+        self.finish(run)
+        return run
+
+    def finish(self, run: str) -> None:
+        state = wait_for(
+            lambda: (s := self.state(run))["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and s, 900
+        )
+        assert state["type"] == "COMPLETED", state
+
+    def drop_unfinished(self) -> None:
+        """Take the runs off that died with their host, as a person does in the UI."""
+        states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}}
+        for run in self.ask("/flow_runs/filter", flow_runs=states):
+            self.ask(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLED"}, force=True)
+
+    def manifests(self) -> dict[str, str]:
+        """Every finished object's place, and when and where it was made."""
+        places = [key.removesuffix(f"/{MANIFEST}") for key in self.store.list("objects") if key.endswith(MANIFEST)]
+        return {place: self.store.read(f"{place}/{MANIFEST}").decode() for place in places}
+
+    def computed(self, before: dict[str, str]) -> set[str]:
+        """Places of objects that were made since."""
+        return {place for place, manifest in self.manifests().items() if before.get(place) != manifest}
+
+    def task_states(self, run: str) -> set[str]:
+        """How the task runs of a flow run ended."""
+        runs = self.ask("/task_runs/filter", flow_runs={"id": {"any_": [run]}}, limit=200)
+        return {found["state"]["name"] for found in runs}
+
+
+@pytest.fixture(scope="module")
+def telltale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telltale]:
+    folder = tmp_path_factory.mktemp("evaluate")
+    served = Telltale.at(folder / "home", TELLTALE_STORE=str(folder / "store"), TELLTALE_THREADS="1")
+    try:
+        served.serve("--coordinator-limit", "1")
+        served.completed(SMALL)
+        yield served
+    finally:
+        served.command("stop")
+        assert marked_processes(served.home) == []
+
+
+def content(store: LocalStore, name: str) -> dict[str, str]:
+    """Digests of the content tables of the newest run of an experiment: no times, hosts or run ids in them."""
+    place = json.loads(store.read("refs/latest.json"))[name]
+    index = json.loads(store.read(f"{place}/index.json"))
+    return {uri.rsplit("/", 1)[0]: digest for uri, digest in index["content"].items()}
+
+
+def test_the_ui_shows_named_runs_and_the_artifacts(telltale: Telltale) -> None:
+    names = {run["name"] for run in telltale.ask("/flow_runs/filter")}
+    assert {"evaluate sample", "evaluate 64/none", "evaluate 64/q20", "embed sample"} <= names
+    artifacts = telltale.ask("/artifacts/latest/filter")
+    kinds = {artifact["key"]: artifact["type"] for artifact in artifacts}
+    assert kinds["results-sample"] == "table"
+    assert kinds["report-sample"] == "markdown"
+    assert kinds["progress-evaluate-sample"] == "progress"
+    (table,) = [artifact for artifact in artifacts if artifact["key"] == "results-sample"]
+    rows = json.loads(table["data"]) if isinstance(table["data"], str) else table["data"]
+    assert {row["cell"] for row in rows} == {"64/none", "64/q20"}
+
+
+def test_the_same_run_again_recomputes_nothing(telltale: Telltale) -> None:
+    before = telltale.manifests()
+    run = telltale.completed(SMALL)
+    assert telltale.computed(before) == set()
+    # Task runs reach the API as events, a moment after the flow run's end.
+    wait_for(lambda: telltale.task_states(run) & {"Pending", "Running"} == set(), 60)
+    assert telltale.task_states(run) == {"Cached"}
+
+
+def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
+    before = telltale.manifests()
+    telltale.completed(SMALL | {"qualities": [None, 20, 50]})
+    made = telltale.computed(before)
+    embedded = {place for place in made if place.startswith("objects/embed/")}
+    assert embedded
+    assert all("/fair/64/q50/" in place for place in embedded)
+    steps = {"embed", "train", "score", "plan-cell", "evaluate-cell", "examples", "report"}
+    assert {place.split("/")[1] for place in made} == steps
+    # The heads that exist keep their digests: only the new view's own probe is fitted.
+    assert all("probe" in place for place in made if place.startswith("objects/train/"))
+    assert all("q50" in place for place in made if place.split("/")[1] in ("score", "plan-cell", "evaluate-cell"))
+
+
+def test_a_deleted_part_makes_exactly_its_step_run_again(telltale: Telltale) -> None:
+    store = telltale.store
+    victim = next(place for place in telltale.manifests() if place.startswith("objects/embed/vgg16") and "q20" in place)
+    part = read_manifest(store, victim).parts[0]
+    before = telltale.manifests()
+    store.delete(f"{victim}/{part.file}")
+    telltale.completed(SMALL)
+    assert telltale.computed(before) == {victim}
+    assert read_manifest(store, victim).parts[0] == part
+
+
+def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_path: Path) -> None:
+    before = telltale.manifests()
+    telltale.start(SMALL, seed=7)
+    # In the middle: features are being computed, the report is far.
+    wait_for(lambda: len([place for place in telltale.computed(before) if "/embed/" in place]) >= 2, 600)
+    kill_workers(telltale)
+    finished = telltale.computed(before)
+    assert not any(place.startswith("objects/report/") for place in finished)
+    kept = telltale.manifests()
+    telltale.drop_unfinished()
+    telltale.serve("--coordinator-limit", "1")
+    telltale.completed(SMALL, seed=7)
+    after = telltale.manifests()
+    assert all(after[place] == kept[place] for place in finished), "a finished step ran again"
+
+    undisturbed = LocalStore(tmp_path / "undisturbed")
+    evaluate_inline(telltale, undisturbed, seed=7)
+    assert content(telltale.store, "sample") == content(undisturbed, "sample")
+
+
+def kill_workers(telltale: Telltale) -> None:
+    """SIGKILL for every worker and every flow run that it started, as when a host dies; the server lives on."""
+    server = telltale.pids()["server"]
+    for pid in marked_processes(telltale.home):
+        if pid != server:
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: marked_processes(telltale.home) == [server], 30)
+
+
+def evaluate_inline(telltale: Telltale, store: LocalStore, seed: int) -> None:
+    """The same evaluation in one process against the same server, into another store."""
+    code = (
+        "import json, sys; from flows.evaluate import evaluate_all; "
+        "evaluate_all(experiment='sample', overrides=json.loads(sys.argv[1]), seed=int(sys.argv[2]))"
+    )
+    environment = {
+        **telltale.environment,
+        "PREFECT_API_URL": telltale.api_url,
+        "TELLTALE_STORE": str(store.root),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", code, json.dumps(SMALL), str(seed)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
