@@ -68,7 +68,7 @@ def main(
 
 def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed: int | None) -> str:
     # Prefect reads its settings when it is first imported: only now is the server's address known.
-    from flows.evaluate import evaluate_sample
+    from flows.evaluate import evaluate_all
     from tasks.progress import show_on
 
     logging.getLogger("prefect").setLevel(logging.WARNING)
@@ -76,7 +76,7 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
     stop_showing = show_on(bars)
     try:
         with bars.rich:
-            return str(evaluate_sample(experiment=experiment, overrides=overrides or None, seed=seed))
+            return str(evaluate_all(experiment=experiment, overrides=overrides or None, seed=seed))
     finally:
         stop_showing()
 

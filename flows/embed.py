@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.generate import diffusion_shards, gan_shards
 from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
@@ -17,7 +17,6 @@ from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features
 from tasks.spec import Canonical, Experiment, ExtractorSpec, Vgg16Spec, View
-from tasks.threads import parallel_tasks
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
 @flow(
     name="embed",
     flow_run_name="embed {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def embed_vgg16(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:

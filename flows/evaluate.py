@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect, mended
 from flows.dispatch import Child, Dispatch, run_stage
@@ -14,6 +13,7 @@ from flows.evaluate_cell import cell_plan, cell_results
 from flows.generate import gan_shards, generators
 from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
+from flows.runner import tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
 from storage.objects import Ref
@@ -27,7 +27,6 @@ from tasks.evaluation.run_report import write_report
 from tasks.evaluation.scoring import score_view
 from tasks.progress import Progress
 from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View
-from tasks.threads import parallel_tasks
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ class _Run:
 @flow(
     name="evaluate",
     flow_run_name="evaluate {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def evaluate_all(
@@ -86,52 +85,6 @@ def evaluate_all(
         return _evaluate(_Run(spec, dispatch, parameters, progress))
 
     return mended(attempt)
-
-
-@flow(
-    name="evaluate",
-    flow_run_name="evaluate {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
-    persist_result=False,
-)
-def evaluate_sample(
-    experiment: str = "sample",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> str:
-    """The offline sample from photographs to report: minutes on two cores, no network, no GPU.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
-    """
-    return str(evaluate_all.fn(experiment, overrides, seed, dispatch))
-
-
-@flow(
-    name="evaluate",
-    flow_run_name="evaluate {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
-    persist_result=False,
-)
-def evaluate_seed(
-    experiment: str = "seed",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> str:
-    """The first project's table at its full size: reported, reproduced under its protocol, and fair.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
-    """
-    return str(evaluate_all.fn(experiment, overrides, seed, dispatch))
 
 
 def _evaluate(run: _Run) -> str:

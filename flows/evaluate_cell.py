@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect, mended
 from flows.embed import Features
+from flows.runner import tasks_side_by_side
 from storage.objects import Ref
 from storage.store import open_store
 from tasks.evaluation.cells import CellPlan, Detector, evaluate_cell_scores, read_plan
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
 from tasks.spec import Cell, Experiment, HeadSpec
-from tasks.threads import parallel_tasks
 
 
 def cell_plan(experiment: Experiment, cell: Cell, features: Features, heads: dict[HeadSpec, Ref]) -> CellPlan:
@@ -91,7 +90,7 @@ def cell_results(plans: Sequence[CellPlan]) -> list[Ref]:
 @flow(
     name="evaluate-cell",
     flow_run_name="evaluate {cell}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def evaluate_cell(plan: str, cell: str) -> None:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
@@ -14,7 +14,6 @@ from tasks.device import compute_device
 from tasks.generators import shards
 from tasks.generators.shards import keyed_diffusion
 from tasks.spec import DiffusionSource, Experiment, GanSource
-from tasks.threads import parallel_tasks
 
 
 def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tuple[Ref, ...]]:
@@ -81,7 +80,7 @@ def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], 
 @flow(
     name="generate",
     flow_run_name="generate GAN pictures of {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
@@ -99,7 +98,7 @@ def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = No
 @flow(
     name="generate",
     flow_run_name="generate diffusion pictures of {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def generate_stable_diffusion(

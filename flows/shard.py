@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
 from tasks.data.coco import coco_inventory, index_coco
@@ -21,7 +21,6 @@ from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.sample import SPLIT, write_sample_coco
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
 from tasks.spec import Canonical, CocoSource, Experiment, FolderSource, SampleSource
-from tasks.threads import parallel_tasks
 
 DiskSource = CocoSource | FolderSource | SampleSource
 
@@ -135,7 +134,7 @@ def _sample_directory(crops_per_photograph: int) -> Path:
 @flow(
     name="shard",
     flow_run_name="shard {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
@@ -153,7 +152,7 @@ def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None
 @flow(
     name="shard",
     flow_run_name="shard folders of {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:

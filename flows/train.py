@@ -3,16 +3,15 @@
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.embed import Features, all_images, feature_shards
 from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.svm import train_head
 from tasks.evaluation.protocols import cell_scorings, stage_rows
 from tasks.spec import Experiment, HeadSpec, Vgg16Spec
-from tasks.threads import parallel_tasks
 
 
 def needed_heads(experiment: Experiment, extractor: Vgg16Spec) -> tuple[HeadSpec, ...]:
@@ -39,7 +38,7 @@ def trained_heads(experiment: Experiment, features: Features) -> dict[HeadSpec, 
 @flow(
     name="train",
     flow_run_name="train SVMs of {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def train_svm(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:

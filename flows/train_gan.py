@@ -3,16 +3,15 @@
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.device import compute_device
 from tasks.generators.gan import train_gan
 from tasks.spec import Experiment, GanSource
-from tasks.threads import parallel_tasks
 
 
 def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
 @flow(
     name="train-gan",
     flow_run_name="train GAN of {experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=parallel_tasks()),  # type: ignore[arg-type]
+    task_runner=tasks_side_by_side(),
     persist_result=False,
 )
 def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:

@@ -68,11 +68,14 @@ class Served:
         answer.raise_for_status()
         return answer.json()
 
-    def deployment(self, entrypoint: str) -> dict[str, Any]:
+    def deployment(self, name: str, entrypoint: str = "flows.evaluate.evaluate_all") -> dict[str, Any]:
         """One deployment as the API knows it."""
-        found = [known for known in self.ask("/deployments/filter") if known["entrypoint"] == entrypoint]
-        assert len(found) == 1
-        return dict(found[0])
+        (found,) = [
+            known
+            for known in self.ask("/deployments/filter")
+            if (known["name"], known["entrypoint"]) == (name, entrypoint)
+        ]
+        return dict(found)
 
     def pids(self) -> dict[str, int]:
         """Process ids of the server and the workers."""

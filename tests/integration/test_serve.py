@@ -33,7 +33,7 @@ def test_everything_is_registered_with_paused_schedules(served: Served) -> None:
     assert {(each["entrypoint"], each["name"]) for each in known} == set(deployments())
     assert all(each["pull_steps"] == [] for each in known)
     assert not any(schedule["active"] for each in known for schedule in each["schedules"])
-    assert served.deployment("flows.evaluate.evaluate_all")["parameters"] == {"experiment": "coco", "dispatch": "pools"}
+    assert served.deployment("all")["parameters"] == {"experiment": "coco", "dispatch": "pools"}
 
 
 def test_what_a_person_waits_for_goes_before_what_a_schedule_started(served: Served) -> None:
@@ -42,8 +42,8 @@ def test_what_a_person_waits_for_goes_before_what_a_schedule_started(served: Ser
         "interactive",
         "scheduled",
     ]
-    assert served.deployment("flows.embed.embed_vgg16")["work_queue_name"] == "interactive"
-    assert served.deployment("flows.generate.generate_gan")["work_queue_name"] == "scheduled"
+    assert served.deployment("vgg16", "flows.embed.embed_vgg16")["work_queue_name"] == "interactive"
+    assert served.deployment("gan", "flows.generate.generate_gan")["work_queue_name"] == "scheduled"
 
 
 @pytest.mark.parametrize("pool", ["coordinator", "cpu", "gpu"])
@@ -85,7 +85,7 @@ def test_serving_again_restarts_only_the_worker_that_died(served: Served) -> Non
 
 
 def test_an_active_schedule_produces_runs_and_a_worker_runs_them(served: Served) -> None:
-    sweep = served.deployment("flows.maintain.sweep")["id"]
+    sweep = served.deployment("sweep", "flows.maintain.sweep")["id"]
     every = {"schedule": {"interval": 20.0, "timezone": "Europe/Berlin"}, "active": True}
     answer = httpx.post(f"{served.api_url}/deployments/{sweep}/schedules", json=[every], timeout=60, trust_env=False)
     answer.raise_for_status()
@@ -112,7 +112,7 @@ def test_schedules_run_where_that_is_asked_for(served: Served) -> None:
         "flows.generate.generate_stable_diffusion",
         "flows.maintain.sweep",
     ]
-    nightly = served.deployment("flows.evaluate.evaluate_all")["id"]
+    nightly = served.deployment("all")["id"]
     scheduled = {
         "deployments": {"id": {"any_": [nightly]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
