@@ -83,28 +83,16 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
 
 def _print_results(console: Console, place: str) -> None:
     """The ten rows of the first project's table, then the grid of the headline detector."""
-    import io
-
-    import polars as pl
-
+    from deployments.tables import short_tables
     from storage.store import open_store
 
-    store = open_store()
-    for name, title in (("first_project", "The first project's table"), ("grid", "The fair grid")):
-        key = f"{place}/tables/{name}.csv"
-        if store.size(key):
-            _print_table(console, title, pl.read_csv(io.BytesIO(store.read(key))))
-
-
-def _print_table(console: Console, title: str, frame: Any) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in frame.columns:
-        table.add_column(column)
-    for row in frame.rows():
-        table.add_row(
-            *("" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row)
-        )
-    console.print(table)
+    for title, short in list(short_tables(open_store(), place).items())[:4]:
+        table = Table(title=title, title_justify="left")
+        for column in short.columns:
+            table.add_column(column, overflow="fold")
+        for row in short.rows():
+            table.add_row(*row)
+        console.print(table)
 
 
 def _shown_path(key: str) -> str:

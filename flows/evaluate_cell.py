@@ -1,6 +1,7 @@
 """One cell of the grid: score every detector in its view, then evaluate the scores."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from prefect import flow
 
@@ -12,7 +13,7 @@ from storage.store import open_store
 from tasks.evaluation.cells import CellPlan, Detector, evaluate_cell_scores, read_plan
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
-from tasks.spec import Cell, Experiment, HeadSpec
+from tasks.spec import Cell, Experiment, HeadSpec, Splits
 
 
 def cell_plan(experiment: Experiment, cell: Cell, features: Features, heads: dict[HeadSpec, Ref]) -> CellPlan:
@@ -43,41 +44,41 @@ def cell_plan(experiment: Experiment, cell: Cell, features: Features, heads: dic
 
 def cell_results(plans: Sequence[CellPlan]) -> list[Ref]:
     """Results of some cells: all scores first, then all evaluations, so that both run side by side."""
-    scores = [
+    submitted: dict[tuple[str, str], Any] = {}
+
+    def score(detector: Detector, features: tuple[Ref, ...], cell: Cell, splits: Splits) -> Any:
+        """A future of scores; the uncompressed ones serve every quality of their resolution."""
+        key = (detector.model.digest, cell.name)
+        if key not in submitted:
+            submitted[key] = score_view.submit(
+                head=detector.head, model=detector.model, features=features, view=cell.fair_view, splits=splits
+            )
+        return submitted[key]
+
+    waiting = [
         [
             (
-                score_view.submit(
-                    head=detector.head,
-                    model=detector.model,
-                    features=detector.features,
-                    view=plan.cell.fair_view,
-                    splits=plan.splits,
+                score(detector, detector.features, plan.cell, plan.splits),
+                score(
+                    detector,
+                    detector.reference or detector.features,
+                    Cell(resolution=plan.cell.resolution) if detector.reference else plan.cell,
+                    plan.splits,
                 ),
-                score_view.submit(
-                    head=detector.head,
-                    model=detector.model,
-                    features=detector.reference,
-                    view=Cell(resolution=plan.cell.resolution).fair_view,
-                    splits=plan.splits,
-                )
-                if detector.reference
-                else None,
             )
             for detector in plan.detectors
         ]
         for plan in plans
     ]
     evaluations = []
-    for plan, waiting in zip(plans, scores, strict=True):
-        own = collect(score for score, _ in waiting)
-        references = [
-            ref if reference is None else reference.result() for ref, (_, reference) in zip(own, waiting, strict=True)
-        ]
+    for plan, futures in zip(plans, waiting, strict=True):
+        scores = collect(own for own, _ in futures)
+        references = collect(reference for _, reference in futures)
         evaluations.append(
             evaluate_cell_scores.submit(
                 cell=plan.cell,
                 protocol="fair",
-                scores=tuple(own),
+                scores=tuple(scores),
                 references=tuple(references),
                 mixes=tuple(detector.mixes for detector in plan.detectors),
                 seed=plan.seed,

@@ -1,7 +1,6 @@
 """Putting a finished run where people look: its index and report in the store, tables and links in the UI."""
 
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +10,11 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from storage.digest import canonical_json
 from storage.errors import ObjectExists
 from storage.objects import Ref, read_manifest, read_part
+from storage.runs import RUNS, set_latest_run
 from storage.store import Store, open_store
 from tasks.evaluation.run_report import HTML, MARKDOWN
 from tasks.progress import artifact_key
 from tasks.spec import Experiment
-
-LATEST = "refs/latest.json"
 
 
 def publish(experiment: Experiment, report: Ref, results: Sequence[Ref]) -> str:
@@ -27,14 +25,13 @@ def publish(experiment: Experiment, report: Ref, results: Sequence[Ref]) -> str:
     """
     store = open_store()
     manifest = read_manifest(store, report.uri)
-    place = f"runs/evaluate/{manifest.notes['run']}"
+    place = f"{RUNS}/{manifest.notes['run']}"
     if store.size(f"{place}/index.json") is None:
         for part in manifest.parts:
             folder = "" if part.name in (HTML, MARKDOWN) else "tables/"
             _create(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
         _create(store, f"{place}/index.json", canonical_json(_index(store, experiment, report, results)).encode())
-    latest = _latest(store) | {experiment.name: place}
-    store.write(LATEST, canonical_json(latest).encode())
+    set_latest_run(store, experiment.name, place)
     _show(store, experiment, report, place)
     return place
 
@@ -54,13 +51,6 @@ def _create(store: Store, key: str, data: bytes) -> None:
         store.create(key, data)
     except ObjectExists:
         return
-
-
-def _latest(store: Store) -> dict[str, str]:
-    if store.size(LATEST) is None:
-        return {}
-    latest: dict[str, str] = json.loads(store.read(LATEST))
-    return latest
 
 
 def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None:
