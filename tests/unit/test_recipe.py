@@ -1,14 +1,15 @@
 """Steps: one recipe, one object; what is finished is found, what is missing is made."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from storage.errors import SpecError
+from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
 from storage.objects import ROWS, Ref, read_table
 from storage.store import LocalStore
-from tasks.recipe import NotFinished, Output, Step, StepRun, only_finished, step
+from tasks.recipe import NotFinished, Output, Step, StepRun, _may_pass, only_finished, step
 from tasks.spec import View
 
 CALLS: list[object] = []
@@ -139,3 +140,21 @@ def test_a_failed_step_leaves_no_object(store: LocalStore) -> None:
     with pytest.raises(OSError, match="disk on fire"):
         broken.compute(store, value=1)
     assert broken.lookup(store, value=1) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionResetError("reset"), True),
+        (TimeoutError("slow"), True),
+        (OSError("disk"), True),
+        (StoreError("throttled"), True),
+        (SpecError("broken"), False),
+        (MissingInput("COCO"), False),
+        (DamagedObject("altered"), False),
+        (ValueError("a program's mistake"), False),
+    ],
+)
+def test_only_what_can_pass_is_tried_again(error: Exception, again: bool) -> None:
+    state = SimpleNamespace(result=lambda: (_ for _ in ()).throw(error))
+    assert _may_pass(None, None, state) is again

@@ -1,0 +1,100 @@
+"""The newest run of each experiment, and its tables in short."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deployments.tables import markdown, short_tables
+from storage.errors import ObjectMissing
+from storage.runs import latest_run, set_latest_run
+from storage.store import LocalStore
+
+
+def test_each_experiment_has_its_newest_run(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    set_latest_run(store, "sample", "runs/evaluate/sample-1")
+    set_latest_run(store, "coco", "runs/evaluate/coco-1")
+    set_latest_run(store, "sample", "runs/evaluate/sample-2")
+    assert latest_run(store, "sample") == "runs/evaluate/sample-2"
+    assert latest_run(store, "coco") == "runs/evaluate/coco-1"
+    with pytest.raises(ObjectMissing, match=r"no run of 'seed' .* only of \['coco', 'sample'\]"):
+        latest_run(store, "seed")
+
+
+def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    estimate = {"auroc": [0.75, None], "auroc_low": [0.7, None], "auroc_high": [0.8, None]}
+    accuracy = {
+        f"accuracy{suffix}": values
+        for suffix, values in (("", [0.5, 1.0]), ("_low", [None] * 2), ("_high", [None] * 2))
+    }
+    balanced = {f"balanced_accuracy{suffix}": [0.5, 0.5] for suffix in ("", "_low", "_high")}
+    at_val = {f"balanced_accuracy@val{suffix}": [0.5, 0.5] for suffix in ("", "_low", "_high")}
+    cell = {"mix": ["a", "b"], "cell": ["64/none", "64/none"]}
+    fair = {f"fair_{name}": values for name, values in (accuracy | estimate).items()}
+    frames = {
+        "first_project": {
+            "row": ["r", "s"],
+            **cell,
+            "reported_accuracy": [0.8, None],
+            "seed_accuracy": [0.9, 0.9],
+            "enlarged": [True, False],
+            **fair,
+        },
+        "ablation": {"title": ["t", "t"], **cell, **accuracy},
+        "ranking": {
+            "resolution": ["64"] * 2,
+            "rank": [1, 2],
+            "generator": ["g", "h"],
+            "real": ["r"] * 2,
+            **estimate,
+            **balanced,
+        },
+        "grid": {**cell, "detector": ["svm", "svm"], **estimate, **at_val},
+        "probe": {**cell, **estimate},
+        "cross": {
+            "resolution": ["64"] * 2,
+            "fitted_on": ["g"] * 2,
+            "tested_on": ["h"] * 2,
+            "mix": ["a"] * 2,
+            **estimate,
+        },
+        "seeds": {
+            "mix": ["a"] * 2,
+            "resolution": ["64"] * 2,
+            "training_seed": [0, 1],
+            "auroc": [0.5, 0.5],
+            "spread": [0.0, 0.0],
+        },
+        "quality": {
+            "source": ["g"] * 2,
+            "resolution": ["64"] * 2,
+            "metric": ["m"] * 2,
+            "n_real": [1, 1],
+            "n_fake": [1, 1],
+            "value": [0.1, 0.2],
+            "low": [0.0, None],
+            "high": [0.2, None],
+        },
+        "counts": {
+            "source": ["g"] * 2,
+            "label": ["fake"] * 2,
+            "split_or_fold": ["test"] * 2,
+            "images": [1, 1],
+            "groups": [1, None],
+            "left_out": [0, 0],
+            "quarantined": [0, 0],
+            "collapse_rate": [0.0, None],
+        },
+    }
+    for name, columns in frames.items():
+        path = store.path(f"run/tables/{name}.parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame(columns).write_parquet(path)
+    tables = short_tables(store, "run")
+    grid = tables["The fair grid: AUROC of svm"]
+    assert grid.rows() == [("64/none", "0.750 [0.700, 0.800]", "n/a")]
+    first = next(iter(tables.values()))
+    assert first["reported"].to_list() == ["0.800", "n/a"]
+    assert "| 64/none | 0.750 [0.700, 0.800] | n/a |" in markdown("Grid", grid)
