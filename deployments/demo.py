@@ -83,10 +83,14 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
 
 def _print_results(console: Console, place: str) -> None:
     """The ten rows of the first project's table, then the grid of the headline detector."""
-    from deployments.tables import short_tables
+    from deployments.tables import FIRST_PROJECT, SVM_GRID, short_tables
     from storage.store import open_store
 
-    for title, short in list(short_tables(open_store(), place).items())[:4]:
+    tables = short_tables(open_store(), place)
+    for title in (FIRST_PROJECT, SVM_GRID):
+        if title not in tables:
+            continue
+        short = tables[title]
         table = Table(title=title, title_justify="left")
         for column in short.columns:
             table.add_column(column, overflow="fold")

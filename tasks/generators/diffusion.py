@@ -73,7 +73,8 @@ def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
     if spec.side % max(8, factor):
         raise SpecError(f"side of {spec.model}: expected a multiple of {max(8, factor)}, got {spec.side}")
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device=device, dtype=dtype)
+    # Casting what has this type already makes diffusers warn.
+    return pipeline.to(device) if pipeline.dtype == dtype else pipeline.to(device=device, dtype=dtype)
 
 
 def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:

@@ -139,7 +139,7 @@ def neighbour_correlation(picture: np.ndarray) -> float:
 @pytest.mark.parametrize("generator", ["generate/gan", "generate/diffusion"])
 def test_generated_pictures_are_pictures(demo: Demo, generator: str) -> None:
     made = pictures(demo, generator)
-    assert len(made) >= 90
+    assert len(made) >= 60
     assert np.mean([neighbour_correlation(picture) for picture in made]) >= 0.8
 
 
