@@ -1,7 +1,6 @@
 """`make demo` and `make subset`: run an experiment in this process against a local server, and show the result."""
 
 import json
-import logging
 import os
 import time
 from typing import Annotated, Any
@@ -50,7 +49,8 @@ def main(
     """Run an experiment from photographs to report, reusing everything that is finished."""
     console = Console()
     started = time.monotonic()
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # The bars are for the terminal; the log goes to the UI.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     try:
         server = ensure_server()
         os.environ.update(server.environment)
@@ -71,7 +71,6 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
     from flows.evaluate import evaluate_all
     from tasks.progress import show_on
 
-    logging.getLogger("prefect").setLevel(logging.WARNING)
     bars = Bars(console)
     stop_showing = show_on(bars)
     try:
