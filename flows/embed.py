@@ -13,18 +13,19 @@ from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
 from tasks.detectors.features import embed_shard
+from tasks.detectors.inception import import_inception, inception_digest
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features
-from tasks.spec import Canonical, Experiment, ExtractorSpec, Vgg16Spec, View
+from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
 
 
 @dataclass(frozen=True)
 class Features:
-    """Finished feature shards per source, extractor and view. `extractor` is the experiment's, its weights resolved."""
+    """Finished feature shards per source, extractor and view; the extractors are the experiment's, resolved."""
 
     extractor: Vgg16Spec
-    weights: Ref | None
+    inception: InceptionSpec | None
     shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]]
 
     def of(self, sources: tuple[str, ...], extractor: ExtractorSpec, views: tuple[View, ...]) -> tuple[Ref, ...]:
@@ -48,18 +49,29 @@ def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
     return extractor, weights
 
 
+def network_of_quality(experiment: Experiment) -> tuple[InceptionSpec | None, Ref | None]:
+    """The 2015 Inception network for FID, KID and IS, where the experiment names its weights."""
+    if experiment.inception is None:
+        return None, None
+    sha256 = inception_digest(experiment.inception)
+    weights = import_inception(sha256=sha256, path=experiment.inception)
+    return InceptionSpec(weights=f"sha256:{sha256}"), weights
+
+
 def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], canonical: Canonical) -> Features:
     """Features of every evaluated source in every view that any detector or protocol of the experiment needs."""
-    extractor, weights = extractor_weights(experiment)
+    extractor, vgg16_weights = extractor_weights(experiment)
+    inception, inception_weights = network_of_quality(experiment)
+    weights = {"vgg16": vgg16_weights, "inception": inception_weights}
     smaller = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
-    needed = needed_features(experiment, extractor)
+    needed = needed_features(experiment, extractor, inception)
     futures = {
         (source, wanted): [
             embed_shard.submit(
                 images=shard,
                 views=views,
                 extractor=wanted,
-                weights=weights if isinstance(wanted, Vgg16Spec) else None,
+                weights=weights.get(wanted.kind),
                 canonical=canonical,
                 enlarge=source in smaller,
                 source=source,
@@ -77,7 +89,7 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
         per_shard = collect(waiting)
         for position, view in enumerate(needed[source, wanted]):
             shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
-    return Features(extractor, weights, shards)
+    return Features(extractor, inception, shards)
 
 
 @flow(

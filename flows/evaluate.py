@@ -209,6 +209,11 @@ def _quality(experiment: Experiment, features: Features) -> list[Ref]:
                 layer=features.extractor.layer,
                 real=features.of(experiment.real_names, features.extractor, view),
                 fake=features.of((fake,), features.extractor, view),
+                inception_real=features.of(experiment.real_names, features.inception, view)
+                if features.inception
+                else (),
+                inception_fake=features.of((fake,), features.inception, view) if features.inception else (),
+                inception_weights=features.inception.weights if features.inception else None,
                 seed=experiment.seed,
             )
             for fake in experiment.fake_names

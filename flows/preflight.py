@@ -7,6 +7,7 @@ from storage.errors import MissingInput, StoreError
 from storage.store import check_writable, open_store
 from tasks.data.coco import check_coco
 from tasks.data.folder import check_folder
+from tasks.detectors.inception import check_inception
 from tasks.detectors.vgg16 import check_vgg16
 from tasks.generators.diffusion import check_pipeline
 from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource, load_unfilled
@@ -26,7 +27,13 @@ def checked_experiment(
         pools: work pools that must exist and have a worker online.
     """
     experiment, unset = load_unfilled(name, overrides, seed)
-    found = [*_missing_data(experiment), *check_vgg16(experiment.extractor), *_missing_store(), *_missing_pools(pools)]
+    found = [
+        *_missing_data(experiment),
+        *check_vgg16(experiment.extractor),
+        *check_inception(experiment.inception),
+        *_missing_store(),
+        *_missing_pools(pools),
+    ]
     # What hangs on a variable that is not set cannot be looked for.
     missing = [*unset, *(line for line in dict.fromkeys(found) if "${" not in line)]
     if missing:

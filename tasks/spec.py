@@ -100,7 +100,19 @@ class ProbeSpec(Spec):
         return "probe"
 
 
-ExtractorSpec = Annotated[Vgg16Spec | ProbeSpec, Field(discriminator="kind")]
+class InceptionSpec(Spec):
+    """The 2015 Inception network, for FID, KID and IS; `weights` is `sha256:<hex>` of its file."""
+
+    kind: Literal["inception"] = "inception"
+    weights: str
+    batch: int = Field(default=32, ge=1)
+
+    @property
+    def name(self) -> str:
+        return "inception-2015"
+
+
+ExtractorSpec = Annotated[Vgg16Spec | ProbeSpec | InceptionSpec, Field(discriminator="kind")]
 
 
 class SvmSpec(Spec):
@@ -295,6 +307,8 @@ class Experiment(Spec):
     resolutions: tuple[Resolution, ...] = ("native", 256, 64)
     qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
     extractor: Vgg16Spec = Vgg16Spec()
+    # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
+    inception: str | None = None
     svm: SvmSpec = SvmSpec()
     augmented_qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
     mixes: tuple[Mix, ...] = ()

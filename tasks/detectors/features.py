@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import BadImage
-from storage.objects import ROWS, Ref, read_table
+from storage.errors import BadImage, SpecError
+from storage.objects import ROWS, Ref, read_part, read_table
 from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
-from tasks.detectors import probe, vgg16
+from tasks.detectors import inception, probe, vgg16
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical, ExtractorSpec, ProbeSpec, Vgg16Spec, View
+from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
 from tasks.threads import limit_threads
 
 Array = npt.NDArray[np.generic]
@@ -157,10 +157,27 @@ def embed_shard(
     return {view: _output(table, features) for view, features in described.items()}
 
 
-def _extractor(store: Store, spec: Vgg16Spec | ProbeSpec, weights: Ref | None, device: str) -> Extractor:
+def inception_extractor(spec: InceptionSpec, network: inception.Inception) -> Extractor:
+    """Features and class probabilities of the 2015 Inception network."""
+    return Extractor(
+        prepare=lambda data, view, picture: picture.pixels,
+        embed=lambda items: inception.embed_pictures(network, items),  # type: ignore[arg-type]
+        batch=spec.batch,
+        dimension=inception.FEATURES + inception.CLASSES,
+    )
+
+
+def _extractor(
+    store: Store, spec: Vgg16Spec | ProbeSpec | InceptionSpec, weights: Ref | None, device: str
+) -> Extractor:
     if isinstance(spec, ProbeSpec):
         return probe_extractor()
     limit_threads()
+    if isinstance(spec, InceptionSpec):
+        if weights is None:
+            raise SpecError("the Inception network needs its weights' object")
+        network = inception.load_inception_bytes(read_part(store, weights, inception.FILE))
+        return inception_extractor(spec, network)
     return vgg16_extractor(spec, read_weights(store, weights)[0] if weights else None, device)
 
 

@@ -10,10 +10,7 @@ features -> statistics -> distance -> rows of a table.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -30,17 +27,10 @@ _KERNEL_ROWS = 1_024  # rows of the kernel matrix held at once
 FRECHET_RESAMPLES = 100
 # A resample costs about the cube of this rank: some ten seconds for a hundred resamples at 512 on one core.
 FRECHET_RESAMPLES_MAXIMUM_RANK = 512
-# torch-fidelity's conversion of the original TensorFlow graph; its file name carries the start of its sha256.
-INCEPTION_2015_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_2015_SHA256_START = "6726825d"
 
 
 class FidelityError(TelltaleError):
     """Features that no distance can be computed of."""
-
-
-class InceptionUnavailable(TelltaleError):
-    """The 2015 Inception network cannot be loaded; the message says what is missing and how to get it."""
 
 
 class QualityRow(TypedDict):
@@ -319,52 +309,3 @@ def _validated_pair(real: NDArray, fake: NDArray, minimum: int) -> tuple[Float, 
     if real.shape[1] != fake.shape[1]:
         raise FidelityError(f"both sides need the same features; got {real.shape[1]} and {fake.shape[1]} dimensions")
     return real, fake
-
-
-@dataclass(frozen=True)
-class Inception:
-    """The 2015 Inception network; `digest` is the sha256 of its weights, to be printed beside every value."""
-
-    digest: str
-    _forward: Callable[[NDArray], tuple[NDArray, NDArray]]
-
-    def features(self, images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
-        """Pooled features (N, 2048) and class probabilities (N, 1008) of images (N, 3, height, width), uint8 RGB."""
-        return self._forward(images)
-
-
-def load_inception(path: Path | str) -> Inception:
-    """The 2015 Inception network from a local file of torch-fidelity's conversion of its weights; on the CPU.
-
-    Only that file is accepted, by its sha256: other Inception weights (torchvision's, say) give other values under the
-    same name. Raises InceptionUnavailable where the file is missing or another one, or torch-fidelity is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InceptionUnavailable(
-            f"{path} does not exist: download {INCEPTION_2015_FILE} from the releases of toshas/torch-fidelity, "
-            "or leave the path out to get distances on VGG16 features under their own names"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(INCEPTION_2015_SHA256_START):
-        raise InceptionUnavailable(
-            f"{path} is not {INCEPTION_2015_FILE}: expected a sha256 that starts with {INCEPTION_2015_SHA256_START}, "
-            f"got {digest}"
-        )
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
-        raise InceptionUnavailable("FID, KID and IS need torch-fidelity: pip install torch-fidelity") from error
-    network = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
-    )
-
-    def forward(images: NDArray) -> tuple[NDArray, NDArray]:
-        import torch
-
-        with torch.inference_mode():
-            pooled, logits = network(torch.from_numpy(np.ascontiguousarray(images)))
-            return pooled.numpy(), torch.softmax(logits.double(), dim=1).numpy()
-
-    return Inception(digest, forward)

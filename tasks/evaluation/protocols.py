@@ -8,6 +8,7 @@ from tasks.spec import (
     Experiment,
     ExtractorSpec,
     HeadSpec,
+    InceptionSpec,
     Mix,
     ProbeSpec,
     Resolution,
@@ -273,7 +274,9 @@ def _stage_row(
     )
 
 
-def needed_features(experiment: Experiment, extractor: Vgg16Spec) -> dict[tuple[str, ExtractorSpec], tuple[View, ...]]:
+def needed_features(
+    experiment: Experiment, extractor: Vgg16Spec, inception: InceptionSpec | None = None
+) -> dict[tuple[str, ExtractorSpec], tuple[View, ...]]:
     """All features that an experiment needs: per source and extractor, the views."""
     needed: dict[tuple[str, ExtractorSpec], dict[View, None]] = {}
 
@@ -287,4 +290,7 @@ def needed_features(experiment: Experiment, extractor: Vgg16Spec) -> dict[tuple[
     for scoring in scorings:
         note(scoring.extractor, (scoring.view,), scoring.sources)
         note(scoring.head.extractor, scoring.head.views, (*scoring.head.real, *scoring.head.fakes))
+    if inception is not None:
+        uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
+        note(inception, uncompressed, (*experiment.real_names, *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -17,7 +14,6 @@ from tasks.evaluation import fidelity
 from tasks.evaluation.fidelity import (
     FidelityError,
     InceptionFeatures,
-    InceptionUnavailable,
     feature_distances,
     frechet_distance,
     frechet_distance_of_features,
@@ -25,7 +21,6 @@ from tasks.evaluation.fidelity import (
     gaussian_statistics,
     inception_score,
     kernel_distance,
-    load_inception,
     quality_rows,
     squared_maximum_mean_discrepancy,
 )
@@ -229,29 +224,6 @@ def test_fid_needs_2048_images_and_equal_numbers_else_it_is_kid_with_an_interval
 def test_without_the_inception_weights_no_row_is_called_fid_kid_or_is() -> None:
     rows = quality_rows(features(2100, 4, 29), features(2100, 4, 30), "fc7", 1)
     assert not {row["metric"] for row in rows} & {"FID", "KID", "IS"}
-
-
-def test_a_missing_inception_file_is_an_error_that_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(InceptionUnavailable, match=r"does not exist: download weights-inception-2015"):
-        load_inception(tmp_path / "none.pth")
-
-
-def test_other_weights_are_refused_by_their_digest(tmp_path: Path) -> None:
-    other = tmp_path / "weights-inception-2015-12-05-6726825d.pth"
-    other.write_bytes(b"other")
-    with pytest.raises(InceptionUnavailable, match=hashlib.sha256(b"other").hexdigest()):
-        load_inception(other)
-
-
-def test_a_missing_torch_fidelity_is_an_error_that_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"weights")
-    monkeypatch.setattr(fidelity, "INCEPTION_2015_SHA256_START", "")
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(InceptionUnavailable, match="pip install torch-fidelity"):
-        load_inception(path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tasks.evaluation.protocols import (
     stage_rows,
 )
 from tasks.evaluation.reported import read_reported, reference_table_path
-from tasks.spec import Cell, Experiment, Vgg16Spec, View, parse_experiment
+from tasks.spec import Cell, Experiment, InceptionSpec, Vgg16Spec, View, parse_experiment
 
 EXTRACTOR = Vgg16Spec(weights="random:0")
 
@@ -103,3 +103,11 @@ def test_no_fair_view_is_embedded_at_the_pictures_own_size() -> None:
 
 def test_without_a_seed_protocol_there_are_no_rows() -> None:
     assert stage_rows(experiment(seed_protocol=None), EXTRACTOR) == ()
+
+
+def test_the_inception_network_sees_uncompressed_fair_views_only() -> None:
+    inception = InceptionSpec(weights="sha256:6726825d")
+    needed = needed_features(experiment(), EXTRACTOR, inception)
+    views = {source: views for (source, extractor), views in needed.items() if extractor == inception}
+    assert set(views) == {"coco", "sd", "gan"}
+    assert {view.name for view in views["sd"]} == {"fair/native/none", "fair/256/none", "fair/64/none"}
