@@ -245,5 +245,6 @@ def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref,
             for source in experiment.sources
         ),
         entries=tuple(images.indexed.get(source.name, ()) for source in experiment.sources),
+        assignment=images.assignment,
     )
     return ref

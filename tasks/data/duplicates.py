@@ -67,7 +67,7 @@ def find_duplicates(
     return sorted(pairs)
 
 
-def generated_collapse(phash: Sequence[str]) -> float:
+def collapse_rate(phash: Sequence[str]) -> float:
     """The share 0..1 of one generator's pictures that nearly repeat an earlier one: hashes at most 4 bits apart.
 
     `phash`: N hashes of 16 hexadecimal digits. 0 without pictures.

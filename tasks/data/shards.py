@@ -25,7 +25,7 @@ from tasks.data.assignment import (
     place_pictures,
     unknown_names,
 )
-from tasks.data.duplicates import find_duplicates, generated_collapse
+from tasks.data.duplicates import collapse_rate, find_duplicates
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined, read_entries
 from tasks.data.pictures import (
     decode_rgb,
@@ -305,5 +305,5 @@ def _source_notes(
         "duplicates": dict(sorted(Counter(facts[pictures[row].source].name for row in repeated).items())),
     }
     if facts[index].label == "fake":
-        notes["collapse"] = round(generated_collapse([scanned[row]["phash"] for row in rows]), 6)
+        notes["collapse"] = round(collapse_rate([scanned[row]["phash"] for row in rows]), 6)
     return notes

@@ -9,9 +9,8 @@ import pyarrow as pa
 from storage.objects import ROWS, Ref, notes_of, read_manifest, read_table
 from storage.store import Store
 from storage.tables import QUARANTINE_SCHEMA
+from tasks.data.entries import QUARANTINE
 from tasks.recipe import Output, StepRun, step
-
-QUARANTINE = "quarantine.parquet"
 
 COUNT_SCHEMA = pa.schema(
     [
@@ -36,6 +35,7 @@ def count_images(
     shards: tuple[tuple[Ref, ...], ...],
     features: tuple[tuple[Ref, ...], ...],
     entries: tuple[tuple[Ref, ...], ...],
+    assignment: Ref,
 ) -> Output:
     """Count images and groups per source and split, and collect what was quarantined on the way.
 
@@ -44,7 +44,9 @@ def count_images(
         features: feature shards of an uncompressed fair view per source, with the identity columns of what is
             evaluated; none for a source that only trains generators.
         entries: index and scan objects per source, which quarantine as well.
+        assignment: notes the collapse rates of fakes that were read from disk.
     """
+    from_disk = notes_of(run.store, assignment)["sources"]
     rows: list[dict[str, Any]] = []
     quarantine: list[pa.Table] = []
     for source, label, images, embedded, indexed in zip(sources, labels, shards, features, entries, strict=True):
@@ -55,7 +57,7 @@ def count_images(
             "label": label,
             "left_out": sum(int(notes_of(run.store, ref).get("left_out", 0)) for ref in embedded),
             "quarantined": sum(table.num_rows for table in tables),
-            "collapse_rate": _collapse(run.store, images) if label == "fake" else None,
+            "collapse_rate": from_disk.get(source, {}).get("collapse", _collapse(run.store, images)),
         }
         places = _per_split(run.store, embedded) if embedded else [_training_only(images)]
         rows += [whole | counted for counted in places]
@@ -92,7 +94,7 @@ def _per_split(store: Store, embedded: Sequence[Ref]) -> list[dict[str, Any]]:
 
 
 def _collapse(store: Store, images: Sequence[Ref]) -> float | None:
-    """Mean of the shards' rates, weighted by their pictures; None where the generator's shards do not state one."""
+    """Mean of the shards' rates, weighted by their pictures; None where they state none, as photographs' do."""
     rates = [(notes_of(store, ref).get("collapse_rate"), ref.rows) for ref in images]
     stated = [(float(rate), rows) for rate, rows in rates if rate is not None]
     total = sum(rows for _, rows in stated)

@@ -13,8 +13,8 @@ import pyarrow as pa
 from storage.objects import PartContent, Ref, notes_of, read_manifest, read_part, read_table
 from storage.store import Store
 from storage.weights import CARD
+from tasks.data.entries import QUARANTINE
 from tasks.evaluation.cells import ROC
-from tasks.evaluation.counts import QUARANTINE
 from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.report import render_html, render_markdown
 from tasks.evaluation.report_tables import ReportData, report_tables

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import pyarrow as pa
 
 from storage.digest import digest_of, hash_seed, sha256_hex
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS, Ref, read_table
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
+from tasks.data.duplicates import collapse_rate
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
-from tasks.data.pictures import DUPLICATE_MAX_DISTANCE, Pixels, encode_png, hash_text, perceptual_hash
+from tasks.data.pictures import Pixels, encode_png, hash_text, perceptual_hash
 from tasks.data.splits import Place, place_groups
 from tasks.generators.diffusion import TINY, PictureRequest, generate_images, load_pipeline, prompt_of
 from tasks.generators.gan import generate_pictures, read_generator
@@ -26,7 +26,6 @@ from tasks.threads import limit_threads
 
 __all__ = [
     "GeneratedRow",
-    "collapse_rate",
     "contact_sheet",
     "generate_diffusion",
     "generate_gan",
@@ -63,16 +62,6 @@ def generated_table(rows: Iterable[GeneratedRow]) -> pa.Table:
     """
     schema = IMAGE_SCHEMA.with_metadata(IMAGE_METADATA)
     return pa.Table.from_pylist([_record(row) for row in rows], schema=schema)
-
-
-def collapse_rate(phashes: Sequence[str]) -> float:
-    """Share, 0..1, of pictures whose perceptual hash (16 hexadecimal digits) is within 4 bits of an earlier one's."""
-    hashes = np.array([int(phash, 16) for phash in phashes], dtype=np.uint64)
-    repeated = sum(
-        bool((np.bitwise_count(hashes[:index] ^ hashes[index]) <= DUPLICATE_MAX_DISTANCE).any())
-        for index in range(1, len(hashes))
-    )
-    return repeated / max(1, len(hashes))
 
 
 def place_generated(group_ids: Sequence[str], splits: Splits, seed: int) -> dict[str, Place]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.data.assignment import merge_groups, originals
-from tasks.data.duplicates import find_duplicates, generated_collapse, hashes_of, near_pairs
+from tasks.data.duplicates import collapse_rate, find_duplicates, hashes_of, near_pairs
 from tasks.data.pictures import are_duplicates, hamming
 
 Case = tuple[list[str], list[str], npt.NDArray[np.uint8]]
@@ -95,11 +95,11 @@ def test_near_pairs_are_each_found_once(values: list[int], seed: int) -> None:
 def test_collapse_is_the_share_of_pictures_that_repeat_an_earlier_one(case: Case) -> None:
     values = [int(text, 16) for text in case[1]]
     repeats = [any(hamming(values[i], values[j]) <= 4 for i in range(j)) for j in range(len(values))]
-    assert generated_collapse(case[1]) == (np.mean(repeats) if repeats else 0.0)
+    assert collapse_rate(case[1]) == (np.mean(repeats) if repeats else 0.0)
 
 
 def test_many_equal_hashes_are_compared_in_pieces() -> None:
-    assert generated_collapse(["00000000000000ff"] * 1500) == 1499 / 1500
+    assert collapse_rate(["00000000000000ff"] * 1500) == 1499 / 1500
     assert hashes_of(["ffffffffffffffff"])[0] == 2**64 - 1
 
 

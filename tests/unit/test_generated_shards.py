@@ -17,6 +17,7 @@ from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
+from tasks.data.duplicates import collapse_rate
 from tasks.data.pictures import Pixels, decode_rgb, hash_text, inspect_picture, perceptual_hash
 from tasks.device import compute_device
 from tasks.generators import shards
@@ -24,7 +25,6 @@ from tasks.generators.diffusion import GeneratedPicture, PictureRequest
 from tasks.generators.gan import build_generator
 from tasks.generators.shards import (
     GeneratedRow,
-    collapse_rate,
     generate_diffusion,
     generate_gan,
     generated_table,
