@@ -312,7 +312,7 @@ def evaluate_stage_row(
     score = drawn["p_fake" if calibrated else "decision"].to_numpy()
     label = drawn["label"].to_numpy()
     flipped = drawn.with_columns(
-        (1 - pl.col("label")).cast(pl.Int8).alias("label"), 1 - pl.col("p_fake"), -pl.col("decision")
+        (1 - pl.col("label")).cast(pl.Int8).alias("label"), (1 - pl.col("p_fake")).alias("p_fake"), -pl.col("decision")
     )
     values = binary_metrics(1 - label, -score, ~called_fake, calibrated=False).to_dict()
     reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
@@ -331,7 +331,7 @@ def evaluate_stage_row(
     ]
 
 
-@step("evaluate-stage", version=1, label=lambda stage, **_: stage.name, libraries=("numpy",))
+@step("evaluate-stage", version=2, label=lambda stage, **_: stage.name, libraries=("numpy",))
 def evaluate_stage(
     run: StepRun,
     *,

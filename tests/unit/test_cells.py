@@ -117,7 +117,7 @@ def test_unequal_classes_are_drawn_to_one_to_one() -> None:
     assert row["n_real"] == row["n_fake"] == 6
 
 
-def stage_row(frame: pl.DataFrame) -> dict[str, Any]:
+def stage_row(frame: pl.DataFrame, reference: pl.DataFrame | None = None) -> dict[str, dict[str, Any]]:
     head = seed_head(SeedProtocol(real="coco", gan="gan", stable="gan"), "raw", 64, Vgg16Spec())
     view = View(path="raw", resolution=64)
     row = StageRow(
@@ -128,16 +128,24 @@ def stage_row(frame: pl.DataFrame) -> dict[str, Any]:
         reference=None,
     )
     real, fake = frame.filter(pl.col("label") == REAL), frame.filter(pl.col("label") == FAKE)
-    rows = evaluate_stage_row(row, real, fake, None, seed=0, resamples=200)
-    return {found["metric"]: found["value"] for found in rows}
+    rows = evaluate_stage_row(row, real, fake, reference, seed=0, resamples=200)
+    return {found["metric"]: found for found in rows}
 
 
 def test_the_first_projects_columns_take_photographs_as_positive() -> None:
     test = scores().filter(pl.col("split") == "test")
     called_real = test["decision"] <= 0
     real = test["label"] == REAL
-    found = stage_row(test)
+    found = {metric: row["value"] for metric, row in stage_row(test).items()}
     assert found["recall"] == pytest.approx((called_real & real).sum() / real.sum())
     assert found["precision"] == pytest.approx((called_real & real).sum() / called_real.sum())
     assert found["accuracy"] == pytest.approx((called_real == real).mean())
     assert found["auroc"] == pytest.approx(roc_auc_score(test["label"], test["decision"]))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_every_interval_of_a_stage_holds_its_value(calibrated: bool) -> None:
+    frame = scores(n=400, groups=200)
+    rows = stage_row(frame.filter(pl.col("split") == "test"), frame if calibrated else None)
+    for row in rows.values():
+        assert row["low"] <= row["value"] <= row["high"], row
