@@ -1,6 +1,7 @@
 """Checks before any work: everything that a run needs, and for everything missing its remedy, within seconds."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from storage.errors import MissingInput, StoreError
@@ -13,6 +14,7 @@ from tasks.generators.diffusion import check_pipeline
 from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource, load_unfilled
 
 POOLS = ("coordinator", "cpu", "gpu")
+WORKER_SILENCE_S = 300
 
 
 def checked_experiment(
@@ -71,5 +73,10 @@ def _missing_pools(pools: Sequence[str]) -> Iterator[str]:
             except ObjectNotFound:
                 yield f"work pool {pool!r}: run `make serve`, or create it with `prefect work-pool create`"
                 continue
-            if not any(str(worker.status.value if worker.status else "") == "ONLINE" for worker in workers):
+            if not any(_was_heard_of(worker.last_heartbeat_time) for worker in workers):
                 yield f"a worker of pool {pool!r}: start one with `prefect worker start --pool {pool}`"
+
+
+def _was_heard_of(heartbeat: datetime | None) -> bool:
+    """Whether a worker may still be there. Its status says OFFLINE after one lost heartbeat, as on a busy machine."""
+    return heartbeat is not None and (datetime.now(UTC) - heartbeat).total_seconds() < WORKER_SILENCE_S

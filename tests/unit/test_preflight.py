@@ -2,7 +2,11 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -82,3 +86,29 @@ def test_a_store_that_takes_no_writes_is_named(tmp_path: Path, monkeypatch: pyte
 
 def test_the_sample_needs_nothing() -> None:
     assert checked_experiment("sample").name == "sample"
+
+
+@pytest.mark.parametrize(
+    ("silences", "staffed"),
+    [([], False), ([None], False), ([5], True), ([90], True), ([4000], False), ([4000, 20], True)],
+)
+def test_a_pool_is_staffed_while_a_worker_was_heard_of_lately(
+    silences: list[int | None], staffed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost heartbeat is no dead worker; minutes of silence are."""
+    now = datetime.now(UTC)
+    workers = [
+        SimpleNamespace(last_heartbeat_time=None if silence is None else now - timedelta(seconds=silence))
+        for silence in silences
+    ]
+
+    @contextmanager
+    def get_client(sync_client: bool) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(read_workers_for_work_pool=lambda pool: workers)
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
+    if staffed:
+        assert checked_experiment("sample", pools=("gpu",)).name == "sample"
+    else:
+        with pytest.raises(MissingInput, match="a worker of pool 'gpu'"):
+            checked_experiment("sample", pools=("gpu",))
