@@ -196,16 +196,6 @@ def cell_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> t
     )
 
 
-def reference_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> tuple[Scoring, ...]:
-    """The uncompressed scores whose val rows give a compressed cell's thresholds; the probe has its own."""
-    uncompressed = Cell(resolution=cell.resolution)
-    return tuple(
-        scoring
-        for scoring in cell_scorings(experiment, uncompressed, extractor)
-        if scoring.head.name in ("svm", "svm-aug")
-    )
-
-
 def mixes_of(experiment: Experiment, detector: str) -> tuple[Mix, ...]:
     """The mixes on which a detector is evaluated: the cross table's heads meet single generators only."""
     if "@" in detector:

@@ -1,12 +1,13 @@
 """The seed protocol's defects are switches: off one after the other, from the old table to the fair number."""
 
+from flows.evaluate_cell import cell_plan
+from storage.objects import Ref
 from tasks.evaluation.protocols import (
     SEED_ROWS,
     STAGES,
     StageRow,
     cell_scorings,
     needed_features,
-    reference_scorings,
     stage_rows,
 )
 from tasks.evaluation.reported import read_reported, reference_table_path
@@ -82,9 +83,20 @@ def test_the_last_stage_is_the_grids_own_score() -> None:
 
 
 def test_thresholds_of_compressed_cells_come_from_the_uncompressed_view() -> None:
-    scorings = reference_scorings(experiment(), Cell.parse("256/q40"), EXTRACTOR)
-    assert {scoring.head.name for scoring in scorings} == {"svm", "svm-aug"}
-    assert {scoring.view for scoring in scorings} == {View(path="fair", resolution=256)}
+    """Of every detector but the probe, which is fitted on the cell's own view."""
+
+    class Stored:
+        extractor = EXTRACTOR
+
+        def of(self, sources: tuple[str, ...], extractor: object, views: tuple[View, ...]) -> tuple[Ref, ...]:
+            return tuple(Ref(uri=view.name, digest="0", rows=1, bytes=1) for view in views)
+
+    cell = Cell.parse("256/q40")
+    ref = Ref(uri="head", digest="0", rows=0, bytes=1)
+    heads = {scoring.head: ref for scoring in cell_scorings(experiment(), cell, EXTRACTOR)}
+    plan = cell_plan(experiment(), cell, Stored(), heads)  # type: ignore[arg-type]
+    found = {detector.head.name: [ref.uri for ref in detector.reference] for detector in plan.detectors}
+    assert found == {"svm": ["fair/256/none"], "svm-aug": ["fair/256/none"], "probe": []}
 
 
 def test_another_quality_needs_only_its_own_views() -> None:
