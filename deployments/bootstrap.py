@@ -25,7 +25,8 @@ import yaml
 
 from deployments import services
 from storage.errors import TelltaleError
-from tasks.spec import PRESETS, Experiment, load_experiment
+from tasks.presets import PRESETS, load_experiment
+from tasks.spec import Experiment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -11,7 +11,8 @@ from tasks.data.folder import check_folder
 from tasks.detectors.inception import check_inception
 from tasks.detectors.vgg16 import check_vgg16
 from tasks.generators.diffusion import check_pipeline
-from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource, load_unfilled
+from tasks.presets import load_unfilled
+from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource
 
 POOLS = ("coordinator", "cpu", "gpu")
 WORKER_SILENCE_S = 300

@@ -20,7 +20,7 @@ from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
 from tasks.detectors.vgg16 import embed_pictures, load_vgg16
 from tasks.evaluation.fidelity import kernel_distance
-from tasks.spec import load_experiment
+from tasks.presets import load_experiment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 

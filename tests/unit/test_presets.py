@@ -12,16 +12,8 @@ import yaml
 from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_presets, deployments
 from storage.errors import MissingInput
 from tasks.data.sample import SAMPLE_SPLITS
-from tasks.spec import (
-    PRESETS,
-    CocoSource,
-    DiffusionSource,
-    FixedSplits,
-    FolderSource,
-    Folds,
-    GanSource,
-    load_experiment,
-)
+from tasks.presets import PRESETS, load_experiment
+from tasks.spec import CocoSource, DiffusionSource, FixedSplits, FolderSource, Folds, GanSource
 
 NAMES = ["coco", "sample", "seed", "subset"]
 

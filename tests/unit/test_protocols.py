@@ -11,7 +11,8 @@ from tasks.evaluation.protocols import (
     stage_rows,
 )
 from tasks.evaluation.reported import read_reported, reference_table_path
-from tasks.spec import Cell, Experiment, InceptionSpec, Vgg16Spec, View, parse_experiment
+from tasks.presets import parse_experiment
+from tasks.spec import Cell, Experiment, InceptionSpec, Vgg16Spec, View
 
 EXTRACTOR = Vgg16Spec(weights="random:0")
 

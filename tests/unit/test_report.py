@@ -26,7 +26,8 @@ from tasks.evaluation.report import (
 )
 from tasks.evaluation.report_sections import SHOWN_ROWS
 from tasks.evaluation.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
-from tasks.spec import Experiment, parse_experiment
+from tasks.presets import parse_experiment
+from tasks.spec import Experiment
 
 NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'
 STAGES = (

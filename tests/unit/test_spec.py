@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from storage.errors import MissingInput, SpecError
-from tasks.spec import Cell, Folds, load_experiment, parse_experiment
+from tasks.presets import load_experiment, parse_experiment
+from tasks.spec import Cell, Folds
 
 
 def document(**changes: Any) -> dict[str, Any]:
