@@ -168,7 +168,7 @@ class DiffusionSpec(Spec):
 
 
 class SourceBase(Spec):
-    """What all sources share. `evaluated` False keeps a source for training generators only."""
+    """What all sources share. `evaluated` False keeps a source for training generators, or for the rejection alone."""
 
     name: Name
     evaluated: bool = True
@@ -290,6 +290,151 @@ class SeedProtocol(Spec):
     stable: Name
 
 
+class Training(Spec):
+    """How a network is trained: Adam, early stopping on the validation loss, the best epoch's weights restored.
+
+    `balanced` weighs photographs and fakes alike, and within each the sources; else every picture counts once.
+    `augmented` draws a view of the experiment's grid for each picture and epoch.
+    """
+
+    epochs: int = Field(default=5, ge=1)
+    batch: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    patience: int = Field(default=5, ge=1)
+    balanced: bool = True
+    augmented: bool = False
+
+
+class NetworkBase(Spec):
+    """What all networks share. With more than one of `seeds`, the spread over training seeds is reported."""
+
+    name: Name
+    seeds: int = Field(default=1, ge=1, le=20)
+
+
+class FineTuned(NetworkBase):
+    """MobileNetV2 with a new head (`v1` pool-256-128-k, `v2` pool-128-k, `v3` pool-k), its last layers unlocked.
+
+    `unlocked` counts layers from the end of the trunk as Keras lists them: a convolution, its batch norm and its
+    activation are one each. `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of
+    safetensors with torchvision's names.
+    """
+
+    kind: Literal["fine-tuned"] = "fine-tuned"
+    head: Literal["v1", "v2", "v3"] = "v3"
+    unlocked: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = 8
+    width: float = Field(default=1.0, ge=0.1, le=1.4)
+    weights: str = "imagenet"
+    side: int = Field(default=224, ge=32, le=512)
+    training: Training = Training()
+
+
+class MagnitudePruned(NetworkBase):
+    """Small weights of another network set to zero, ever more of them while it is trained on (Zhu & Gupta 2017)."""
+
+    kind: Literal["magnitude-pruned"] = "magnitude-pruned"
+    of: Name
+    first_sparsity: float = Field(default=0.10, ge=0, lt=1)
+    last_sparsity: float = Field(default=0.40, gt=0, lt=1)
+    training: Training = Training()
+
+
+class StructurePruned(NetworkBase):
+    """Channels of another network removed in `steps` until `macs` of its multiply-accumulates are left.
+
+    After each step but the last it is trained for `epochs_between`, after the last as `training` says.
+    """
+
+    kind: Literal["structure-pruned"] = "structure-pruned"
+    of: Name
+    macs: float = Field(default=0.5, gt=0.02, lt=1)
+    steps: int = Field(default=3, ge=1)
+    epochs_between: int = Field(default=1, ge=0)
+    training: Training = Training()
+
+
+class Distilled(NetworkBase):
+    """A student trained on a teacher's probabilities beside the labels (Hinton, Vinyals & Dean 2015).
+
+    The student starts from the network `of`, or as a narrow MobileNetV2 of `width` with random weights. `teachers` are
+    networks, or `svm` for the experiment's linear SVM; the probabilities of several are averaged. The same student
+    without a teacher is always trained beside it, as `<name>-alone`.
+    """
+
+    kind: Literal["distilled"] = "distilled"
+    of: Name | None = None
+    width: float | None = Field(default=None, ge=0.1, le=1.4)
+    side: int = Field(default=224, ge=32, le=512)
+    teachers: tuple[Name, ...] = Field(min_length=1)
+    temperature: float = Field(default=4.0, ge=1)
+    weight: float = Field(default=0.7, gt=0, le=1)
+    seeds: int = Field(default=3, ge=1, le=20)
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _has_one_student(self) -> Self:
+        if (self.of is None) == (self.width is None):
+            raise ValueError("a student is either another network (of) or a narrow one (width): name one of them")
+        return self
+
+
+class Quantized(NetworkBase):
+    """Another network with 8-bit weights and activations, calibrated on train pictures.
+
+    Where it loses more than `tolerance` points of accuracy on val, the layers that lose most stay in float.
+    """
+
+    kind: Literal["quantized"] = "quantized"
+    of: Name
+    calibration_pictures: int = Field(default=128, ge=8)
+    tolerance: float = Field(default=1.0, ge=0)
+
+
+NetworkSpec = Annotated[
+    FineTuned | MagnitudePruned | StructurePruned | Distilled | Quantized, Field(discriminator="kind")
+]
+
+
+class Rejection(Spec):
+    """When a network should answer "unknown source": its score of familiarity lies below what val pictures have.
+
+    `kept` is the share of known val pictures that are answered. `bounds` are constant lower bounds on the maximum
+    probability, as the second project had them.
+    """
+
+    score: Literal["max-probability", "energy", "distance"] = "distance"
+    kept: float = Field(default=0.95, gt=0, lt=1)
+    bounds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.6, 0.7)
+    # Sources with `evaluated: false` that no network is trained on: unknown generators, and known ones that changed.
+    unknown: tuple[Name, ...] = ()
+    shifted: tuple[Name, ...] = ()
+
+
+class Mobile(Spec):
+    """Networks for a phone. Each after the first is compared with the first: what it costs, and what it saves."""
+
+    networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+    rejection: Rejection = Rejection()
+
+    @model_validator(mode="after")
+    def _is_a_chain(self) -> Self:
+        known: dict[str, str] = {}
+        for network in self.networks:
+            if network.name in known or network.name.endswith("-alone"):
+                raise ValueError(f"{network.name}: a network's name is its own, and does not end in -alone")
+            parents = [network.of] if getattr(network, "of", None) else []
+            parents += [teacher for teacher in getattr(network, "teachers", ()) if teacher != "svm"]
+            for parent in parents:
+                if parent not in known:
+                    raise ValueError(f"{network.name}: unknown network {parent!r}, expected one before it: {[*known]}")
+                if known[parent] == "quantized":
+                    raise ValueError(f"{network.name}: {parent!r} is quantized, which nothing can be made from")
+            known[network.name] = network.kind
+        if not isinstance(self.networks[0], FineTuned):
+            raise ValueError(f"the first network must be fine-tuned, got {self.networks[0].kind}")
+        return self
+
+
 class Experiment(Spec):
     """One experiment: sources, splits, grid, detectors and protocols."""
 
@@ -305,6 +450,7 @@ class Experiment(Spec):
     # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
     inception: str | None = None
     svm: SvmSpec = SvmSpec()
+    mobile: Mobile | None = None
     augmented_qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
     mixes: tuple[Mix, ...] = ()
     seed_protocol: SeedProtocol | None = None
@@ -333,6 +479,12 @@ class Experiment(Spec):
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)
             self._check_names("seed_protocol", (roles.gan, roles.stable), "fake", sources)
+        for name in self.unseen_names:
+            if name not in sources or sources[name].evaluated or not isinstance(sources[name], FolderSource):
+                known = sorted(n for n, s in sources.items() if isinstance(s, FolderSource) and not s.evaluated)
+                raise ValueError(
+                    f"mobile.rejection: {name!r} must be a folder with evaluated: false, expected one of {known}"
+                )
         return self
 
     def _check_generator(self, source: SourceBase, sources: dict[str, Any]) -> None:
@@ -368,6 +520,16 @@ class Experiment(Spec):
     def fake_names(self) -> tuple[str, ...]:
         """Names of the evaluated generators' sources."""
         return tuple(source.name for source in self.evaluated_sources if source.label == "fake")
+
+    @property
+    def unseen_names(self) -> tuple[str, ...]:
+        """Names of the sources that only the rejection is tested on."""
+        return () if self.mobile is None else (*self.mobile.rejection.unknown, *self.mobile.rejection.shifted)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What a network tells apart: `real`, then one class per evaluated generator."""
+        return ("real", *self.fake_names)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
