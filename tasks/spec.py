@@ -422,9 +422,9 @@ class Mobile(Spec):
         for network in self.networks:
             if network.name in known or network.name.endswith("-alone"):
                 raise ValueError(f"{network.name}: a network's name is its own, and does not end in -alone")
-            parents = [network.of] if getattr(network, "of", None) else []
-            parents += [teacher for teacher in getattr(network, "teachers", ()) if teacher != "svm"]
-            for parent in parents:
+            origin: str | None = getattr(network, "of", None)
+            teachers: tuple[str, ...] = getattr(network, "teachers", ())
+            for parent in (*([origin] if origin else []), *(name for name in teachers if name != "svm")):
                 if parent not in known:
                     raise ValueError(f"{network.name}: unknown network {parent!r}, expected one before it: {[*known]}")
                 if known[parent] == "quantized":
