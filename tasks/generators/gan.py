@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from storage.digest import hash_seed, sha256_hex
+from storage.digest import hash_seed
 from storage.errors import ObjectMissing, TrainingFailed
 from storage.objects import PartContent, Ref, read_table
 from storage.store import Store
 from storage.weights import read_weights, weight_parts
+from tasks.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.generators.sheets import animation, contact_sheet, embedded, show_in_prefect
 from tasks.recipe import Output, StepRun, step
@@ -43,27 +42,6 @@ logger = logging.getLogger(__name__)
 SHEET_COLUMNS = 8
 SHEET_PICTURES = SHEET_COLUMNS**2
 HISTORY_COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_real", "d_fake")
-# The newest and the one before it, should the newest turn out damaged.
-CHECKPOINTS_KEPT = 2
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A training after `epoch` finished epochs: everything that the next epoch depends on.
-
-    `tensors` holds weights and buffers of both networks, both Adam states and three random generators' states, named
-    `generator/...`, `discriminator/...`, `generator_adam/<parameter>/...`, `discriminator_adam/...` and `random/...`.
-    `history` is float64 (S, 6), one row of `HISTORY_COLUMNS` per step so far; epochs and steps count from 1.
-    """
-
-    epoch: int
-    tensors: dict[str, npt.NDArray[Any]]
-    history: npt.NDArray[np.float64]
-
-    @property
-    def generator_tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """The generator's weights and buffers under the names of `build_generator`."""
-        return _below("generator", self.tensors)
 
 
 def build_generator(spec: GanSpec) -> torch.nn.Sequential:
@@ -259,9 +237,9 @@ class _Training:
         import torch
 
         for name, network in self.networks.items():
-            _load(network, _below(name, checkpoint.tensors))
+            _load(network, checkpoint.below(name))
             adam: dict[int, dict[str, torch.Tensor]] = {}
-            for key, array in _below(f"{name}_adam", checkpoint.tensors).items():
+            for key, array in checkpoint.below(f"{name}_adam").items():
                 index, _, field = key.partition("/")
                 adam.setdefault(int(index), {})[field] = torch.from_numpy(array.copy())
             groups = self.optimisers[name].state_dict()["param_groups"]
@@ -339,50 +317,6 @@ def loss_curves(history: npt.NDArray[np.float64]) -> bytes:
     return _png_of(figure)
 
 
-def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as safetensors; the epoch is in the header."""
-    from safetensors.numpy import save
-
-    tensors = {**checkpoint.tensors, "history": checkpoint.history}
-    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    return save(contiguous, metadata={"checkpoint": json.dumps({"epoch": checkpoint.epoch})})
-
-
-def parse_checkpoint(data: bytes) -> Checkpoint:
-    """Read `checkpoint_bytes` back."""
-    from safetensors.numpy import load
-
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    tensors = load(data)
-    history = tensors.pop("history")
-    return Checkpoint(json.loads(header["__metadata__"]["checkpoint"])["epoch"], tensors, history)
-
-
-def write_checkpoint(store: Store, folder: str, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into a folder of the store and remove all but the newest two.
-
-    The file's name carries its epoch and a piece of its digest, so that a damaged one is recognised.
-    """
-    data = checkpoint_bytes(checkpoint)
-    store.write(f"{folder}/epoch-{checkpoint.epoch:06d}-{sha256_hex(data)[:12]}.safetensors", data)
-    for key in _checkpoint_keys(store, folder)[CHECKPOINTS_KEPT:]:
-        store.delete(key)
-
-
-def newest_checkpoint(store: Store, folder: str) -> Checkpoint | None:
-    """The newest sound checkpoint of a folder, or None; damaged ones are removed with a warning."""
-    for key in _checkpoint_keys(store, folder):
-        try:
-            data = store.read(key)
-        except ObjectMissing:  # another worker on the same recipe has removed it
-            continue
-        if sha256_hex(data)[:12] == key.removesuffix(".safetensors")[-12:]:
-            return parse_checkpoint(data)
-        logger.warning("damaged checkpoint %s: removed, an older one is tried", key)
-        store.delete(key)
-    return None
-
-
 @step(
     "train-gan",
     version=1,
@@ -408,7 +342,7 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
     def keep(checkpoint: Checkpoint) -> None:
         # The sheet first: a checkpoint promises that the sheets up to its epoch are there.
         if _has_sheet(checkpoint.epoch, gan):
-            generator = load_generator(checkpoint.generator_tensors, gan, device)
+            generator = load_generator(checkpoint.below("generator"), gan, device)
             run.store.write(_sheet_key(run, checkpoint.epoch), fixed_sheet(generator, gan.seed))
         write_checkpoint(run.store, run.checkpoints, checkpoint)
         progress.advance()
@@ -427,7 +361,7 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
         "losses": losses,
     }
     curves = loss_curves(final.history)
-    newest = fixed_sheet(load_generator(final.generator_tensors, gan, device), gan.seed)
+    newest = fixed_sheet(load_generator(final.below("generator"), gan, device), gan.seed)
     sheets[gan.epochs] = newest
     show_in_prefect(
         f"training of {run.name}",
@@ -435,7 +369,7 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
         f"{embedded(newest, f'sheet after epoch {gan.epochs}')}\n",
     )
     parts: dict[str, PartContent] = {
-        **weight_parts(final.generator_tensors, card),
+        **weight_parts(final.below("generator"), card),
         "losses.parquet": history_table(final.history),
         "losses.png": curves,
         **{f"sheet-{epoch:04d}.png": sheet for epoch, sheet in sheets.items()},
@@ -476,12 +410,6 @@ def _sheet_key(run: StepRun, epoch: int) -> str:
     return f"{run.checkpoints}/sheet-{epoch:06d}.png"
 
 
-def _checkpoint_keys(store: Store, folder: str) -> list[str]:
-    """Newest first."""
-    keys = (key for key in store.list(folder) if key.startswith(f"{folder}/epoch-"))
-    return sorted(keys, reverse=True)
-
-
 def _square(rgb: Pixels, side: int) -> Pixels:
     """uint8 (H, W, 3) to (side, side, 3)."""
     height, width = rgb.shape[:2]
@@ -501,10 +429,6 @@ def _load(network: torch.nn.Module, tensors: dict[str, npt.NDArray[Any]]) -> Non
     import torch
 
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
-
-
-def _below(name: str, tensors: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
 
 
 def _png_of(figure: Any) -> bytes:

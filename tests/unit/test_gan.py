@@ -17,26 +17,22 @@ from storage.objects import Ref, commit, notes_of, read_manifest, read_part, rea
 from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from storage.weights import read_weights
+from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint, write_checkpoint
 from tasks.data.pictures import Pixels, encode_png
 from tasks.generators import gan as gan_module
 from tasks.generators.gan import (
     HISTORY_COLUMNS,
-    Checkpoint,
     build_discriminator,
     build_generator,
-    checkpoint_bytes,
     fixed_sheet,
     generate_pictures,
     initialise,
     load_generator,
     loss_curves,
-    newest_checkpoint,
-    parse_checkpoint,
     read_generator,
     train,
     train_gan,
     training_array,
-    write_checkpoint,
 )
 from tasks.recipe import Step
 from tasks.spec import GanSpec
@@ -145,7 +141,7 @@ def test_a_training_step_does_what_the_tutorial_does() -> None:
     expected = [error_real + error_fake, error_g, d_real, d_fake]
     assert trained.history[0, 2:].tolist() == pytest.approx([float(value.detach()) for value in expected], abs=1e-5)
     for name, tensor in generator.state_dict().items():
-        assert np.allclose(trained.generator_tensors[name], tensor.numpy(), atol=1e-5), name
+        assert np.allclose(trained.below("generator")[name], tensor.numpy(), atol=1e-5), name
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 150), (150, 201), (30, 47), (640, 427), (63, 500)])
@@ -229,7 +225,7 @@ def test_losses_that_are_not_finite_fail_before_a_checkpoint_is_kept() -> None:
 
 
 def test_a_picture_depends_on_its_seed_and_not_on_its_batch() -> None:
-    generator = load_generator(train(smooth_pictures(8), SMALL, "cpu").generator_tensors, SMALL, "cpu")
+    generator = load_generator(train(smooth_pictures(8), SMALL, "cpu").below("generator"), SMALL, "cpu")
     seeds = [5, 2**63 - 1, 0, 77, 12345]
     alone = list(generate_pictures(generator, seeds, 1))
     together = list(generate_pictures(generator, seeds, 3))
@@ -242,7 +238,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch() -> None:
 
 
 def test_the_sheet_is_the_same_for_the_same_weights() -> None:
-    generator = load_generator(train(smooth_pictures(4), SMALL, "cpu").generator_tensors, SMALL, "cpu")
+    generator = load_generator(train(smooth_pictures(4), SMALL, "cpu").below("generator"), SMALL, "cpu")
     sheet = fixed_sheet(generator, 0)
     assert Image.open(io.BytesIO(sheet)).size == (8 * 66 - 2, 8 * 66 - 2)
     assert fixed_sheet(generator, 0) == sheet

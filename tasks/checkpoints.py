@@ -1,0 +1,88 @@
+"""Checkpoints of a training in the store: written after every epoch, the newest sound one is resumed from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.digest import sha256_hex
+from storage.errors import ObjectMissing
+from storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+# The newest and the one before it, should the newest turn out damaged.
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after `epoch` finished epochs: everything that the next epoch depends on.
+
+    `tensors` are named by what they belong to (`network/...`, `adam/...`); `history` is float64 (S, C), one row per
+    step or epoch so far.
+    """
+
+    epoch: int
+    tensors: dict[str, npt.NDArray[Any]]
+    history: npt.NDArray[np.float64]
+
+    def below(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """The tensors under `<name>/`, by the rest of their names."""
+        start = f"{name}/"
+        return {key.removeprefix(start): tensor for key, tensor in self.tensors.items() if key.startswith(start)}
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as safetensors; the epoch is in the header."""
+    from safetensors.numpy import save
+
+    tensors = {**checkpoint.tensors, "history": checkpoint.history}
+    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
+    return save(contiguous, metadata={"checkpoint": json.dumps({"epoch": checkpoint.epoch})})
+
+
+def parse_checkpoint(data: bytes) -> Checkpoint:
+    """Read `checkpoint_bytes` back."""
+    from safetensors.numpy import load
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = load(data)
+    history = tensors.pop("history")
+    return Checkpoint(json.loads(header["__metadata__"]["checkpoint"])["epoch"], tensors, history)
+
+
+def write_checkpoint(store: Store, folder: str, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a folder of the store and remove all but the newest two.
+
+    The file's name carries its epoch and a piece of its digest, so that a damaged one is recognised.
+    """
+    data = checkpoint_bytes(checkpoint)
+    store.write(f"{folder}/epoch-{checkpoint.epoch:06d}-{sha256_hex(data)[:12]}.safetensors", data)
+    for key in _checkpoint_keys(store, folder)[CHECKPOINTS_KEPT:]:
+        store.delete(key)
+
+
+def newest_checkpoint(store: Store, folder: str) -> Checkpoint | None:
+    """The newest sound checkpoint of a folder, or None; damaged ones are removed with a warning."""
+    for key in _checkpoint_keys(store, folder):
+        try:
+            data = store.read(key)
+        except ObjectMissing:  # another worker on the same recipe has removed it
+            continue
+        if sha256_hex(data)[:12] == key.removesuffix(".safetensors")[-12:]:
+            return parse_checkpoint(data)
+        logger.warning("damaged checkpoint %s: removed, an older one is tried", key)
+        store.delete(key)
+    return None
+
+
+def _checkpoint_keys(store: Store, folder: str) -> list[str]:
+    """Newest first."""
+    keys = (key for key in store.list(folder) if key.startswith(f"{folder}/epoch-"))
+    return sorted(keys, reverse=True)
