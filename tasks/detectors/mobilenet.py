@@ -1,0 +1,282 @@
+"""Fine-tuning MobileNetV2, and what every finished training shares: calibration, familiarity, curves, confusion."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import SpecError
+from storage.objects import PartContent, Ref
+from storage.weights import read_weights
+from tasks.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from tasks.detectors.architecture import Architecture, architecture, unlocked_names
+from tasks.detectors.fitting import Data, Fit, fit, history_table, outputs, picture_weights
+from tasks.detectors.rejection import fit_familiarity
+from tasks.detectors.trained import TrainedNetwork
+from tasks.detectors.training_pictures import load_pictures
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Canonical, FineTuned, Name, Spec, Splits, Training, View
+from tasks.threads import limit_threads
+
+if TYPE_CHECKING:
+    from tasks.detectors.mobilenet_network import MobileNet
+
+HISTORY, CURVES, CONFUSION = "history.parquet", "curves.png", "confusion.png"
+
+
+class Setting(Spec):
+    """What all trainings of one rotation share: the classes, the pictures' way to the network, device and seed.
+
+    `views`: the first is that of validation and calibration; an augmented training draws from all of them.
+    `enlarge` names the sources that are smaller by nature.
+    """
+
+    classes: tuple[Name, ...]
+    rotation: int
+    splits: Splits
+    canonical: Canonical
+    enlarge: tuple[Name, ...]
+    views: tuple[View, ...]
+    device: str
+    seed: int
+
+
+def training_data(run: StepRun, images: Sequence[Ref], setting: Setting, training: Training, side: int) -> Data:
+    """Train and val pictures of a rotation."""
+    if "real" not in setting.classes[:1] or len(setting.classes) < 2:
+        raise SpecError(f"a network needs the class real first and a generator beside it, got {setting.classes}")
+
+    def load(role: str) -> Any:
+        return load_pictures(
+            run.store, images, role, setting.rotation, setting.splits, setting.classes, setting.canonical,
+            setting.enlarge,
+        )  # fmt: skip
+
+    return Data(
+        train=load("train"),
+        val=load("val"),
+        views=setting.views if training.augmented else setting.views[:1],
+        side=side,
+    )
+
+
+def fit_resumably(
+    run: StepRun, network: MobileNet, data: Data, training: Training, folder: str = "", **options: Any
+) -> Fit:
+    """`fit`, with a checkpoint in the store after every epoch and the newest one resumed.
+
+    `folder` keeps several trainings of one step apart.
+    """
+    place = f"{run.checkpoints}/{folder}" if folder else run.checkpoints
+    progress = run.progress(training.epochs, unit="epochs")
+    resume = newest_checkpoint(run.store, place)
+    if resume is not None:
+        progress.advance(resume.epoch)
+
+    def keep(checkpoint: Checkpoint) -> None:
+        write_checkpoint(run.store, place, checkpoint)
+        progress.advance()
+
+    return fit(network, data, training, resume=resume, after_epoch=keep, **options)
+
+
+def fit_temperature(
+    logits: npt.NDArray[np.float64], classes: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
+) -> float:
+    """The temperature, 0.05..20, with which the softmax of logits / temperature has the lowest weighted cross-entropy.
+
+    Guo et al.: On Calibration of Modern Neural Networks, ICML 2017.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def cross_entropy(log_temperature: float) -> float:
+        likelihoods = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-np.average(likelihoods[np.arange(len(classes)), classes], weights=weights))
+
+    found = minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def finished_output(
+    network: MobileNet,
+    fitted: Fit,
+    data: Data,
+    setting: Setting,
+    training: Training,
+    about: Mapping[str, Any],
+    extra_parts: Mapping[str, PartContent] | None = None,
+) -> Output:
+    """A trained network as a step's output: calibrated on val, its train features summed up for the rejection.
+
+    `network` holds the weights that are kept; batch norm, if any, is folded here. `about` says how it was made.
+    """
+    from tasks.detectors.mobilenet_network import folded, network_tensors
+
+    plain = folded(network)
+    view = setting.views[0]
+    val_logits, _ = outputs(plain, data.val, view, data.side, device=setting.device)
+    _, features = outputs(plain, data.train, view, data.side, device=setting.device)
+    weights = picture_weights(data.val, training.balanced)
+    temperature = fit_temperature(val_logits, data.val.classes, weights)
+    history = fitted.history[fitted.kept_epoch - 1] if len(fitted.history) else np.full(5, np.nan)
+    facts = {
+        **about,
+        "rotation": setting.rotation,
+        "seed": setting.seed,
+        "epochs": len(fitted.history),
+        "kept_epoch": fitted.kept_epoch,
+        "loss": float(history[1]),
+        "training_accuracy": float(history[2]),
+        "validation_loss": float(history[3]),
+        "validation_accuracy": float((val_logits.argmax(1) == data.val.classes).mean()),
+        "pictures": {
+            name: [int((part.classes == number).sum()) for part in (data.train, data.val)]
+            for number, name in enumerate(setting.classes)
+        },
+        "views": [one.name for one in data.views],
+    }
+    trained = TrainedNetwork(
+        shape=plain.shape,
+        tensors=network_tensors(plain),
+        classes=setting.classes,
+        temperature=temperature,
+        familiarity=fit_familiarity(features, data.train.classes, len(setting.classes)),
+        about=facts,
+    )
+    confusion = confusion_counts(val_logits.argmax(1), data.val.classes, len(setting.classes))
+    parts: dict[str, PartContent] = {
+        **trained.parts(),
+        HISTORY: history_table(fitted.history),
+        CURVES: learning_curves(fitted.history, fitted.kept_epoch),
+        CONFUSION: confusion_picture(confusion, setting.classes),
+        **(extra_parts or {}),
+    }
+    notes = {key: facts[key] for key in ("epochs", "kept_epoch", "validation_loss", "validation_accuracy")}
+    return Output(parts, notes | {"temperature": temperature, "macs": plain.shape.macs})
+
+
+def show_training(run: StepRun, made: Output) -> None:
+    """Learning curves and the confusion matrix of val as an artifact in the UI."""
+    from tasks.generators.sheets import embedded, show_in_prefect
+
+    curves, confusion = made.parts[CURVES], made.parts[CONFUSION]
+    assert isinstance(curves, bytes)
+    assert isinstance(confusion, bytes)
+    show_in_prefect(
+        f"training of {run.name}",
+        f"## {run.name}\n\n{embedded(curves, 'learning curves')}\n\n{embedded(confusion, 'confusion on val')}\n",
+    )
+
+
+def confusion_counts(
+    predicted: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], count: int
+) -> npt.NDArray[np.int64]:
+    """How often class i was called j: int64 (k, k)."""
+    counts = np.zeros((count, count), dtype=np.int64)
+    np.add.at(counts, (classes, predicted), 1)
+    return counts
+
+
+def learning_curves(history: npt.NDArray[np.float64], kept_epoch: int) -> bytes:
+    """Losses and accuracies over the epochs, as PNG; the kept epoch is marked."""
+    figure, (losses, accuracies) = _figure(2)
+    for axes, columns, name in ((losses, (1, 3), "loss"), (accuracies, (2, 4), "accuracy")):
+        for column, label in zip(columns, ("train", "val"), strict=True):
+            axes.plot(history[:, 0], history[:, column], marker="o", markersize=3, label=label)
+        axes.axvline(kept_epoch, linewidth=0.8, color="grey", linestyle="--")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def confusion_picture(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """A confusion matrix (k, k), rows true and columns called, shaded by the row's shares, as PNG."""
+    figure, (axes,) = _figure(1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for row, column in np.ndindex(counts.shape):
+        shade = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="called", ylabel="true")
+    return _png(figure)
+
+
+def start_network(shape: Architecture, weights: Mapping[str, npt.NDArray[Any]] | None, seed: int) -> MobileNet:
+    """A network with a new head: its trunk from torchvision's tensors, or all of it random, with batch norm."""
+    import torch
+
+    from tasks.detectors.mobilenet_network import MobileNet, channels_last, folded_torchvision, initialise
+
+    network = MobileNet(shape, batch_norm=weights is None)
+    initialise(network, seed)
+    if weights is not None:
+        tensors = {name: torch.from_numpy(tensor) for name, tensor in folded_torchvision(weights, shape).items()}
+        network.load_state_dict(tensors, strict=False)
+    return channels_last(network)
+
+
+def is_trained(shape: Architecture, spec: FineTuned) -> Callable[[str], bool]:
+    """Which parameters a fine-tuning trains: the head, and the unlocked layers of the trunk."""
+    places = unlocked_names(shape, spec.unlocked)
+    return lambda name: name.startswith("head.") or name.rsplit(".", 2)[0] in places
+
+
+@step(
+    "train/mobilenet",
+    version=1,
+    label=lambda *, spec, setting, **_: f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}",
+    libraries=("torch", "numpy", "pillow", "simplejpeg"),
+)
+def train_mobilenet(
+    run: StepRun, *, spec: FineTuned, setting: Setting, images: tuple[Ref, ...], weights: Ref | None
+) -> Output:
+    """Fine-tune MobileNetV2 on one rotation's train pictures; its weights, history, curves and confusion on val.
+
+    `spec.weights` is resolved (`resolve_mobilenet`), `weights` the imported tensors, None for random ones: all layers
+    of such a network are trained, whatever `unlocked` says.
+
+    Raises:
+        SpecError: a class without pictures in train or val.
+        TrainingFailed: a loss that is not finite.
+    """
+    limit_threads()
+    data = training_data(run, images, setting, spec.training, spec.side)
+    shape = architecture(spec.width, spec.head, len(setting.classes), spec.side)
+    network = start_network(shape, None if weights is None else read_weights(run.store, weights)[0], setting.seed)
+    network.to(setting.device)
+    fitted = fit_resumably(
+        run,
+        network,
+        data,
+        spec.training,
+        seed=setting.seed,
+        trained=is_trained(shape, spec) if weights is not None else lambda name: True,
+        device=setting.device,
+    )
+    about = {"spec": spec.model_dump(mode="json"), "weights": spec.weights}
+    made = finished_output(network, fitted, data, setting, spec.training, about)
+    show_training(run, made)
+    return made
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * columns, 3.6), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, np.atleast_1d(figure.subplots(1, columns))
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

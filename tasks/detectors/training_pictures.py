@@ -1,0 +1,94 @@
+"""The pictures that a network is trained, calibrated or checked on: canonical forms in memory, views on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from storage.errors import BadImage, SpecError
+from storage.objects import Ref, read_table
+from storage.store import Store
+from storage.tables import FEATURE_COLUMNS, REAL
+from tasks.data.pictures import Pixels, decode_rgb
+from tasks.data.splits import role
+from tasks.data.views import apply_view, fair_canonical_jpeg, is_enlarged
+from tasks.spec import Canonical, Splits, View
+
+COLUMNS = ["image", *FEATURE_COLUMNS, "width", "height"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N pictures on the fair path, sorted by source and id: ids, sources and groups (N,), class numbers int64 (N,)."""
+
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    groups: tuple[str, ...]
+    classes: npt.NDArray[np.int64]
+    canonical: tuple[bytes, ...]  # JPEG files of the canonical form
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pixels(self, index: int, view: View) -> Pixels:
+        """One picture in a fair view: uint8 (h, w, 3)."""
+        return apply_view(decode_rgb(self.canonical[index]), view).pixels
+
+
+def class_of(label: int, source: str, classes: Sequence[str]) -> int | None:
+    """The class number of a picture: 0 (`real`) for photographs, else its source's; None for a source without one."""
+    name = "real" if label == REAL else source
+    return classes.index(name) if name in classes else None
+
+
+def load_pictures(
+    store: Store,
+    images: Sequence[Ref],
+    wanted: str,
+    rotation: int,
+    splits: Splits,
+    classes: Sequence[str],
+    canonical: Canonical,
+    enlarge: Sequence[str],
+) -> Pictures:
+    """The pictures of image shards that have a role (`wanted`: train, val or test) in a rotation, and a class.
+
+    Those that would be enlarged are left out as in every fair view, but for the sources in `enlarge`.
+
+    Raises:
+        SpecError: a class has no picture in this role.
+    """
+    rows: list[tuple[str, str, str, int, bytes]] = []
+    for ref in images:
+        table = read_table(store, ref, columns=COLUMNS)
+        files = pc.struct_field(table["image"], "bytes")
+        for number, row in enumerate(table.drop_columns(["image"]).to_pylist()):
+            kind = class_of(row["label"], row["source"], classes)
+            small = is_enlarged(row["width"], row["height"], canonical) and row["source"] not in enlarge
+            if kind is None or small or role(row, rotation, splits) != wanted:
+                continue
+            try:
+                rgb = decode_rgb(files[number].as_py())
+            except BadImage:  # counted where features are made of the same shard
+                continue
+            jpeg = fair_canonical_jpeg(rgb, row["image_id"], canonical)
+            rows.append((row["source"], row["image_id"], row["group_id"], kind, jpeg))
+    rows.sort(key=lambda row: row[:2])
+    numbers = np.array([row[3] for row in rows], dtype=np.int64)
+    for number, name in enumerate(classes):
+        if not np.any(numbers == number):
+            raise SpecError(
+                f"class {name} has no {wanted} picture (rotation {rotation}): it needs more pictures, other splits, or "
+                "a source that reaches the canonical side"
+            )
+    return Pictures(
+        ids=tuple(row[1] for row in rows),
+        sources=tuple(row[0] for row in rows),
+        groups=tuple(row[2] for row in rows),
+        classes=numbers,
+        canonical=tuple(row[4] for row in rows),
+    )
