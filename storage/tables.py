@@ -61,6 +61,21 @@ SCORE_SCHEMA = pa.schema(
     ]
 )
 
+# How familiar a network finds the pictures that it scored: beside the rows of a score object, one row for each.
+FAMILIARITY = "familiarity.parquet"
+
+FAMILIARITY_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("fold", pa.int16()),
+        ("max_probability", pa.float64()),  # calibrated; higher is more familiar, here and below
+        ("energy", pa.float64()),
+        ("distance", pa.float64()),  # minus the squared Mahalanobis distance to the nearest class
+    ]
+)
+
 # One row per cell, protocol, mix, detector, threshold and metric; `low` and `high` are 95 % bounds.
 RESULT_SCHEMA = pa.schema(
     [
@@ -78,6 +93,63 @@ RESULT_SCHEMA = pa.schema(
         ("n_real", pa.int32()),
         ("n_fake", pa.int32()),
         ("n_groups", pa.int32()),
+    ]
+)
+
+# What a network's compression costs: one row per network, training seed, cell and metric. `change` is the paired
+# difference from the experiment's first network; `low`, `high` and their kin are 95 % bounds.
+COMPARISON_SCHEMA = pa.schema(
+    [
+        ("network", pa.string()),
+        ("seed", pa.int32()),
+        ("resolution", pa.string()),
+        ("jpeg_quality", pa.int16()),
+        ("metric", pa.string()),  # class_accuracy, balanced_accuracy, auroc
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("change", pa.float64()),
+        ("change_low", pa.float64()),
+        ("change_high", pa.float64()),
+        ("reason", pa.string()),  # why value or interval is null
+        ("n", pa.int32()),
+        ("n_groups", pa.int32()),
+    ]
+)
+
+# What a network is, and what it weighs: one row per network and training seed, means over rotations.
+NETWORK_SCHEMA = pa.schema(
+    [
+        ("network", pa.string()),
+        ("seed", pa.int32()),
+        ("kind", pa.string()),  # fine-tuned, magnitude-pruned, structure-pruned, distilled, alone, quantized
+        ("of", pa.string()),  # the network that it was made from; null for the first, and for narrow students
+        ("teachers", pa.string()),
+        ("pretrained", pa.bool_()),  # false where all weights began at random
+        ("parameters", pa.float64()),
+        ("macs", pa.float64()),
+        ("bytes", pa.float64()),  # the exported file
+        ("compressed_bytes", pa.float64()),  # the same, by zlib: what zeros save
+        ("zeros", pa.float64()),  # share of the weights
+        ("in_float", pa.string()),  # layers that a quantized network keeps in float
+        ("epochs", pa.float64()),
+        ("loss", pa.float64()),
+        ("training_accuracy", pa.float64()),
+        ("validation_loss", pa.float64()),
+        ("validation_accuracy", pa.float64()),
+    ]
+)
+
+# Times are no content: this table is beside the results, never part of their digest.
+LATENCY_SCHEMA = pa.schema(
+    [
+        ("network", pa.string()),
+        ("runtime", pa.string()),  # onnxruntime, or torch for the first network run eagerly
+        ("side", pa.int32()),  # of the square picture
+        ("median_ms", pa.float64()),
+        ("low_ms", pa.float64()),  # 5th percentile
+        ("high_ms", pa.float64()),  # 95th percentile
+        ("runs", pa.int32()),
     ]
 )
 

@@ -1,0 +1,106 @@
+"""Which networks an experiment trains, in which order, and which of them are scored where."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from tasks.spec import Distilled, Experiment, FineTuned, Mobile, Name, NetworkSpec, Quantized, Spec
+
+ALONE = "-alone"
+
+Scenario = Literal["leave-one-out", "unseen", "shifted"]
+
+
+class Variant(Spec):
+    """One network with one training seed: trained once per rotation.
+
+    `classes` are those that it tells apart; `absent` names the generator that is left out of it, if any. `aided` is
+    False for a student without a teacher.
+    """
+
+    network: NetworkSpec
+    seed: int = 0
+    classes: tuple[Name, ...]
+    absent: Name | None = None
+    aided: bool = True
+
+    @property
+    def base(self) -> str:
+        """The network's name in tables: `distilled`, or `distilled-alone`."""
+        return self.network.name if self.aided else f"{self.network.name}{ALONE}"
+
+    @property
+    def name(self) -> str:
+        """The detector's name in scores, such as `dense`, `distilled-alone#2` or `dense@without-gan`."""
+        seed = f"#{self.seed}" if self.seed else ""
+        absent = f"@without-{self.absent}" if self.absent else ""
+        return f"{self.base}{seed}{absent}"
+
+    @property
+    def kind(self) -> str:
+        """What was done to it, as tables say it."""
+        return self.network.kind if self.aided else "alone"
+
+
+def variants(experiment: Experiment) -> tuple[Variant, ...]:
+    """Every network of an experiment, parents before children; none where the experiment has no networks."""
+    if experiment.mobile is None:
+        return ()
+    return tuple(_variants(experiment, experiment.mobile))
+
+
+def origin(variant: Variant, among: tuple[Variant, ...]) -> Variant | None:
+    """The variant that this one starts from: that of the same seed, else of seed 0; None for a beginning."""
+    return None if (of := getattr(variant.network, "of", None)) is None else _find(of, variant.seed, among)
+
+
+def teachers(variant: Variant, among: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    """The networks that teach a student; none for a student that stands alone, and `svm` is no network."""
+    if not isinstance(variant.network, Distilled) or not variant.aided:
+        return ()
+    return tuple(_find(name, 0, among) for name in variant.network.teachers if name != "svm")
+
+
+def scored_everywhere(variant: Variant) -> bool:
+    """Whether a network is scored in every cell; the others only show a spread or a rejection, in one."""
+    return variant.seed == 0 and variant.absent is None
+
+
+def rejection_scenarios(
+    experiment: Experiment,
+) -> tuple[tuple[Literal["leave-one-out", "unseen", "shifted"], Name], ...]:
+    """What the rejection is tested on: each generator in turn absent, and the sources that no network knows."""
+    if experiment.mobile is None:
+        return ()
+    rejection = experiment.mobile.rejection
+    left_out = experiment.fake_names if len(experiment.fake_names) > 1 else ()
+    return (
+        *(("leave-one-out", name) for name in left_out),
+        *(("unseen", name) for name in rejection.unknown),
+        *(("shifted", name) for name in rejection.shifted),
+    )
+
+
+def _variants(experiment: Experiment, mobile: Mobile) -> Iterator[Variant]:
+    classes = experiment.class_names
+    for network in mobile.networks:
+        for seed in range(network.seeds):
+            if isinstance(network, Quantized) and seed and not _has_seed(network.of, seed, mobile):
+                continue
+            yield Variant(network=network, seed=seed, classes=classes)
+            if isinstance(network, Distilled):
+                yield Variant(network=network, seed=seed, classes=classes, aided=False)
+    first = mobile.networks[0]
+    assert isinstance(first, FineTuned)
+    if len(experiment.fake_names) > 1:
+        for absent in experiment.fake_names:
+            left = tuple(name for name in classes if name != absent)
+            yield Variant(network=first, classes=left, absent=absent)
+
+
+def _has_seed(name: str, seed: int, mobile: Mobile) -> bool:
+    return any(network.name == name and seed < network.seeds for network in mobile.networks)
+
+
+def _find(name: str, seed: int, among: tuple[Variant, ...]) -> Variant:
+    found = [one for one in among if one.base == name and one.absent is None and one.seed in (seed, 0)]
+    return max(found, key=lambda one: one.seed)
