@@ -123,7 +123,7 @@ def _deployments_of_generators(experiment: Experiment) -> list[str]:
 
 
 def _deployments_of_sharding(experiment: Experiment) -> list[str]:
-    kinds = {"coco": "shard/coco", "sample": "shard/coco", "folder": "shard/folder"}
+    kinds = {"coco": "shard/coco", "sample": "shard/coco", "folder": "shard/folder", "column": "shard/folder"}
     return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
 
 

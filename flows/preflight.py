@@ -7,12 +7,14 @@ from typing import Any
 from storage.errors import MissingInput, StoreError
 from storage.store import check_writable, open_store
 from tasks.data.coco import check_coco
+from tasks.data.columns import check_column
 from tasks.data.folder import check_folder
 from tasks.detectors.inception import check_inception
+from tasks.detectors.mobilenet_weights import check_mobilenet
 from tasks.detectors.vgg16 import check_vgg16
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_unfilled
-from tasks.spec import CocoSource, DiffusionSource, Experiment, FolderSource
+from tasks.spec import CocoSource, ColumnSource, DiffusionSource, Experiment, FineTuned, FolderSource
 
 POOLS = ("coordinator", "cpu", "gpu")
 WORKER_SILENCE_S = 300
@@ -34,6 +36,7 @@ def checked_experiment(
         *_missing_data(experiment),
         *check_vgg16(experiment.extractor),
         *check_inception(experiment.inception),
+        *_missing_network_weights(experiment),
         *_missing_store(),
         *_missing_pools(pools),
     ]
@@ -50,8 +53,18 @@ def _missing_data(experiment: Experiment) -> Iterator[str]:
             yield from check_coco(source.directory, source.split)
         elif isinstance(source, FolderSource):
             yield from check_folder(source)
+        elif isinstance(source, ColumnSource):
+            yield from check_column(source)
         elif isinstance(source, DiffusionSource):
             yield from check_pipeline(source.diffusion)
+
+
+def _missing_network_weights(experiment: Experiment) -> Iterator[str]:
+    networks = () if experiment.mobile is None else experiment.mobile.networks
+    # Networks that differ in their head alone start from one file: it is asked for once, as an address may be slow.
+    files = {(network.weights, network.width): network for network in networks if isinstance(network, FineTuned)}
+    for network in files.values():
+        yield from check_mobilenet(network)
 
 
 def _missing_store() -> Iterator[str]:

@@ -17,35 +17,56 @@ from flows.runner import tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
 from tasks.data.coco import coco_inventory, index_coco
+from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.sample import SPLIT, write_sample_coco
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
-from tasks.spec import Canonical, CocoSource, Experiment, FolderSource, SampleSource
+from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
 
-DiskSource = CocoSource | FolderSource | SampleSource
+DiskSource = CocoSource | FolderSource | ColumnSource | SampleSource
 
 
 @dataclass(frozen=True)
 class Images:
-    """Finished image shards per source, and the canonical form that the photographs' qualities give."""
+    """Finished image shards per source, and the canonical form that the photographs' qualities give.
+
+    `assignment` holds groups and splits of all sources on disk but the unseen ones, which have their own.
+    """
 
     shards: dict[str, tuple[Ref, ...]]
     indexed: dict[str, tuple[Ref, ...]]  # what was read on the way: entries, then scans
     assignment: Ref
     canonical: Canonical
+    unseen_assignment: Ref | None = None
 
 
 @dataclass(frozen=True)
 class _Located:
-    """A source on this machine's disk: its entries, and the folder that their files are relative to."""
+    """A source on this machine's disk: its entries, and the folder or Parquet file that holds their files."""
 
     source: DiskSource
     entries: Ref
     root: str
 
 
-def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample", "folder")) -> Images:
-    """Image shards of the sources that lie on disk; only those of the given kinds are written."""
+@dataclass(frozen=True)
+class _Scanned:
+    """A located source and the scans of its chunks."""
+
+    located: _Located
+    scans: tuple[Ref, ...]
+
+    @property
+    def name(self) -> str:
+        return self.located.source.name
+
+
+def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample", "folder", "column")) -> Images:
+    """Image shards of the sources that lie on disk; only those of the given kinds are written.
+
+    Groups and splits of unseen sources are assigned apart from the others', so that another unknown generator to
+    reject changes nothing of what the detectors are trained and tested on.
+    """
     located = [_index(source) for source in experiment.sources if isinstance(source, DiskSource)]
     size = experiment.shard_size
     scans = [
@@ -55,38 +76,46 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
         ]
         for item in located
     ]
-    scanned = [tuple(collect(futures)) for futures in scans]
-    assignment = assign_groups(
-        entries=tuple(item.entries for item in located),
-        scans=tuple(scanned),
-        sources=tuple(item.source.name for item in located),
-        labels=tuple(item.source.label for item in located),
-        evaluated=tuple(item.source.evaluated for item in located),
-        splits=experiment.splits,
-        seed=experiment.seed,
-    )
+    scanned = [_Scanned(item, tuple(collect(futures))) for item, futures in zip(located, scans, strict=True)]
+    unseen = [item for item in scanned if item.name in experiment.unseen_names]
+    assignment = _assignment(experiment, [item for item in scanned if item not in unseen])
+    unseen_assignment = _assignment(experiment, unseen) if unseen else None
     futures = {
-        item.source.name: [
+        item.name: [
             shard_images.submit(
-                entries=item.entries,
+                entries=item.located.entries,
                 scan=scan,
-                assignment=assignment,
-                source=item.source.name,
-                label=item.source.label,
+                assignment=unseen_assignment if item in unseen else assignment,
+                source=item.name,
+                label=item.located.source.label,
                 start=index * size,
                 count=size,
-                root=item.root,
+                root=item.located.root,
             )
-            for index, scan in enumerate(scans_of)
+            for index, scan in enumerate(item.scans)
         ]
-        for item, scans_of in zip(located, scanned, strict=True)
-        if item.source.kind in kinds
+        for item in scanned
+        if item.located.source.kind in kinds
     }
     shards = {name: tuple(collect(waiting)) for name, waiting in futures.items()}
     qualities = notes_of(open_store(), assignment)["qualities"]
     canonical = Canonical(side=experiment.canonical_side, qualities=tuple((q, n) for q, n in qualities))
-    indexed = {item.source.name: (item.entries, *scans_of) for item, scans_of in zip(located, scanned, strict=True)}
-    return Images(shards, indexed, assignment, canonical)
+    indexed = {item.name: (item.located.entries, *item.scans) for item in scanned}
+    return Images(shards, indexed, assignment, canonical, unseen_assignment)
+
+
+def _assignment(experiment: Experiment, scanned: Sequence[_Scanned]) -> Ref:
+    sources = [item.located.source for item in scanned]
+    assignment: Ref = assign_groups(
+        entries=tuple(item.located.entries for item in scanned),
+        scans=tuple(item.scans for item in scanned),
+        sources=tuple(source.name for source in sources),
+        labels=tuple(source.label for source in sources),
+        evaluated=tuple(source.evaluated for source in sources),
+        splits=experiment.splits,
+        seed=experiment.seed,
+    )
+    return assignment
 
 
 def _index(source: DiskSource) -> _Located:
@@ -97,6 +126,9 @@ def _index(source: DiskSource) -> _Located:
             path=source.path,
             metadata=source.metadata,
         )
+        return _Located(source, entries, source.path)
+    if isinstance(source, ColumnSource):
+        entries = index_column(source=unlocated_column(source), inventory=column_inventory(source), path=source.path)
         return _Located(source, entries, source.path)
     if isinstance(source, SampleSource):
         directory, split, first = str(_sample_directory(source.crops_per_photograph)), SPLIT, 0
@@ -156,7 +188,7 @@ def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None
     persist_result=False,
 )
 def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
-    """Write image shards of an experiment's folders and Parquet files of images.
+    """Write image shards of an experiment's folders and Parquet files of images, with one or several in a row.
 
     Args:
         experiment: a preset's name or a YAML file.
@@ -164,4 +196,4 @@ def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = 
         seed: the experiment's seed, if another than the preset's.
     """
     spec = checked_experiment(experiment, overrides, seed)
-    image_shards(spec, kinds=("folder",))
+    image_shards(spec, kinds=("folder", "column"))

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from storage.errors import MissingInput, SpecError
-from tasks.spec import Experiment
+from tasks.spec import Experiment, with_columns_as_sources
 
 PRESETS = Path(__file__).parents[1] / "deployments" / "experiments"
 
@@ -18,7 +18,8 @@ def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, se
     """Read a preset by name or a YAML file by path, put overrides over it, and validate.
 
     Overrides are a nested mapping; dotted keys reach into it (`extractor.side`), and a source or mix is reached by its
-    name (`sources.gan.count`). `${NAME}` and `${NAME:-default}` in texts are environment variables.
+    name (`sources.gan.count`), as is each source of a prompt-set. `${NAME}` and `${NAME:-default}` in texts are
+    environment variables.
 
     Raises:
         SpecError: no such preset, an unknown field, or a value out of range: one sentence each.
@@ -47,6 +48,8 @@ def load_unfilled(
         raise SpecError(f"{path.name} is not readable as YAML: {error}") from error
     if not isinstance(document, dict):
         raise SpecError(f"{path.name}: expected a mapping, got {type(document).__name__}")
+    # Before the overrides, so that these reach each of a prompt-set's sources by its name.
+    document = with_columns_as_sources(document)
     for key, value in (overrides or {}).items():
         _put(document, key.split("."), value)
     if seed is not None:

@@ -10,6 +10,8 @@ from storage.errors import SpecError
 Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
+# A column of a Parquet file; a colon parts it from row and file in an entry table.
+Column = Annotated[str, Field(pattern=r"^[^:]+$", max_length=200)]
 
 
 class Spec(BaseModel):
@@ -213,6 +215,24 @@ class FolderSource(SourceBase):
     smaller_by_nature: bool = False
 
 
+class ColumnSource(SourceBase):
+    """One column of pictures of a Parquet file, or of all Parquet files below a directory, sorted by name.
+
+    Published sets hold several in a row: a prompt with the pictures that some generators made of it. Pictures of one
+    row share a group over all the sources that are read from it: what `group_column` says, else the row's prompt, else
+    the row itself. `limit` counts rows. A `prompt-set` in an experiment file names several such sources at once.
+    """
+
+    kind: Literal["column"] = "column"
+    path: str
+    column: Column
+    prompt_column: Column | None = None
+    group_column: Column | None = None
+    label: Literal["real", "fake"] = "fake"
+    limit: int | None = Field(default=None, ge=1)
+    smaller_by_nature: bool = False
+
+
 class GanSource(SourceBase):
     """Pictures of a DCGAN that is trained in the run on the train groups of another source."""
 
@@ -235,7 +255,35 @@ class DiffusionSource(SourceBase):
     smaller_by_nature: bool = False
 
 
-Source = Annotated[CocoSource | SampleSource | FolderSource | GanSource | DiffusionSource, Field(discriminator="kind")]
+Source = Annotated[
+    CocoSource | SampleSource | FolderSource | ColumnSource | GanSource | DiffusionSource, Field(discriminator="kind")
+]
+
+
+def with_columns_as_sources(document: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's document in which every `prompt-set` among the sources is replaced by one source per column.
+
+    A prompt-set has the fields of a `ColumnSource`, but `columns` (source name -> column) for its name and column.
+
+    Raises:
+        SpecError: a prompt-set whose `columns` are no mapping, or that has a name of its own.
+    """
+    listed = document.get("sources")
+    if not isinstance(listed, list | tuple):
+        return document
+    sources: list[Any] = []
+    for source in listed:
+        if not isinstance(source, dict) or source.get("kind") != "prompt-set":
+            sources.append(source)
+            continue
+        columns = source.get("columns")
+        if not isinstance(columns, dict) or not columns:
+            raise SpecError(f"a prompt-set needs columns as a mapping (source name: image column), got {columns!r}")
+        if "name" in source or "column" in source:
+            raise SpecError("a prompt-set has neither name nor column: its columns name one source each")
+        shared = {key: value for key, value in source.items() if key != "columns"}
+        sources += [shared | {"kind": "column", "name": name, "column": column} for name, column in columns.items()]
+    return {**document, "sources": sources}
 
 
 class FixedSplits(Spec):
@@ -458,6 +506,11 @@ class Experiment(Spec):
     bootstrap_resamples: int = Field(default=2000, ge=100)
     shard_size: int = Field(default=1000, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_source_per_column(cls, document: Any) -> Any:
+        return with_columns_as_sources(document) if isinstance(document, dict) else document
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         sources = {source.name: source for source in self.sources}
@@ -480,10 +533,13 @@ class Experiment(Spec):
             self._check_names("seed_protocol", (roles.real,), "real", sources)
             self._check_names("seed_protocol", (roles.gan, roles.stable), "fake", sources)
         for name in self.unseen_names:
-            if name not in sources or sources[name].evaluated or not isinstance(sources[name], FolderSource):
-                known = sorted(n for n, s in sources.items() if isinstance(s, FolderSource) and not s.evaluated)
+            known = sorted(
+                n for n, s in sources.items() if isinstance(s, FolderSource | ColumnSource) and not s.evaluated
+            )
+            if name not in known:
                 raise ValueError(
-                    f"mobile.rejection: {name!r} must be a folder with evaluated: false, expected one of {known}"
+                    f"mobile.rejection: {name!r} must be a folder or a column with evaluated: false, "
+                    f"expected one of {known}"
                 )
         return self
 
@@ -492,7 +548,8 @@ class Experiment(Spec):
         if origin is None:
             return
         if origin not in sources or not isinstance(sources[origin], CocoSource | SampleSource | FolderSource):
-            raise ValueError(f"{source.name}: unknown source {origin!r}, expected one of {sorted(sources)}")
+            known = sorted(n for n, s in sources.items() if isinstance(s, CocoSource | SampleSource | FolderSource))
+            raise ValueError(f"{source.name}: unknown source {origin!r}, expected one of {known}")
         if isinstance(source, GanSource) and isinstance(self.splits, Folds) and sources[origin].evaluated:
             raise ValueError(
                 f"{source.name}: with rotating folds a generator may only be trained on a source with "

@@ -3,8 +3,11 @@
 Names come from annotations and are data: nothing here follows one out of its directory.
 """
 
+import bisect
 import errno
+import itertools
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
 from storage.tables import QUARANTINE_SCHEMA
 
@@ -19,7 +23,8 @@ ENTRY_SCHEMA = pa.schema(
     [
         ("position", pa.int32()),  # rank in the source's order; what explicit ranges of a split speak of
         ("image_id", pa.string()),
-        ("file", pa.string()),  # path below the source's directory, or `row:<n>` of a Parquet file
+        # Path below the source's directory, `row:<n>` of a Parquet file, or a cell as `cell_name` writes it.
+        ("file", pa.string()),
         ("group_id", pa.string()),
         ("prompt", pa.string()),
         ("caption", pa.string()),
@@ -36,6 +41,8 @@ MAX_FILE_BYTES = 400_000_000
 
 _ROW = "row:"
 _ROWS_AT_ONCE = 64
+# A picture's file has the suffix of an image format, so no directory of pictures holds one of such a name.
+_CELL = re.compile(r"row:(?P<row>\d+)(?::(?P<column>[^:]+)(?::(?P<file>.+\.parquet))?)?", re.DOTALL)
 
 
 def quarantined(source: str, image_id: str, reason: str, detail: str = "") -> dict[str, str]:
@@ -51,6 +58,16 @@ def quarantine_table(rows: Sequence[Mapping[str, str]]) -> pa.Table:
 def whole_text(text: str) -> str:
     """The text with surrogate pairs joined and lone surrogates, which UTF-8 cannot write, as U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def stated_text(value: object) -> str | None:
+    """What annotations state as text; None where they state nothing or an empty text."""
+    return None if value is None or value == "" else whole_text(str(value))
+
+
+def prompt_group(prompt: str) -> str:
+    """The group of all pictures of one prompt, whichever generators made them."""
+    return f"prompt:{sha256_hex(prompt.strip().encode())[:12]}"
 
 
 def is_safe_name(name: str) -> bool:
@@ -105,22 +122,32 @@ def read_entry(root: Path, file: str) -> bytes:
 def read_entries(root: Path, files: Iterable[str]) -> Iterator[tuple[str, bytes | BadImage]]:
     """Each file with its bytes, or with the error for which it is set aside; in the order of `files`.
 
-    `root` is a directory, or a Parquet file, which is opened once and of whose rows (`row:<n>`, ascending) only some
-    are in memory at a time.
+    `root` is a directory of pictures, a Parquet file, or a directory of Parquet files. Each Parquet file is opened once
+    and only some of its rows are in memory at a time: they are named in ascending order (`row_name`, `cell_name`).
     """
-    if root.is_file():
-        yield from _read_rows(root, [int(file.removeprefix(_ROW)) for file in files])
-        return
-    for file in files:
-        try:
-            yield file, read_entry(root, file)
-        except BadImage as error:
-            yield file, error
+    is_parquet = root.is_file()
+    for place, same_place in itertools.groupby(files, key=lambda file: _parquet_place(file, is_parquet)):
+        named = list(same_place)
+        if place is None:
+            for file in named:
+                try:
+                    yield file, read_entry(root, file)
+                except BadImage as error:
+                    yield file, error
+        else:
+            path, column = place
+            rows = [int(file.split(":", 2)[1]) for file in named]
+            yield from zip(named, _read_rows(root / path, rows, column), strict=True)
 
 
 def row_name(row: int) -> str:
     """What `file` says for a row of a Parquet file, counted from 0."""
     return f"{_ROW}{row}"
+
+
+def cell_name(row: int, column: str, file: str = "") -> str:
+    """What `file` says for one of several pictures in a row of a Parquet file, of `file` below a directory of them."""
+    return ":".join((row_name(row), column, *([file] if file else [])))
 
 
 def image_columns(schema: pa.Schema) -> tuple[str, str | None]:
@@ -129,37 +156,107 @@ def image_columns(schema: pa.Schema) -> tuple[str, str | None]:
     Known are `image` as struct of `bytes` and `path` (the Hugging Face convention), and `image` or `bytes` as binary.
     """
     for name in ("image", "bytes"):
-        if name not in schema.names:
-            continue
-        kind = schema.field(name).type
-        if pa.types.is_struct(kind) and "bytes" in [child.name for child in kind]:
-            return f"{name}.bytes", f"{name}.path" if "path" in [child.name for child in kind] else None
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return name, None
+        found = picture_column(schema, name)
+        if found is not None:
+            return found
     raise SpecError(f"expected a column `image` (struct of bytes and path, or binary) or `bytes`, got {schema.names}")
 
 
-def _read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[str, bytes | BadImage]]:
+def picture_column(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
+    """Where a column of pictures keeps their bytes and their paths, dotted; None where it holds no pictures."""
+    if name not in schema.names:
+        return None
+    kind = schema.field(name).type
+    if pa.types.is_struct(kind) and "bytes" in [child.name for child in kind]:
+        return f"{name}.bytes", f"{name}.path" if "path" in [child.name for child in kind] else None
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return name, None
+    return None
+
+
+def parquet_schema(path: Path) -> pa.Schema:
+    """The schema of a Parquet file; `SpecError` where it cannot be read."""
+    with open_parquet(path) as file:
+        return file.schema_arrow
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file of which only the footer has been read; `SpecError` where it has none."""
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise unreadable_parquet(path, error) from error
+
+
+def unreadable_parquet(path: Path, error: Exception) -> SpecError:
+    """What is said of a Parquet file that is none, or not a whole one."""
+    return SpecError(f"{path.name} is not readable as Parquet, it may be cut off: {error}")
+
+
+def footer_digest(path: Path) -> str:
+    """sha256 of a Parquet file's footer, which holds its schema and the place, size and statistics of its columns.
+
+    The last 8 bytes of the file say how long the footer is (little-endian), then `PAR1`.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return sha256_hex(file.read())
+
+
+def _parquet_place(file: str, is_parquet: bool) -> tuple[str, str | None] | None:
+    """The Parquet file (below the root, empty for the root itself) and the column of an entry; None for a plain file.
+
+    A column of None means the one that `image_columns` finds.
+    """
+    cell = _CELL.fullmatch(file)
+    if cell is None or (cell["file"] is None) != is_parquet or not is_safe_name(cell["file"] or "root"):
+        return None
+    return cell["file"] or "", cell["column"]
+
+
+def _read_rows(path: Path, rows: Sequence[int], column: str | None) -> Iterator[bytes | BadImage]:
     if list(rows) != sorted(set(rows)):
         raise ValueError("rows of a Parquet file are read in ascending order, each once")
-    wanted = iter(rows)
-    row = next(wanted, None)
-    with pq.ParquetFile(path) as file:
-        column, _ = image_columns(file.schema_arrow)
-        first = 0
+    # Names of Parquet files come from listing their directory, never from annotations: they may be links, as in the
+    # cache of a model hub.
+    if not path.is_file():
+        yield from (BadImage("missing-file", path.name) for _ in rows)
+        return
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+        found = image_columns(schema) if column is None else picture_column(schema, column)
+        if found is None:
+            raise SpecError(f"{path.name}: expected pictures in the column {column!r}, got {schema.names}")
+        end = 0
         for group in range(file.num_row_groups):
-            end = first + file.metadata.row_group(group).num_rows
-            if row is None or row >= end:
-                first = end
-                continue
-            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
-                values = batch.column(0)
-                if pa.types.is_struct(values.type):
-                    values = values.field(0)
-                while row is not None and row < first + len(values):
-                    yield row_name(row), values[row - first].as_py() or BadImage("empty", "no bytes")
-                    row = next(wanted, None)
-                first += len(values)
-    while row is not None:
-        yield row_name(row), BadImage("missing-file", f"the Parquet file ends at row {first}")
-        row = next(wanted, None)
+            first, end = end, end + file.metadata.row_group(group).num_rows
+            wanted = rows[bisect.bisect_left(rows, first) : bisect.bisect_left(rows, end)]
+            yield from _read_row_group(file, group, found[0], [row - first for row in wanted])
+        beyond = rows[bisect.bisect_left(rows, end) :]
+        yield from (BadImage("missing-file", f"the Parquet file ends at row {end}") for _ in beyond)
+
+
+def _read_row_group(file: pq.ParquetFile, group: int, column: str, rows: Sequence[int]) -> Iterator[bytes | BadImage]:
+    """Cells of a column at ascending rows of one row group; where its pages are damaged, errors for what is left."""
+    done = first = 0
+    batches = file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]) if rows else iter(())
+    problem = ""
+    while done < len(rows):
+        try:
+            values = next(batches).column(0)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            # Damaged pages are an OSError without a number; a disk that fails has one, and may recover.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            problem = f"row group {group} is damaged: {error}"
+            break
+        if pa.types.is_struct(values.type):
+            values = values.field(0)
+        while done < len(rows) and rows[done] < first + len(values):
+            yield values[rows[done] - first].as_py() or BadImage("empty", "no bytes")
+            done += 1
+        first += len(values)
+    yield from (BadImage("unreadable", problem) for _ in rows[done:])

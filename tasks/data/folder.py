@@ -14,18 +14,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.digest import digest_of, sha256_hex
+from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
+    footer_digest,
     image_columns,
     is_safe_name,
     list_files,
+    parquet_schema,
+    prompt_group,
     quarantine_table,
     quarantined,
     row_name,
+    stated_text,
+    unreadable_parquet,
     whole_text,
 )
 from tasks.recipe import Output, StepRun, step
@@ -54,7 +59,7 @@ def check_folder(source: FolderSource) -> list[str]:
         missing.append(f"{source.path}, which {source.name} names: expected a directory or a Parquet file of pictures")
     else:
         try:
-            image_columns(_parquet_schema(path))
+            image_columns(parquet_schema(path))
         except SpecError as error:
             missing.append(f"pictures in {source.path}, which {source.name} names: {error}")
     if source.metadata is not None and not Path(source.metadata).is_file():
@@ -76,7 +81,7 @@ def folder_inventory(source: FolderSource) -> str:
         raise MissingInput(*missing)
     path = Path(source.path)
     metadata = None if source.metadata is None else Path(source.metadata)
-    content = [[path.stat().st_size, _footer_digest(path)]] if path.is_file() else list_files(path)
+    content = [[path.stat().st_size, footer_digest(path)]] if path.is_file() else list_files(path)
     described = None
     if metadata is not None:
         with metadata.open("rb") as file:
@@ -181,7 +186,7 @@ def _folder_pictures(root: Path, metadata: Path | None) -> Iterator[_Found]:
 
 def _parquet_pictures(path: Path) -> Iterator[_Found]:
     """Rows are named by their pictures' paths where these are all there and differ, else by their number."""
-    schema = _parquet_schema(path)
+    schema = parquet_schema(path)
     _, path_column = image_columns(schema)
     columns = [name for name in schema.names if name in METADATA_COLUMNS]
     try:
@@ -193,7 +198,7 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
                 column = file.read(columns=[path_column]).column(0).combine_chunks()
                 paths = column.field(0).to_pylist()
     except pa.ArrowException as error:
-        raise SpecError(f"{path.name} is not readable as Parquet, it may be cut off: {error}") from error
+        raise unreadable_parquet(path, error) from error
     if not all(paths) or len(set(paths)) != count:
         paths = [f"row-{row:09d}" for row in range(count)]
     for row in range(count):
@@ -260,26 +265,22 @@ def _limited_per_class(
 
 def _entry(source: FolderSource, position: int, name: str, file: str, known: Mapping[str, Any]) -> dict[str, Any]:
     image_id = f"{source.name}:{name}"
-    prompt = _text(known.get("prompt"))
-    group = _text(known.get("group_id"))
+    prompt = stated_text(known.get("prompt"))
+    group = stated_text(known.get("group_id"))
     if group is None and source.label == "fake" and prompt is not None:
-        group = f"prompt:{sha256_hex(prompt.strip().encode())[:12]}"
-    class_name = _text(known.get("class_name"))
+        group = prompt_group(prompt)
+    class_name = stated_text(known.get("class_name"))
     return {
         "position": position,
         "image_id": image_id,
         "file": file,
         "group_id": group or image_id,
         "prompt": prompt,
-        "caption": _text(known.get("caption")),
+        "caption": stated_text(known.get("caption")),
         "categories": [] if class_name is None else [class_name],
-        "licence": _text(known.get("licence")),
+        "licence": stated_text(known.get("licence")),
         "seed": _seed(image_id, known.get("seed")),
     }
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else whole_text(str(value))
 
 
 def _seed(image_id: str, value: Any) -> int | None:
@@ -292,20 +293,3 @@ def _seed(image_id: str, value: Any) -> int | None:
     if not -(2**63) <= seed < 2**63:
         raise SpecError(f"{image_id}: expected a seed of 64 bits, got {value!r}")
     return seed
-
-
-def _parquet_schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except pa.ArrowException as error:
-        raise SpecError(f"{path.name} is not readable as Parquet, it may be cut off: {error}") from error
-
-
-def _footer_digest(path: Path) -> str:
-    """sha256 of a Parquet file's footer: its last 8 bytes say how long it is (little-endian), then `PAR1`."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(size - 8)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        return sha256_hex(file.read())

@@ -13,9 +13,21 @@ from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_prese
 from storage.errors import MissingInput
 from tasks.data.sample import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
-from tasks.spec import CocoSource, DiffusionSource, FixedSplits, FolderSource, Folds, GanSource
+from tasks.spec import (
+    CocoSource,
+    ColumnSource,
+    DiffusionSource,
+    FineTuned,
+    FixedSplits,
+    FolderSource,
+    Folds,
+    GanSource,
+    MagnitudePruned,
+)
 
 NAMES = ["coco", "sample", "seed", "subset"]
+# The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.
+MOBILE_NAMES = ["seed-mobile"]
 
 
 @pytest.fixture
@@ -26,20 +38,24 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "TELLTALE_FAKES": "/data/fakes",
         "TELLTALE_FAKES_METADATA": "/data/fakes/metadata.json",
         "TELLTALE_VGG16": "/data/vgg16.safetensors",
-        # What seed-mobile and later presets may ask for is covered by check_presets.
+        "TELLTALE_ELSA": "/data/elsa",
+        "TELLTALE_DALLE": "/data/dalle",
+        "TELLTALE_MIDJOURNEY": "/data/midjourney",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("TELLTALE_SD21", raising=False)
+    for name in ("TELLTALE_SD21", "TELLTALE_MOBILENET"):
+        monkeypatch.delenv(name, raising=False)
     return values
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MOBILE_NAMES])
 def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environment: dict[str, str]) -> None:
     experiment = load_experiment(name)
     assert experiment.name == name
     assert experiment.description
-    assert experiment.seed_protocol is not None
+    assert (experiment.seed_protocol is not None) == (name in NAMES)
+    assert experiment.mobile is not None or name in NAMES
     assert len(experiment.cells) == 12
 
 
@@ -47,7 +63,7 @@ def test_presets_are_checked_before_their_environment_variables_are_set(monkeypa
     for name in ("TELLTALE_COCO", "TELLTALE_PHOTOGRAPHS", "TELLTALE_FAKES", "TELLTALE_VGG16"):
         monkeypatch.delenv(name, raising=False)
     checked = check_presets()
-    assert set(NAMES) <= set(checked)
+    assert {*NAMES, *MOBILE_NAMES} <= set(checked)
     with pytest.raises(MissingInput) as caught:
         load_experiment("subset")
     for name in ("TELLTALE_COCO", "TELLTALE_PHOTOGRAPHS", "TELLTALE_FAKES", "TELLTALE_VGG16"):
@@ -103,6 +119,47 @@ def test_the_subset_trains_its_gan_on_photographs_that_take_no_further_part(envi
     assert isinstance(fakes, FolderSource)
     assert fakes.metadata == environment["TELLTALE_FAKES_METADATA"]
     assert [mix.name for mix in subset.all_mixes] == ["gan", "sd14-coco", "sd14-imagenet", "combined"]
+
+
+def test_the_seed_mobile_preset_is_the_second_projects_experiment(environment: dict[str, str]) -> None:
+    preset = load_experiment("seed-mobile")
+    generators = ("stable-diffusion-1-4", "stable-diffusion-2-1", "stable-diffusion-xl", "deepfloyd-if")
+    assert preset.class_names == ("real", *generators)
+    assert isinstance(preset.splits, FixedSplits)
+    assert (preset.splits.train, preset.splits.val) == (0.8, 0.1)
+    by_name = {source.name: source for source in preset.sources}
+    columns = [by_name[name] for name in generators]
+    assert [source.column for source in columns if isinstance(source, ColumnSource)] == [
+        f"image_gen{index}" for index in (1, 2, 3, 0)
+    ]
+    # By prompt: with no other group, the fakes of one prompt are in one split.
+    for source in columns:
+        assert isinstance(source, ColumnSource)
+        assert (source.path, source.prompt_column, source.group_column) == ("/data/elsa", "original_prompt", None)
+    assert preset.unseen_names == ("dalle", "midjourney")
+    # The smallest pictures of the set have 256 pixels a side: none is left out, and each is reduced.
+    assert preset.canonical_side < 256
+    assert all(resolution == "native" or resolution < preset.canonical_side for resolution in preset.resolutions)
+
+
+def test_the_seed_mobile_preset_trains_the_second_projects_networks(environment: dict[str, str]) -> None:
+    mobile = load_experiment("seed-mobile").mobile
+    assert mobile is not None
+    *tuned, pruned = mobile.networks
+    assert [(n.head, n.unlocked, n.training.epochs, n.weights) for n in tuned if isinstance(n, FineTuned)] == [
+        ("v1", 5, 8, "imagenet"),
+        ("v2", 5, 5, "imagenet"),
+        ("v3", 8, 5, "imagenet"),
+    ]
+    assert isinstance(pruned, MagnitudePruned)
+    assert (pruned.of, pruned.first_sparsity, pruned.last_sparsity, pruned.training.epochs) == ("v1", 0.1, 0.4, 5)
+    for network in (*tuned, pruned):
+        assert isinstance(network, FineTuned | MagnitudePruned)
+        training = network.training
+        assert (training.batch, training.patience) == (32, 5)
+        assert not training.balanced
+        assert not training.augmented
+    assert mobile.rejection.bounds == (0.6, 0.7)
 
 
 def _deployments() -> list[dict[str, Any]]:

@@ -1,0 +1,202 @@
+"""From one column of pictures of a Parquet file, or of a directory of them, to its entry table.
+
+This is how a published set enters that holds a prompt and several generators' pictures of it in every row, such as D3
+(Baraldi et al., "Contrasting Deepfakes Diffusion via Contrastive Learning and Global-Local Similarities", 2024): each
+column is a source of its own, and what comes from one row shares a group over all of them.
+
+Only footers, prompts and groups are read here. A row without a picture is set aside, in this source only, when its
+pictures are scanned.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.digest import digest_of
+from storage.errors import MissingInput, SpecError
+from storage.objects import ROWS
+from tasks.data.entries import (
+    ENTRY_SCHEMA,
+    QUARANTINE,
+    cell_name,
+    footer_digest,
+    is_safe_name,
+    list_files,
+    open_parquet,
+    picture_column,
+    prompt_group,
+    quarantine_table,
+    row_name,
+    stated_text,
+    unreadable_parquet,
+)
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import ColumnSource
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """One Parquet file of a set; `name` counts from the set's directory and is empty where the set is this one file."""
+
+    name: str
+    path: Path
+    rows: int
+    schema: pa.Schema
+
+
+def unlocated_column(source: ColumnSource) -> ColumnSource:
+    """The source without its path, which says where it lies and not what it is: the form that a recipe takes."""
+    return source.model_copy(update={"path": ""})
+
+
+def check_column(source: ColumnSource) -> list[str]:
+    """What is missing for a run on this source, each with its remedy; empty when all is there. Only footers are read.
+
+    What concerns the files and not the column is said without the source's name: its siblings lack the same.
+    """
+    if not Path(source.path).exists():
+        return [f"{source.path}: expected a Parquet file, or a directory of them, with columns of pictures"]
+    if not _listed(Path(source.path)):
+        return [f"Parquet files below {source.path}: put them there, or name another path"]
+    wrong: dict[str, list[str]] = {}
+    for part in _needed(Path(source.path), source.limit):
+        name = part.name if isinstance(part, ParquetPart) else part[0]
+        for problem in _problems(source, part.schema) if isinstance(part, ParquetPart) else [str(part[1])]:
+            wrong.setdefault(problem, []).append(name or Path(source.path).name)
+    return [
+        f"{source.path}: {names[0]}{f' and {len(names) - 1} more files' if names[1:] else ''}: {problem}"
+        for problem, names in wrong.items()
+    ]
+
+
+def column_inventory(source: ColumnSource) -> str:
+    """Digest of what `index_column` reads: names, sizes and footers of the files that hold the first `limit` rows.
+
+    Raises:
+        MissingInput: `check_column` finds something missing.
+    """
+    return digest_of(
+        [[part.name, part.path.stat().st_size, footer_digest(part.path)] for part in _checked_parts(source)]
+    )
+
+
+@step("index/column", version=1, label=lambda source, **_: source.name, unkeyed=("path",))
+def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: str) -> Output:
+    """Index one column: one entry per row, in the order of the files' names and of their rows.
+
+    Args:
+        run: the step's surroundings.
+        source: `unlocated_column(source)`.
+        inventory: `column_inventory(source)`.
+        path: the Parquet file, or the directory of Parquet files.
+
+    Raises:
+        MissingInput: files or columns have gone since the inventory.
+        SpecError: a file's prompts or groups are damaged.
+    """
+    parts = _checked_parts(source.model_copy(update={"path": path}))
+    listed = itertools.islice(_entries(source, parts), source.limit)
+    tables = [ENTRY_SCHEMA.empty_table()]
+    while rows := list(itertools.islice(listed, _ROWS_AT_ONCE)):
+        tables.append(pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
+    entries = pa.concat_tables(tables)
+    notes = {
+        "n": entries.num_rows,
+        "quarantined": 0,
+        "without_prompt": entries["prompt"].null_count if source.prompt_column else None,
+    }
+    return Output({ROWS: entries, QUARANTINE: quarantine_table([])}, notes)
+
+
+def _checked_parts(source: ColumnSource) -> list[ParquetPart]:
+    missing = check_column(source)
+    if missing:
+        raise MissingInput(*missing)
+    return [part for part in _needed(Path(source.path), source.limit) if isinstance(part, ParquetPart)]
+
+
+def _listed(path: Path) -> list[tuple[str, Path]]:
+    """Every Parquet file with its name; others, such as a read-me beside them, are no part of the set."""
+    if path.is_file():
+        return [("", path)]
+    return [(name, path / name) for name, _ in list_files(path) if name.endswith(".parquet")]
+
+
+def _needed(path: Path, limit: int | None) -> Iterator[ParquetPart | tuple[str, SpecError]]:
+    """The files that hold the first `limit` rows; for one that cannot be used, its name and why."""
+    left = limit
+    for name, file in _listed(path):
+        if left is not None and left <= 0:
+            return
+        try:
+            part = _opened(name, file)
+        except SpecError as error:
+            yield name, error
+            continue
+        yield part
+        left = None if left is None else left - part.rows
+
+
+def _opened(name: str, path: Path) -> ParquetPart:
+    if name and not is_safe_name(name):
+        raise SpecError(f"{name!r} is a name that cannot be written down: rename the file")
+    with open_parquet(path) as file:
+        return ParquetPart(name, path, file.metadata.num_rows, file.schema_arrow)
+
+
+def _problems(source: ColumnSource, schema: pa.Schema) -> Iterator[str]:
+    if picture_column(schema, source.column) is None:
+        yield (
+            f"expected pictures in the column {source.column!r} (struct of bytes and path, or binary) "
+            f"for {source.name}, got the columns {schema.names}"
+        )
+    for name in _described_by(source):
+        if name not in schema.names or pa.types.is_nested(schema.field(name).type):
+            yield f"expected a column {name!r} of texts or numbers, got the columns {schema.names}"
+
+
+def _described_by(source: ColumnSource) -> list[str]:
+    return list(dict.fromkeys(name for name in (source.prompt_column, source.group_column) if name))
+
+
+def _entries(source: ColumnSource, parts: Sequence[ParquetPart]) -> Iterator[dict[str, Any]]:
+    position = 0
+    for part in parts:
+        # What a row is called must not say where the set lies: it may be moved.
+        of_file = footer_digest(part.path)[:12]
+        for row, known in enumerate(_descriptions(part, _described_by(source))):
+            prompt = stated_text(known.get(source.prompt_column))
+            group = stated_text(known.get(source.group_column))
+            if group is None:
+                group = f"{row_name(row)}:{of_file}" if prompt is None else prompt_group(prompt)
+            yield {
+                "position": position,
+                "image_id": f"{source.name}:{part.name}{'/' if part.name else ''}row-{row:09d}",
+                "file": cell_name(row, source.column, part.name),
+                "group_id": group,
+                "prompt": prompt,
+                "caption": None,
+                "categories": [],
+                "licence": None,
+                "seed": None,
+            }
+            position += 1
+
+
+def _descriptions(part: ParquetPart, columns: list[str]) -> Iterator[dict[str | None, Any]]:
+    """What a file says of each of its rows, some thousand rows in memory at a time."""
+    if not columns:
+        yield from itertools.repeat({}, part.rows)
+        return
+    try:
+        with open_parquet(part.path) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise unreadable_parquet(part.path, error) from error
