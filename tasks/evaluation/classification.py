@@ -356,7 +356,7 @@ def bootstrap_intervals(
         weights, unique = group_weights(images.groups, resamples, seed)
         samples = _resampled(images, weights, unique, wanted)
     return {
-        name: _percentile_interval(samples[name], group_count)
+        name: percentile_interval(samples[name], group_count)
         if name in samples
         else Interval(None, None, group_count, 0, 0, reasons[name])
         for name in metrics
@@ -393,7 +393,7 @@ def paired_difference_interval(
             return Interval(None, None, len(union), 0, 0, reasons[metric])
     weights, unique = group_weights(union, resamples, seed)
     samples = [_resampled(side, weights, unique, [metric])[metric] for side in sides]
-    return _percentile_interval(samples[0] - samples[1], len(union))
+    return percentile_interval(samples[0] - samples[1], len(union))
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:
@@ -446,7 +446,8 @@ def _resampled(
     return {name: np.where(one_class, np.nan, samples[name]) for name in metrics}
 
 
-def _percentile_interval(samples: Float, group_count: int) -> Interval:
+def percentile_interval(samples: Float, group_count: int) -> Interval:
+    """The percentile interval of a statistic's resamples (R,); undefined ones are NaN, dropped and counted."""
     defined = samples[~np.isnan(samples)]
     dropped = len(samples) - len(defined)
     if len(defined) == 0:

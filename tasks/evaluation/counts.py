@@ -42,7 +42,7 @@ def count_images(
     Args:
         shards: image shards per source; their notes and quarantine are read, not their pictures.
         features: feature shards of an uncompressed fair view per source, with the identity columns of what is
-            evaluated; none for a source that only trains generators.
+            evaluated; none for a source that only trains generators, or that only the rejection is tested on.
         entries: index and scan objects per source, which quarantine as well.
         assignment: notes the collapse rates of fakes that were read from disk.
     """
@@ -59,7 +59,8 @@ def count_images(
             "quarantined": sum(table.num_rows for table in tables),
             "collapse_rate": from_disk.get(source, {}).get("collapse", _collapse(run.store, images)),
         }
-        places = _per_split(run.store, embedded) if embedded else [_training_only(images)]
+        apart = "generator training" if label == "real" else "rejection only"
+        places = _per_split(run.store, embedded) if embedded else [_apart(images, apart)]
         rows += [whole | counted for counted in places]
     return Output(
         {
@@ -76,8 +77,8 @@ def quarantined(store: Store, ref: Ref) -> pa.Table | None:
     return read_table(store, ref, name=QUARANTINE)
 
 
-def _training_only(images: Sequence[Ref]) -> dict[str, Any]:
-    return {"split_or_fold": "generator training", "images": sum(ref.rows for ref in images), "groups": None}
+def _apart(images: Sequence[Ref], purpose: str) -> dict[str, Any]:
+    return {"split_or_fold": purpose, "images": sum(ref.rows for ref in images), "groups": None}
 
 
 def _per_split(store: Store, embedded: Sequence[Ref]) -> list[dict[str, Any]]:
