@@ -121,6 +121,19 @@ def unlocked_names(shape: Architecture, unlocked: int | Literal["all"]) -> froze
     return frozenset(names)
 
 
+def torchvision_names(shape: Architecture) -> Iterator[tuple[str, str]]:
+    """(convolution, batch norm) of every convolution, in order, as `torchvision.models.mobilenet_v2` names them."""
+    yield "features.0.0", "features.0.1"
+    for number, block in enumerate(shape.blocks, start=1):
+        place = f"features.{number}.conv"
+        positions = 2 if block.expands else 1
+        for position in range(positions):
+            yield f"{place}.{position}.0", f"{place}.{position}.1"
+        yield f"{place}.{positions}", f"{place}.{positions + 1}"
+    last = len(shape.blocks) + 1
+    yield f"features.{last}.0", f"features.{last}.1"
+
+
 def _convolutions(shape: Architecture) -> Iterator[Convolution]:
     side = (shape.side + 1) // 2
     yield Convolution(

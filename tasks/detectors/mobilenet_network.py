@@ -9,7 +9,7 @@ The one module that imports torch at its top, for its classes' sake: import it w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from storage.digest import hash_seed
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
-from tasks.detectors.architecture import Architecture, Convolution
+from tasks.detectors.architecture import Architecture, Convolution, torchvision_names
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -127,7 +127,7 @@ def folded_torchvision(tensors: Mapping[str, npt.NDArray[Any]], shape: Architect
         SpecError: a tensor is missing, or of another width.
     """
     folded: Tensors = {}
-    for one, (convolution, norm) in zip(shape.convolutions, _torchvision_names(shape), strict=True):
+    for one, (convolution, norm) in zip(shape.convolutions, torchvision_names(shape), strict=True):
         try:
             weight = tensors[f"{convolution}.weight"].astype(np.float64)
             scale = tensors[f"{norm}.weight"] / np.sqrt(tensors[f"{norm}.running_var"].astype(np.float64) + 1e-5)
@@ -201,16 +201,3 @@ def prepare_picture(pixels: Pixels, side: int) -> torch.Tensor:
     mean = torch.tensor(MEAN)[:, None, None] * 255
     deviation = torch.tensor(DEVIATION)[:, None, None] * 255
     return (picture[0] - mean) / deviation
-
-
-def _torchvision_names(shape: Architecture) -> Iterator[tuple[str, str]]:
-    """(convolution, batch norm) of every convolution, in order, as `torchvision.models.mobilenet_v2` names them."""
-    yield "features.0.0", "features.0.1"
-    for number, block in enumerate(shape.blocks, start=1):
-        place = f"features.{number}.conv"
-        positions = 2 if block.expands else 1
-        for position in range(positions):
-            yield f"{place}.{position}.0", f"{place}.{position}.1"
-        yield f"{place}.{positions}", f"{place}.{positions + 1}"
-    last = len(shape.blocks) + 1
-    yield f"features.{last}.0", f"features.{last}.1"

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import tempfile
-import threading
-import urllib.error
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from storage.errors import DownloadFailed, MissingInput, SpecError
+from storage.errors import SpecError
 from storage.weights import weight_parts
+from tasks.detectors.weight_files import (
+    WeightsOf,
+    check_unchanged,
+    check_weights,
+    find_header_problem,
+    random_seed,
+    resolve_weights,
+)
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
@@ -38,9 +39,6 @@ STD = (0.229, 0.224, 0.225)
 MIN_AS_IS_SIDE = 32
 MAX_AS_IS_PIXELS = 2**22
 _MAX_AS_IS_BATCH_PIXELS = 2**20
-
-CACHE_SETTING = "TELLTALE_CACHE"
-ANSWER_WITHIN_S = 3.0
 
 # Convolutions by their index in `features`: (output channels, input channels), kernels of 3x3.
 _CONVOLUTIONS = {
@@ -62,6 +60,7 @@ _CONVOLUTIONS = {
 _CONNECTED = {0: (4096, 512 * 7 * 7), 3: (4096, 4096)}
 _CONNECTED_OF_LAYER = {"pool5-avg": (), "fc6": (0,), "fc7": (0, 3)}
 
+_TITLE = "VGG16"
 _REMEDY = "name a safetensors file with torchvision's keys in extractor.weights, or random:0 to try things out"
 
 
@@ -92,7 +91,7 @@ def load_vgg16(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None) -> torch.
 
     network = _architecture(spec.layer)
     if tensors is None:
-        state = _random_tensors(spec.layer, random_seed(spec.weights))
+        state = _random_tensors(spec.layer, random_seed(spec.weights, _TITLE))
     else:
         state = {name: torch.from_numpy(np.array(tensors[name], np.float32)) for name in tensor_shapes(spec.layer)}
     network.load_state_dict(state, assign=True)
@@ -157,30 +156,13 @@ def read_vgg16_tensors(path: Path, layer: str) -> dict[str, np.ndarray]:
 
 def find_problem(path: Path, layer: str) -> str | None:
     """What keeps a weights file from serving a layer, in one sentence, or None; reads the file's header only."""
-    from safetensors import SafetensorError, safe_open
 
-    expected = tensor_shapes(layer)
-    try:
-        with safe_open(path, framework="np") as file:
-            names = set(file.keys())
-            slices = {name: file.get_slice(name) for name in expected if name in names}
-            shapes = {name: tuple(piece.get_shape()) for name, piece in slices.items()}
-            dtypes = sorted({piece.get_dtype() for piece in slices.values()} - {"F16", "F32"})
-    except (SafetensorError, OSError) as error:
-        return f"VGG16 weights: {path.name} is not readable as safetensors ({error}); {_REMEDY}"
-    missing = [name for name in expected if name not in names]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        advice = "use another file"
-        if all(name.startswith("classifier.") for name in missing):
-            advice = "set extractor.layer to pool5-avg, which needs features.* only, or use a file with the classifier"
-        return f"VGG16 weights: {path.name} lacks {', '.join(missing[:3])}{more}, which {layer} needs; {advice}"
-    if dtypes:
-        return f"VGG16 weights: {path.name} holds {', '.join(dtypes)}, expected F16 or F32; convert it"
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            return f"VGG16 weights: {path.name} has {name} of shape {shapes[name]}, expected {shape}; use another file"
-    return None
+    def advice(missing: Sequence[str]) -> str:
+        if missing and all(name.startswith("classifier.") for name in missing):
+            return "set extractor.layer to pool5-avg, which needs features.* only, or use a file with the classifier"
+        return "use another file"
+
+    return find_header_problem(path, tensor_shapes(layer), _TITLE, needed_by=layer, remedy=_REMEDY, advice=advice)
 
 
 def resolve_vgg16(spec: Vgg16Spec) -> tuple[Vgg16Spec, str | None]:
@@ -194,45 +176,23 @@ def resolve_vgg16(spec: Vgg16Spec) -> tuple[Vgg16Spec, str | None]:
         DownloadFailed: torchvision's file does not have its checksum, or a URL's is broken off.
         SpecError: the file does not serve the layer, or the seed is no number.
     """
-    if spec.weights.startswith("random:"):
-        random_seed(spec.weights)
-        return spec, None
-    path = _local_file(spec.weights)
-    problem = find_problem(path, spec.layer)
-    if problem:
-        raise SpecError(problem)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return spec.model_copy(update={"weights": f"sha256:{sha256}"}), str(path)
+    weights, path = resolve_weights(spec.weights, _weights_of(spec))
+    return (spec if path is None else spec.model_copy(update={"weights": weights})), path
 
 
 def check_vgg16(spec: Vgg16Spec) -> list[str]:
     """What is missing for `resolve_vgg16`, each with its remedy; downloads nothing and takes three seconds at most."""
-    if spec.weights.startswith("random:"):
-        try:
-            random_seed(spec.weights)
-        except SpecError as error:
-            return [str(error)]
-        return []
-    path = _expected_file(spec.weights)
-    if path.is_file():
-        problem = find_problem(path, spec.layer)
-        return [problem] if problem else []
-    if spec.weights == "imagenet" and _torchvision_download().is_file():
-        return []
-    url = _imagenet_url() if spec.weights == "imagenet" else spec.weights
-    if not _is_url(url):
-        return [_missing_file(spec.weights)]
-    reason = _unreachable(url)
-    return [f"VGG16 weights {spec.weights}: {url} does not answer ({reason}); {_REMEDY}"] if reason else []
+    return check_weights(spec.weights, _weights_of(spec))
 
 
-def random_seed(weights: str) -> int:
-    """The seed of `random:<seed>`; `SpecError` for anything else."""
-    match = re.fullmatch(r"random:(\d+)", weights)
-    if match is None:
-        raise SpecError(f"random VGG16 weights are named like random:0, got {weights!r}")
-    return int(match[1])
+def _weights_of(spec: Vgg16Spec) -> WeightsOf:
+    return WeightsOf(
+        title=_TITLE,
+        prefix="vgg16",
+        remedy=_REMEDY,
+        imagenet_url=_imagenet_url,
+        find_problem=lambda path: find_problem(path, spec.layer),
+    )
 
 
 def _architecture(layer: str) -> torch.nn.Sequential:
@@ -291,14 +251,6 @@ def _full_precision(device: torch.device) -> AbstractContextManager[None]:
     return precise
 
 
-def _is_url(weights: str) -> bool:
-    return weights.startswith(("http://", "https://"))
-
-
-def _missing_file(weights: str) -> str:
-    return f"VGG16 weights {weights}: no such file; {_REMEDY}"
-
-
 def _imagenet_url() -> str:
     define_missing_torchvision_schemas()
     from torchvision.models import VGG16_Weights
@@ -307,111 +259,10 @@ def _imagenet_url() -> str:
     return url
 
 
-def _cache() -> Path:
-    """A folder of this user alone: what lies in it is trusted as weights."""
-    configured = os.environ.get(CACHE_SETTING)
-    folder = Path(configured) if configured else Path(tempfile.gettempdir()) / f"telltale-cache-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise SpecError(f"the cache {folder} belongs to another user; set {CACHE_SETTING} to a folder of your own")
-    return folder
-
-
-def _expected_file(weights: str) -> Path:
-    """Where weights lie, or will lie once they are downloaded."""
-    if weights == "imagenet":
-        return _cache() / f"{Path(_imagenet_url()).stem}.safetensors"
-    if _is_url(weights):
-        return _cache() / f"vgg16-{hashlib.sha256(weights.encode()).hexdigest()[:16]}.safetensors"
-    return Path(weights).expanduser()
-
-
-def _torchvision_download() -> Path:
-    """Where torchvision itself keeps its file, if the user has used it before."""
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_imagenet_url()).name
-
-
-def _local_file(weights: str) -> Path:
-    path = _expected_file(weights)
-    if path.is_file():
-        return path
-    if weights != "imagenet" and not _is_url(weights):
-        raise MissingInput(_missing_file(weights))
-
-    try:
-        if weights == "imagenet":
-            _convert_imagenet(path)
-        else:
-            _download_safetensors(weights, path)
-    except (urllib.error.URLError, OSError) as error:
-        raise MissingInput(f"VGG16 weights {weights}: the download failed ({error}); {_REMEDY}") from error
-    return path
-
-
-def _download_safetensors(url: str, target: Path) -> None:
-    """What an address offers, kept only if it is complete: safetensors say in their head how long they are."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    partial = target.with_suffix(f".partial-{os.getpid()}")
-    try:
-        torch.hub.download_url_to_file(url, str(partial), progress=False)
-        with safe_open(partial, framework="np"):
-            pass
-        partial.replace(target)
-    except SafetensorError as error:
-        raise DownloadFailed(f"VGG16 weights: {url} is broken off or no safetensors ({error}); try again") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _convert_imagenet(target: Path) -> None:
-    """Torchvision's file, downloaded unless it is there, verified by the checksum in its name, as safetensors."""
-    import torch
-    from safetensors.torch import save_file
-
-    known = _torchvision_download()
-    folder = known.parent if known.is_file() else target.parent
-    try:
-        state = torch.hub.load_state_dict_from_url(
-            _imagenet_url(), str(folder), map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
-    except RuntimeError as error:
-        raise DownloadFailed(f"VGG16 weights imagenet: {error}; {_REMEDY}") from error
-    # Written under another name first: an interrupted conversion must not look finished.
-    partial = target.with_suffix(f".partial-{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
-    partial.replace(target)
-    if folder == target.parent:
-        (folder / known.name).unlink()
-
-
-def _unreachable(url: str) -> str | None:
-    """Why an address does not answer within three seconds, or None. A thread, since name resolution has no timeout."""
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=ANSWER_WITHIN_S).close()
-            outcome.append(None)
-        except (OSError, ValueError) as error:
-            outcome.append(str(error))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_WITHIN_S)
-    return outcome[0] if outcome else f"no answer within {ANSWER_WITHIN_S:.0f} s"
-
-
 @step("weights/vgg16", version=1, label=lambda *, sha256, layer, **_: f"{layer}/{sha256[:12]}", unkeyed=("path",))
 def import_vgg16(run: StepRun, *, sha256: str, layer: str, path: str) -> Output:
     """Bring the tensors that a layer needs from a local safetensors file into the store."""
-    with Path(path).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise SpecError(f"VGG16 weights: {Path(path).name} has sha256 {found}, expected {sha256}; it changed meanwhile")
+    check_unchanged(Path(path), sha256, _TITLE)
     tensors = read_vgg16_tensors(Path(path), layer)
     parameters = sum(tensor.size for tensor in tensors.values())
     card = {"model": "vgg16", "layer": layer, "keys": "torchvision", "mean": MEAN, "std": STD, "from_sha256": sha256}
