@@ -51,7 +51,7 @@ def evaluate_scores(
     Returns:
         Rows in RESULT_SCHEMA, and rows (resolution, jpeg_quality, mix, detector, fpr, tpr).
     """
-    thresholds = _thresholds(reference)
+    thresholds = val_thresholds(reference)
     rows: list[Row] = []
     points: list[Row] = []
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
@@ -73,7 +73,7 @@ def _drawn(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: 
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
 
 
-def _thresholds(reference: pl.DataFrame) -> dict[int, float | None]:
+def val_thresholds(reference: pl.DataFrame) -> dict[int, float | None]:
     """Per fold the threshold that maximises balanced accuracy on val; None where val has one class only."""
     found: dict[int, float | None] = {}
     for (fold,), rows in reference.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
@@ -220,11 +220,26 @@ class Detector(Spec):
     mixes: tuple[Mix, ...]
 
 
+class ScoredNetwork(Spec):
+    """A network in a cell: its scores there, and those that give its thresholds.
+
+    `origin` names the network that a quantized one was made from: their difference is reported by itself.
+    """
+
+    name: str
+    origin: str | None = None
+    scores: Ref
+    reference: Ref
+
+
 class CellPlan(Spec):
-    """Everything that the evaluation of one cell reads."""
+    """Everything that the evaluation of one cell reads. Networks are compared with the first of them."""
 
     cell: Cell
     detectors: tuple[Detector, ...]
+    networks: tuple[ScoredNetwork, ...] = ()
+    classes: tuple[str, ...] = ()
+    mixes: tuple[Mix, ...] = ()
     splits: Splits
     seed: int
     resamples: int
@@ -303,7 +318,7 @@ def evaluate_stage_row(
     if reference is None:
         called_fake = drawn["decision"].to_numpy() > 0
     else:
-        thresholds = _thresholds(reference)
+        thresholds = val_thresholds(reference)
         called_fake = drawn["p_fake"].to_numpy() >= np.array(
             [np.nan if (t := thresholds.get(fold)) is None else t for fold in drawn["fold"].to_list()]
         )

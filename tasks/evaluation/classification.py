@@ -79,6 +79,33 @@ class Interval:
     reason: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A metric of some images, and of every resample of their groups: intervals and paired differences are made of it.
+
+    `value` is None where undefined. `samples` (R,) are NaN where the metric is undefined in a resample; None where
+    there is no interval, and `reason` says why.
+    """
+
+    value: float | None
+    samples: Float | None
+    n_groups: int
+    reason: str = ""
+
+    def interval(self) -> Interval:
+        """The 95 % percentile interval."""
+        if self.samples is None:
+            return Interval(None, None, self.n_groups, 0, 0, self.reason)
+        return percentile_interval(self.samples, self.n_groups)
+
+    def minus(self, other: Resampled) -> Resampled:
+        """The paired difference from a metric that was resampled by the same group weights."""
+        value = None if self.value is None or other.value is None else self.value - other.value
+        if self.samples is None or other.samples is None:
+            return Resampled(value, None, self.n_groups, self.reason or other.reason)
+        return Resampled(value, self.samples - other.samples, self.n_groups)
+
+
 @dataclass(frozen=True)
 class ScoredImages:
     """One detector's scores of some images: label (N,) 0 or 1, score (N,), decision (N,) bool, groups (N,) str."""
@@ -257,21 +284,20 @@ class _RankedImages:
         return cls(order[is_fake], order[~is_fake], np.cumsum(fakes), np.cumsum(reals))
 
 
-def _rank_metrics(ranked: _RankedImages, weights: Float) -> dict[str, Float]:
+def _rank_metrics(ranked: _RankedImages, weights: Float, metrics: Sequence[str] = RANK_METRICS) -> dict[str, Float]:
     """AUROC, average precision and EER, each (R,), for integer-valued image weights (R, N); NaN where undefined."""
     tp = _cumulated(weights, ranked.fakes, ranked.fake_ends)  # (R, K + 1)
     fp = _cumulated(weights, ranked.reals, ranked.real_ends)  # (R, K + 1)
-    n_fake, n_real = tp[:, -1], fp[:, -1]
-    tp_step, fp_step = np.diff(tp), np.diff(fp)  # (R, K)
-    auroc = np.sum(fp_step * (tp[:, 1:] + tp[:, :-1]), axis=1) / (2 * n_fake * n_real)
-    called = tp[:, 1:] + fp[:, 1:]
-    precision = tp[:, 1:] / np.maximum(called, 1.0)  # weights are whole numbers: called is 0 or at least 1
-    average_precision = np.sum(tp_step * precision, axis=1) / n_fake
-    return {
-        "auroc": auroc,
-        "average_precision": average_precision,
-        "eer": _equal_error_rate(tp, fp),
-    }
+    found: dict[str, Float] = {}
+    if "auroc" in metrics:
+        found["auroc"] = np.sum(np.diff(fp) * (tp[:, 1:] + tp[:, :-1]), axis=1) / (2 * tp[:, -1] * fp[:, -1])
+    if "average_precision" in metrics:
+        called = tp[:, 1:] + fp[:, 1:]
+        precision = tp[:, 1:] / np.maximum(called, 1.0)  # weights are whole numbers: called is 0 or at least 1
+        found["average_precision"] = np.sum(np.diff(tp) * precision, axis=1) / tp[:, -1]
+    if "eer" in metrics:
+        found["eer"] = _equal_error_rate(tp, fp)
+    return found
 
 
 def _cumulated(weights: Float, members: Integer, ends: Integer) -> Float:
@@ -344,56 +370,29 @@ def bootstrap_intervals(
     itself is undefined. Raises EvaluationError as `binary_metrics` does, and on a metric that it does not know.
     """
     images = ScoredImages(label, score, decision, groups, calibrated)
-    label_, score_, decision_ = _validated(label, score, decision, calibrated)
-    _check_metrics(metrics)
-    group_count = len(np.unique(_validated_groups(images.groups, len(label_))))
-    reasons = dict.fromkeys(metrics, TOO_FEW_GROUPS)
-    if group_count >= MINIMUM_GROUPS:
-        reasons = binary_metrics(label_, score_, decision_, calibrated).reasons
-    wanted = [name for name in metrics if name not in reasons]
-    samples: dict[str, Float] = {}
-    if wanted:
-        weights, unique = group_weights(images.groups, resamples, seed)
-        samples = _resampled(images, weights, unique, wanted)
-    return {
-        name: percentile_interval(samples[name], group_count)
-        if name in samples
-        else Interval(None, None, group_count, 0, 0, reasons[name])
-        for name in metrics
-    }
+    weights, unique = group_weights(groups, resamples, seed)
+    return {name: found.interval() for name, found in resampled_metrics(images, weights, unique, metrics).items()}
 
 
-def paired_difference_interval(
-    first: ScoredImages,
-    second: ScoredImages,
-    metric: str = "auroc",
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """95 % percentile interval of metric(first) - metric(second) over the same resampled groups.
+def resampled_metrics(
+    images: ScoredImages, weights: NDArray[np.uint16], unique: NDArray, metrics: Sequence[str]
+) -> dict[str, Resampled]:
+    """Metrics of some images, with what each resample of their groups makes of them.
 
-    The two sides may be two detectors on the same images or two cells; groups are drawn from the union of both sides'
-    groups, so that what they share varies together. No interval where either side has fewer than ten groups or an
-    undefined metric. Raises EvaluationError as `bootstrap_intervals` does.
+    weights (R, G) and unique (G,) as `group_weights` gives them, of the images' groups or of more: what is resampled
+    by the same weights can be compared in pairs. No samples, but a reason, where the images are of fewer than ten
+    groups or a metric is undefined. Raises EvaluationError as `bootstrap_intervals` does.
     """
-    _check_metrics([metric])
-    sides = (first, second)
-    groups = []
-    for side in sides:
-        label, _, _ = _validated(side.label, side.score, side.decision, side.calibrated)
-        groups.append(_validated_groups(side.groups, len(label)))
-    fewest = min(len(np.unique(names)) for names in groups)
-    union = np.unique(np.concatenate(groups))
-    if fewest < MINIMUM_GROUPS:
-        return Interval(None, None, len(union), 0, 0, TOO_FEW_GROUPS)
-    for side in sides:
-        reasons = binary_metrics(side.label, side.score, side.decision, side.calibrated).reasons
-        if metric in reasons:
-            return Interval(None, None, len(union), 0, 0, reasons[metric])
-    weights, unique = group_weights(union, resamples, seed)
-    samples = [_resampled(side, weights, unique, [metric])[metric] for side in sides]
-    return percentile_interval(samples[0] - samples[1], len(union))
+    label, score, decision = _validated(images.label, images.score, images.decision, images.calibrated)
+    _check_metrics(metrics)
+    group_count = len(np.unique(_validated_groups(images.groups, len(label))))
+    whole = binary_metrics(label, score, decision, images.calibrated)
+    reasons = whole.reasons if group_count >= MINIMUM_GROUPS else dict.fromkeys(metrics, TOO_FEW_GROUPS)
+    wanted = [name for name in metrics if name not in reasons]
+    samples = _samples(images, weights, unique, wanted) if wanted else {}
+    return {
+        name: Resampled(getattr(whole, name), samples.get(name), group_count, reasons.get(name, "")) for name in metrics
+    }
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:
@@ -411,7 +410,7 @@ def _validated_groups(groups: ArrayLike, count: int) -> NDArray:
     return names
 
 
-def _resampled(
+def _samples(
     images: ScoredImages, weights: NDArray[np.uint16], unique: NDArray, metrics: Sequence[str]
 ) -> dict[str, Float]:
     """Each metric in each resample: name -> (R,), NaN where undefined or where a class is missing."""
@@ -436,13 +435,13 @@ def _resampled(
             sums = _ece_sums(label, score)
             bins = np.stack([per_group(sums[:, bin_]) for bin_ in range(ECE_BINS)], axis=1)  # (G, 15)
             samples["ece"] = np.abs(weights @ bins).sum(axis=1) / (tp + fp + fn + tn)
-        if set(metrics) & set(RANK_METRICS):
+        if by_rank := [name for name in metrics if name in RANK_METRICS]:
             ranked = _RankedImages.of(label, score)
             chunks = [
-                _rank_metrics(ranked, weights[start : start + _ROWS_PER_CHUNK].astype(np.float64)[:, position])
+                _rank_metrics(ranked, weights[start : start + _ROWS_PER_CHUNK].astype(np.float64)[:, position], by_rank)
                 for start in range(0, len(weights), _ROWS_PER_CHUNK)
             ]
-            samples |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in RANK_METRICS}
+            samples |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in by_rank}
     return {name: np.where(one_class, np.nan, samples[name]) for name in metrics}
 
 

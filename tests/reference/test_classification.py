@@ -17,13 +17,14 @@ from tasks.evaluation.classification import (
     INTERVAL_METRICS,
     TOO_FEW_GROUPS,
     EvaluationError,
+    Interval,
     ScoredImages,
     balanced_accuracy_threshold,
     binary_metrics,
     bootstrap_intervals,
     draw_balanced_mix,
     group_weights,
-    paired_difference_interval,
+    resampled_metrics,
     roc_curve,
 )
 
@@ -242,12 +243,18 @@ def test_the_bootstrap_of_the_mean_has_its_known_spread() -> None:
     assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
 
 
+def paired_difference(first: ScoredImages, second: ScoredImages, metric: str = "auroc") -> Interval:
+    weights, unique = group_weights(np.union1d(first.groups, second.groups))
+    one, other = (resampled_metrics(side, weights, unique, [metric])[metric] for side in (first, second))
+    return one.minus(other).interval()
+
+
 def test_fewer_than_ten_groups_give_no_interval() -> None:
     label, score, decision, groups = grouped(60, 9, 6)
     for interval in bootstrap_intervals(label, score, decision, groups).values():
         assert (interval.low, interval.high, interval.reason) == (None, None, TOO_FEW_GROUPS)
     side = ScoredImages(label, score, decision, groups)
-    assert paired_difference_interval(side, side).reason == TOO_FEW_GROUPS
+    assert paired_difference(side, side).reason == TOO_FEW_GROUPS
 
 
 def test_resamples_with_one_class_are_dropped_and_counted() -> None:
@@ -271,19 +278,19 @@ def test_an_undefined_metric_has_no_interval_and_keeps_its_reason() -> None:
     assert only_real["auroc"].reason == "no fakes"
     assert only_real["accuracy"].reason == "undefined in every resample"
     side = ScoredImages(np.zeros(60, int), score, decision, groups)
-    assert paired_difference_interval(side, side).reason == "no fakes"
+    assert paired_difference(side, side).reason == "no fakes"
 
 
 def test_differences_are_paired() -> None:
     label, score, decision, groups = grouped(300, 60, 8)
     side = ScoredImages(label, score, decision, groups)
-    same = paired_difference_interval(side, side)
+    same = paired_difference(side, side)
     assert (same.low, same.high) == (0.0, 0.0)
     # A slightly noisier detector on the same images: paired is narrower than the two intervals laid side by side.
     noisy = np.clip(score + np.random.default_rng(1).normal(0, 0.05, 300), 0, 1)
     other = ScoredImages(label, noisy, noisy >= 0.55, groups)
     for metric in ("auroc", "accuracy"):
-        paired = paired_difference_interval(side, other, metric)
+        paired = paired_difference(side, other, metric)
         alone = bootstrap_intervals(label, score, decision, groups)[metric]
         assert paired.low is not None
         assert paired.high is not None
@@ -296,7 +303,7 @@ def test_cells_that_share_only_some_groups_can_be_compared() -> None:
     label, score, decision, groups = grouped(200, 40, 9)
     keep = groups > "group 2"
     part = ScoredImages(label[keep], score[keep], decision[keep], groups[keep])
-    interval = paired_difference_interval(ScoredImages(label, score, decision, groups), part)
+    interval = paired_difference(ScoredImages(label, score, decision, groups), part)
     assert interval.low is not None
     assert interval.high is not None
     assert interval.low <= 0.0 <= interval.high

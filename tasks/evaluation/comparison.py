@@ -1,0 +1,459 @@
+"""What compression costs and saves: networks compared on the same pictures of a cell, and what they are and weigh.
+
+Test pictures are those that the networks know: photographs, and fakes of the generators among their classes, each once,
+as many as there are. Thresholds on p(fake) come from val pictures of the cell's uncompressed view, fold by fold.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from storage.errors import SpecError
+from storage.objects import ROWS, Ref, read_part
+from storage.store import Store
+from storage.tables import COMPARISON_SCHEMA, FAKE, NETWORK_SCHEMA, REAL
+from tasks.detectors.export import CARD, MODEL
+from tasks.detectors.trained import TrainedNetwork
+from tasks.detectors.variants import ALONE, Variant, origin
+from tasks.evaluation.cells import read_scores, val_thresholds
+from tasks.evaluation.classification import (
+    MINIMUM_GROUPS,
+    TOO_FEW_GROUPS,
+    Boolean,
+    Float,
+    Integer,
+    Resampled,
+    ScoredImages,
+    group_weights,
+    resampled_metrics,
+)
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Cell, Distilled, FineTuned
+
+CLASS_ACCURACY = "class_accuracy"
+OVER_SEEDS = "class_accuracy_over_seeds"
+FROM_ORIGIN = "class_accuracy_from_origin"
+BINARY_METRICS = ("balanced_accuracy", "auroc")
+
+# The numbers of a training that a table of networks shows, as `about` names them.
+_TRAINING = ("epochs", "loss", "training_accuracy", "validation_loss", "validation_accuracy")
+_COMPRESSION = 6
+
+Row = dict[str, Any]
+Weights = tuple[NDArray[np.uint16], NDArray]
+
+
+def compare(
+    scores: Mapping[str, pl.DataFrame],
+    first: str,
+    classes: Sequence[str],
+    cell: Cell,
+    *,
+    references: Mapping[str, pl.DataFrame],
+    origins: Mapping[str, str] | None = None,
+    seed: int,
+    resamples: int,
+) -> list[Row]:
+    """Rows in COMPARISON_SCHEMA: every network's metrics in one cell and their paired changes from the network `first`.
+
+    `class_accuracy`: share of pictures whose most probable class is the true one; `class_accuracy:<class>`: the same
+    among the pictures of one class. `balanced_accuracy`: photographs against fakes, at each fold's val threshold.
+    `auroc`: of p(fake). For a network with an origin also `class_accuracy_from_origin` and, for each class,
+    `class_accuracy_from_origin:<class>`: their changes are from that origin.
+
+    All have 95 % percentile bootstrap intervals over groups, the same resamples for all networks, thresholds fixed;
+    none where the pictures that a metric counts (photographs or fakes, of the last two) are of fewer than ten groups.
+
+    Args:
+        scores: SCORE_SCHEMA rows of the cell's view by network, named as `Variant` names them: `dense`, `dense#1`.
+        first: the network that all others are compared with; its own changes are null.
+        classes: what the networks tell apart, in the order of their class probabilities; the first is `real`.
+        references: SCORE_SCHEMA rows that give a network's thresholds; their val rows are used.
+        origins: the network that some networks were made from, such as a quantized one.
+
+    Raises:
+        SpecError: scores of different pictures, or of other classes; a picture twice; an unknown `first` or origin.
+    """
+    origins = origins or {}
+    unknown = sorted({first, *origins, *origins.values()} - set(scores))
+    if unknown or set(scores) != set(references):
+        raise SpecError(
+            f"{cell.name}: expected scores and references of the same networks, {first} among them; "
+            f"got scores of {sorted(scores)}, references of {sorted(references)}, none of {unknown}"
+        )
+    answers = _all_answers(scores, classes)
+    weights = group_weights(answers[first].groups, resamples, seed)
+    measured = {
+        name: _measured(one, classes, val_thresholds(_known(references[name], classes)), weights)
+        for name, one in answers.items()
+    }
+    rows: list[Row] = []
+    for name, metrics in measured.items():
+        key = _key(name, cell)
+        for metric, found in metrics.items():
+            change = None if name == first else found.minus(measured[first][metric])
+            rows.append(key | _counts(answers[name], metric, classes) | _values(metric, found, change))
+        if name in origins:
+            for metric in (CLASS_ACCURACY, *(f"{CLASS_ACCURACY}:{one}" for one in classes)):
+                found = metrics[metric]
+                change = found.minus(measured[origins[name]][metric])
+                named = metric.replace(CLASS_ACCURACY, FROM_ORIGIN)
+                rows.append(key | _counts(answers[name], metric, classes) | _values(named, found, change))
+    return rows
+
+
+def compare_seeds(
+    scores: Mapping[str, pl.DataFrame], classes: Sequence[str], cell: Cell, *, seed: int, resamples: int
+) -> list[Row]:
+    """Rows in COMPARISON_SCHEMA of every network with several training seeds: its mean class accuracy over them.
+
+    The metric is `class_accuracy_over_seeds`; `seed` is null. `change` is a student's mean minus that of the same
+    student alone. Intervals are over groups of pictures, of each picture's share of seeds that name its class; what
+    another set of training seeds would change is not in them, each seed's own rows show it.
+
+    Arguments and errors as for `compare`; SpecError also where a student and the same alone have different seeds.
+    """
+    seeds = seeds_by_network(scores)
+    several = {base: found for base, found in seeds.items() if len(found) > 1}
+    if not several:
+        return []
+    answers = _all_answers(scores, classes)
+    some = next(iter(answers.values()))
+    weights = group_weights(some.groups, resamples, seed)
+    everything = np.ones(len(some.truth), dtype=bool)
+    means = {
+        base: _share(np.mean([answers[name].correct for name in found.values()], axis=0), everything, some, weights)
+        for base, found in several.items()
+    }
+    rows = []
+    for base, mean in means.items():
+        alone = f"{base}{ALONE}"
+        if alone in seeds and set(seeds[alone]) != set(seeds[base]):
+            raise SpecError(f"{base} has the seeds {sorted(seeds[base])}, {alone} has {sorted(seeds[alone])}")
+        change = mean.minus(means[alone]) if alone in means else None
+        rows.append(
+            _key(base, cell) | {"seed": None} | _counts(some, OVER_SEEDS, classes) | _values(OVER_SEEDS, mean, change)
+        )
+    return rows
+
+
+def seeds_by_network(names: Iterable[str]) -> dict[str, dict[int, str]]:
+    """The names of networks by base and training seed, as `Variant` names them: `dense` is seed 0, `dense#2` seed 2.
+
+    Raises SpecError on a name such as `dense@without-gan`: a network of other classes cannot be compared.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name in names:
+        base, seed = _base_and_seed(name)
+        found.setdefault(base, {})[seed] = name
+    return found
+
+
+def _base_and_seed(name: str) -> tuple[str, int]:
+    base, marked, seed = name.partition("#")
+    if "@" in name or (marked and not seed.isdigit()):
+        raise SpecError(f"expected a network's name such as dense or dense#2, got {name!r}")
+    return base, int(seed or 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What a network says of the N test pictures of a cell, sorted by picture."""
+
+    pictures: pl.DataFrame  # image_id, source, fold, group_id, label
+    truth: Integer  # (N,) class index
+    correct: Boolean  # (N,) whether the most probable class is the true one
+    p_fake: Float  # (N,)
+
+    @property
+    def groups(self) -> NDArray:
+        return self.pictures["group_id"].to_numpy()
+
+
+def _all_answers(scores: Mapping[str, pl.DataFrame], classes: Sequence[str]) -> dict[str, _Answers]:
+    """Every network's answers, to the same pictures."""
+    answers = {name: _answers(name, frame, classes) for name, frame in scores.items()}
+    names = list(answers)
+    for name in names[1:]:
+        own, first = answers[name].pictures, answers[names[0]].pictures
+        if not own.equals(first):
+            raise SpecError(
+                f"{name} and {names[0]} cannot be compared: expected scores of the same test pictures, groups and "
+                f"folds, got {len(own)} and {len(first)}, of which {len(own.join(first, on=own.columns))} agree"
+            )
+    return answers
+
+
+def _answers(name: str, scores: pl.DataFrame, classes: Sequence[str]) -> _Answers:
+    if not classes or classes[0] != "real":
+        raise SpecError(f"the first class must be real, got {list(classes)}")
+    test = _known(scores.filter(pl.col("split") == "test"), classes).sort("image_id", "source")
+    if test.select("image_id", "source").is_duplicated().any():
+        raise SpecError(f"{name}: a test picture is scored more than once")
+    lengths = test["class_probabilities"].list.len().fill_null(0)
+    if (lengths != len(classes)).any():
+        raise SpecError(
+            f"{name}: expected probabilities of {len(classes)} classes {list(classes)}, "
+            f"got {sorted(lengths.unique().to_list())}"
+        )
+    index = {source: number for number, source in enumerate(classes)}
+    truth = np.array(
+        [0 if label == REAL else index[source] for label, source in test.select("label", "source").iter_rows()],
+        dtype=np.int64,
+    )
+    called = test["class_probabilities"].list.arg_max().to_numpy()
+    pictures = test.select("image_id", "source", "fold", "group_id", "label")
+    return _Answers(pictures, truth, called == truth, test["p_fake"].to_numpy())
+
+
+def _known(scores: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
+    """Photographs, and fakes of the classes."""
+    return scores.filter((pl.col("label") == REAL) | pl.col("source").is_in(list(classes)))
+
+
+def _measured(
+    answers: _Answers, classes: Sequence[str], thresholds: Mapping[int, float | None], weights: Weights
+) -> dict[str, Resampled]:
+    """One network's metrics, by name."""
+    everything = np.ones(len(answers.truth), dtype=bool)
+    measured = {CLASS_ACCURACY: _share(answers.correct, everything, answers, weights)}
+    for number, name in enumerate(classes):
+        measured[f"{CLASS_ACCURACY}:{name}"] = _share(answers.correct, answers.truth == number, answers, weights)
+    return measured | _binary(answers, thresholds, weights)
+
+
+def _share(part: NDArray, whole: Boolean, answers: _Answers, weights: Weights) -> Resampled:
+    """The mean of `part` (N,) among the pictures in `whole` (N,)."""
+    counts, unique = weights
+    groups = answers.groups[whole]
+    group_count = len(np.unique(groups))
+    if not group_count:
+        return Resampled(None, None, 0, "no test pictures")
+    value = float(part[whole].mean())
+    if group_count < MINIMUM_GROUPS:
+        return Resampled(value, None, group_count, TOO_FEW_GROUPS)
+    position = np.searchsorted(unique, groups)
+    sums = np.stack([np.bincount(position, values, len(unique)) for values in (part[whole], whole[whole])], axis=1)
+    parts, wholes = (counts.astype(np.float64) @ sums).T
+    with np.errstate(invalid="ignore"):
+        return Resampled(value, parts / wholes, group_count)
+
+
+def _binary(answers: _Answers, thresholds: Mapping[int, float | None], weights: Weights) -> dict[str, Resampled]:
+    """Photographs against fakes."""
+    limits = [thresholds.get(fold) for fold in answers.pictures["fold"].to_list()]
+    called_fake = answers.p_fake >= np.array([np.nan if limit is None else limit for limit in limits], dtype=float)
+    images = ScoredImages(answers.pictures["label"].to_numpy(), answers.p_fake, called_fake, answers.groups)
+    found = resampled_metrics(images, *weights, BINARY_METRICS)
+    if None in limits:
+        missing = "no val pictures of both classes to set the threshold by"
+        found["balanced_accuracy"] = Resampled(None, None, found["balanced_accuracy"].n_groups, missing)
+    if few := _too_few(answers.pictures):
+        return {name: Resampled(one.value, None, one.n_groups, one.reason or few) for name, one in found.items()}
+    return found
+
+
+def _too_few(pictures: pl.DataFrame) -> str:
+    """Why there is no interval, if photographs or fakes are of too few groups."""
+    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
+        groups = pictures.filter(pl.col("label") == label)["group_id"].n_unique()
+        if groups < MINIMUM_GROUPS:
+            return f"n/a: {name} of only {groups} groups, ten are needed"
+    return ""
+
+
+def _key(name: str, cell: Cell) -> Row:
+    base, seed = _base_and_seed(name)
+    return {
+        "network": base,
+        "seed": seed,
+        "resolution": str(cell.resolution),
+        "jpeg_quality": cell.jpeg_quality,
+    }
+
+
+def _counts(answers: _Answers, metric: str, classes: Sequence[str]) -> Row:
+    """How many pictures and groups a metric is of: all, or those of its class."""
+    _, marked, name = metric.partition(":")
+    counted = answers.truth == list(classes).index(name) if marked else np.ones(len(answers.truth), dtype=bool)
+    return {"n": int(counted.sum()), "n_groups": len(np.unique(answers.groups[counted]))}
+
+
+def _values(metric: str, found: Resampled, change: Resampled | None) -> Row:
+    own = found.interval()
+    row = {"metric": metric, "value": found.value, "low": own.low, "high": own.high, "reason": own.reason or None}
+    if change is not None:
+        paired = change.interval()
+        row |= {"change": change.value, "change_low": paired.low, "change_high": paired.high}
+        row["reason"] = own.reason or paired.reason or None
+    return row
+
+
+def comparison_table(rows: Iterable[Row]) -> pa.Table:
+    """Rows in COMPARISON_SCHEMA; columns that a row lacks are null."""
+    return pa.Table.from_pylist(list(rows), schema=COMPARISON_SCHEMA)
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported model and its card."""
+
+    model: bytes
+    card: Mapping[str, Any]
+
+
+def describe(
+    variant: Variant,
+    among: tuple[Variant, ...],
+    networks: Sequence[TrainedNetwork],
+    exported: Sequence[ExportedFile],
+) -> Row:
+    """What one network is and weighs: a row in NETWORK_SCHEMA, numbers averaged over rotations.
+
+    Args:
+        variant: the network; one of `among`, as are all that it was made from.
+        networks: its weights by rotation; of a quantized one those of its origin, which has the same shape. Zeros and
+            training numbers are null for a quantized one, and a number that no rotation has.
+        exported: its exported file by rotation.
+
+    Raises:
+        SpecError: a network without a rotation, or with a generator left out, whose name is another one's too.
+    """
+    if variant.absent is not None or not networks or not exported:
+        raise SpecError(f"{variant.name}: a described network has all classes and at least one rotation")
+    quantized = variant.kind == "quantized"
+    spec = variant.network
+    return {
+        "network": variant.base,
+        "seed": variant.seed,
+        "kind": variant.kind,
+        "of": getattr(spec, "of", None),
+        "teachers": " + ".join(spec.teachers) if isinstance(spec, Distilled) and variant.aided else None,
+        "pretrained": is_pretrained(variant, among),
+        "parameters": _mean(one.shape.parameters for one in networks),
+        "macs": _mean(one.shape.macs for one in networks),
+        "bytes": _mean(len(one.model) for one in exported),
+        "compressed_bytes": _mean(len(zlib.compress(one.model, _COMPRESSION)) for one in exported),
+        "zeros": None if quantized else _mean(share_of_zeros(one) for one in networks),
+        "in_float": _in_float(exported) if quantized else None,
+        **{name: None if quantized else _mean(one.about.get(name) for one in networks) for name in _TRAINING},
+    }
+
+
+def is_pretrained(variant: Variant, among: tuple[Variant, ...]) -> bool:
+    """Whether a network, or the first of those that it was made from, began with trained weights."""
+    start = origin(variant, among)
+    if start is not None:
+        return is_pretrained(start, among)
+    return isinstance(variant.network, FineTuned) and not variant.network.weights.startswith("random")
+
+
+def share_of_zeros(network: TrainedNetwork) -> float:
+    """How many of the weights of convolutions and linear layers are exactly zero, in [0, 1]; biases do not count."""
+    weights = [tensor for name, tensor in network.tensors.items() if name.endswith(".weight")]
+    return sum(tensor.size - np.count_nonzero(tensor) for tensor in weights) / sum(tensor.size for tensor in weights)
+
+
+def _in_float(exported: Sequence[ExportedFile]) -> str | None:
+    """The layers that any rotation keeps in float, each once, in order."""
+    layers = dict.fromkeys(layer for one in exported for layer in one.card["quantization"]["in_float"])
+    return ", ".join(layers) or None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None where a value is missing; an untrained network has no loss, which is noted as NaN."""
+    numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return None if np.isnan(numbers).any() else float(numbers.mean())
+
+
+@step("compare-networks", version=1, label=lambda *, cell, **_: cell.name, libraries=("numpy",))
+def compare_networks(
+    run: StepRun,
+    *,
+    cell: Cell,
+    first: str,
+    networks: tuple[str, ...],
+    scores: tuple[tuple[Ref, ...], ...],
+    references: tuple[tuple[Ref, ...], ...],
+    classes: tuple[str, ...],
+    seed: int,
+    resamples: int,
+    origins: tuple[str | None, ...] = (),
+) -> Output:
+    """How networks compare with the first of them in one cell, and those of several training seeds over these.
+
+    Args:
+        networks: names as `Variant` gives them; `scores`, `references` and, if given, `origins` run in parallel.
+        scores: each network's score objects of the cell's view.
+        references: the same of the uncompressed view of that resolution.
+        origins: the network that a network is compared with beside the first, None for none.
+    """
+    if len({len(networks), len(scores), len(references), len(origins) or len(networks)}) != 1:
+        raise SpecError(f"{cell.name}: expected scores, references and origins of each of {list(networks)}")
+    of_cell = {name: _read(run.store, name, refs) for name, refs in zip(networks, scores, strict=True)}
+    rows = compare(
+        of_cell,
+        first,
+        classes,
+        cell,
+        references={name: _read(run.store, name, refs) for name, refs in zip(networks, references, strict=True)},
+        origins={name: of for name, of in zip(networks, origins, strict=bool(origins)) if of is not None},
+        seed=seed,
+        resamples=resamples,
+    )
+    rows += compare_seeds(of_cell, classes, cell, seed=seed, resamples=resamples)
+    return Output({ROWS: comparison_table(rows)}, {"networks": list(networks)})
+
+
+def _read(store: Store, name: str, refs: Sequence[Ref]) -> pl.DataFrame:
+    """A network's scores; SpecError where there are none, or another network's."""
+    if not refs:
+        raise SpecError(f"{name}: there are no scores to read")
+    scores = pl.concat([read_scores(store, ref) for ref in refs])
+    foreign = sorted(set(scores["detector"].unique().to_list()) - {name})
+    if foreign:
+        raise SpecError(f"expected scores of {name}, got those of {foreign}")
+    return scores
+
+
+@step("describe-networks", version=1, label=lambda *, variants, **_: variants[0].base, libraries=("numpy",))
+def describe_networks(
+    run: StepRun,
+    *,
+    variants: tuple[Variant, ...],
+    networks: tuple[tuple[Ref | None, ...], ...],
+    exported: tuple[tuple[Ref, ...], ...],
+) -> Output:
+    """What every network is and weighs, as NETWORK_SCHEMA rows.
+
+    Args:
+        variants: every network and training seed, with all that they were made from.
+        networks: weights of each by rotation; None for quantized ones.
+        exported: exported files of each by rotation.
+    """
+    refs = dict(zip(variants, networks, strict=True))
+    rows = []
+    for variant, files in zip(variants, exported, strict=True):
+        weighed = _with_weights(variant, variants)
+        trained = [TrainedNetwork.load(run.store, ref) for ref in refs[weighed] if ref is not None]
+        rows.append(describe(variant, variants, trained, [_exported_file(run.store, ref) for ref in files]))
+    return Output({ROWS: pa.Table.from_pylist(rows, schema=NETWORK_SCHEMA)})
+
+
+def _with_weights(variant: Variant, among: tuple[Variant, ...]) -> Variant:
+    """The network itself, or the one that a quantized one was made from."""
+    start = origin(variant, among) if variant.kind == "quantized" else None
+    return variant if start is None else start
+
+
+def _exported_file(store: Store, ref: Ref) -> ExportedFile:
+    return ExportedFile(read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD)))
