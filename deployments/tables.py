@@ -6,7 +6,7 @@ prints the tables of the newest run of an experiment as Markdown; docs/RESULTS.m
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,11 +14,29 @@ import typer
 
 from storage.runs import latest_run
 from storage.store import Store, open_store
+from tasks.evaluation.report_blocks import (
+    file_size,
+    millions,
+    milliseconds,
+    points,
+    points_interval,
+    share,
+    times,
+    whole,
+)
+from tasks.evaluation.report_network_tables import LATENCY_SIDE
 
 Short = pl.DataFrame
 
 FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed protocol, and fair"
 SVM_GRID = "The fair grid: AUROC of svm"
+
+_TRAINED = {
+    "loss": "loss",
+    "training_accuracy": "training accuracy",
+    "validation_loss": "validation loss",
+    "validation_accuracy": "validation accuracy",
+}
 
 
 def short_tables(store: Store, place: str) -> dict[str, Short]:
@@ -56,7 +74,164 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
         (),
         ("collapse_rate",),
     )
+    # Runs of experiments without networks, and older runs, have no such tables.
+    if store.size(f"{place}/tables/stages.parquet") is not None:
+        tables |= _networks(read)
     return {title: table for title, table in tables.items() if len(table)}
+
+
+def _networks(read: Callable[[str], pl.DataFrame]) -> dict[str, Short]:
+    """What compression costs and saves, what is rejected, and the second project's table."""
+    cells, rejection = read("network_cells"), read("rejection")
+    kept = rejection.filter(pl.col("rule").str.starts_with("kept-"))
+    return {
+        "Networks: what each stage costs and saves": _compressed(read("stages")),
+        "Networks: class accuracy per cell": _by_network(cells, _estimates(cells, "class_accuracy")),
+        "Networks: change per cell from the first network, in points": _by_network(cells, _changes(cells)),
+        "Networks: what 8 bits change in each class": _classes(read("network_classes")),
+        "Distillation: class accuracy with a teacher and without": _students(read("distillation")),
+        "Rejection, one generator left out": _rejection(kept.filter(pl.col("kind") == "leave-one-out")),
+        "Rejection, generators that no network was trained on": _rejection(kept.filter(pl.col("kind") == "unseen")),
+        "A known family, shifted (no unknown source)": _rejection(kept.filter(pl.col("kind") == "shifted")),
+        "Rejection by a constant lower bound on the maximum probability": _columns(
+            rejection.filter(pl.col("rule").str.starts_with("bound-")),
+            ("scenario", "network", "rule"),
+            ("rejected_known", "rejected_unknown", "accuracy_accepted"),
+        ),
+        **_confusions(read("confusion"), kept.filter("chosen")),
+        "The second project's table: as printed, and here": _second_project(read("second_project")),
+    }
+
+
+def _compressed(table: pl.DataFrame) -> Short:
+    return pl.DataFrame(
+        {
+            "network": table["network"],
+            "kind": [
+                row["kind"]
+                + (f" of {row['of']}" if row["of"] else "")
+                + (", no pretrained weights" if row["pretrained"] is False else "")
+                for row in table.iter_rows(named=True)
+            ],
+            "parameters": [millions(value) for value in table["parameters"]],
+            "MACs": _with_share(table, "macs", millions),
+            "file": _with_share(table, "bytes", file_size),
+            "compressed": [file_size(value) for value in table["compressed_bytes"]],
+            f"ms at {LATENCY_SIDE} px": [
+                milliseconds(value) + (f" ({milliseconds(low)}–{milliseconds(high)})" if value is not None else "")
+                for value, low, high in table.select("ms", "ms_low", "ms_high").iter_rows()
+            ],
+            "faster than ONNX Runtime / torch eager": [
+                f"{times(one)} / {times(other)}"
+                for one, other in table.select("faster", "faster_than_eager").iter_rows()
+            ],
+            "class accuracy": _estimates(table, "class_accuracy"),
+            "change, points": _changes(table),
+            "balanced accuracy": _estimates(table, "balanced_accuracy"),
+        }
+    )
+
+
+def _with_share(table: pl.DataFrame, name: str, words: Callable[[float | None], str]) -> list[str]:
+    return [f"{words(value)} ({share(part)})" for value, part in table.select(name, f"{name}_share").iter_rows()]
+
+
+def _changes(table: pl.DataFrame, name: str = "change") -> list[str]:
+    return [
+        "–" if value is None else f"{points(value)} {points_interval(low, high)}"
+        for value, low, high in table.select(name, f"{name}_low", f"{name}_high").iter_rows()
+    ]
+
+
+def _by_network(cells: pl.DataFrame, shown: list[str]) -> Short:
+    table = cells.select("network", "cell").with_columns(pl.Series("shown", shown, dtype=pl.String))
+    return table.pivot("cell", index="network", values="shown", maintain_order=True)
+
+
+def _classes(table: pl.DataFrame) -> Short:
+    return pl.DataFrame(
+        {
+            "network": table["network"],
+            "class": table["class"],
+            "origin": [_number(value) for value in table["of_accuracy"]],
+            "8 bits": _estimates(table, "accuracy"),
+            "change, points": _changes(table),
+            "pictures": [whole(value) for value in table["n"]],
+        }
+    )
+
+
+def _students(table: pl.DataFrame) -> Short:
+    return pl.DataFrame(
+        {
+            "student": table["student"],
+            "pretrained": ["no" if value is False else "yes" for value in table["pretrained"]],
+            "teachers": table["teachers"],
+            "seed": ["mean" if seed is None else str(seed) for seed in table["seed"]],
+            "with a teacher": _estimates(table, "with_teacher"),
+            "alone": _estimates(table, "alone"),
+            "difference, points": _changes(table, "difference"),
+        }
+    )
+
+
+def _rejection(table: pl.DataFrame) -> Short:
+    """One row per network and score, at the threshold that keeps a share of known val pictures."""
+    short = _columns(
+        table.with_columns(score=pl.col("score") + pl.when("chosen").then(pl.lit(" (rejects)")).otherwise(pl.lit(""))),
+        ("source", "network", "score"),
+        ("auroc", "fpr_at_95_tpr", "oscr", "rejected_known", "rejected_unknown", "accuracy_accepted"),
+    )
+    against = [
+        "" if value is None else f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+        for value, low, high in table.select(
+            "auroc_difference", "auroc_difference_low", "auroc_difference_high"
+        ).iter_rows()
+    ]
+    counts = [f"{whole(known)} / {whole(other)}" for known, other in table.select("n_known", "n_unknown").iter_rows()]
+    return short.with_columns(
+        pl.Series("AUROC against max-probability", against, dtype=pl.String),
+        pl.Series("known / unknown", counts, dtype=pl.String),
+    )
+
+
+def _confusions(confusion: pl.DataFrame, chosen: pl.DataFrame) -> dict[str, Short]:
+    """Truth against answer where a generator was left out, by the score that the network rejects by."""
+    tables = {}
+    for scenario, network, score, rule in chosen.select("scenario", "network", "score", "rule").iter_rows():
+        part = confusion.filter(kind="leave-one-out", scenario=scenario, network=network, score=score, rule=rule)
+        if len(part):
+            tables[f"Confusion with {part['source'][0]} left out: {score}, {rule}"] = part.pivot(
+                "answer", index="truth", values="count", maintain_order=True
+            ).with_columns(pl.exclude("truth").cast(pl.String))
+    return tables
+
+
+def _second_project(table: pl.DataFrame) -> Short:
+    """Two rows per head: printed, and here."""
+    rows = []
+    for row in table.iter_rows(named=True):
+        for kind, title in (("printed", "printed"), ("here", f"here: {row['network'] or row['reason']}")):
+            test = _number(row["test_accuracy"]) + (
+                "" if row["test_accuracy_low"] is None
+                else f" [{_number(row['test_accuracy_low'])}, {_number(row['test_accuracy_high'])}]"
+            )  # fmt: skip
+            unlocked = row[f"{kind}_layers_unlocked"]
+            rows.append(
+                {
+                    "head": row["model"],
+                    "numbers": title,
+                    "epochs": "n/a" if row[f"{kind}_epochs"] is None else f"{row[f'{kind}_epochs']:.3g}",
+                    "batch size": whole(row[f"{kind}_batch_size"]),
+                    "layers unlocked": whole(unlocked) if kind == "printed" else unlocked or "n/a",
+                    **{
+                        title: "n/a" if row[f"{kind}_{name}"] is None else f"{row[f'{kind}_{name}']:.4f}"
+                        for name, title in _TRAINED.items()
+                    },
+                    "test accuracy": "never given" if kind == "printed" else test,
+                }
+            )
+    return pl.DataFrame(rows)
 
 
 def _first_project(table: pl.DataFrame) -> Short:

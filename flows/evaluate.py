@@ -9,8 +9,17 @@ from prefect import flow
 from flows.collect import collect, mended
 from flows.dispatch import Child, Dispatch, run_stage
 from flows.embed import Features, feature_shards
-from flows.evaluate_cell import cell_plan, cell_results
+from flows.evaluate_cell import CellResults, cell_plan, cell_results
 from flows.generate import gan_shards, generators
+from flows.networks import (
+    NetworkResults,
+    canonical_shards,
+    exported_networks,
+    is_fine_tuned,
+    network_results,
+    network_scores,
+    trained_networks,
+)
 from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
 from flows.runner import tasks_side_by_side
@@ -18,6 +27,7 @@ from flows.shard import Images, image_shards
 from flows.train import trained_heads
 from storage.objects import Ref
 from tasks.detectors.svm import shuffled_control
+from tasks.detectors.variants import Variant
 from tasks.evaluation.cells import evaluate_stage, plan_cell
 from tasks.evaluation.counts import count_images
 from tasks.evaluation.examples import example_pictures
@@ -32,6 +42,7 @@ T = TypeVar("T")
 
 CONTROL_REPEATS = 20
 STAGE_COUNT = 8
+NETWORK_STAGES = 4  # more, where the experiment has networks
 
 
 @dataclass
@@ -81,7 +92,8 @@ def evaluate_all(
     parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
 
     def attempt() -> str:
-        progress = Progress(f"evaluate {spec.name}", STAGE_COUNT, unit="stages", eager=True)
+        stages = STAGE_COUNT + (NETWORK_STAGES if spec.mobile else 0)
+        progress = Progress(f"evaluate {spec.name}", stages, unit="stages", eager=True)
         return _evaluate(_Run(spec, dispatch, parameters, progress))
 
     return mended(attempt)
@@ -95,12 +107,14 @@ def _evaluate(run: _Run) -> str:
     shards = images.shards | gans | diffused
     features = run.stage(lambda: feature_shards(experiment, shards, images.canonical), "embed/vgg16")
     heads = run.stage(lambda: trained_heads(experiment, features), "train/svm")
-    cells = _cells(run, features, heads)
+    networks = _networks(run, images, shards, features, heads)
+    cells = _cells(run, features, heads, networks.scores.of)
+    evaluations = tuple(ref for cell in cells for ref in cell.evaluations)
     stages, control = _protocols(experiment, features, heads)
     run.progress.advance()
     report = write_report(
         experiment=experiment,
-        cells=tuple(cells),
+        cells=evaluations,
         stages=tuple(stages),
         control=control,
         quality=tuple(_quality(experiment, features)),
@@ -111,8 +125,13 @@ def _evaluate(run: _Run) -> str:
         heads=tuple(heads.values()),
         assignment=images.assignment,
         features=tuple(dict.fromkeys(ref for refs in features.shards.values() for ref in refs)),
+        comparisons=tuple(cell.comparison for cell in cells if cell.comparison is not None),
+        described=networks.described,
+        latency=networks.latency,
+        rejections=networks.rejections,
+        trained=tuple(dict.fromkeys(ref for refs in networks.networks.trained.values() for ref in refs)),
     )
-    place = publish(experiment, report, (*cells, *stages, control))
+    place = publish(experiment, report, (*evaluations, *stages, control), networks.published)
     run.progress.advance()
     return place
 
@@ -127,12 +146,36 @@ def _deployments_of_sharding(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
 
 
-def _cells(run: _Run, features: Features, heads: dict[HeadSpec, Ref]) -> list[Ref]:
+def _networks(
+    run: _Run, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features, heads: dict[HeadSpec, Ref]
+) -> NetworkResults:
+    """Networks for a phone: trained, compressed and scored; nothing where the experiment has none."""
+    experiment = run.experiment
+    if experiment.mobile is None:
+        return NetworkResults.none()
+
+    # Made by the trainings' deployment as well: nothing else looks at them.
+    pictures = run.stage(lambda: canonical_shards(experiment, images, shards), "train/mobilenet")
+
+    def trained(kinds: Callable[[Variant], bool]) -> dict[Variant, tuple[Ref, ...]]:
+        return trained_networks(experiment, pictures, features, heads, kinds)
+
+    run.stage(lambda: trained(is_fine_tuned), "train/mobilenet")
+    networks = run.stage(
+        lambda: exported_networks(experiment, pictures, trained(lambda variant: True)), "compress/mobilenet"
+    )
+    scores = run.stage(lambda: network_scores(experiment, pictures, networks), "score/mobilenet")
+    return network_results(experiment, networks, scores)
+
+
+def _cells(
+    run: _Run, features: Features, heads: dict[HeadSpec, Ref], scores: dict[tuple[Variant, View], Ref]
+) -> list[CellResults]:
     """Results of all cells; on pools every unfinished cell is a run of `evaluate-cell/cpu`."""
     from storage.store import open_store
     from tasks.recipe import NotFinished, only_finished
 
-    plans = [cell_plan(run.experiment, cell, features, heads) for cell in run.experiment.cells]
+    plans = [cell_plan(run.experiment, cell, features, heads, scores) for cell in run.experiment.cells]
 
     def unfinished() -> list[Child]:
         children = []

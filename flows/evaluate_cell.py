@@ -1,6 +1,7 @@
 """One cell of the grid: score every detector in its view, then evaluate the scores."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
@@ -10,16 +11,35 @@ from flows.embed import Features
 from flows.runner import tasks_side_by_side
 from storage.objects import Ref
 from storage.store import open_store
-from tasks.evaluation.cells import CellPlan, Detector, evaluate_cell_scores, read_plan
+from tasks.detectors.variants import Variant, origin, variants
+from tasks.evaluation.cells import CellPlan, Detector, ScoredNetwork, evaluate_cell_scores, read_plan
+from tasks.evaluation.comparison import compare_networks
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
-from tasks.spec import Cell, Experiment, HeadSpec, Splits
+from tasks.spec import Cell, Experiment, HeadSpec, Quantized, Splits, View
 
 
-def cell_plan(experiment: Experiment, cell: Cell, features: Features, heads: dict[HeadSpec, Ref]) -> CellPlan:
-    """Everything that a cell's evaluation reads, by ref: a worker elsewhere needs nothing else."""
+@dataclass(frozen=True)
+class CellResults:
+    """Results of one cell: of all detectors, and how its networks compare with the first of them."""
+
+    evaluations: tuple[Ref, ...]
+    comparison: Ref | None
+
+
+def cell_plan(
+    experiment: Experiment,
+    cell: Cell,
+    features: Features,
+    heads: dict[HeadSpec, Ref],
+    scores: dict[tuple[Variant, View], Ref],
+) -> CellPlan:
+    """Everything that a cell's evaluation reads, by ref: a worker elsewhere needs nothing else.
+
+    `scores` are those of the networks, in all views.
+    """
     sources = (*experiment.real_names, *experiment.fake_names)
-    uncompressed = Cell(resolution=cell.resolution).fair_view
+    uncompressed: View = Cell(resolution=cell.resolution).fair_view
     detectors = tuple(
         Detector(
             head=head,
@@ -33,17 +53,75 @@ def cell_plan(experiment: Experiment, cell: Cell, features: Features, heads: dic
         )
         for head in cell_heads(experiment, cell, features.extractor)
     )
+    networks = tuple(
+        ScoredNetwork(
+            name=variant.name,
+            origin=_quantized_from(experiment, variant),
+            scores=ref,
+            reference=scores[variant, uncompressed],
+        )
+        for (variant, view), ref in scores.items()
+        # Those that are scored in one view only are there to be compared, not to be detectors of the grid.
+        if view == cell.fair_view and variant.absent is None
+    )
     return CellPlan(
         cell=cell,
         detectors=detectors,
+        networks=networks,
+        classes=experiment.class_names if networks else (),
+        mixes=experiment.all_mixes if networks else (),
         splits=experiment.splits,
         seed=experiment.seed,
         resamples=experiment.bootstrap_resamples,
     )
 
 
-def cell_results(plans: Sequence[CellPlan]) -> list[Ref]:
+def _quantized_from(experiment: Experiment, variant: Variant) -> str | None:
+    start = origin(variant, variants(experiment)) if isinstance(variant.network, Quantized) else None
+    return None if start is None else start.name
+
+
+def cell_results(plans: Sequence[CellPlan]) -> list[CellResults]:
     """Results of some cells: all scores first, then all evaluations, so that both run side by side."""
+    networks = [_network_results(plan) for plan in plans]
+    detectors = collect(_detector_results(plans))
+    results = []
+    for own, futures in zip(detectors, networks, strict=True):
+        done = collect(futures)
+        results.append(CellResults((own, *done[:1]), done[1] if done else None))
+    return results
+
+
+def _network_results(plan: CellPlan) -> list[Any]:
+    """Futures of a cell's networks: their evaluation as detectors, and their comparison with the first."""
+    if not plan.networks:
+        return []
+    grid = [network for network in plan.networks if "#" not in network.name]
+    return [
+        evaluate_cell_scores.submit(
+            cell=plan.cell,
+            protocol="fair",
+            scores=tuple(network.scores for network in grid),
+            references=tuple(network.reference for network in grid),
+            mixes=tuple(plan.mixes for _ in grid),
+            seed=plan.seed,
+            resamples=plan.resamples,
+        ),
+        compare_networks.submit(
+            cell=plan.cell,
+            first=plan.networks[0].name,
+            networks=tuple(network.name for network in plan.networks),
+            origins=tuple(network.origin for network in plan.networks),
+            scores=tuple((network.scores,) for network in plan.networks),
+            references=tuple((network.reference,) for network in plan.networks),
+            classes=plan.classes,
+            seed=plan.seed,
+            resamples=plan.resamples,
+        ),
+    ]
+
+
+def _detector_results(plans: Sequence[CellPlan]) -> list[Any]:
     submitted: dict[tuple[str, str], Any] = {}
 
     def score(detector: Detector, features: tuple[Ref, ...], cell: Cell, splits: Splits) -> Any:
@@ -85,7 +163,7 @@ def cell_results(plans: Sequence[CellPlan]) -> list[Ref]:
                 resamples=plan.resamples,
             )
         )
-    return collect(evaluations)
+    return evaluations
 
 
 @flow(

@@ -12,13 +12,18 @@ from storage.errors import ObjectExists
 from storage.objects import Ref, read_manifest, read_part
 from storage.runs import RUNS, set_latest_run
 from storage.store import Store, open_store
+from tasks.detectors.export import CARD, MODEL
 from tasks.evaluation.run_report import HTML, MARKDOWN
 from tasks.progress import artifact_key
 from tasks.spec import Experiment
 
 
-def publish(experiment: Experiment, report: Ref, results: Sequence[Ref]) -> str:
+def publish(
+    experiment: Experiment, report: Ref, results: Sequence[Ref], networks: dict[str, tuple[Ref, Ref]] | None = None
+) -> str:
     """Copy the report's files to `runs/evaluate/<run>/`, index the run, and show it in the UI.
+
+    `networks` are (card, exported file) by name; they are copied to `models/<name>.json` and `.onnx` there.
 
     The run's name follows from the report's recipe: the same results are the same run, and nothing is written twice.
     Returns the run's place in the store.
@@ -30,6 +35,9 @@ def publish(experiment: Experiment, report: Ref, results: Sequence[Ref]) -> str:
         for part in manifest.parts:
             folder = "" if part.name in (HTML, MARKDOWN) else "tables/"
             _create(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
+        for name, (card, exported) in (networks or {}).items():
+            _create(store, f"{place}/models/{name}.onnx", read_part(store, exported, MODEL))
+            _create(store, f"{place}/models/{name}.json", read_part(store, card, CARD))
         _create(store, f"{place}/index.json", canonical_json(_index(store, experiment, report, results)).encode())
     set_latest_run(store, experiment.name, place)
     _show(store, experiment, report, place)

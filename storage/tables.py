@@ -36,6 +36,14 @@ IMAGE_SCHEMA = pa.schema(
     ]
 )
 
+# Pictures in the form that every fair view starts from: JPEG files of the canonical side.
+CANONICAL_SCHEMA = pa.schema(
+    [
+        *(IMAGE_SCHEMA.field(name) for name in ("image_id", "group_id", "source", "label", "split", "fold")),
+        ("canonical", pa.binary()),
+    ]
+)
+
 # What a published Parquet file of pictures calls itself: load_dataset("parquet") then shows pictures.
 IMAGE_METADATA = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
 

@@ -384,7 +384,13 @@ class MagnitudePruned(NetworkBase):
     of: Name
     first_sparsity: float = Field(default=0.10, ge=0, lt=1)
     last_sparsity: float = Field(default=0.40, gt=0, lt=1)
-    training: Training = Training()
+    training: Training = Training(learning_rate=1e-4)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.first_sparsity > self.last_sparsity:
+            raise ValueError(f"sparsity falls from {self.first_sparsity} to {self.last_sparsity}: it has to rise")
+        return self
 
 
 class StructurePruned(NetworkBase):
@@ -398,7 +404,7 @@ class StructurePruned(NetworkBase):
     macs: float = Field(default=0.5, gt=0.02, lt=1)
     steps: int = Field(default=3, ge=1)
     epochs_between: int = Field(default=1, ge=0)
-    training: Training = Training()
+    training: Training = Training(learning_rate=1e-4)
 
 
 class Distilled(NetworkBase):
@@ -417,7 +423,7 @@ class Distilled(NetworkBase):
     temperature: float = Field(default=4.0, ge=1)
     weight: float = Field(default=0.7, gt=0, le=1)
     seeds: int = Field(default=3, ge=1, le=20)
-    training: Training = Training()
+    training: Training = Training(learning_rate=1e-4)
 
     @model_validator(mode="after")
     def _has_one_student(self) -> Self:

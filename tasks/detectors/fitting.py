@@ -30,7 +30,7 @@ HISTORY_COLUMNS = ("epoch", "loss", "training_accuracy", "validation_loss", "val
 # The loss of logits (B, k) and the numbers of their rows among the training pictures, int64 (B,): a scalar.
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
-# What the frozen stages make of every picture is kept where it fits, instead of being computed in each epoch.
+# What enters the first trained stage is kept of every picture where it fits, instead of being made in each epoch.
 FROZEN_BYTES = 1_000_000_000
 
 
@@ -175,7 +175,12 @@ class _Run:
                 chosen.append(parameter)
         self.adam = torch.optim.Adam(chosen, lr=training.learning_rate) if chosen else None
         self.first_stage = _first_trained_stage(network, trained)
-        self.steps_per_epoch = -(-len(data.train) // training.batch)
+        # A single picture left over joins the batch before it: batch norm cannot be trained on one alone.
+        self.steps_per_epoch = max(1, (len(data.train) + training.batch - 2) // training.batch)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # Validation reads the running statistics: in short epochs torch's 0.1 still holds much of their start.
+                module.momentum = max(0.1, 1 / self.steps_per_epoch)
         self.history = np.empty((0, len(HISTORY_COLUMNS)))
         self.best: dict[str, torch.Tensor] = _copy(network)
         self.val_inputs = self._frozen(data.val)
@@ -201,13 +206,15 @@ class _Run:
         views = torch.randint(len(self.data.views), (len(self.data.train),), generator=random).tolist()
         losses, hits = [], 0
         for number in range(self.steps_per_epoch):
-            rows = order[number * self.training.batch : (number + 1) * self.training.batch]
+            start = number * self.training.batch
+            rows = order[start:] if number + 1 == self.steps_per_epoch else order[start : start + self.training.batch]
             self.network.train()
             logits = self._logits(self.data.train, rows, self.train_inputs, views)
             loss = self.loss(logits, rows.to(self.device))
-            if not torch.isfinite(loss):
+            value = float(loss.detach())
+            if not np.isfinite(value):
                 raise TrainingFailed(
-                    f"the network diverged in epoch {epoch}, step {number + 1}: loss {float(loss)}; the last good "
+                    f"the network diverged in epoch {epoch}, step {number + 1}: loss {value}; the last good "
                     "checkpoint is kept; lower training.learning_rate"
                 )
             if self.adam is not None:
@@ -215,7 +222,7 @@ class _Run:
                 loss.backward()
                 self.adam.step()
             self.after_step(self.network, (epoch - 1) * self.steps_per_epoch + number + 1, self._steps)
-            losses.append(float(loss) * len(rows))
+            losses.append(value * len(rows))
             hits += int((logits.detach().argmax(1).cpu().numpy() == self.data.train.classes[rows.numpy()]).sum())
         count = len(self.data.train)
         self._note(epoch, float(np.sum(losses)) / count, hits / count)
@@ -262,11 +269,9 @@ class _Run:
         return self.network(x, self.first_stage)
 
     def _frozen(self, pictures: Pictures) -> torch.Tensor | None:
-        """What the first trained stage reads of every picture (N, C, h, w), where stages are frozen and it fits."""
+        """What the first trained stage reads of every picture (N, C, h, w), where that fits; else None."""
         import torch
 
-        if self.first_stage == 0:
-            return None
         self.network.eval()
         made: list[torch.Tensor] = []
         with torch.inference_mode():

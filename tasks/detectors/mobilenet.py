@@ -19,7 +19,7 @@ from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import load_pictures
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical, FineTuned, Name, Spec, Splits, Training, View
+from tasks.spec import FineTuned, Name, Spec, Splits, Training, View
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -29,17 +29,14 @@ HISTORY, CURVES, CONFUSION = "history.parquet", "curves.png", "confusion.png"
 
 
 class Setting(Spec):
-    """What all trainings of one rotation share: the classes, the pictures' way to the network, device and seed.
+    """What all trainings of one rotation share: the classes, views, device and seed.
 
     `views`: the first is that of validation and calibration; an augmented training draws from all of them.
-    `enlarge` names the sources that are smaller by nature.
     """
 
     classes: tuple[Name, ...]
     rotation: int
     splits: Splits
-    canonical: Canonical
-    enlarge: tuple[Name, ...]
     views: tuple[View, ...]
     device: str
     seed: int
@@ -52,8 +49,7 @@ def training_data(run: StepRun, images: Sequence[Ref], setting: Setting, trainin
 
     def load(role: str) -> Any:
         return load_pictures(
-            run.store, images, role, setting.rotation, setting.splits, setting.classes, setting.canonical,
-            setting.enlarge,
+            run.store, images, role, setting.rotation, setting.splits, setting.classes,
         )  # fmt: skip
 
     return Data(
@@ -123,7 +119,7 @@ def finished_output(
     _, features = outputs(plain, data.train, view, data.side, device=setting.device)
     weights = picture_weights(data.val, training.balanced)
     temperature = fit_temperature(val_logits, data.val.classes, weights)
-    history = fitted.history[fitted.kept_epoch - 1] if len(fitted.history) else np.full(5, np.nan)
+    history = fitted.history[fitted.kept_epoch - 1]
     facts = {
         **about,
         "rotation": setting.rotation,

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
-from storage.errors import BadImage, SpecError
+from storage.errors import SpecError
 from storage.objects import Ref, read_table
 from storage.store import Store
-from storage.tables import FEATURE_COLUMNS, REAL
+from storage.tables import REAL
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import role
-from tasks.data.views import apply_view, fair_canonical_jpeg, is_enlarged
-from tasks.spec import Canonical, Splits, View
-
-COLUMNS = ["image", *FEATURE_COLUMNS, "width", "height"]
+from tasks.data.views import apply_view
+from tasks.spec import Splits, View
 
 
 @dataclass(frozen=True)
@@ -52,31 +49,20 @@ def load_pictures(
     rotation: int,
     splits: Splits,
     classes: Sequence[str],
-    canonical: Canonical,
-    enlarge: Sequence[str],
 ) -> Pictures:
-    """The pictures of image shards that have a role (`wanted`: train, val or test) in a rotation, and a class.
+    """The pictures that have a role (`wanted`: train, val or test) in a rotation, and a class.
 
-    Those that would be enlarged are left out as in every fair view, but for the sources in `enlarge`.
+    `images` are objects of `canonical_pictures`.
 
     Raises:
         SpecError: a class has no picture in this role.
     """
     rows: list[tuple[str, str, str, int, bytes]] = []
     for ref in images:
-        table = read_table(store, ref, columns=COLUMNS)
-        files = pc.struct_field(table["image"], "bytes")
-        for number, row in enumerate(table.drop_columns(["image"]).to_pylist()):
+        for row in read_table(store, ref).to_pylist():
             kind = class_of(row["label"], row["source"], classes)
-            small = is_enlarged(row["width"], row["height"], canonical) and row["source"] not in enlarge
-            if kind is None or small or role(row, rotation, splits) != wanted:
-                continue
-            try:
-                rgb = decode_rgb(files[number].as_py())
-            except BadImage:  # counted where features are made of the same shard
-                continue
-            jpeg = fair_canonical_jpeg(rgb, row["image_id"], canonical)
-            rows.append((row["source"], row["image_id"], row["group_id"], kind, jpeg))
+            if kind is not None and role(row, rotation, splits) == wanted:
+                rows.append((row["source"], row["image_id"], row["group_id"], kind, row["canonical"]))
     rows.sort(key=lambda row: row[:2])
     numbers = np.array([row[3] for row in rows], dtype=np.int64)
     for number, name in enumerate(classes):

@@ -8,6 +8,7 @@ from tasks.spec import Distilled, Experiment, FineTuned, Mobile, Name, NetworkSp
 ALONE = "-alone"
 
 Scenario = Literal["leave-one-out", "unseen", "shifted"]
+LEFT_OUT: Scenario = "leave-one-out"
 
 
 class Variant(Spec):
@@ -74,7 +75,7 @@ def rejection_scenarios(
     rejection = experiment.mobile.rejection
     left_out = experiment.fake_names if len(experiment.fake_names) > 1 else ()
     return (
-        *(("leave-one-out", name) for name in left_out),
+        *((LEFT_OUT, name) for name in left_out),
         *(("unseen", name) for name in rejection.unknown),
         *(("shifted", name) for name in rejection.shifted),
     )

@@ -37,9 +37,47 @@ _HEAT_ABOVE, _HEAT_BELOW, _HEAT_NEUTRAL = (0x0B, 0x5C, 0x9E), (0xB8, 0x4A, 0x00)
 HEAT_DEEP = 0.72
 
 
+def signed_points(value: float, digits: int = 1) -> str:
+    """A difference of shares in points, with its sign unless it is rounded to nothing: `+1.2`, `−0.4`, `0.0`."""
+    text = f"{100 * value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class HeatScale:
+    """What colours of a heat map mean: `neutral` is white, and the colour is full `reach` above and below it.
+
+    In `points` values are differences of shares: shown times 100, with their sign.
+    """
+
+    neutral: float = 0.5
+    reach: float = 0.5
+    points: bool = False
+
+    def share(self, value: float) -> float:
+        """How far a value is from neutral, in [-1, 1]; clipped beyond the reach."""
+        return min(max((value - self.neutral) / self.reach, -1.0), 1.0)
+
+    def text(self, value: float) -> str:
+        return signed_points(value) if self.points else f"{value:.2f}"
+
+    def bounds(self, low: float | None, high: float | None) -> str:
+        if low is None or high is None:
+            return "n/a"
+        if not self.points:
+            return f"{self.text(low)}–{self.text(high)}"
+        # A field has room for two short numbers.
+        digits = 1 if max(abs(low), abs(high)) < 0.1 else 0
+        return f"{signed_points(low, digits)}, {signed_points(high, digits)}"
+
+
+# Chance between two classes is neutral.
+CHANCE = HeatScale()
+
+
 @dataclass(frozen=True)
 class HeatMap:
-    """Values of one metric over rows and columns, each None or in [0, 1], where 0.5 is chance.
+    """Values of one metric over rows and columns, each None or on the scale: in [0, 1], where 0.5 is chance.
 
     `values`, `lows`, `highs` are tuples of rows; a bound is None where there is no interval.
     """
@@ -52,6 +90,7 @@ class HeatMap:
     values: tuple[tuple[float | None, ...], ...]
     lows: tuple[tuple[float | None, ...], ...]
     highs: tuple[tuple[float | None, ...], ...]
+    scale: HeatScale = CHANCE
 
 
 @dataclass(frozen=True)
@@ -75,7 +114,7 @@ class Ranked:
 
 def heat_share(value: float) -> float:
     """How far a value is from chance: -1 at 0, 0 at 0.5, 1 at 1. Values outside [0, 1] are clipped."""
-    return min(max(2.0 * value - 1.0, -1.0), 1.0)
+    return CHANCE.share(value)
 
 
 def heat_map(maps: Sequence[HeatMap]) -> bytes:
@@ -153,7 +192,7 @@ def ranking_plot(rows: Sequence[Ranked], title: str, kind: PlotFormat = "svg", x
 
 
 def _draw_heat(axis: Any, one: HeatMap) -> None:
-    shares = [[None if value is None else heat_share(value) for value in row] for row in one.values]
+    shares = [[None if value is None else one.scale.share(value) for value in row] for row in one.values]
     colours = np.array([[_heat_colour(share) for share in row] for row in shares]) / 255.0  # (R, C, 3)
     axis.pcolormesh(np.arange(len(one.columns) + 1) - 0.5, np.arange(len(one.rows) + 1) - 0.5, colours, edgecolor=_LINE)
     axis.invert_yaxis()
@@ -165,13 +204,13 @@ def _draw_heat(axis: Any, one: HeatMap) -> None:
             axis.text(
                 column,
                 row,
-                "n/a" if value is None else f"{value:.2f}",
+                "n/a" if value is None else one.scale.text(value),
                 ha="center",
                 va="bottom",
                 color=ink,
                 fontsize=8.5,
             )
-            bounds = "" if value is None else "n/a" if low is None or high is None else f"{low:.2f}–{high:.2f}"
+            bounds = "" if value is None else one.scale.bounds(low, high)
             axis.text(column, row + 0.06, bounds, ha="center", va="top", color=ink, fontsize=5.8)
     axis.set_xticks(range(len(one.columns)), one.columns)
     axis.set_yticks(range(len(one.rows)), one.rows)

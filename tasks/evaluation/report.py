@@ -35,8 +35,8 @@ def render_html(data: ReportData) -> str:
     numbers = iter(range(1, 1_000_000))
     environment.filters |= {
         "embedded": lambda picture: _embedded(picture, next(numbers)),
-        "share": lambda value: round(100 * abs(plots.heat_share(value))),
-        "deep": lambda value: abs(plots.heat_share(value)) >= plots.HEAT_DEEP,
+        "percent": lambda share: round(100 * abs(share)),
+        "deep": lambda share: abs(share) >= plots.HEAT_DEEP,
     }
     return environment.get_template("report.html").render(**_document(data, "svg"))
 
@@ -100,7 +100,7 @@ def _embedded(picture: Picture, place: int) -> Markup:
 
 def _heat_picture(heats: Heats) -> Picture:
     spoken = "; ".join(
-        f"{one.title}, {row} by {column}: {NOT_AVAILABLE if value is None else format(value, '.2f')}"
+        f"{one.title}, {row} by {column}: {NOT_AVAILABLE if value is None else one.scale.text(value)}"
         for one in heats.maps
         for row, values in zip(one.rows, one.values, strict=True)
         for column, value in zip(one.columns, values, strict=True)

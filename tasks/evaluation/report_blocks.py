@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks.evaluation.plots import HeatMap
+from tasks.evaluation.plots import HeatMap, signed_points
 from tasks.evaluation.report_tables import Estimate, ReportData
 
 NOT_AVAILABLE = "n/a"
+# Longer tables open on a click.
+UNFOLDED_ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,47 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
+def points(value: float | None) -> str:
+    """A difference of shares in points with its sign, for example `−1.2`; or n/a."""
+    return NOT_AVAILABLE if value is None else signed_points(value)
+
+
+def points_interval(low: float | None, high: float | None) -> str:
+    """For example `[−2.0, +0.1]`, or `[n/a]`."""
+    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{points(low)}, {points(high)}]"
+
+
+def file_size(size: float | None) -> str:
+    """Bytes as kB or MB (a million bytes), or n/a."""
+    if size is None:
+        return NOT_AVAILABLE
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def millions(count: float | None) -> str:
+    """A count in millions, for example `2.23 M`, or n/a."""
+    return NOT_AVAILABLE if count is None else f"{_three_digits(count / 1e6)} M"
+
+
+def share(value: float | None) -> str:
+    """A share in percent, or n/a."""
+    return NOT_AVAILABLE if value is None else f"{100 * value:.0f} %"
+
+
+def times(ratio: float | None) -> str:
+    """How many times, for example `2.1 ×`, or n/a."""
+    return NOT_AVAILABLE if ratio is None else f"{ratio:.1f} ×"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in milliseconds, without a unit; or n/a."""
+    return NOT_AVAILABLE if value is None else _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
 def with_interval(estimate: Estimate) -> str:
     """For example `0.571 [0.501, 0.642]`."""
     return f"{number(estimate.value)} {interval(estimate.low, estimate.high)}"
@@ -190,3 +233,19 @@ def random_weights_warning(data: ReportData) -> tuple[Text, ...]:
             "warning",
         ),
     )
+
+
+def value_cell(row: Mapping[str, Any], name: str) -> Cell:
+    """A number of a row with its interval; n/a without the reason, which is said below the table once."""
+    return Cell(NOT_AVAILABLE) if row[name] is None else estimate_cell(row_estimate(row, name))
+
+
+def points_cell(row: Mapping[str, Any], name: str = "change") -> Cell:
+    """A difference of shares in a row, in points with its interval; n/a without the reason."""
+    value, low, high = (row[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
+    return Cell(points(value), sub="" if value is None else points_interval(low, high))
+
+
+def whole(value: float | None) -> str:
+    """A count, or n/a."""
+    return NOT_AVAILABLE if value is None else f"{value:.0f}"

@@ -36,6 +36,7 @@ from tasks.evaluation.report_blocks import (
     with_interval,
 )
 from tasks.evaluation.report_first_project import ablation_blocks, first_project_blocks
+from tasks.evaluation.report_networks import network_sections
 from tasks.evaluation.report_tables import (
     HEADLINE_DETECTOR,
     HEADLINE_RULE,
@@ -76,6 +77,7 @@ def report_sections(data: ReportData, plot_format: PlotFormat) -> tuple[Section,
         Section("grid", "The full grid", _grid(data, index, tables)),
         Section("cross", "Trained on one generator, tested on another", _cross(data, tables)),
         Section("seeds", "Training seeds", _seeds(tables)),
+        *network_sections(data, tables),
         Section("controls", "Probe and control", _controls(data, index, tables)),
         Section("roc", "ROC curves", _roc(data, plot_format)),
         Section("calibration", "Calibration", _calibration(data, index)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.evaluation.report_network_tables import NetworkData, network_tables
 from tasks.evaluation.reported import ReportedRow
 from tasks.spec import Experiment, GanSource, Mix
 
@@ -43,6 +44,7 @@ class ReportData:
         extra_pictures: (title, PNG bytes).
         own_sides: side in pixels of the pictures of generators that are smaller by nature, where known; a GAN's is in
             its spec.
+        networks: what is known of the experiment's networks; None where it has none.
     """
 
     experiment: Experiment
@@ -60,6 +62,7 @@ class ReportData:
     provenance: Mapping[str, Any]
     extra_pictures: Sequence[tuple[str, bytes]] = ()
     own_sides: Mapping[str, int] = field(default_factory=dict)
+    networks: NetworkData | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _position(known: Sequence[Any], value: Any) -> tuple[int, str]:
 def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
     """All tables of the report, flat enough for CSV; one that has no rows keeps its columns."""
     index = ResultIndex(data.results)
-    return {
+    tables = {
         "first_project": first_project_table(data, index),
         "ablation": ablation_table(data, index),
         "ranking": ranking_table(data, index),
@@ -195,6 +198,7 @@ def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
         "counts": data.counts.sort("source", "split_or_fold", nulls_last=True) if len(data.counts) else data.counts,
         "quarantine": data.quarantine.sort("source", "image_id") if len(data.quarantine) else data.quarantine,
     }
+    return tables if data.networks is None else tables | network_tables(data.experiment, data.networks)
 
 
 _SEED_METRICS = ("accuracy", "precision", "recall", "f1", "auroc")

@@ -45,16 +45,16 @@ class ReportedRow:
         return (self.accuracy, self.precision, self.recall, self.f1)
 
 
-def reference_table_path() -> Path:
-    """Path of `docs/reference/first-project.csv` in the repository that this module lies in.
+def reference_table_path(name: str = "first-project.csv") -> Path:
+    """Path of a table under `docs/reference` in the repository that this module lies in.
 
     Raises ReportedTableError where it is missing, as it is when the package was installed without its repository.
     """
-    path = Path(__file__).resolve().parents[2] / "docs" / "reference" / "first-project.csv"
+    path = Path(__file__).resolve().parents[2] / "docs" / "reference" / name
     if not path.is_file():
         raise ReportedTableError(
             f"{path} is missing: install telltale from its repository with `pip install -e .`, "
-            "or give read_reported() the path of the table"
+            "or give its reader the path of the table"
         )
     return path
 

@@ -10,15 +10,19 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from storage.objects import PartContent, Ref, notes_of, read_manifest, read_part, read_table
+from storage.objects import ROWS, PartContent, Ref, notes_of, read_manifest, read_part, read_table
 from storage.store import Store
+from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.evaluation.cells import ROC
 from tasks.evaluation.protocols import STAGES
+from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.evaluation.report import render_html, render_markdown
+from tasks.evaluation.report_network_tables import NetworkData
 from tasks.evaluation.report_tables import ReportData, report_tables
 from tasks.evaluation.reported import arithmetic_flags, read_reported, reference_table_path
+from tasks.evaluation.reported_networks import read_second_project, second_project_path
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import DiffusionSource, Experiment
 
@@ -29,7 +33,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=1, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=2, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,
@@ -45,8 +49,18 @@ def write_report(
     heads: tuple[Ref, ...],
     assignment: Ref,
     features: tuple[Ref, ...],
+    comparisons: tuple[Ref, ...] = (),
+    described: Ref | None = None,
+    latency: Ref | None = None,
+    rejections: tuple[Ref, ...] = (),
+    trained: tuple[Ref, ...] = (),
 ) -> Output:
-    """One report of a whole run; the tables lie beside it under `tables/` as Parquet and CSV."""
+    """One report of a whole run; the tables lie beside it under `tables/` as Parquet and CSV.
+
+    The last five are about networks: their comparison in every cell, what they are and weigh, their times, how well
+    they reject, and their weights, which are read for their training times alone. Without `described` the report has
+    no section on networks.
+    """
     store = run.store
     results = _results(store, cells, stages, control)
     reported = read_reported(reference_table_path())
@@ -57,7 +71,9 @@ def write_report(
         "train/svm": heads,
         "evaluate-cell": cells,
         "evaluate-stage": stages,
+        **_by_step(store, (*trained, *comparisons, *rejections)),
     }
+    networks = _network_data(store, comparisons, described, latency, rejections)
     data = ReportData(
         experiment=experiment,
         run_name=f"{experiment.name}-{run.digest[:12]}",
@@ -71,15 +87,18 @@ def write_report(
         quality=pl.concat([_frame(read_table(store, ref)) for ref in quality]),
         quarantine=_frame(read_table(store, counts, name=QUARANTINE)),
         counts=_frame(read_table(store, counts)),
-        provenance=_provenance(store, experiment, assignment, gans, timed, results),
+        provenance=_provenance(store, experiment, assignment, gans, timed, results, networks),
         extra_pictures=_gan_pictures(store, gans),
         own_sides={
             source.name: source.diffusion.side
             for source in experiment.sources
             if isinstance(source, DiffusionSource) and source.smaller_by_nature
         },
+        networks=networks,
     )
     tables = report_tables(data) | {"results": results, "roc": data.roc}
+    if networks is not None:
+        tables |= {"comparison": networks.comparison, "networks": networks.networks, "latency": networks.latency}
     parts: dict[str, PartContent] = {
         HTML: render_html(data).encode(),
         MARKDOWN: render_markdown(data).encode(),
@@ -88,6 +107,36 @@ def write_report(
         parts[f"{name}.parquet"] = table.to_arrow()
         parts[f"{name}.csv"] = table.write_csv().encode()
     return Output(parts, {"run": data.run_name})
+
+
+def _network_data(
+    store: Store, comparisons: Sequence[Ref], described: Ref | None, latency: Ref | None, rejections: Sequence[Ref]
+) -> NetworkData | None:
+    """What a run knows of its networks; None where it described none."""
+    if described is None:
+        return None
+    return NetworkData(
+        comparison=_all_rows(store, comparisons, COMPARISON_SCHEMA),
+        networks=_frame(read_table(store, described)),
+        latency=_all_rows(store, () if latency is None else (latency,), LATENCY_SCHEMA),
+        rejection=_all_rows(store, rejections, REJECTION_SCHEMA),
+        confusion=_all_rows(store, rejections, CONFUSION_SCHEMA, CONFUSION),
+        differences=_all_rows(store, rejections, DIFFERENCE_SCHEMA, DIFFERENCES),
+        reported=read_second_project(second_project_path()),
+    )
+
+
+def _all_rows(store: Store, refs: Sequence[Ref], schema: pa.Schema, name: str = ROWS) -> pl.DataFrame:
+    """The rows of one part of several objects; a table without rows where there are none."""
+    return pl.concat([_frame(schema.empty_table()), *(_frame(read_table(store, ref, name=name)) for ref in refs)])
+
+
+def _by_step(store: Store, refs: Sequence[Ref]) -> dict[str, Sequence[Ref]]:
+    """Objects by the step that made them, each once."""
+    found: dict[str, list[Ref]] = {}
+    for ref in dict.fromkeys(refs):
+        found.setdefault(read_manifest(store, ref.uri).step, []).append(ref)
+    return dict(found)
 
 
 def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control: Ref) -> pl.DataFrame:
@@ -125,6 +174,7 @@ def _provenance(
     gans: Sequence[Ref],
     timed: dict[str, Sequence[Ref]],
     results: pl.DataFrame,
+    networks: NetworkData | None,
 ) -> dict[str, Any]:
     split_notes = notes_of(store, assignment)
     return {
@@ -149,6 +199,7 @@ def _provenance(
         "store": store.url,
         "digests": {
             "results": _content_digest(results),
+            **({} if networks is None else {"comparison": _content_digest(networks.comparison)}),
         },
     }
 

@@ -1,0 +1,468 @@
+"""Networks for a phone: trained, compressed, exported, and scored over all views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.collect import collect
+from flows.embed import Features, all_images, feature_shards
+from flows.preflight import checked_experiment
+from flows.runner import tasks_side_by_side
+from flows.shard import Images
+from flows.train import trained_heads
+from storage.errors import SpecError
+from storage.objects import Ref
+from tasks.data.canonical import canonical_pictures
+from tasks.detectors.distillation import distil
+from tasks.detectors.export import export_network
+from tasks.detectors.mobilenet import Setting, train_mobilenet
+from tasks.detectors.mobilenet_weights import import_mobilenet, resolve_mobilenet
+from tasks.detectors.pruning import prune_magnitude, prune_structure
+from tasks.detectors.quantization import quantize_network
+from tasks.detectors.variants import (
+    LEFT_OUT,
+    Variant,
+    origin,
+    rejection_scenarios,
+    scored_everywhere,
+    teachers,
+    variants,
+)
+from tasks.device import compute_device
+from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
+from tasks.evaluation.comparison import describe_networks
+from tasks.evaluation.latency import measure_latency
+from tasks.evaluation.network_scoring import gather_scores, score_network
+from tasks.evaluation.protocols import svm_head
+from tasks.evaluation.rejection import evaluate_rejection
+from tasks.spec import (
+    Cell,
+    Distilled,
+    Experiment,
+    FineTuned,
+    HeadSpec,
+    MagnitudePruned,
+    Quantized,
+    StructurePruned,
+    View,
+)
+
+Shards = dict[str, tuple[Ref, ...]]
+
+LATENCY_SIDES = (224, 512)
+LATENCY_RUNS = 60
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Finished networks, one ref per rotation: weights (none of a quantized one) and exported files."""
+
+    trained: dict[Variant, tuple[Ref, ...]]
+    exported: dict[Variant, tuple[Ref, ...]]
+
+
+@dataclass(frozen=True)
+class NetworkScores:
+    """Scores of every network in its views, and of the first network on the sources that none was trained on."""
+
+    of: dict[tuple[Variant, View], Ref]
+    unseen: dict[str, Ref]
+
+
+@dataclass(frozen=True)
+class NetworkResults:
+    """What the report says of networks beside their cells, and what is given away: card and file of each."""
+
+    networks: Networks
+    scores: NetworkScores
+    described: Ref | None
+    latency: Ref | None
+    rejections: tuple[Ref, ...]
+    published: dict[str, tuple[Ref, Ref]]
+
+    @classmethod
+    def none(cls) -> NetworkResults:
+        """Those of an experiment without networks."""
+        return cls(Networks({}, {}), NetworkScores({}, {}), None, None, (), {})
+
+
+def training_view(experiment: Experiment) -> View:
+    """The view that networks are trained, calibrated and validated in: the largest of the grid, uncompressed."""
+    largest = max(experiment.resolutions, key=lambda side: experiment.canonical_side if side == "native" else side)
+    return Cell(resolution=largest).fair_view
+
+
+def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setting:
+    """What a training of one rotation needs beside pictures and specs."""
+    first = training_view(experiment)
+    return Setting(
+        classes=variant.classes,
+        rotation=rotation,
+        splits=experiment.splits,
+        views=(first, *(cell.fair_view for cell in experiment.cells if cell.fair_view != first)),
+        device=compute_device(),
+        seed=variant.seed,
+    )
+
+
+def canonical_shards(experiment: Experiment, images: Images, shards: Shards) -> Shards:
+    """Canonical pictures of every source that a network is trained or tested on."""
+    small = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
+    futures = {
+        source: [
+            canonical_pictures.submit(
+                images=shard, canonical=images.canonical, enlarge=source in small, source=source, shard=index
+            )
+            for index, shard in enumerate(shards[source])
+        ]
+        for source in (*experiment.real_names, *experiment.fake_names, *experiment.unseen_names)
+    }
+    return {source: tuple(collect(waiting)) for source, waiting in futures.items()}
+
+
+def trained_networks(
+    experiment: Experiment,
+    pictures: Shards,
+    features: Features | None,
+    heads: dict[HeadSpec, Ref],
+    kinds: Callable[[Variant], bool] = lambda variant: True,
+) -> dict[Variant, tuple[Ref, ...]]:
+    """Weights of the networks of some kinds and of what they start from; all rotations of a wave side by side.
+
+    `pictures` are the canonical ones, by source. `features` and `heads` are needed where the SVM is a teacher.
+    """
+    among = variants(experiment)
+    trained: dict[Variant, tuple[Ref, ...]] = {}
+    for wave in _waves(among, kinds):
+        futures = {
+            variant: [
+                _submit(experiment, variant, rotation, among, trained, pictures, features, heads)
+                for rotation in range(experiment.splits.rotations)
+            ]
+            for variant in wave
+        }
+        trained |= {variant: tuple(collect(waiting)) for variant, waiting in futures.items()}
+    return trained
+
+
+def exported_networks(experiment: Experiment, pictures: Shards, trained: dict[Variant, tuple[Ref, ...]]) -> Networks:
+    """The exported file of every network and rotation; quantized ones are made here, from those of their origins."""
+    among = variants(experiment)
+    rotations = range(experiment.splits.rotations)
+    futures = {
+        variant: [export_network.submit(name=variant.name, rotation=r, network=trained[variant][r]) for r in rotations]
+        for variant in among
+        if variant in trained
+    }
+    exported = {variant: tuple(collect(waiting)) for variant, waiting in futures.items()}
+    quantized: dict[Variant, list[Any]] = {}
+    for variant in among:
+        if isinstance(variant.network, Quantized):
+            start = _found(origin(variant, among), variant)
+            quantized[variant] = [
+                quantize_network.submit(
+                    spec=variant.network,
+                    exported=exported[start][rotation],
+                    images=_pictures_of(experiment, variant, pictures),
+                    rotation=rotation,
+                    splits=experiment.splits,
+                    views=(training_view(experiment),),
+                )
+                for rotation in rotations
+            ]
+    exported |= {variant: tuple(collect(waiting)) for variant, waiting in quantized.items()}
+    return Networks(trained, {variant: exported[variant] for variant in among})
+
+
+def network_scores(experiment: Experiment, pictures: Shards, networks: Networks) -> NetworkScores:
+    """Scores of every network: those of the grid in all cells, the others in the training view."""
+    among = tuple(networks.exported)
+    first = training_view(experiment)
+    wanted = {
+        variant: tuple(cell.fair_view for cell in experiment.cells) if scored_everywhere(variant) else (first,)
+        for variant in among
+    }
+    futures: dict[tuple[Variant, str], list[Any]] = {}
+    for variant, views in wanted.items():
+        for source in (*experiment.real_names, *experiment.fake_names):
+            futures[variant, source] = _scored(experiment, networks, variant, source, pictures[source], views)
+    for source in experiment.unseen_names:
+        futures[among[0], source] = _scored(
+            experiment, networks, among[0], source, pictures[source], (first,), unseen=True
+        )
+    made = {key: collect(waiting) for key, waiting in futures.items()}
+    gathered = {
+        (variant, view): gather_scores.submit(
+            detector=variant.name,
+            view=view,
+            scores=tuple(
+                refs[position]
+                for source in (*experiment.real_names, *experiment.fake_names)
+                for refs in made[variant, source]
+            ),
+        )
+        for variant, views in wanted.items()
+        for position, view in enumerate(views)
+    }
+    unseen = {
+        source: gather_scores.submit(
+            detector=among[0].name, view=first, scores=tuple(refs[0] for refs in made[among[0], source])
+        )
+        for source in experiment.unseen_names
+    }
+    of = dict(zip(gathered, collect(gathered.values()), strict=True))
+    return NetworkScores(of, dict(zip(unseen, collect(unseen.values()), strict=True)))
+
+
+def network_results(experiment: Experiment, networks: Networks, scores: NetworkScores) -> NetworkResults:
+    """What the networks are and weigh, how fast they are, how well they reject, and their cards."""
+    assert experiment.mobile is not None
+    among = tuple(networks.exported)
+    grid = [variant for variant in among if scored_everywhere(variant)]
+    rotations = experiment.splits.rotations
+    named = [variant for variant in among if variant.absent is None]
+    described = describe_networks.submit(
+        variants=tuple(named),
+        networks=tuple(networks.trained.get(variant, (None,) * rotations) for variant in named),
+        exported=tuple(networks.exported[variant] for variant in named),
+    )
+    rejections = [
+        evaluate_rejection.submit(
+            scenario=f"{scenario} {source}",
+            network=known.name,
+            known=(scores.of[known, training_view(experiment)],),
+            unknown=(scores.of[known, training_view(experiment)] if scenario == LEFT_OUT else scores.unseen[source],),
+            unknown_sources=(source,),
+            classes=known.classes,
+            score=experiment.mobile.rejection.score,
+            kept=experiment.mobile.rejection.kept,
+            bounds=experiment.mobile.rejection.bounds,
+            seed=experiment.seed,
+            resamples=experiment.bootstrap_resamples,
+        )
+        for scenario, source in rejection_scenarios(experiment)
+        for known in [_rejecting(among, source if scenario == LEFT_OUT else None)]
+    ]
+    first = training_view(experiment)
+    cells = sorted(experiment.cells, key=lambda cell: cell.fair_view != first)
+    cards = {
+        variant.name: complete_card.submit(
+            name=variant.name,
+            exported=networks.exported[variant][PUBLISHED_ROTATION],
+            cells=tuple(cells),
+            scores=tuple(scores.of[variant, cell.fair_view] for cell in cells),
+            rejection=experiment.mobile.rejection,
+            sources={source.name: source.kind for source in experiment.evaluated_sources},
+            canonical_side=experiment.canonical_side,
+            seed=experiment.seed,
+            resamples=experiment.bootstrap_resamples,
+        )
+        for variant in grid
+    }
+    done = collect([described, *rejections, *cards.values()])
+    # Alone, after everything else: what is measured here is time.
+    latency = measure_latency(
+        networks=tuple(variant.name for variant in grid),
+        exported=tuple(networks.exported[variant][PUBLISHED_ROTATION] for variant in grid),
+        eager=networks.trained[grid[0]][PUBLISHED_ROTATION],
+        sides=LATENCY_SIDES,
+        runs=LATENCY_RUNS,
+    )
+    published = {
+        variant.name: (card, networks.exported[variant][PUBLISHED_ROTATION])
+        for variant, card in zip(grid, done[1 + len(rejections) :], strict=True)
+    }
+    return NetworkResults(networks, scores, done[0], latency, tuple(done[1 : 1 + len(rejections)]), published)
+
+
+def _rejecting(among: tuple[Variant, ...], absent: str | None) -> Variant:
+    """The network whose rejection is tested: the first one, or the same without a generator."""
+    return next(variant for variant in among if variant.absent == absent)
+
+
+def _scored(
+    experiment: Experiment,
+    networks: Networks,
+    variant: Variant,
+    source: str,
+    shards: Iterable[Ref],
+    views: tuple[View, ...],
+    unseen: bool = False,
+) -> list[Any]:
+    return [
+        score_network.submit(
+            detector=variant.name,
+            models=networks.exported[variant],
+            pictures=shard,
+            views=views,
+            val_views=tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions),
+            splits=experiment.splits,
+            unseen=unseen,
+            source=source,
+            shard=index,
+        )
+        for index, shard in enumerate(shards)
+    ]
+
+
+def _submit(
+    experiment: Experiment,
+    variant: Variant,
+    rotation: int,
+    among: tuple[Variant, ...],
+    trained: dict[Variant, tuple[Ref, ...]],
+    pictures: Shards,
+    features: Features | None,
+    heads: dict[HeadSpec, Ref],
+) -> Any:
+    """The future of one network's weights."""
+    network = variant.network
+    setting = setting_of(experiment, variant, rotation)
+    images = _pictures_of(experiment, variant, pictures)
+    start = origin(variant, among)
+    parent = trained[start][rotation] if start else None
+    if isinstance(network, FineTuned):
+        resolved, path = resolve_mobilenet(network)
+        weights = None if path is None else import_mobilenet(sha256=resolved.weights.removeprefix("sha256:"), path=path)
+        return train_mobilenet.submit(spec=resolved, setting=setting, images=images, weights=weights)
+    if isinstance(network, MagnitudePruned):
+        return prune_magnitude.submit(spec=network, setting=setting, images=images, network=parent)
+    if isinstance(network, StructurePruned):
+        return prune_structure.submit(spec=network, setting=setting, images=images, network=parent)
+    assert isinstance(network, Distilled)
+    svm: Ref | None = None
+    svm_features: tuple[Ref, ...] = ()
+    if variant.aided and "svm" in network.teachers:
+        svm, svm_features = _svm_teacher(experiment, features, heads)
+    return distil.submit(
+        spec=network,
+        setting=setting,
+        images=images,
+        student=parent,
+        teachers=tuple(trained[teacher][rotation] for teacher in teachers(variant, among)),
+        svm=svm,
+        svm_features=svm_features,
+        aided=variant.aided,
+    )
+
+
+def _svm_teacher(
+    experiment: Experiment, features: Features | None, heads: dict[HeadSpec, Ref]
+) -> tuple[Ref, tuple[Ref, ...]]:
+    if features is None:
+        raise SpecError("a student whose teacher is the SVM needs features")
+    view = training_view(experiment)
+    head = svm_head(experiment, view.resolution, features.extractor)
+    return heads[head], features.of((*head.real, *head.fakes), head.extractor, (view,))
+
+
+def _waves(among: tuple[Variant, ...], kinds: Callable[[Variant], bool]) -> list[list[Variant]]:
+    """Networks to train, parents in earlier waves than their children; parents of wanted ones are wanted."""
+    wanted: dict[Variant, int] = {}
+
+    def depth(variant: Variant) -> int:
+        parents = [*([start] if (start := origin(variant, among)) else []), *teachers(variant, among)]
+        found = 1 + max((depth(parent) for parent in parents), default=-1)
+        wanted[variant] = found
+        return found
+
+    for variant in among:
+        if not isinstance(variant.network, Quantized) and kinds(variant):
+            depth(variant)
+    ordered = [variant for variant in among if variant in wanted]
+    return [[one for one in ordered if wanted[one] == level] for level in range(max(wanted.values(), default=-1) + 1)]
+
+
+def _found(variant: Variant | None, child: Variant) -> Variant:
+    if variant is None:
+        raise SpecError(f"{child.name}: a {child.kind} network is made from another one, and names none")
+    return variant
+
+
+def _pictures_of(experiment: Experiment, variant: Variant, pictures: Shards) -> tuple[Ref, ...]:
+    sources = (*experiment.real_names, *variant.classes[1:])
+    return tuple(ref for source in sources for ref in pictures[source])
+
+
+def needs_svm(experiment: Experiment) -> bool:
+    """Whether a student of the experiment learns from the SVM."""
+    return any("svm" in getattr(variant.network, "teachers", ()) for variant in variants(experiment))
+
+
+def is_fine_tuned(variant: Variant) -> bool:
+    """Whether `train/mobilenet` makes it; all others are compressed ones."""
+    return isinstance(variant.network, FineTuned)
+
+
+def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:
+    images, shards = all_images(experiment)
+    features = feature_shards(experiment, shards, images.canonical) if needs_svm(experiment) else None
+    heads = trained_heads(experiment, features) if features else {}
+    pictures = canonical_shards(experiment, images, shards)
+    trained = trained_networks(experiment, pictures, features, heads)
+    return pictures, exported_networks(experiment, pictures, trained)
+
+
+@flow(
+    name="train",
+    flow_run_name="train networks of {experiment}",
+    task_runner=tasks_side_by_side(),
+    persist_result=False,
+)
+def train_mobilenets(
+    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+) -> None:
+    """Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest epoch.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = checked_experiment(experiment, overrides, seed)
+    images, shards = all_images(spec)
+    trained_networks(spec, canonical_shards(spec, images, shards), None, {}, is_fine_tuned)
+
+
+@flow(
+    name="compress",
+    flow_run_name="compress networks of {experiment}",
+    task_runner=tasks_side_by_side(),
+    persist_result=False,
+)
+def compress_mobilenets(
+    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+) -> None:
+    """Prune, distil, quantize and export the MobileNets of an experiment.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    _all_networks(checked_experiment(experiment, overrides, seed))
+
+
+@flow(
+    name="score",
+    flow_run_name="score networks of {experiment}",
+    task_runner=tasks_side_by_side(),
+    persist_result=False,
+)
+def score_mobilenets(
+    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+) -> None:
+    """Score the exported networks of an experiment in all views, through ONNX Runtime.
+
+    Args:
+        experiment: a preset's name or a YAML file.
+        overrides: values put over it, by dotted keys.
+        seed: the experiment's seed, if another than the preset's.
+    """
+    spec = checked_experiment(experiment, overrides, seed)
+    pictures, networks = _all_networks(spec)
+    network_scores(spec, pictures, networks)

@@ -1,0 +1,55 @@
+"""Canonical pictures: what the fair path makes of an image shard, once, for everything that looks at pixels often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import BadImage
+from storage.objects import ROWS, Ref, read_table
+from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
+from tasks.data.pictures import decode_rgb
+from tasks.data.views import fair_canonical_jpeg, is_enlarged
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Canonical
+
+
+@step(
+    "canonical",
+    version=1,
+    label=lambda *, source, shard, **_: f"{source}-{shard:05d}",
+    unkeyed=("source", "shard"),
+    libraries=("pillow", "simplejpeg"),
+)
+def canonical_pictures(
+    run: StepRun, *, images: Ref, canonical: Canonical, enlarge: bool, source: str, shard: int
+) -> Output:
+    """The canonical form of every picture of an image shard, as the JPEG file that it is: `CANONICAL_SCHEMA`.
+
+    Pictures that would be enlarged are left out, unless `enlarge`, and undecodable ones too. Both are counted.
+    """
+    table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, "width", "height"])
+    progress = run.progress(table.num_rows)
+    rows, notes = [], {"left_out": 0, "undecodable": 0}
+    for number, (row, data) in enumerate(_pictures(table)):
+        progress.advance()
+        if is_enlarged(row["width"], row["height"], canonical) and not enlarge:
+            notes["left_out"] += 1
+            continue
+        try:
+            rgb = decode_rgb(data)
+        except BadImage:
+            notes["undecodable"] += 1
+            continue
+        rows.append((number, fair_canonical_jpeg(rgb, row["image_id"], canonical)))
+    kept = table.select(list(FEATURE_COLUMNS)).take(pa.array([number for number, _ in rows], pa.int64()))
+    made = kept.append_column("canonical", pa.array([jpeg for _, jpeg in rows], pa.binary()))
+    return Output({ROWS: made.cast(CANONICAL_SCHEMA)}, notes)
+
+
+def _pictures(table: pa.Table) -> Iterator[tuple[dict, bytes]]:
+    files = pc.struct_field(table["image"], "bytes")
+    for number, row in enumerate(table.drop_columns(["image"]).to_pylist()):
+        yield row, files[number].as_py()

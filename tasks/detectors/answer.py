@@ -1,0 +1,212 @@
+"""What a published network says of a picture from anywhere: verdict, probabilities, and how far to trust them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storage.errors import SpecError
+from tasks.data.pictures import decode_rgb, inspect_picture
+from tasks.detectors.export import ExportedNetwork
+from tasks.detectors.rejection import SCORES
+from tasks.spec import Quality, Resolution
+
+Verdict = Literal["photograph", "generated", "unknown-source"]
+T = TypeVar("T")
+
+# Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality: mostly 90 up.
+UNCOMPRESSED_QUALITY = 90
+
+# Where a resolution's val pictures are of one class there is no threshold; its error rates are those at this one.
+NO_THRESHOLD = 0.5
+
+
+class CardPart(BaseModel):
+    """A part of a card; what is not needed for an answer is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Rate(CardPart):
+    """A share of `n` test pictures with its 95 % interval, all in 0..1; null where there are too few."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int = Field(ge=0)
+
+
+class CellErrors(CardPart):
+    """How often a network was wrong in one kind of picture, before any was called of an unknown source.
+
+    `false_alarms`: photographs called generated. `missed`: generated pictures called photographs.
+    """
+
+    resolution: Resolution
+    jpeg_quality: Quality | None
+    false_alarms: Rate
+    missed: Rate
+
+
+class RejectionRule(CardPart):
+    """A picture is of an unknown source when this score lies below the threshold; `kept` of known ones lie above."""
+
+    score: Literal["max-probability", "energy", "distance"]
+    threshold: float
+    kept: float
+
+
+class Decision(CardPart):
+    """Thresholds on p(fake) by resolution, and the rejection."""
+
+    fake_thresholds: dict[str, float]
+    rejection: RejectionRule
+
+
+class Card(CardPart):
+    """What an answer needs of a published network's card (`tasks/evaluation/cards.py`).
+
+    `canonical_side` is the side in pixels of the `native` cells.
+    """
+
+    name: str
+    sha256: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    canonical_side: int = Field(ge=1)
+    decision: Decision
+    error_rates: tuple[CellErrors, ...] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, data: bytes) -> Card:
+        """Parse a card's JSON; SpecError for anything that is not the card of an evaluated network."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, wrong["loc"])) or "the file"
+            raise SpecError(f"not the card of an evaluated network: {place}: {wrong['msg']}") from error
+
+    def side(self, resolution: Resolution) -> int:
+        """A resolution's side in pixels."""
+        return self.canonical_side if resolution == "native" else resolution
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What kind of picture it is: its own facts, and the nearest kind that the network was tested in.
+
+    `shorter_side` in pixels; `format` and `jpeg_quality` (1..100, None if it is no JPEG) as the file has them. The
+    tested pictures were squares of `tested_side` pixels, saved at `tested_quality` (None: no more
+    than the photographs' own).
+    """
+
+    shorter_side: int
+    format: str
+    jpeg_quality: int | None
+    tested_side: int
+    tested_quality: int | None
+    cell: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one picture.
+
+    `source` is the generator, None unless the verdict is `generated`. `p_fake` is 1 - p(real), calibrated, and is
+    compared with `threshold`; `probabilities` are those of all classes and sum to 1. `familiarity` holds every score of
+    `tasks.detectors.rejection`, of which the one named `rejection_score` is compared with `rejection_threshold`.
+    `false_alarms` and `missed` are the network's errors in this kind of picture.
+    """
+
+    verdict: Verdict
+    source: str | None
+    p_fake: float
+    threshold: float
+    probabilities: dict[str, float]
+    familiarity: dict[str, float]
+    rejection_score: str
+    rejection_threshold: float
+    kind: Kind
+    false_alarms: Rate
+    missed: Rate
+
+
+def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
+    """What `network` says of an image file, decided as its card's `decision.rule` says.
+
+    Limits: the error rates were measured on the fair path (central square, canonical size, one more JPEG encoding for
+    both classes, then the cell's size and quality), while this picture goes into the graph as it was posted. They are
+    those of the nearest tested kind: they say nothing of other cameras, generators or edits, of a lossy WebP (which
+    counts as uncompressed), or of a picture that was compressed hard and then saved again at a high quality.
+
+    Raises:
+        BadImage: the bytes are no usable picture (`decode_rgb`, `ExportedNetwork.detect`).
+        SpecError: the network's outputs are not finite.
+    """
+    facts = inspect_picture(picture)
+    found = network.detect(decode_rgb(picture))
+    probabilities = dict(zip(card.classes, map(float, found.probabilities), strict=True))
+    familiarity = dict(zip(SCORES, map(float, found.familiarity), strict=True))
+    if not all(map(math.isfinite, (*probabilities.values(), *familiarity.values()))):
+        raise SpecError(f"{card.name}: expected finite probabilities and scores, got {probabilities}, {familiarity}")
+
+    shorter_side = min(facts.width, facts.height)
+    cell = nearest_cell(card, shorter_side, facts.jpeg_quality)
+    threshold = card.decision.fake_thresholds.get(str(cell.resolution), NO_THRESHOLD)
+    rejection = card.decision.rejection
+    photograph, *generators = card.classes
+    p_fake = 1.0 - probabilities[photograph]
+    verdict = decide(p_fake, threshold, familiarity[rejection.score], rejection.threshold)
+    return Answer(
+        verdict=verdict,
+        source=max(generators, key=probabilities.__getitem__) if verdict == "generated" else None,
+        p_fake=p_fake,
+        threshold=threshold,
+        probabilities=probabilities,
+        familiarity=familiarity,
+        rejection_score=rejection.score,
+        rejection_threshold=rejection.threshold,
+        kind=Kind(
+            shorter_side=shorter_side,
+            format=facts.format,
+            jpeg_quality=facts.jpeg_quality,
+            tested_side=card.side(cell.resolution),
+            tested_quality=cell.jpeg_quality,
+            cell=f"{cell.resolution}/{'none' if cell.jpeg_quality is None else f'q{cell.jpeg_quality}'}",
+        ),
+        false_alarms=cell.false_alarms,
+        missed=cell.missed,
+    )
+
+
+def decide(p_fake: float, threshold: float, familiarity: float, familiar_enough: float) -> Verdict:
+    """The rule of every card: unfamiliar pictures first, then p(fake) against its threshold, which itself is fake."""
+    if familiarity < familiar_enough:
+        return "unknown-source"
+    return "generated" if p_fake >= threshold else "photograph"
+
+
+def nearest_cell(card: Card, shorter_side: int, jpeg_quality: int | None) -> CellErrors:
+    """The card's cell that a picture resembles: first by its size, then, among those of that size, by its quality.
+
+    Sizes are compared by their ratio, qualities by their difference, where an uncompressed cell counts as quality 90; a
+    picture that is no JPEG (`jpeg_quality` None) is uncompressed. Of equally near cells the larger or finer one.
+    """
+    resolution = _nearest(
+        [one.resolution for one in card.error_rates],
+        [math.log(card.side(one.resolution)) for one in card.error_rates],
+        math.log(shorter_side),
+    )
+    cells = [one for one in card.error_rates if one.resolution == resolution]
+    qualities = [UNCOMPRESSED_QUALITY if one.jpeg_quality is None else one.jpeg_quality for one in cells]
+    return _nearest(cells, qualities, UNCOMPRESSED_QUALITY if jpeg_quality is None else jpeg_quality)
+
+
+def _nearest(candidates: Sequence[T], places: Sequence[float], place: float) -> T:
+    """The candidate whose place is nearest; of equally near ones that with the higher place."""
+    found = min(range(len(candidates)), key=lambda index: (abs(places[index] - place), -places[index]))
+    return candidates[found]

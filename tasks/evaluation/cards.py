@@ -1,0 +1,143 @@
+"""The card of a network: what a person who runs it must know, thresholds and error rates included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from storage.objects import Ref, notes_of, read_part, read_table
+from storage.tables import FAKE, FAMILIARITY, REAL
+from tasks.detectors.export import CARD
+from tasks.evaluation.cells import read_scores
+from tasks.evaluation.classification import (
+    MINIMUM_GROUPS,
+    balanced_accuracy_threshold,
+    group_weights,
+    percentile_interval,
+)
+from tasks.evaluation.rejection import threshold_keeping
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Cell, Rejection
+
+# A card's rotation: with folds, several networks were tested out of fold, and one of them is given away.
+PUBLISHED_ROTATION = 0
+
+
+def fake_thresholds(cells: Sequence[Cell], scores: Sequence[pl.DataFrame]) -> dict[str, float]:
+    """Per resolution the threshold on p(fake) of the published rotation, from its uncompressed val pictures."""
+    found = {}
+    for cell, frame in zip(cells, scores, strict=True):
+        val = frame.filter((pl.col("split") == "val") & (pl.col("fold") == PUBLISHED_ROTATION))
+        if cell.jpeg_quality is None and val["label"].n_unique() == 2:
+            found[str(cell.resolution)] = balanced_accuracy_threshold(val["label"].to_numpy(), val["p_fake"].to_numpy())
+    return found
+
+
+def error_rates(
+    cell: Cell, scores: pl.DataFrame, thresholds: dict[int, float], seed: int, resamples: int
+) -> dict[str, Any]:
+    """How often a network was wrong in a cell, every test picture once, at each rotation's own threshold.
+
+    `false_alarms` is the share of photographs called generated, `missed` that of generated pictures called
+    photographs, each with a 95 % interval (null where there are too few groups) and its n.
+    """
+    test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
+    called_fake = test["p_fake"].to_numpy() >= np.array([thresholds[fold] for fold in test["fold"].to_list()])
+    label = test["label"].to_numpy()
+    groups = test["group_id"].to_numpy()
+
+    def rate(wrong: np.ndarray, of: np.ndarray) -> dict[str, Any]:
+        low, high = _share_interval(wrong[of], groups[of], seed, resamples)
+        return {"value": float(wrong[of].mean()) if of.any() else None, "low": low, "high": high, "n": int(of.sum())}
+
+    return {
+        "resolution": str(cell.resolution),
+        "jpeg_quality": cell.jpeg_quality,
+        "false_alarms": rate(called_fake, label == REAL),
+        "missed": rate(~called_fake, label == FAKE),
+    }
+
+
+def _share_interval(
+    wrong: np.ndarray, groups: np.ndarray, seed: int, resamples: int
+) -> tuple[float | None, float | None]:
+    """95 % bounds of a share over resampled groups; none under ten groups."""
+    if len(np.unique(groups)) < MINIMUM_GROUPS:
+        return None, None
+    weights, names = group_weights(groups, resamples, seed)  # (resamples, groups)
+    of_group, count = np.searchsorted(names, groups), len(names)
+    hits = weights @ np.bincount(of_group, wrong, minlength=count)
+    interval = percentile_interval(hits / (weights @ np.bincount(of_group, minlength=count)), count)
+    return interval.low, interval.high
+
+
+@step("card", version=1, label=lambda *, name, **_: name.replace("#", "-"), libraries=("numpy",))
+def complete_card(
+    run: StepRun,
+    *,
+    name: str,
+    exported: Ref,
+    cells: tuple[Cell, ...],
+    scores: tuple[Ref, ...],
+    rejection: Rejection,
+    sources: dict[str, str],
+    canonical_side: int,
+    seed: int,
+    resamples: int,
+) -> Output:
+    """The exported card of one network with its thresholds, its rejection rule and its error rates in every cell.
+
+    `scores` runs in parallel with `cells`; the first cell is that of training, whose val pictures give the rejection's
+    threshold. `sources` says what each evaluated source is, in words; `canonical_side` is that of native pictures.
+    """
+    frames = [read_scores(run.store, ref) for ref in scores]
+    by_resolution = {
+        str(cell.resolution): _per_rotation(frame)
+        for cell, frame in zip(cells, frames, strict=True)
+        if cell.jpeg_quality is None
+    }
+    card = json.loads(read_part(run.store, exported, CARD))
+    card |= {
+        "name": name,
+        "decision": {
+            "rule": "familiarity below its threshold: unknown source; else p(fake) = 1 - p(real) at or above its "
+            "threshold: generated, by the generator with the highest probability; else a photograph",
+            "fake_thresholds": fake_thresholds(cells, frames),
+            "rejection": {
+                "score": rejection.score,
+                "threshold": _familiar_enough(run, scores[0], rejection),
+                "kept": rejection.kept,
+            },
+        },
+        "error_rates": [
+            error_rates(cell, frame, by_resolution[str(cell.resolution)], seed, resamples)
+            for cell, frame in zip(cells, frames, strict=True)
+        ],
+        "sources": sources,
+        "canonical_side": canonical_side,
+        "evaluation": notes_of(run.store, exported),
+    }
+    return Output({CARD: json.dumps(card, sort_keys=True, allow_nan=False).encode()}, {"name": name})
+
+
+def _per_rotation(scores: pl.DataFrame) -> dict[int, float]:
+    """Each rotation's threshold on p(fake); one half where its val pictures are of one class."""
+    thresholds = {}
+    for (fold,), rows in scores.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
+        both = rows["label"].n_unique() == 2
+        thresholds[int(str(fold))] = (
+            balanced_accuracy_threshold(rows["label"].to_numpy(), rows["p_fake"].to_numpy()) if both else 0.5
+        )
+    return thresholds
+
+
+def _familiar_enough(run: StepRun, scores: Ref, rejection: Rejection) -> float:
+    """The threshold of the published rotation: `rejection.kept` of its val pictures lie at or above it."""
+    known = pl.from_arrow(read_table(run.store, scores, name=FAMILIARITY))
+    assert isinstance(known, pl.DataFrame)
+    val = known.filter((pl.col("split") == "val") & (pl.col("fold") == PUBLISHED_ROTATION))
+    return float(threshold_keeping(val[rejection.score.replace("-", "_")].to_numpy(), rejection.kept))

@@ -1,0 +1,151 @@
+"""Scores of exported networks: every val and test picture in every view, by the very file that a phone runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage.digest import hash_fraction
+from storage.objects import ROWS, PartContent, Ref, read_part, read_table
+from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
+from tasks.data.pictures import decode_rgb
+from tasks.data.splits import role
+from tasks.data.views import apply_view
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Splits, View
+
+if TYPE_CHECKING:
+    from tasks.detectors.export import Detection, ExportedNetwork
+
+Row = dict[str, Any]
+
+_ORDER = [("split", "ascending"), ("fold", "ascending"), ("image_id", "ascending"), ("source", "ascending")]
+
+
+def score_pictures(
+    pictures: pa.Table,
+    networks: Sequence[ExportedNetwork],
+    detector: str,
+    views: Sequence[View],
+    val_views: Sequence[View],
+    splits: Splits,
+    *,
+    unseen: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[View, tuple[pa.Table, pa.Table]]:
+    """Scores (`SCORE_SCHEMA`) and familiarity (`FAMILIARITY_SCHEMA`) of canonical pictures in fair views.
+
+    Args:
+        pictures: rows in CANONICAL_SCHEMA; each is decoded once.
+        networks: one per rotation; each scores the pictures that are val or test in its rotation.
+        val_views: the views that give thresholds; val pictures are scored in these only.
+        unseen: no network was trained on this source: every picture is a test picture, scored once, by the network of
+            a rotation that the hash of its group draws.
+    """
+    made: dict[View, list[tuple[Row, Row]]] = {view: [] for view in views}
+    for row in pictures.to_pylist():
+        advance(len(views))
+        roles = _roles(row, splits, unseen)
+        if not roles:
+            continue
+        rgb = decode_rgb(row["canonical"])
+        for view in views:
+            wanted = [(rotation, split) for rotation, split in roles if split == "test" or view in val_views]
+            if not wanted:
+                continue
+            pixels = apply_view(rgb, view).pixels
+            for rotation, split in wanted:
+                found = networks[rotation].detect(pixels)
+                made[view].append(_rows(row, found, detector, view, split, rotation))
+    return {view: _tables(rows) for view, rows in made.items()}
+
+
+def _roles(row: Mapping[str, Any], splits: Splits, unseen: bool) -> list[tuple[int, str]]:
+    if unseen:
+        return [(int(hash_fraction("unseen", row["group_id"]) * splits.rotations), "test")]
+    roles = [(rotation, role(row, rotation, splits)) for rotation in range(splits.rotations)]
+    return [(rotation, split) for rotation, split in roles if split != "train"]
+
+
+def _rows(
+    row: Mapping[str, Any], found: Detection, detector: str, view: View, split: str, rotation: int
+) -> tuple[Row, Row]:
+    identity = {"image_id": row["image_id"], "source": row["source"], "split": split, "fold": rotation}
+    logits = found.logits.astype(np.float64)
+    score = identity | {
+        "group_id": row["group_id"],
+        "label": row["label"],
+        "detector": detector,
+        "path": view.path,
+        "resolution": str(view.resolution),
+        "jpeg_quality": view.jpeg_quality,
+        "p_fake": 1.0 - float(found.probabilities[0]),
+        "decision": float(np.logaddexp.reduce(logits[1:]) - logits[0]),
+        "class_probabilities": found.probabilities.astype(np.float64).tolist(),
+    }
+    max_probability, energy, distance = (float(value) for value in found.familiarity)
+    return score, identity | {"max_probability": max_probability, "energy": energy, "distance": distance}
+
+
+def _tables(rows: list[tuple[Row, Row]]) -> tuple[pa.Table, pa.Table]:
+    scores = pa.Table.from_pylist([score for score, _ in rows], schema=SCORE_SCHEMA)
+    familiarity = pa.Table.from_pylist([known for _, known in rows], schema=FAMILIARITY_SCHEMA)
+    return scores.sort_by(_ORDER), familiarity.sort_by(_ORDER)
+
+
+def _label(*, views: View, detector: str, source: str, shard: int, **_: object) -> str:
+    return f"{_place(detector)}/{views.name}/{source}-{shard:05d}"
+
+
+def _place(detector: str) -> str:
+    """The detector's name as a folder of the store: `dense#1` holds characters that URLs reserve."""
+    return detector.replace("#", "-").replace("@", "-")
+
+
+@step(
+    "score/network",
+    version=1,
+    label=_label,
+    each="views",
+    unkeyed=("shard",),
+    libraries=("onnxruntime", "pillow", "simplejpeg", "numpy"),
+)
+def score_network(
+    run: StepRun,
+    *,
+    detector: str,
+    models: tuple[Ref, ...],
+    pictures: Ref,
+    views: tuple[View, ...],
+    val_views: tuple[View, ...],
+    splits: Splits,
+    unseen: bool,
+    source: str,
+    shard: int,
+) -> dict[View, Output]:
+    """Scores of a shard of canonical pictures in every missing view, an object each; `models`: one per rotation."""
+    from tasks.detectors.export import MODEL, ExportedNetwork
+
+    networks = [ExportedNetwork(read_part(run.store, model, MODEL)) for model in models]
+    table = read_table(run.store, pictures)
+    progress = run.progress(table.num_rows * len(views))
+    scored = score_pictures(
+        table, networks, detector, views, val_views, splits, unseen=unseen, advance=progress.advance
+    )
+    return {view: _output(*tables) for view, tables in scored.items()}
+
+
+@step("score/gathered", version=1, label=lambda *, detector, view, **_: f"{_place(detector)}/{view.name}")
+def gather_scores(run: StepRun, *, detector: str, view: View, scores: tuple[Ref, ...]) -> Output:
+    """All shards' scores of one network in one view as one object, sorted."""
+    tables = pa.concat_tables([read_table(run.store, ref) for ref in scores])
+    familiarity = pa.concat_tables([read_table(run.store, ref, name=FAMILIARITY) for ref in scores])
+    return _output(tables.sort_by(_ORDER), familiarity.sort_by(_ORDER))
+
+
+def _output(scores: pa.Table, familiarity: pa.Table) -> Output:
+    parts: dict[str, PartContent] = {ROWS: scores, FAMILIARITY: familiarity}
+    return Output(parts, {"rows": scores.num_rows})

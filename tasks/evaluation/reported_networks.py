@@ -1,0 +1,77 @@
+"""The second project's table as it was printed: three heads of MobileNetV2, without a test accuracy."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.evaluation.reported import ReportedTableError, reference_table_path
+
+SECOND_PROJECT = "second-project.csv"
+COLUMNS = (
+    "model", "epochs", "batch_size", "layers_unlocked",
+    "loss", "training_accuracy", "validation_loss", "validation_accuracy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportedNetwork:
+    """One printed row: `model` names the head (v1, v2, v3); accuracies are in [0, 1], losses at least 0."""
+
+    model: str
+    epochs: int
+    batch_size: int
+    layers_unlocked: int
+    loss: float
+    training_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+def second_project_path() -> Path:
+    """Path of `docs/reference/second-project.csv`; ReportedTableError where it is missing."""
+    return reference_table_path(SECOND_PROJECT)
+
+
+def read_second_project(path: Path | str) -> list[ReportedNetwork]:
+    """The rows of the second project's table, in file order.
+
+    Raises ReportedTableError if the file is missing, lacks a column, repeats a model, or has a value that is no number,
+    an accuracy outside [0, 1] or a loss below 0.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ReportedTableError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {missing}")
+            rows = [_parse_row(f"{path}, line {reader.line_num}", cells) for cells in reader]
+    except OSError as error:
+        raise ReportedTableError(f"{path}: cannot be read ({error.strerror})") from error
+    models = [row.model for row in rows]
+    repeated = sorted({model for model in models if models.count(model) > 1})
+    if repeated:
+        raise ReportedTableError(f"{path}: models must be unique; repeated: {repeated}")
+    return rows
+
+
+def _parse_row(place: str, cells: dict[str, str | None]) -> ReportedNetwork:
+    text = {column: (cells[column] or "").strip() for column in COLUMNS}
+    try:
+        row = ReportedNetwork(
+            model=text["model"],
+            epochs=int(text["epochs"]),
+            batch_size=int(text["batch_size"]),
+            layers_unlocked=int(text["layers_unlocked"]),
+            loss=float(text["loss"]),
+            training_accuracy=float(text["training_accuracy"]),
+            validation_loss=float(text["validation_loss"]),
+            validation_accuracy=float(text["validation_accuracy"]),
+        )
+    except ValueError as error:
+        raise ReportedTableError(f"{place}: expected a number; {error}") from error
+    losses, accuracies = (row.loss, row.validation_loss), (row.training_accuracy, row.validation_accuracy)
+    if not all(0 <= loss < float("inf") for loss in losses) or not all(0 <= one <= 1 for one in accuracies):
+        raise ReportedTableError(f"{place}: losses must be at least 0 and accuracies lie in [0, 1]; got {cells}")
+    return row

@@ -1,0 +1,94 @@
+"""A tiny exported network with random weights, and the card of an evaluation that never took place."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage.digest import sha256_hex
+from storage.runs import set_latest_run
+from storage.store import LocalStore
+from tasks.detectors.architecture import architecture
+from tasks.detectors.export import build_graph
+from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
+from tasks.detectors.rejection import fit_familiarity
+from tasks.detectors.trained import TrainedNetwork
+
+CLASSES = ("real", "gan", "stable")
+CANONICAL_SIDE = 320
+RESOLUTIONS = {"native": 320, "256": 256, "64": 64}
+QUALITIES = (None, 60, 40, 20)
+
+
+@functools.cache
+def tiny_model() -> bytes:
+    """An ONNX file of 3 classes at 32 pixels."""
+    shape = architecture(0.1, "v3", len(CLASSES), side=32)
+    network = MobileNet(shape)
+    initialise(network, seed=0)
+    features = np.random.default_rng(0).normal(size=(30, shape.last))
+    return build_graph(
+        TrainedNetwork(
+            shape=shape,
+            tensors=network_tensors(network),
+            classes=CLASSES,
+            temperature=2.0,
+            familiarity=fit_familiarity(features, np.arange(30) % 3, 3, components=4),
+        )
+    )
+
+
+def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any]:
+    """A card in which everything is familiar and nothing is generated, unless `decision` says otherwise.
+
+    The error rates differ from cell to cell: the cell number / 100, and twice that.
+    """
+    cells = [(resolution, quality) for resolution in RESOLUTIONS for quality in QUALITIES]
+    return {
+        "name": name,
+        "sha256": sha256_hex(model),
+        "classes": list(CLASSES),
+        "temperature": 2.0,
+        "canonical_side": CANONICAL_SIDE,
+        "decision": {
+            "rule": "...",
+            "fake_thresholds": dict.fromkeys(RESOLUTIONS, 1.5),
+            "rejection": {"score": "max-probability", "threshold": 0.0, "kept": 0.95},
+        }
+        | decision,
+        "error_rates": [
+            {
+                "resolution": resolution,
+                "jpeg_quality": quality,
+                "false_alarms": {"value": number / 100, "low": 0.0, "high": number / 50, "n": 500},
+                "missed": {"value": number / 50, "low": None, "high": None, "n": 8},
+            }
+            for number, (resolution, quality) in enumerate(cells)
+        ],
+        "sources": {},
+        "evaluation": {},
+    }
+
+
+def write_model(folder: Path, name: str = "dense", **decision: Any) -> Path:
+    """The network and its card in a folder; the place of the network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(card_of(tiny_model(), name, **decision)))
+    path = folder / f"{name}.onnx"
+    path.write_bytes(tiny_model())
+    return path
+
+
+def publish_run(store: LocalStore, experiment: str, *names: str) -> str:
+    """A finished run that published networks of these names; its place in the store."""
+    place = f"runs/evaluate/{experiment}-1"
+    mobile = {"networks": [{"name": name} for name in names]} if names else None
+    for name in names:
+        write_model(store.path(f"{place}/models"), name)
+    store.write(f"{place}/index.json", json.dumps({"experiment": {"name": experiment, "mobile": mobile}}).encode())
+    set_latest_run(store, experiment, place)
+    return place

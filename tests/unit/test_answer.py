@@ -1,0 +1,172 @@
+"""What a network says of a picture follows from its card, and from nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.errors import BadImage, SpecError
+from tasks.data.pictures import decode_rgb, encode_jpeg, encode_png
+from tasks.detectors.answer import Answer, Card, answer, decide, nearest_cell
+from tasks.detectors.export import Detection, ExportedNetwork
+from tests.unit.published_networks import card_of, tiny_model
+
+
+class Saying(ExportedNetwork):
+    """A network that says the same of every picture."""
+
+    def __init__(self, probabilities: tuple[float, ...], familiarity: tuple[float, float, float]) -> None:
+        self.said = [np.array(values, dtype=np.float32) for values in (probabilities, familiarity)]
+
+    def detect(self, pixels: object) -> Detection:
+        probabilities, familiarity = self.said
+        return Detection(np.log(probabilities), probabilities, familiarity, np.zeros((3, 1, 1), dtype=np.float32))
+
+
+def card(**decision: Any) -> Card:
+    return Card.read(json.dumps(card_of(tiny_model(), **decision)).encode())
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def said(probabilities: tuple[float, ...], familiarity: tuple[float, float, float], **decision: Any) -> Answer:
+    return answer(Saying(probabilities, familiarity), card(**decision), encode_png(noise(64, 64)))
+
+
+THRESHOLDS = {"fake_thresholds": {"64": 0.5, "256": 0.0, "native": 0.0}}
+
+
+def test_a_picture_under_the_threshold_is_a_photograph() -> None:
+    found = said((0.75, 0.125, 0.125), (0.75, 0, 0), **THRESHOLDS)
+    assert (found.verdict, found.source, found.p_fake, found.threshold) == ("photograph", None, 0.25, 0.5)
+    assert found.probabilities == {"real": 0.75, "gan": 0.125, "stable": 0.125}
+
+
+def test_a_picture_at_the_threshold_was_generated_by_the_most_probable_generator() -> None:
+    found = said((0.5, 0.125, 0.375), (0.5, 0, 0), **THRESHOLDS)
+    assert (found.verdict, found.source, found.p_fake) == ("generated", "stable", 0.5)
+
+
+def test_the_photographs_class_is_never_the_source() -> None:
+    found = said((0.4, 0.35, 0.25), (0.4, 0, 0), **THRESHOLDS)
+    assert (found.verdict, found.source) == ("generated", "gan")
+
+
+@pytest.mark.parametrize("score", ["max-probability", "energy", "distance"])
+def test_an_unfamiliar_picture_is_of_an_unknown_source_whatever_its_probability(score: str) -> None:
+    familiarity = {"max-probability": 0.9, "energy": 3.0, "distance": -5.0}
+    values = tuple(familiarity.values())
+    assert len(values) == 3
+    for margin, verdict in ((0.01, "unknown-source"), (-0.01, "generated")):
+        rejection = {"score": score, "threshold": familiarity[score] + margin, "kept": 0.95}
+        found = said((0.05, 0.9, 0.05), values, rejection=rejection, **THRESHOLDS)
+        assert (found.verdict, found.source) == (verdict, "gan" if verdict == "generated" else None)
+        assert found.rejection_score == score
+        assert found.familiarity == pytest.approx(familiarity)
+
+
+def test_a_picture_at_the_rejections_threshold_is_answered() -> None:
+    assert decide(0.2, 0.5, familiarity=1.0, familiar_enough=1.0) == "photograph"
+    assert decide(0.2, 0.5, familiarity=0.999, familiar_enough=1.0) == "unknown-source"
+
+
+def test_a_resolution_without_a_threshold_is_decided_at_one_half() -> None:
+    found = said((0.5, 0.25, 0.25), (0.5, 0, 0), fake_thresholds={})
+    assert (found.verdict, found.threshold) == ("generated", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("shorter_side", "jpeg_quality", "cell"),
+    [
+        (64, None, ("64", None)),
+        (64, 20, ("64", 20)),
+        (16, 29, ("64", 20)),
+        (64, 30, ("64", 40)),  # as near to 20: the finer one
+        (127, 50, ("64", 60)),  # sqrt(64 * 256) = 128: the border between the two in ratio
+        (128, 74, ("256", 60)),
+        (286, 75, ("256", None)),  # as near to 60 as to the 90 of uncompressed pictures; sqrt(256 * 320) = 286.2
+        (287, 100, ("native", None)),
+        (4000, 45, ("native", 40)),
+        (4000, 1, ("native", 20)),
+    ],
+)
+def test_a_picture_is_compared_with_the_nearest_tested_kind(
+    shorter_side: int, jpeg_quality: int | None, cell: tuple[str, int | None]
+) -> None:
+    found = nearest_cell(card(), shorter_side, jpeg_quality)
+    assert (str(found.resolution), found.jpeg_quality) == cell
+
+
+def test_kind_threshold_and_error_rates_are_those_of_the_picture() -> None:
+    network = ExportedNetwork(tiny_model())
+    thresholds = {"native": 0.9, "256": 0.8, "64": 0.7}
+    found = answer(network, card(fake_thresholds=thresholds), encode_jpeg(noise(300, 260), 42))
+    assert (found.kind.format, found.kind.shorter_side, found.kind.jpeg_quality) == ("JPEG", 260, 42)
+    assert (found.kind.cell, found.kind.tested_side, found.kind.tested_quality) == ("256/q40", 256, 40)
+    assert found.threshold == 0.8
+    # The seventh cell of the card's twelve.
+    assert (found.false_alarms.value, found.false_alarms.high, found.false_alarms.n) == (0.06, 0.12, 500)
+    assert (found.missed.value, found.missed.low, found.missed.n) == (0.12, None, 8)
+
+
+def test_probabilities_are_those_of_the_exported_graph() -> None:
+    network = ExportedNetwork(tiny_model())
+    picture = encode_png(noise(90, 70))
+    found = answer(network, card(), picture)
+    direct = network.detect(decode_rgb(picture))
+    assert list(found.probabilities.values()) == direct.probabilities.tolist()
+    assert list(found.familiarity.values()) == direct.familiarity.tolist()
+    assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-6)
+    assert found.p_fake == 1 - found.probabilities["real"]
+
+
+def test_a_rotated_picture_is_answered_as_it_is_looked_at() -> None:
+    upright = noise(64, 96)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = []
+    for pixels, options in ((upright, {}), (np.rot90(upright), {"exif": exif})):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", **options)
+        files.append(buffer.getvalue())
+    network = ExportedNetwork(tiny_model())
+    first, second = (answer(network, card(), file) for file in files)
+    assert first.probabilities == second.probabilities
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        (b"", "empty"),
+        (b"these are words", "unreadable"),
+        (encode_jpeg(noise(64, 64), 90)[:900], "truncated"),
+        (encode_png(noise(1, 3000)), "too-small"),
+        (encode_png(noise(8, 3000)), "too-narrow"),
+    ],
+)
+def test_what_is_no_picture_gets_no_answer(picture: bytes, reason: str) -> None:
+    with pytest.raises(BadImage) as caught:
+        answer(ExportedNetwork(tiny_model()), card(), picture)
+    assert caught.value.reason == reason
+
+
+def test_a_network_without_finite_outputs_gets_no_verdict() -> None:
+    with pytest.raises(SpecError, match="expected finite"):
+        said((float("nan"), 0.5, 0.5), (0.5, 0, 0))
+
+
+@pytest.mark.parametrize("missing", ["decision", "error_rates", "canonical_side", "classes", "sha256"])
+def test_a_card_without_an_evaluation_is_refused_by_what_it_lacks(missing: str) -> None:
+    made = card_of(tiny_model())
+    del made[missing]
+    with pytest.raises(SpecError, match=f"not the card of an evaluated network: {missing}"):
+        Card.read(json.dumps(made).encode())
+    with pytest.raises(SpecError, match="not the card of an evaluated network: the file"):
+        Card.read(b"not JSON")
