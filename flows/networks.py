@@ -37,7 +37,7 @@ from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
 from tasks.evaluation.comparison import describe_networks
 from tasks.evaluation.latency import measure_latency
 from tasks.evaluation.network_scoring import gather_scores, score_network
-from tasks.evaluation.protocols import svm_head
+from tasks.evaluation.protocols import svm_head, training_view
 from tasks.evaluation.rejection import evaluate_rejection
 from tasks.spec import (
     Cell,
@@ -88,12 +88,6 @@ class NetworkResults:
     def none(cls) -> NetworkResults:
         """Those of an experiment without networks."""
         return cls(Networks({}, {}), NetworkScores({}, {}), None, None, (), {})
-
-
-def training_view(experiment: Experiment) -> View:
-    """The view that networks are trained, calibrated and validated in: the largest of the grid, uncompressed."""
-    largest = max(experiment.resolutions, key=lambda side: experiment.canonical_side if side == "native" else side)
-    return Cell(resolution=largest).fair_view
 
 
 def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setting:

@@ -21,7 +21,7 @@ from storage.errors import BadImage, DamagedObject, SpecError
 from storage.objects import PartContent, Ref, read_part
 from storage.store import Store
 from tasks.data.pictures import Pixels
-from tasks.detectors.architecture import Convolution
+from tasks.detectors.architecture import Architecture, Convolution
 from tasks.detectors.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
 
@@ -53,9 +53,9 @@ class Detection:
     """What a network says about one picture, all float32.
 
     `logits` (k,), uncalibrated; `probabilities` (k,), calibrated; `familiarity` (3,), columns as
-    `tasks.detectors.rejection.SCORES`; `activation` (k, h, w): how much each place of the central square speaks for each
-    class. A class's activation, averaged over all places, is its logit but for a bias (Zhou et al. 2016, "Learning Deep
-    Features for Discriminative Localization"; with hidden layers that of the linear map that they are at this picture).
+    `tasks.detectors.rejection.SCORES`; `activation` (k, h, w): how much each place of the central square speaks for
+    each class. A class's activation, averaged over all places, is its logit but for a bias (Zhou et al. 2016, "Learning
+    Deep Features for Discriminative Localization"; hidden layers are the linear map that they are at this picture).
     """
 
     logits: Float32
@@ -152,8 +152,9 @@ def reduce_picture(pixels: Pixels, longest: int = LONGEST_SIDE) -> Pixels:
 def build_graph(network: TrainedNetwork) -> bytes:
     """The network as an ONNX file; equal networks give equal bytes.
 
-    Input `picture`: uint8 (height, width, 3), RGB, any sides. Outputs as `Detection`. Probabilities agree with
-    `prepare_picture` and the torch module within 1e-4. Properties: `kind`, `classes` (JSON), `temperature`, `side`.
+    Input `picture`: uint8 (height, width, 3), RGB; what `checked_picture` lets pass. Outputs as `Detection`.
+    Probabilities agree with `prepare_picture` and the torch module within 1e-4. Metadata properties: `kind`, `classes`
+    (JSON), `temperature`, `side`.
 
     Raises:
         SpecError: a tensor of the network is missing or of another shape.
@@ -175,25 +176,9 @@ def serialised(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def activation_bias(network: TrainedNetwork, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """What a class's mean activation lacks to be its logit, float64 (k,), at pooled `features` (D,)."""
-    bias = np.zeros(features.shape[0])
-    values = features.astype(np.float64)
-    weights = head_layers(network)
-    carried = np.zeros(0)
-    for number, name in enumerate(weights):
-        weight = network.tensors[f"{name}.weight"].astype(np.float64)
-        shift = network.tensors[f"{name}.bias"].astype(np.float64)
-        values = weight @ values + shift
-        carried = shift if number == 0 else weight @ bias + shift
-        active = values > 0 if number < len(weights) - 1 else np.ones(len(values), dtype=bool)
-        values, bias = values * active, carried * active
-    return bias
-
-
-def head_layers(network: TrainedNetwork) -> tuple[str, ...]:
+def head_layers(shape: Architecture) -> tuple[str, ...]:
     """Names of the head's linear layers in order: a ReLU lies between each and the next."""
-    return tuple(f"head.{2 * number}" for number in range(len(network.shape.hidden) + 1))
+    return tuple(f"head.{2 * number}" for number in range(len(shape.hidden) + 1))
 
 
 class _Graph:
@@ -246,7 +231,9 @@ class _Graph:
         self.node("Reshape", ["rows.gathered", self.integers(0, 0, -1)], "rows.bytes")
         self.node("Cast", ["rows.bytes"], "rows.float", to=_FLOAT)
         self.node("Cast", ["triangles"], "triangles.float", to=_FLOAT)
-        self.node("ReduceSum", ["triangles.float", self.integers(-1)], "triangles.sum", keepdims=1)  # (blocks, BLOCK, 1)
+        self.node(
+            "ReduceSum", ["triangles.float", self.integers(-1)], "triangles.sum", keepdims=1
+        )  # (blocks, BLOCK, 1)
         self.node("MatMul", ["triangles.float", "rows.float"], "rows")  # (blocks, BLOCK, width * 3), whole numbers
         self.node("Reshape", ["rows", self.integers(side, -1)], "rows.summed")  # (side, width * 3)
         # Turned, so that columns are rows; a transpose of two axes is several times as fast as one of three.
@@ -359,7 +346,7 @@ class _Graph:
         shape = self.network.shape
         self.node("GlobalAveragePool", [self.feature_map], "features.pooled")  # (1, D, 1, 1)
         current = self.node("Flatten", ["features.pooled"], "features")  # (1, D)
-        names = head_layers(self.network)
+        names = head_layers(shape)
         widths = (shape.last, *shape.hidden, shape.classes)
         active = []
         for number, name in enumerate(names):

@@ -1,14 +1,18 @@
 """Static 8-bit quantisation of an exported network, and which of its stages lose by it.
 
-Written into the graph here and not by ONNX Runtime's tools: those calibrate anew for every set of layers, keep the
-head's weights twice, for the logits and for the activation map, and leave a first convolution in floating point whose
-rounding differs between runtimes.
+In integers: all convolutions but the first, activations as uint8 over their range on calibration pictures, weights as
+int8, symmetric, one scale per output channel (Jacob et al. 2018, "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference"). The head's hidden weights are stored as int8; its last layer, the
+familiarity and the activation map stay in float.
 
-In integers: all convolutions and residuals but the first, activations as uint8 over their range on calibration
-pictures, weights as int8, symmetric, one scale per output channel (Jacob et al. 2018, "Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference"); the head's hidden weights are stored as int8. The
-first convolution has three channels, for which float32 is faster. Its input and weights are whole numbers, though, with
-sums below 2^24, so that whatever runtime adds them up gets the same.
+Every runtime gets the same integers. A float sum that differs in its last bit would change some of the bytes that it is
+rounded to, and those the answer by up to a hundredth. So all that comes before an integer convolution is exact in
+float32, whatever the order of its sums: the resize and the first convolution (three channels, for which float is
+faster) are sums of whole numbers below 2^24, and residuals are added in float, not by an integer operation whose
+rounding is the runtime's own.
+
+Written into the graph here and not by ONNX Runtime's tools: these know nothing of all that, calibrate anew for every
+choice of stages, and would store the head twice, for the logits and for the activation map.
 """
 
 from __future__ import annotations
@@ -304,7 +308,7 @@ class _Quantizer:
         Their products with bytes then stay below 2^24, without a rounding between the two directions.
         """
         side = int(self.properties["side"])
-        # Rounding adds a half at most to each of an output's inputs, of which there are not more than twice the support.
+        # Rounding adds a half at most for each input of an output, and these are not more than twice the support.
         most = _LEVELS - (max(LONGEST_SIDE, side) / side + 1)
         self.constants["triangles.most"] = np.array(most, dtype=np.float32)
         self.constants["triangles.axis"] = np.array([-1], dtype=np.int64)

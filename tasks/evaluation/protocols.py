@@ -217,6 +217,12 @@ def seed_head(
     )
 
 
+def training_view(experiment: Experiment) -> View:
+    """The view that networks are trained, calibrated and validated in: native, else the largest, uncompressed."""
+    sides: list[int] = [side for side in experiment.resolutions if side != "native"]
+    return Cell(resolution="native" if "native" in experiment.resolutions else max(sides)).fair_view
+
+
 def stage_rows(experiment: Experiment, extractor: Vgg16Spec) -> tuple[StageRow, ...]:
     """The first project's ten rows at every stage; none where the experiment has no seed protocol.
 

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from tasks.detectors.variants import ALONE, rejection_scenarios, variants
+from tasks.evaluation.protocols import training_view
 from tasks.evaluation.reported_networks import ReportedNetwork
 from tasks.spec import Distilled, Experiment, FineTuned, Quantized
 
@@ -86,9 +87,8 @@ def _without_nan(data: NetworkData) -> NetworkData:
 
 
 def headline_resolution(experiment: Experiment) -> str:
-    """The resolution at which networks are compared first, uncompressed: the largest, at which they were trained."""
-    largest = max(experiment.resolutions, key=lambda side: experiment.canonical_side if side == "native" else int(side))
-    return str(largest)
+    """The resolution at which networks are compared first, uncompressed: that at which they were trained."""
+    return str(training_view(experiment).resolution)
 
 
 def in_order(experiment: Experiment, names: Iterable[str]) -> list[str]:

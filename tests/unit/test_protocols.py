@@ -95,7 +95,7 @@ def test_thresholds_of_compressed_cells_come_from_the_uncompressed_view() -> Non
     cell = Cell.parse("256/q40")
     ref = Ref(uri="head", digest="0", rows=0, bytes=1)
     heads = {scoring.head: ref for scoring in cell_scorings(experiment(), cell, EXTRACTOR)}
-    plan = cell_plan(experiment(), cell, Stored(), heads)  # type: ignore[arg-type]
+    plan = cell_plan(experiment(), cell, Stored(), heads, {})  # type: ignore[arg-type]
     found = {detector.head.name: [ref.uri for ref in detector.reference] for detector in plan.detectors}
     assert found == {"svm": ["fair/256/none"], "svm-aug": ["fair/256/none"], "probe": []}
 

@@ -1,0 +1,281 @@
+import itertools
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from storage.digest import sha256_hex
+from storage.errors import BadImage, DamagedObject, SpecError
+from storage.objects import Ref, commit, read_part
+from storage.store import LocalStore
+from tasks.detectors.architecture import architecture
+from tasks.detectors.export import (
+    CARD,
+    MODEL,
+    ExportedNetwork,
+    build_graph,
+    export_network,
+    head_layers,
+    passes_self_test,
+    reduce_picture,
+    reduced_sides,
+    reference_picture,
+)
+from tasks.detectors.rejection import Familiarity, familiarity_scores
+from tasks.detectors.trained import TrainedNetwork
+
+CLASSES = ("real", "gan", "stable")
+SIZES = [(48, 64), (64, 64), (65, 64), (63, 90), (127, 301), (400, 129), (16, 1024), (1024, 20), (16, 16), (517, 511)]
+
+
+def network(head: str = "v3", width: float = 0.1, side: int = 64, seed: int = 0, scale: float = 1.0) -> TrainedNetwork:
+    from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
+
+    shape = architecture(width, head, len(CLASSES), side)
+    module = MobileNet(shape)
+    initialise(module, seed)
+    random = np.random.default_rng(seed)
+    tensors = network_tensors(module)
+    for name, tensor in tensors.items():
+        if name.endswith("bias"):
+            tensor += random.normal(scale=0.1, size=tensor.shape).astype(np.float32)
+        if name.startswith("head."):
+            tensor *= scale
+    familiarity = Familiarity(
+        random.random(shape.last, dtype=np.float32),
+        random.normal(scale=0.1, size=(shape.last, 8)).astype(np.float32),
+        random.normal(size=(len(CLASSES), 8)).astype(np.float32),
+    )
+    return TrainedNetwork(shape, tensors, CLASSES, 1.7, familiarity, {"spec": {"name": "dense"}})
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    smooth = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return (smooth + random.integers(-20, 20, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def by_torch(trained: TrainedNetwork, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (D,), logits (k,) and probabilities (k,)."""
+    import torch
+
+    from tasks.detectors.mobilenet_network import load_network, prepare_picture
+
+    module = load_network(trained.shape, trained.tensors)
+    with torch.inference_mode():
+        features = module.pooled(prepare_picture(pixels, trained.shape.side)[None])
+        logits = module.head(features)[0]
+    return features[0].numpy(), logits.numpy(), torch.softmax(logits / trained.temperature, 0).numpy()
+
+
+def committed(store: LocalStore, trained: TrainedNetwork) -> Ref:
+    return commit(store, "objects/train/dense", step="train", digest="dense", recipe={}, parts=trained.parts())
+
+
+@pytest.mark.parametrize("head", ["v1", "v2", "v3"])
+def test_probabilities_are_those_of_the_torch_module(head: str) -> None:
+    trained = network(head)
+    exported = ExportedNetwork(build_graph(trained))
+    for height, width in SIZES:
+        pixels = picture(height, width)
+        found = exported.detect(pixels)
+        _, logits, probabilities = by_torch(trained, pixels)
+        assert found.logits == pytest.approx(logits, abs=1e-3)
+        assert np.abs(found.probabilities - probabilities).max() <= 1e-4
+
+
+@pytest.mark.parametrize("side", [33, 37, 50, 96])
+def test_any_side_of_the_network_is_resized_to(side: int) -> None:
+    trained = network(side=side)
+    exported = ExportedNetwork(build_graph(trained))
+    for height, width in ((side, side), (side + 1, 2 * side), (40, 39), (700, 333)):
+        pixels = picture(height, width)
+        assert np.abs(exported.detect(pixels).probabilities - by_torch(trained, pixels)[2]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("head", ["v1", "v2", "v3"])
+def test_the_mean_activation_of_a_class_is_its_logit_but_for_a_bias(head: str) -> None:
+    trained = network(head, side=96)
+    pixels = picture(120, 100)
+    found = ExportedNetwork(build_graph(trained)).detect(pixels)
+    features, _, _ = by_torch(trained, pixels)
+    assert found.activation.shape == (3, 3, 3)
+    assert found.activation.mean(axis=(1, 2)) + bias_at(trained, features) == pytest.approx(found.logits, abs=1e-4)
+
+
+def bias_at(trained: TrainedNetwork, features: np.ndarray) -> np.ndarray:
+    """The head's value at zero features, with the hidden units passing that pass at `features`."""
+    values, at_zero = features.astype(np.float64), np.zeros(len(features))
+    names = head_layers(trained.shape)
+    for name in names:
+        weight, bias = (trained.tensors[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+        values, at_zero = weight @ values + bias, weight @ at_zero + bias
+        if name != names[-1]:
+            values, at_zero = np.where(values > 0, values, 0), np.where(values > 0, at_zero, 0)
+    return at_zero
+
+
+def test_some_hidden_units_pass_and_some_do_not() -> None:
+    trained = network("v1", side=96)
+    features, _, _ = by_torch(trained, picture(120, 100))
+    hidden = trained.tensors["head.0.weight"] @ features + trained.tensors["head.0.bias"]
+    assert 0.1 < np.mean(hidden > 0) < 0.9
+
+
+def test_familiarity_is_that_of_the_rejection() -> None:
+    trained = network("v2")
+    pixels = picture(90, 70)
+    features, logits, _ = by_torch(trained, pixels)
+    expected = familiarity_scores(logits[None], features[None], trained.familiarity, trained.temperature)[0]
+    assert ExportedNetwork(build_graph(trained)).detect(pixels).familiarity == pytest.approx(expected, rel=1e-4)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    found = ExportedNetwork(build_graph(network(scale=1000.0))).detect(picture(64, 64))
+    assert np.abs(found.logits).max() > 100
+    assert np.isfinite(found.familiarity).all()
+    assert found.familiarity[1] == pytest.approx(np.logaddexp.reduce(found.logits.astype(np.float64)), rel=1e-5)
+
+
+def test_equal_networks_give_equal_bytes() -> None:
+    assert build_graph(network()) == build_graph(network())
+
+
+def test_layers_have_the_torch_module_s_names_and_the_file_says_what_it_is() -> None:
+    model = onnx.load_from_string(build_graph(network("v2")))
+    names = {node.name for node in model.graph.node}
+    assert {"stages.0.stem.convolution", "stages.4.depthwise.activation", "stages.3.residual", "head.2"} <= names
+    properties = {one.key: one.value for one in model.metadata_props}
+    assert json.loads(properties.pop("classes")) == list(CLASSES)
+    assert properties == {"kind": "telltale-detector", "temperature": "1.7", "side": "64"}
+
+
+def test_tensors_of_another_network_are_refused() -> None:
+    trained = network()
+    trained.tensors["head.0.weight"] = np.zeros((3, 7), dtype=np.float32)
+    with pytest.raises(SpecError, match=r"head.0.weight: expected \(3, 1280\), got \(3, 7\)"):
+        build_graph(trained)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.zeros((64, 64, 3), dtype=np.float32), "not-rgb"),
+        (np.zeros((64, 64), dtype=np.uint8), "not-rgb"),
+        (np.zeros((64, 64, 4), dtype=np.uint8), "not-rgb"),
+        (np.zeros((0, 64, 3), dtype=np.uint8), "not-rgb"),
+        (np.zeros((1, 3000, 3), dtype=np.uint8), "too-narrow"),
+        (np.zeros((3000, 1, 3), dtype=np.uint8), "too-narrow"),
+        (np.zeros((15, 64, 3), dtype=np.uint8), "too-narrow"),
+        # Reduced to 1024 pixels it has seven in the other side.
+        (np.zeros((20, 3000, 3), dtype=np.uint8), "too-narrow"),
+    ],
+)
+def test_a_picture_that_the_graph_cannot_judge_is_refused(pixels: np.ndarray, reason: str) -> None:
+    with pytest.raises(BadImage) as caught:
+        ExportedNetwork(build_graph(network())).detect(pixels)
+    assert caught.value.reason == reason
+
+
+def test_a_damaged_file_is_refused() -> None:
+    model = build_graph(network())
+    for damaged in (b"", b"text", model[: len(model) // 2]):
+        with pytest.raises(DamagedObject, match="cannot be opened"):
+            ExportedNetwork(damaged)
+    with pytest.raises(DamagedObject, match="expected sha256"):
+        ExportedNetwork(model, {"sha256": sha256_hex(b"other"), "classes": list(CLASSES)})
+
+
+def test_a_model_of_another_kind_is_refused() -> None:
+    from onnx import TensorProto, helper
+
+    sides = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]), helper.make_tensor_value_info("y", 1, [1])
+    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "other", [sides[0]], [sides[1]])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
+    with pytest.raises(SpecError, match="another kind"):
+        ExportedNetwork(model.SerializeToString())
+
+
+def test_a_card_with_other_classes_is_refused() -> None:
+    model = build_graph(network())
+    card = {"sha256": sha256_hex(model), "classes": ["real", "gan", "midjourney"]}
+    with pytest.raises(SpecError, match="not the card's"):
+        ExportedNetwork(model, card)
+
+
+def test_a_larger_picture_is_reduced_first() -> None:
+    exported = ExportedNetwork(build_graph(network()))
+    pixels = picture(700, 1500)
+    reduced = reduce_picture(pixels)
+    assert reduced.shape == (478, 1024, 3)
+    assert exported.detect(pixels).logits.tolist() == exported.detect(reduced).logits.tolist()
+
+
+def test_a_picture_within_the_limit_is_not_touched() -> None:
+    pixels = picture(1024, 30)
+    assert reduce_picture(pixels) is pixels
+
+
+@pytest.mark.parametrize(
+    ("sides", "reduced"),
+    [((2048, 1024), (1024, 512)), ((1025, 1025), (1024, 1024)), ((1, 3000), (1, 1024)), ((2049, 1023), (1024, 511))],
+)
+def test_reduced_sides_keep_the_proportions(sides: tuple[int, int], reduced: tuple[int, int]) -> None:
+    assert reduced_sides(*sides) == reduced
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 61), (64, 100), (33, 200), (50, 51)])
+def test_a_picture_is_reduced_by_the_documented_integers(height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    down, across = reduced_sides(height, width, 40)
+    rows = np.stack([documented_kernel(row, across) for row in pixels])
+    expected = np.stack([documented_kernel(column, down) for column in rows.transpose(1, 0, 2)], axis=1)
+    assert np.array_equal(reduce_picture(pixels, 40), expected)
+
+
+def documented_kernel(line: np.ndarray, m: int) -> np.ndarray:
+    """uint8 (n, 3) to (m, 3), in integers, as `reduce_picture` says it."""
+    n = len(line)
+    if n == m:
+        return line
+    scale = n / m
+    support = max(scale, 1.0)
+    out = np.empty((m, 3), dtype=np.uint8)
+    for i in range(m):
+        centre = (i + 0.5) * scale
+        first, last = max(0, math.trunc(centre - support + 0.5)), min(n, math.trunc(centre + support + 0.5))
+        weights = [max(0.0, 1 - abs(j - centre + 0.5) / support) for j in range(first, last)]
+        whole = [math.trunc(weight / sum(weights) * 2**22 + 0.5) for weight in weights]
+        for channel in range(3):
+            total = sum(weight * int(line[first + k, channel]) for k, weight in enumerate(whole))
+            out[i, channel] = min(255, max(0, (2**21 + total) >> 22))
+    return out
+
+
+def test_the_card_says_what_the_file_is_and_how_to_test_it(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    ref, found = export_network.compute(store, name="dense#1", rotation=2, network=committed(store, network("v2")))
+    assert not found
+    assert "/export/dense-1/2/" in ref.uri
+    model, card = read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD))
+    assert card["sha256"] == sha256_hex(model)
+    assert card["bytes"] == len(model)
+    assert card["classes"] == list(CLASSES)
+    assert card["macs"] == network("v2").shape.macs
+    assert card["about"] == {"spec": {"name": "dense"}}
+    exported = ExportedNetwork.load(store, ref)
+    assert passes_self_test(exported, card["self_test"])
+    other = ExportedNetwork(build_graph(network("v2", seed=1)))
+    assert not passes_self_test(other, card["self_test"])
+
+
+def test_the_reference_picture_has_structure_in_every_channel() -> None:
+    pixels = reference_picture()
+    assert pixels.shape == (48, 64, 3)
+    for a, b in itertools.pairwise(range(3)):
+        assert pixels[..., a].std() > 30
+        assert not np.array_equal(pixels[..., a], pixels[..., b])

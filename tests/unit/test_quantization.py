@@ -1,0 +1,282 @@
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from storage.digest import sha256_hex
+from storage.errors import SpecError
+from storage.objects import Ref, commit, notes_of, read_part
+from storage.store import LocalStore
+from tasks.detectors.architecture import architecture
+from tasks.detectors.export import (
+    CARD,
+    MODEL,
+    ExportedNetwork,
+    build_graph,
+    export_network,
+    open_session,
+    passes_self_test,
+)
+from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
+from tasks.detectors.quantization import (
+    MOST_IN_FLOAT,
+    activation_ranges,
+    calibration_indices,
+    quantizable_stages,
+    quantize,
+    quantize_network,
+    quantize_with,
+    quantize_within,
+    stages_by_damage,
+)
+from tasks.detectors.rejection import Familiarity
+from tasks.detectors.trained import TrainedNetwork
+from tasks.spec import FixedSplits, Quantized
+from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
+
+CALIBRATION = [picture(source, number) for source in ("coco", "gan", "stable") for number in range(4)]
+
+
+def network(head: str = "v3", width: float = 0.35, side: int = 64) -> TrainedNetwork:
+    shape = architecture(width, head, len(CLASSES), side)
+    module = MobileNet(shape)
+    initialise(module, 0)
+    random = np.random.default_rng(0)
+    familiarity = Familiarity(
+        np.zeros(shape.last, dtype=np.float32),
+        random.normal(scale=0.1, size=(shape.last, 4)).astype(np.float32),
+        random.normal(size=(len(CLASSES), 4)).astype(np.float32),
+    )
+    return TrainedNetwork(shape, network_tensors(module), CLASSES, 1.0, familiarity)
+
+
+def constants(model: bytes) -> dict[str, npt.NDArray]:
+    return {one.name: numpy_helper.to_array(one) for one in onnx.load_from_string(model).graph.initializer}
+
+
+def observed(model: bytes, tensor: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray:
+    parsed = onnx.load_from_string(model)
+    parsed.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    values: npt.NDArray = open_session(parsed.SerializeToString()).run([tensor], {"picture": pixels})[0]
+    return values
+
+
+@pytest.mark.parametrize("head", ["v1", "v3"])
+def test_eight_bits_answer_nearly_as_floats_do(head: str) -> None:
+    model = build_graph(network(head))
+    before, after = ExportedNetwork(model), ExportedNetwork(quantize(model, CALIBRATION))
+    for number in range(100, 104):
+        one, other = before.detect(picture("gan", number)), after.detect(picture("gan", number))
+        assert other.probabilities == pytest.approx(one.probabilities, abs=0.1)
+        assert other.familiarity.shape == (3,)
+        assert np.corrcoef(other.activation.ravel(), one.activation.ravel())[0, 1] > 0.9
+
+
+def test_weights_are_stored_in_eight_bits() -> None:
+    model = build_graph(network("v1"))
+    quantized = quantize(model, CALIBRATION)
+    floats = {name for name, values in constants(quantized).items() if values.dtype == np.float32 and values.ndim > 1}
+    kept = {"stages.0.stem.convolution.weight", "head.4.weight", "mean"}
+    assert floats == kept | {"rejection.projection", "rejection.class_means"}
+    assert len(quantized) < 0.45 * len(model)
+
+
+def test_a_scale_per_channel_takes_weights_of_very_different_sizes() -> None:
+    trained = network()
+    name = "stages.3.projection.convolution.weight"
+    trained.tensors[name][0] *= 1e-4
+    stored = constants(quantize(build_graph(trained), CALIBRATION))
+    levels = stored[f"{name}.quantized"].astype(np.float64) * stored[f"{name}.scale"][:, None, None, None]
+    assert stored[f"{name}.quantized"].dtype == np.int8
+    assert np.abs(stored[f"{name}.quantized"][0]).max() == 127
+    largest = np.abs(trained.tensors[name]).max(axis=(1, 2, 3))
+    assert (np.abs(levels - trained.tensors[name]).max(axis=(1, 2, 3)) <= largest / 250).all()
+
+
+def test_a_channel_without_weights_keeps_its_bias() -> None:
+    trained = network()
+    trained.tensors["stages.3.projection.convolution.weight"][:] = 0
+    trained.tensors["stages.3.projection.convolution.bias"][:] = 0.75
+    stored = constants(quantize(build_graph(trained), CALIBRATION))
+    name = "stages.3.projection.convolution.bias"
+    assert stored[f"{name}.quantized"] * stored[f"{name}.scale"].astype(np.float64) == pytest.approx(0.75, rel=1e-6)
+
+
+def test_equal_arguments_give_equal_bytes() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    assert quantize(model, CALIBRATION) == quantize(model, CALIBRATION)
+
+
+def test_stages_in_float_keep_their_weights() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    original, quantized = constants(model), constants(quantize(model, CALIBRATION, ["stages.3", "stages.18"]))
+    for layer in ("stages.3.expansion", "stages.3.depthwise", "stages.3.projection", "stages.18.last"):
+        name = f"{layer}.convolution.weight"
+        assert np.array_equal(quantized[name], original[name])
+    assert "stages.4.projection.convolution.weight" not in quantized
+
+
+def test_a_stage_that_there_is_not_is_refused() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    with pytest.raises(SpecError, match=r"no such stages: \['stages.99'\]"):
+        quantize(model, CALIBRATION, ["stages.99"])
+
+
+def test_calibration_needs_a_picture() -> None:
+    with pytest.raises(SpecError, match="at least one calibration picture"):
+        quantize(build_graph(network(width=0.1, side=32)), [])
+
+
+def test_ranges_are_the_extremes_over_all_pictures() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    name = "stages.2.projection.convolution"
+    values = np.concatenate([observed(model, name, pixels).ravel() for pixels in CALIBRATION])
+    assert activation_ranges(model, CALIBRATION)[name] == (values.min(), values.max())
+
+
+def test_whole_numbers_make_the_first_convolution_exact() -> None:
+    """Then its sums are the same in every order, and every runtime rounds them to the same bytes."""
+    from torch import from_numpy
+    from torch.nn.functional import conv2d
+
+    quantized = quantize(build_graph(network()), CALIBRATION)
+    pixels = picture("coco", 7, side=150)
+    stored = constants(quantized)
+    weight, bias = (stored[f"stages.0.stem.convolution.{part}"].astype(np.float64) for part in ("weight", "bias"))
+    entered = observed(quantized, "normalised", pixels).astype(np.float64)
+    assert np.array_equal(entered, np.rint(entered))
+    exact = conv2d(from_numpy(entered), from_numpy(weight), from_numpy(bias), stride=2, padding=1).numpy()
+    assert np.array_equal(observed(quantized, "stages.0.stem.convolution", pixels), exact)
+
+
+@pytest.mark.parametrize("side", [40, 64, 65, 300, 1000])
+def test_the_resize_in_whole_numbers_is_within_a_level(side: int) -> None:
+    trained = network(width=0.1, side=64)
+    quantized = quantize(build_graph(trained), CALIBRATION)
+    pixels = picture("coco", 3, side)
+    deviation = 255 * np.array([0.229, 0.224, 0.225])[:, None, None]
+    expected = prepare_picture(pixels, 64).numpy() * deviation + 255 * np.array([0.485, 0.456, 0.406])[:, None, None]
+    assert np.abs(observed(quantized, "resized", pixels)[0] - expected).max() < 1.0
+
+
+def test_every_stage_but_the_first_has_its_damage_worst_first() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    ranges = activation_ranges(model, CALIBRATION)
+    stages = quantizable_stages(onnx.load_from_string(model))
+    # With this range all that the stage makes is one of two values.
+    ranges["stages.18.last.activation"] = (0.0, 1e6)
+    damage = dict(found := stages_by_damage(model, ranges, CALIBRATION[:4]))
+    assert stages == tuple(f"stages.{number}" for number in range(1, 19))
+    assert sorted(damage) == sorted(stages)
+    assert found[0][0] == "stages.18"
+    assert list(damage.values()) == sorted(damage.values(), reverse=True)
+    before = ExportedNetwork(model)
+    alone = ExportedNetwork(quantize_with(model, ranges, set(stages) - {"stages.3"}))
+    moved = [
+        np.abs(alone.detect(pixels).probabilities - before.detect(pixels).probabilities).max()
+        for pixels in CALIBRATION[:4]
+    ]
+    assert damage["stages.3"] == pytest.approx(np.mean(moved), abs=1e-6)
+
+
+def loses(points: Sequence[float]):
+    """A check that says these points, one after the other."""
+    left = iter(points)
+    return lambda model: next(left)
+
+
+def by_damage() -> list[tuple[str, float]]:
+    return [(f"stages.{number}", 1.0 / number) for number in range(1, 10)]
+
+
+def test_stages_stay_in_float_until_little_enough_is_lost() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    ranges = activation_ranges(model, CALIBRATION)
+    quantized, kept = quantize_within(model, ranges, 1.0, loses([5.0, 3.0, 0.5]), by_damage)
+    assert kept == ("stages.1", "stages.2")
+    assert quantized == quantize_with(model, ranges, kept)
+
+
+def test_nothing_stays_in_float_where_little_is_lost() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    ranges = activation_ranges(model, CALIBRATION)
+
+    def unasked() -> list[tuple[str, float]]:
+        raise AssertionError("damage is only measured where it is needed")
+
+    quantized, kept = quantize_within(model, ranges, 1.0, loses([1.0]), unasked)
+    assert kept == ()
+    assert quantized == quantize_with(model, ranges)
+
+
+def test_the_one_that_lost_least_is_taken_where_all_lose_too_much() -> None:
+    model = build_graph(network(width=0.1, side=32))
+    ranges = activation_ranges(model, CALIBRATION)
+    points = [9.0, 8.0, 4.0, 6.0, *[7.0] * (MOST_IN_FLOAT - 3)]
+    assert quantize_within(model, ranges, 1.0, loses(points), by_damage)[1] == ("stages.1", "stages.2")
+
+
+def test_calibration_pictures_are_balanced_over_classes() -> None:
+    among = pictures((9, 5, 2))
+    drawn = calibration_indices(among, 9)
+    assert np.bincount(among.classes[drawn]).tolist() == [4, 3, 2]
+    assert len(set(drawn)) == 9
+    assert calibration_indices(among, 9) == drawn
+    assert len(calibration_indices(among, 100)) == 16
+
+
+def test_calibration_on_one_class_is_refused() -> None:
+    with pytest.raises(SpecError, match="at least two classes"):
+        calibration_indices(pictures((9, 0, 0)), 4)
+
+
+def quantized_object(store: LocalStore, images: tuple[Ref, ...], name: str = "int8") -> Ref:
+    trained = network(width=0.1, side=32)
+    weights = commit(store, "objects/train/dense", step="train", digest="d", recipe={}, parts=trained.parts())
+    exported, _ = export_network.compute(store, name="dense", rotation=0, network=weights)
+    ref: Ref = quantize_network.compute(
+        store,
+        spec=Quantized(name=name, of="dense", calibration_pictures=8, tolerance=100.0),
+        exported=exported,
+        images=images,
+        rotation=0,
+        splits=FixedSplits(),
+        views=VIEWS,
+    )[0]
+    return ref
+
+
+def test_the_card_has_what_the_quantisation_changed(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    ref = quantized_object(store, shards(store))
+    model, card = read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD))
+    assert card["sha256"] == sha256_hex(model)
+    assert card["bytes"] == len(model)
+    facts = card["quantization"]
+    assert facts["in_float"] == ["stages.0"]
+    assert facts["calibration_pictures"] == 8
+    assert facts["val"]["n"] == 12
+    assert {name: one["n"] for name, one in facts["val"]["per_class"].items()} == dict.fromkeys(CLASSES, 4)
+    assert facts["val"]["change"] == pytest.approx(facts["val"]["after"] - facts["val"]["before"])
+    assert notes_of(store, ref)["in_float"] == ["stages.0"]
+    assert passes_self_test(ExportedNetwork.load(store, ref), card["self_test"])
+
+
+def test_only_train_pictures_decide_the_ranges(tmp_path) -> None:
+    def images(store: LocalStore, place: str) -> tuple[Ref, ...]:
+        """All pictures of `place` are others than usual."""
+        places = ["train"] * 6 + ["val"] * 4 + ["test"] * 2
+        return tuple(
+            shard(store, [row(source, n + 500 * (at == place), at) for n, at in enumerate(places)], f"{source}-{place}")
+            for source in ("coco", "gan", "stable")
+        )
+
+    store = LocalStore(tmp_path)
+    made = {place: quantized_object(store, images(store, place)) for place in ("none", "val", "test", "train")}
+    models = {place: read_part(store, ref, MODEL) for place, ref in made.items()}
+    assert models["val"] == models["none"] == models["test"]
+    assert models["train"] != models["none"]
