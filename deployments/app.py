@@ -38,7 +38,8 @@ def network_files(networks: Mapping[str, tuple[bytes, bytes]]) -> dict[str, byte
 
     if not networks:
         raise SpecError("an app needs at least one network, got none")
-    files, index = {}, []
+    files: dict[str, bytes] = {}
+    index = []
     for name, (model, card) in networks.items():
         expected, digest = Card.read(card).sha256, sha256_hex(model)
         if digest != expected:
@@ -56,7 +57,8 @@ def picture_files(pictures: Iterable[tuple[str, str, bytes]]) -> dict[str, bytes
 
     Labels are `real`, the name of a source, or `fake` for a generator without a name.
     """
-    files, index = {}, []
+    files: dict[str, bytes] = {}
+    index = []
     for label, suffix, data in pictures:
         file = f"{sha256_hex(data)[:DIGEST_IN_NAME]}{suffix}"
         files[f"pictures/{file}"] = data

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Kernels for int8 and for SIMD work on 8 channels at once; no layer becomes narrower than that.
 CHANNELS = 8
+# Wide layers by 16: a depthwise int8 kernel takes longer for 24 channels than for 32.
+WIDE, WIDE_CHANNELS = 64, 16
 # How far below their target the multiply-accumulates may end.
 TOLERANCE = 0.03
 # Pictures whose gradients decide which channels matter, and how many of them share one gradient.
@@ -143,21 +145,27 @@ def choose_widths(shape: Architecture, groups: Sequence[ChannelGroup], macs: int
 
     Again and again the group loses channels whose next ones are the least important for what they save. None keeps a
     smaller share of its channels than the network of its operations: importances of different layers are not
-    comparable enough to close one. Widths become multiples of 8. Only where the target cannot be met so (in narrow
-    networks) the first rule gives way, then the second.
+    comparable enough to close one. Widths become multiples of 8, wide ones of 16. Only where the target cannot be met
+    so (in narrow networks) the first rule gives way, then the second.
 
     Raises:
         SpecError: a target that cannot be met, since no group may have fewer than 8 channels.
     """
     orders = [np.sort(group.importance) for group in groups]
     removed = [0] * len(groups)
-    rules = iter([(CHANNELS, macs / shape.macs), *((multiple, 0.0) for multiple in (CHANNELS, 4, 2, 1))])
-    multiple, lowest_share = next(rules)
+    rules = iter(
+        [
+            (WIDE_CHANNELS, CHANNELS, macs / shape.macs),
+            *((multiple, multiple, 0.0) for multiple in (CHANNELS, 4, 2, 1)),
+        ]
+    )
+    of_wide, of_narrow, lowest_share = next(rules)
     while shape.macs > macs:
         costs = macs_per_channel(shape)
         best: tuple[float, int, int] | None = None
         for index, group in enumerate(groups):
             width = len(orders[index]) - removed[index]
+            multiple = of_wide if len(orders[index]) >= WIDE else of_narrow
             count = width % multiple or multiple
             saved = count * sum(costs[name] for name in group.layers)
             lowest = max(CHANNELS, lowest_share * len(orders[index]))
@@ -173,7 +181,7 @@ def choose_widths(shape: Architecture, groups: Sequence[ChannelGroup], macs: int
             shape = resized(shape, dict.fromkeys(groups[index].layers, width))
             continue
         try:
-            multiple, lowest_share = next(rules)
+            of_wide, of_narrow, lowest_share = next(rules)
         except StopIteration:
             raise SpecError(
                 f"structured pruning cannot reach {macs} multiply-accumulates: {shape.macs} are left where no layer "
