@@ -81,15 +81,17 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The ten rows of the first project's table, then the grid of the headline detector."""
-    from deployments.tables import FIRST_PROJECT, SVM_GRID, short_tables
+    """The ten rows of the first project's table, the grid of the headline detector, and the networks for a phone."""
+    from deployments.tables import FIRST_PROJECT, NETWORK_COLUMNS, NETWORKS, SVM_GRID, short_tables
     from storage.store import open_store
 
     tables = short_tables(open_store(), place)
-    for title in (FIRST_PROJECT, SVM_GRID):
+    for title in (FIRST_PROJECT, SVM_GRID, NETWORKS):
         if title not in tables:
             continue
         short = tables[title]
+        if title == NETWORKS:
+            short = short.select(NETWORK_COLUMNS)
         table = Table(title=title, title_justify="left")
         for column in short.columns:
             table.add_column(column, overflow="fold")

@@ -30,6 +30,9 @@ Short = pl.DataFrame
 
 FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed protocol, and fair"
 SVM_GRID = "The fair grid: AUROC of svm"
+NETWORKS = "Networks: what each stage costs and saves"
+# What of that table fits into a terminal.
+NETWORK_COLUMNS = ("network", "file", "MACs", f"ms at {LATENCY_SIDE} px", "class accuracy", "change, points")
 
 _TRAINED = {
     "loss": "loss",
@@ -85,7 +88,7 @@ def _networks(read: Callable[[str], pl.DataFrame]) -> dict[str, Short]:
     cells, rejection = read("network_cells"), read("rejection")
     kept = rejection.filter(pl.col("rule").str.starts_with("kept-"))
     return {
-        "Networks: what each stage costs and saves": _compressed(read("stages")),
+        NETWORKS: _compressed(read("stages")),
         "Networks: class accuracy per cell": _by_network(cells, _estimates(cells, "class_accuracy")),
         "Networks: change per cell from the first network, in points": _by_network(cells, _changes(cells)),
         "Networks: what 8 bits change in each class": _classes(read("network_classes")),

@@ -18,6 +18,7 @@ from deployments.services import marked_processes
 from storage.objects import MANIFEST, Ref, read_manifest, read_table
 from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
+from tasks.detectors.export import ExportedNetwork, passes_self_test
 from tasks.detectors.vgg16 import embed_pictures, load_vgg16
 from tasks.evaluation.fidelity import kernel_distance
 from tasks.presets import load_experiment
@@ -160,3 +161,52 @@ def test_generated_pictures_are_nearer_to_photographs_than_noise_is(demo: Demo, 
     _, _, high = kernel_distance(found["photographs"], found[source], 100, size, 0)
     _, low, _ = kernel_distance(found["photographs"], of_noise, 100, size, 0)
     assert high < low
+
+
+def test_every_network_of_the_chain_is_published_and_answers_as_its_card_says(demo: Demo) -> None:
+    names = ["dense", "distilled", "distilled-alone", "distilled-int8", "pruned-50", "sparse"]
+    folder = f"{demo.place}/models"
+    assert sorted(key.rpartition("/")[2] for key in demo.store.list(folder)) == sorted(
+        f"{name}.{suffix}" for name in names for suffix in ("json", "onnx")
+    )
+    sizes = {}
+    for name in names:
+        model = demo.store.read(f"{folder}/{name}.onnx")
+        card = json.loads(demo.store.read(f"{folder}/{name}.json"))
+        assert passes_self_test(ExportedNetwork(model, card), card["self_test"]), name
+        assert len(card["error_rates"]) == 12
+        sizes[name] = len(model)
+    # Zeros that stay in the file save nothing; channels that are gone, and bytes instead of floats, do.
+    assert sizes["sparse"] == pytest.approx(sizes["dense"], rel=0.01)
+    assert sizes["pruned-50"] < sizes["dense"] / 2
+    assert sizes["distilled-int8"] < sizes["distilled"]
+
+
+def test_the_stage_table_says_what_every_network_costs_and_saves(demo: Demo) -> None:
+    stages = {row["network"]: row for row in demo.table("stages").iter_rows(named=True)}
+    assert stages["pruned-50"]["macs_share"] <= 0.5
+    assert stages["sparse"]["macs_share"] == 1
+    assert stages["sparse"]["zeros"] > 0.35
+    assert all(row["ms"] > 0 and row["pretrained"] is False for row in stages.values())
+    seeds = demo.table("distillation")["seed"].to_list()
+    assert sorted(seed for seed in seeds if seed is not None) == [0, 1, 2]
+
+
+def test_telltale_detect_answers_with_the_demos_networks(demo: Demo, tmp_path: Path) -> None:
+    (shard, *_) = demo.refs("shard/photographs")
+    photograph = tmp_path / "photograph.jpg"
+    photograph.write_bytes(read_table(demo.store, shard)["image"][0].as_py()["bytes"])
+    for network in ("dense", "distilled-int8"):
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.cli", "detect", "--network", network, "--json", str(photograph)],
+            env={**os.environ, "TELLTALE_STORE": demo.store.url},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["verdict"] in ("photograph", "generated", "unknown-source")
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)

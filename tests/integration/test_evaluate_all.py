@@ -27,6 +27,17 @@ SMALL: dict[str, Any] = {
     "resolutions": [64],
     "qualities": [None, 20],
     "augmented_qualities": [None, 20],
+    "mobile.networks": [
+        {
+            "kind": "fine-tuned",
+            "name": "dense",
+            "width": 0.35,
+            "side": 32,
+            "weights": "random:0",
+            "training": {"epochs": 1, "batch": 8},
+        },
+        {"kind": "quantized", "name": "int8", "of": "dense", "calibration_pictures": 12},
+    ],
     "seed_protocol": None,
     "bootstrap_resamples": 100,
 }
