@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from tasks.detectors.quantization import (
     quantize_network,
     quantize_with,
     quantize_within,
+    recentred,
     stages_by_damage,
 )
 from tasks.detectors.rejection import Familiarity
@@ -280,3 +282,17 @@ def test_only_train_pictures_decide_the_ranges(tmp_path) -> None:
     models = {place: read_part(store, ref, MODEL) for place, ref in made.items()}
     assert models["val"] == models["none"] == models["test"]
     assert models["train"] != models["none"]
+
+
+def test_recentred_logits_have_the_mean_of_the_models_own() -> None:
+    model = build_graph(network())
+    quantized = quantize(model, CALIBRATION)
+    mended = recentred(quantized, model, CALIBRATION)
+
+    def mean(made: bytes) -> Any:
+        return np.mean([ExportedNetwork(made).detect(pixels).logits for pixels in CALIBRATION], axis=0)
+
+    assert not np.allclose(mean(quantized), mean(model), atol=1e-5)
+    np.testing.assert_allclose(mean(mended), mean(model), atol=1e-5)
+    before, after = constants(quantized), constants(mended)
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == ["head.0.bias"]
