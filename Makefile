@@ -3,6 +3,7 @@
 # make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules
 # make stop    stop all of that, and check that it is gone
 # make subset  real data that environment variables name (deployments/experiments/subset.yaml): an hour or more
+# make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
 # make lint    style and types
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -14,7 +15,7 @@ HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset lint clean .venv
+.PHONY: demo test serve stop subset s3 lint clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -31,6 +32,9 @@ stop:
 
 subset: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo --experiment subset
+
+s3: $(INSTALLED)
+	@$(BIN)/python -m deployments.s3
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,0 +1,3 @@
+"""Presets, Prefect deployments, pools and local services."""
+
+import flows  # noqa: F401  (lets storage read Prefect's blocks)

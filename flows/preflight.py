@@ -1,6 +1,7 @@
 """Checks before any work: everything that a run needs, and for everything missing its remedy, within seconds."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ def checked_experiment(
         *check_vgg16(experiment.extractor),
         *check_inception(experiment.inception),
         *_missing_network_weights(experiment),
-        *_missing_store(),
+        *_missing_store(pools),
         *_missing_pools(pools),
     ]
     # What hangs on a variable that is not set cannot be looked for.
@@ -67,11 +68,32 @@ def _missing_network_weights(experiment: Experiment) -> Iterator[str]:
         yield from check_mobilenet(network)
 
 
-def _missing_store() -> Iterator[str]:
+def _missing_store(pools: Sequence[str]) -> Iterator[str]:
     try:
-        check_writable(open_store())
+        store = open_store()
+        check_writable(store)
+        exclusive = store.is_exclusive()
     except StoreError as error:
         yield f"a writable store ({error}): set TELLTALE_STORE to a folder or bucket that takes writes"
+        return
+    if not exclusive and (pools or _online_workers() > 1):
+        yield (
+            f"a store for several workers ({store.url} does not honour If-None-Match, so of two writers of one object"
+            " both would win): take another server, or a single worker and dispatch=inline"
+        )
+
+
+def _online_workers() -> int:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    online = 0
+    with get_client(sync_client=True) as client:
+        for pool in POOLS:
+            with suppress(ObjectNotFound):
+                workers = client.read_workers_for_work_pool(pool)
+                online += sum(_was_heard_of(worker.last_heartbeat_time) for worker in workers)
+    return online
 
 
 def _missing_pools(pools: Sequence[str]) -> Iterator[str]:

@@ -42,6 +42,14 @@ class StoreNotWritable(StoreError):
     """The store is read-only or full."""
 
 
+class StoreRefused(StoreError):
+    """The store's address, its bucket or the credentials are wrong; never worth a retry."""
+
+
+class StoreUnreachable(StoreError):
+    """Nothing answers at the store's address."""
+
+
 class DamagedObject(StoreError):
     """A finished object's part is missing, altered or of another size; its manifest has been voided."""
 

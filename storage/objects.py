@@ -122,10 +122,9 @@ def commit(
 
 def read_manifest(store: Store, uri: str) -> Manifest:
     """Read an object's manifest; `ObjectMissing` without one, `DamagedObject` (and voided) for an unreadable one."""
-    data = store.read(f"{uri}/{MANIFEST}")
     try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
+        return Manifest.model_validate_json(store.read(f"{uri}/{MANIFEST}"))
+    except (ValidationError, DamagedObject) as error:
         void(store, uri)
         raise DamagedObject(f"{uri}: the manifest is not readable; voided, the step will run again") from error
 
@@ -190,12 +189,15 @@ def _part(manifest: Manifest, name: str) -> Part:
 
 
 def _verified(store: Store, ref: Ref, part: Part) -> bytes:
+    data: bytes | None
     try:
         data = store.read(f"{ref.uri}/{part.file}")
     except ObjectMissing as error:
         void(store, ref.uri)
         raise DamagedObject(f"{ref.uri}: part {part.name} is missing; voided, the step will run again") from error
-    if sha256_hex(data) != part.sha256:
+    except DamagedObject:
+        data = None
+    if data is None or sha256_hex(data) != part.sha256:
         # A part of the right size and wrong bytes would be kept by the next writer: remove it as well.
         store.delete(f"{ref.uri}/{part.file}")
         void(store, ref.uri)

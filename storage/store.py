@@ -1,15 +1,22 @@
 """A store: keys and bytes on a local disk or in an object store, with create-only writes."""
 
+import contextlib
 import errno
 import os
+import stat
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from storage.errors import ObjectExists, ObjectMissing, SpecError, StoreError, StoreNotWritable
 
 STORE_SETTING = "TELLTALE_STORE"
 DEFAULT_STORE = ".telltale/store"
+
+# What file systems and S3 servers can all hold; a prefix of the bucket may come before the key.
+LONGEST_NAME = 255
+LONGEST_KEY = 800
+PARTIAL = ".partial-"
 
 
 class Store(Protocol):
@@ -48,6 +55,10 @@ class Store(Protocol):
         """Time of the last change in seconds since 1970; `ObjectMissing` if there is none."""
         ...
 
+    def is_exclusive(self) -> bool:
+        """Whether `create` has exactly one winner among any number of processes, which several workers need."""
+        ...
+
 
 def store_url() -> str:
     """The address of the configured store (`TELLTALE_STORE`, default a folder of the working directory)."""
@@ -55,21 +66,29 @@ def store_url() -> str:
 
 
 def open_store(url: str | None = None) -> Store:
-    """Open a store by address: a path, `file://` or `s3://` (through s3fs, with its usual configuration)."""
+    """Open a store by address: a path, `file://`, or `s3://bucket/prefix` with the usual AWS settings."""
     url = url or store_url()
     scheme = urlsplit(url).scheme
     if scheme in ("", "file"):
         return LocalStore(Path(url.removeprefix("file://")))
     if scheme == "s3":
+        from storage.s3 import ObjectStore
+
         return ObjectStore(url)
-    raise SpecError(f"{STORE_SETTING}: expected a path, file:// or s3:// address, got {url!r}")
+    # Not the address itself: it may hold a password.
+    raise SpecError(f"{STORE_SETTING}: expected a path, file:// or s3:// address, got one of {scheme}://")
 
 
 def checked_key(key: str) -> str:
-    """Refuse keys that leave the store."""
+    """The key in its one form; `SpecError` for one that leaves the store or that not every store can hold."""
     path = PurePosixPath(key)
-    if not key or path.is_absolute() or ".." in path.parts or "\\" in key or "\0" in key:
+    names = path.parts
+    if not names or path.is_absolute() or ".." in names or not key.isprintable() or "\\" in key:
         raise SpecError(f"not a key of a store: {key!r}")
+    if any(name.startswith(PARTIAL) for name in names):
+        raise SpecError(f"not a key of a store: {key!r} is named like an unfinished write")
+    if len(str(path).encode()) > LONGEST_KEY or max(len(name.encode()) for name in names) > LONGEST_NAME:
+        raise SpecError(f"not a key of a store: {key!r} is too long ({LONGEST_KEY} bytes, {LONGEST_NAME} for one name)")
     return str(path)
 
 
@@ -104,7 +123,7 @@ class LocalStore:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Not mkstemp: its files are private, and workers of other users read the same store.
-            temporary = target.parent / f".partial-{os.getpid()}-{os.urandom(6).hex()}"
+            temporary = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(6).hex()}"
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -125,91 +144,38 @@ class LocalStore:
             raise
 
     def size(self, key: str) -> int | None:
-        path = self.path(key)
-        return path.stat().st_size if path.is_file() else None
+        found = self._stat(key)
+        return None if found is None else found.st_size
 
     def list(self, prefix: str) -> list[str]:
         folder = self.path(prefix) if prefix else self.root
-        found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".partial-"))
+        found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(PARTIAL))
         return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def delete(self, key: str) -> None:
-        self.path(key).unlink(missing_ok=True)
+        # A folder is no object: like a missing key, it is nothing to remove.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self.path(key).unlink()
 
     def modified(self, key: str) -> float:
+        found = self._stat(key)
+        if found is None:
+            raise ObjectMissing(f"nothing under {key} in {self.url}")
+        return found.st_mtime
+
+    def _stat(self, key: str) -> os.stat_result | None:
         try:
-            return self.path(key).stat().st_mtime
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"nothing under {key} in {self.url}") from error
-
-
-class ObjectStore:
-    """A store in a bucket, through s3fs. Puts are atomic by nature; create-only is `If-None-Match: *`."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        import s3fs
-
-        self._url = url.rstrip("/")
-        self._root = self._url.removeprefix("s3://")
-        self._files = s3fs.S3FileSystem(use_listings_cache=False, **options)
-
-    @property
-    def url(self) -> str:
-        return self._url
-
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{checked_key(key)}"
-
-    def read(self, key: str) -> bytes:
-        try:
-            return bytes(self._files.cat_file(self._path(key)))
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"nothing under {key} in {self.url}") from error
-
-    def write(self, key: str, data: bytes) -> None:
-        self._put(key, data, mode="overwrite")
-
-    def create(self, key: str, data: bytes) -> None:
-        self._put(key, data, mode="create")
-
-    def _put(self, key: str, data: bytes, *, mode: str) -> None:
-        try:
-            self._files.pipe_file(self._path(key), data, mode=mode)
-        except FileExistsError as error:
-            raise ObjectExists(f"{key} exists in {self.url}") from error
-        except PermissionError as error:
-            raise StoreNotWritable(f"cannot write {key} to {self.url}: {error}") from error
-        except OSError as error:
-            # s3fs reports a lost create race (412) as EINVAL with some servers.
-            if mode == "create" and self.size(key) is not None:
-                raise ObjectExists(f"{key} exists in {self.url}") from error
-            raise
-
-    def size(self, key: str) -> int | None:
-        try:
-            return int(self._files.info(self._path(key))["size"])
-        except FileNotFoundError:
+            found = self.path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        return found if stat.S_ISREG(found.st_mode) else None
 
-    def list(self, prefix: str) -> list[str]:
-        folder = self._path(prefix) if prefix else self._root
-        return sorted(path.removeprefix(self._root + "/") for path in self._files.find(folder))
-
-    def delete(self, key: str) -> None:
-        try:
-            self._files.rm_file(self._path(key))
-        except FileNotFoundError:
-            return
-
-    def modified(self, key: str) -> float:
-        try:
-            return float(self._files.modified(self._path(key)).timestamp())
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"nothing under {key} in {self.url}") from error
+    def is_exclusive(self) -> bool:
+        return True
 
 
 def check_writable(store: Store) -> None:
-    """Write and remove a probe object; `StoreNotWritable` when the store takes none."""
+    """Write and remove a probe object; a `StoreError` that says what to do when the store takes none."""
     key = f"probe/{os.getpid()}-{os.urandom(4).hex()}"
     try:
         store.create(key, b"telltale")

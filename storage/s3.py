@@ -1,0 +1,405 @@
+"""A store in a bucket: S3 and servers that speak its protocol, through s3fs.
+
+s3fs opens the connection; the requests are S3's own, because its file-system calls hide what decides here: which
+error the server gave (a missing bucket, a missing key and a lost race look alike), how often a request was tried, and
+whether it was tried at all (`docs/decisions/0009-s3-by-its-own-requests.md`).
+
+Every object carries two facts as metadata: the SHA-256 of its bytes, which a reader checks, and a random name of the
+write that made it, by which a writer whose answer was lost learns whether it has won.
+"""
+
+import base64
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from storage.credentials import BLOCK_SETTING, Credentials, named_credentials
+from storage.digest import sha256_hex
+from storage.errors import (
+    DamagedObject,
+    ObjectExists,
+    ObjectMissing,
+    SpecError,
+    StoreError,
+    StoreNotWritable,
+    StoreRefused,
+    StoreUnreachable,
+)
+from storage.store import checked_key
+
+logger = logging.getLogger(__name__)
+
+# How long a store that has answered before is asked again while it fails, is busy, or is away.
+PATIENCE_S = 120.0
+# How long one that has never answered is asked: a wrong address is to be told at once.
+FIRST_PATIENCE_S = 5.0
+LONGEST_WAIT_S = 5.0
+CONNECT_TIMEOUT_S = 4
+READ_TIMEOUT_S = 30
+# Larger objects are sent in parts of this size, so that a broken connection costs one part.
+PART_BYTES = 16 * 2**20
+READ_TRIES = 5
+
+REFUSALS = {
+    "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException", "401", "AuthFailure",
+}  # fmt: skip
+DENIALS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403"}
+ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
+FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
+UNKNOWN_CONDITION = {"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed", "501"}
+# Other servers and moments: worth another try. Any other answer of 500 and above is, too.
+PASSING = {
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
+    "RequestThrottled", "RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
+    "TooManyRequests", "XAmzContentSHA256Mismatch", "408", "409", "429",
+}  # fmt: skip
+
+
+@dataclass
+class _Connection:
+    """The client that all stores of a process share that have the same credentials."""
+
+    files: Any
+    answered: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        """The server's address as it may be shown: without a name or password that someone put into it."""
+        address = urlsplit(str(self.files.s3.meta.endpoint_url))
+        return f"{address.scheme}://{address.hostname}" + (f":{address.port}" if address.port else "")
+
+
+class _Failed(Exception):
+    """A request that did not succeed: S3's code, the status (0 where no answer came), and whether it may pass."""
+
+    def __init__(self, code: str, status: int, may_pass: bool) -> None:
+        self.code = code
+        self.status = status
+        self.may_pass = may_pass
+        super().__init__(code)
+
+
+class ObjectStore:
+    """A store in a bucket. Puts are atomic by nature; create-only is `If-None-Match: *`.
+
+    Args:
+        url: `s3://bucket/prefix`.
+        patience: seconds for which a store that fails or is busy is asked again. What cannot pass (credentials, a
+            missing bucket) is an error at once, and so is, after five seconds, a store that has never answered.
+    """
+
+    def __init__(self, url: str, patience: float = PATIENCE_S) -> None:
+        address = urlsplit(url)
+        if address.scheme != "s3" or not address.netloc or "@" in address.netloc or address.query or address.fragment:
+            # Not shown: it may hold a password.
+            raise SpecError("an object store's address is s3://bucket/prefix; credentials are never part of it")
+        self._bucket = address.netloc
+        prefix = address.path.strip("/")
+        self._prefix = f"{checked_key(prefix)}/" if prefix else ""
+        self._patience = patience
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        wrong = None
+        for _ in range(READ_TRIES):
+            try:
+                answer = self._request("get_object", Key=self._name(key))
+            except _Failed as failed:
+                self._explain(failed, "read", key)
+            data: bytes = answer["Body"]
+            expected = answer["Metadata"].get("sha256")
+            if expected is None or sha256_hex(data) == expected:
+                return data
+            # Twice the same wrong bytes: so they are stored. Otherwise the way here altered them.
+            if data == wrong:
+                break
+            wrong = data
+        raise DamagedObject(f"{key} in {self.url} does not have the bytes that were written")
+
+    def write(self, key: str, data: bytes) -> None:
+        self._put(key, data, {})
+
+    def create(self, key: str, data: bytes) -> None:
+        if self.is_exclusive():
+            self._put(key, data, {"IfNoneMatch": "*"})
+        elif self.size(key) is None:
+            self._put(key, data, {})
+        else:
+            raise ObjectExists(f"{key} exists in {self.url}")
+
+    def size(self, key: str) -> int | None:
+        head = self._head(key)
+        return None if head is None else int(head["ContentLength"])
+
+    def list(self, prefix: str) -> list[str]:
+        found: list[str] = []
+        more: dict[str, str] = {}
+        start = f"{self._name(prefix)}/" if prefix else self._prefix
+        while True:
+            try:
+                page = self._request("list_objects_v2", Prefix=start, **more)
+            except _Failed as failed:
+                self._explain(failed, "list", prefix)
+            found += [entry["Key"] for entry in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                break
+            if page.get("NextContinuationToken") in (None, more.get("ContinuationToken")):
+                raise StoreError(f"{self.url} gives no end of its listing of {prefix!r}")
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+        # A key that ends in a slash is some tool's marker of a folder, and no object of ours.
+        return sorted(name.removeprefix(self._prefix) for name in found if not name.endswith("/"))
+
+    def delete(self, key: str) -> None:
+        try:
+            self._request("delete_object", Key=self._name(key))
+        except _Failed as failed:
+            if failed.code != "NoSuchKey":
+                self._explain(failed, "delete", key)
+
+    def modified(self, key: str) -> float:
+        head = self._head(key)
+        if head is None:
+            raise ObjectMissing(f"nothing under {key} in {self.url}")
+        return float(head["LastModified"].timestamp())
+
+    def is_exclusive(self) -> bool:
+        """Whether the server honours `If-None-Match: *`; asked once per process with a probe object."""
+        exclusive = _exclusive.get((os.getpid(), self.url))
+        if exclusive is None:
+            exclusive = _exclusive[os.getpid(), self.url] = self._probe()
+            if not exclusive:
+                logger.warning(
+                    "%s (%s) does not honour If-None-Match: an object is safe with one worker only",
+                    self.url,
+                    self._connection.endpoint,
+                )
+        return exclusive
+
+    def _probe(self) -> bool:
+        key = f"probe/{uuid.uuid4().hex}"
+        body = _checked_body(b"telltale")
+        reached = False
+        try:
+            for _ in range(2):
+                self._request("put_object", Key=self._name(key), IfNoneMatch="*", **body)
+                reached = True
+        except _Failed as failed:
+            if failed.code in UNKNOWN_CONDITION:
+                return False
+            if failed.status != 412:
+                self._explain(failed, "write", key)
+            reached = True
+            return True
+        finally:
+            # Not after a refusal: its error is the one to tell, at once.
+            if reached:
+                self.delete(key)
+        return False
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        try:
+            return self._request("head_object", Key=self._name(key))
+        except _Failed as failed:
+            if failed.status == 404:
+                return None
+            self._explain(failed, "read", key)
+
+    def _put(self, key: str, data: bytes, condition: dict[str, str]) -> None:
+        write = uuid.uuid4().hex
+        metadata = {"sha256": sha256_hex(data), "write": write}
+        try:
+            if len(data) <= PART_BYTES:
+                body = _checked_body(data)
+                self._request("put_object", Key=self._name(key), Metadata=metadata, **body, **condition)
+            else:
+                self._put_in_parts(key, data, metadata, condition)
+        except _Failed as failed:
+            # A request whose answer got lost was perhaps obeyed, and its repetition then failed on its own success.
+            if failed.status in (404, 412) and self._made_by(key) == write:
+                return
+            if failed.status == 412:
+                raise ObjectExists(f"{key} exists in {self.url}") from None
+            self._explain(failed, "write", key)
+
+    def _put_in_parts(self, key: str, data: bytes, metadata: dict[str, str], condition: dict[str, str]) -> None:
+        upload = self._request("create_multipart_upload", Key=self._name(key), Metadata=metadata)
+        target = {"Key": self._name(key), "UploadId": upload["UploadId"]}
+        try:
+            parts = []
+            for number, start in enumerate(range(0, len(data), PART_BYTES), start=1):
+                body = _checked_body(data[start : start + PART_BYTES])
+                sent = self._request("upload_part", PartNumber=number, **target, **body)
+                parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+            self._request("complete_multipart_upload", MultipartUpload={"Parts": parts}, **target, **condition)
+        except _Failed:
+            self._abandon(target)
+            raise
+
+    def _abandon(self, target: dict[str, str]) -> None:
+        try:
+            self._request("abort_multipart_upload", **target)
+        except _Failed as failed:
+            # Its parts are no object and cost space only; a bucket's lifecycle rule removes them.
+            logger.warning("%s: an unfinished upload stays behind (%s)", self.url, failed.code)
+
+    def _made_by(self, key: str) -> str | None:
+        head = self._head(key)
+        return None if head is None else head["Metadata"].get("write")
+
+    @property
+    def _connection(self) -> _Connection:
+        settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        return _connect(os.getpid(), settings, os.environ.get(BLOCK_SETTING))
+
+    def _request(self, method: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request until it succeeds, cannot, or patience ends; `_Failed` tells which.
+
+        A busy or failing server, a broken connection and bytes that arrived otherwise than they were sent may pass.
+        """
+        from fsspec.asyn import sync
+
+        connection = self._connection
+        began = time.monotonic()
+        for attempt in itertools.count():
+            try:
+                answer: dict[str, Any] = sync(
+                    connection.files.loop, _send, connection.files, method, {"Bucket": self._bucket, **arguments}
+                )
+            except Exception as error:
+                failed = _failed(error)
+                connection.answered |= failed.status > 0
+                patience = self._patience if connection.answered else min(self._patience, FIRST_PATIENCE_S)
+                # Spread, so that workers that were turned away together do not come back together.
+                wait = min(0.1 * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+                if not failed.may_pass or time.monotonic() + wait - began > patience:
+                    # The library's own error may quote credentials, and would be logged as the cause.
+                    raise failed from None
+                time.sleep(wait)
+            else:
+                connection.answered = True
+                return answer
+        raise AssertionError("unreachable")
+
+    def _explain(self, failed: _Failed, action: str, key: str) -> NoReturn:
+        """Raise what a failed request means, with the remedy."""
+        code = failed.code if failed.code == str(failed.status) else f"{failed.code} {failed.status or ''}".rstrip()
+        where = f"{self.url} at {self._connection.endpoint}"
+        error: StoreError
+        if failed.code == "NoSuchBucket":
+            error = StoreRefused(f"{where}: there is no bucket {self._bucket!r}: create it, or correct TELLTALE_STORE")
+        elif failed.status == 404:
+            error = ObjectMissing(f"nothing under {key} in {self.url}")
+        elif failed.code in REFUSALS or (failed.status == 0 and not failed.may_pass):
+            error = StoreRefused(
+                f"{where} does not accept the credentials ({code}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+                f" AWS_PROFILE for the AWS files, or {BLOCK_SETTING} for a Prefect block"
+            )
+        elif failed.code in DENIALS:
+            kind = StoreNotWritable if action in ("write", "delete") else StoreRefused
+            error = kind(f"{where}: these credentials are wrong or have no right to {action} {key or 'it'} ({code})")
+        elif failed.code in ELSEWHERE:
+            error = StoreRefused(f"{where}: the bucket is in another region ({code}): set AWS_DEFAULT_REGION")
+        elif failed.code in FULL:
+            error = StoreNotWritable(f"{where} is full ({code})")
+        elif failed.status == 0 and failed.may_pass:
+            error = StoreUnreachable(f"{where} does not answer ({code}): check AWS_ENDPOINT_URL and the network")
+        elif failed.may_pass:
+            error = StoreError(f"{where} did not {action} {key or 'it'} within {self._patience:.0f} s ({code})")
+        else:
+            error = StoreError(f"{where} did not {action} {key or 'it'} ({code})")
+        raise error from None
+
+
+_exclusive: dict[tuple[int, str], bool] = {}
+
+
+@functools.lru_cache(maxsize=8)
+def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | None) -> _Connection:
+    """The connection of this process under these settings; its arguments only tell connections apart.
+
+    Not s3fs's own cache: that makes a client for every thread, and it takes half a second.
+    """
+    import s3fs
+
+    named = named_credentials() or Credentials("", "")
+    config = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+        "max_pool_connections": 32,
+        # Requests are repeated here and nowhere else: botocore and s3fs would each multiply the tries.
+        "retries": {"total_max_attempts": 1},
+        # Checksums of our own (Content-MD5 up, metadata down) work with every server; these are new and do not.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    files = s3fs.S3FileSystem(
+        key=named.key or None,
+        secret=named.secret or None,
+        token=named.token,
+        endpoint_url=named.endpoint,
+        client_kwargs={"region_name": named.region} if named.region else {},
+        config_kwargs=config,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    files.retries = 1
+    try:
+        files.connect()
+    except Exception as error:
+        raise StoreRefused(
+            f"no connection to an object store can be made ({type(error).__name__}): check AWS_ENDPOINT_URL (a full"
+            " address such as https://host:port), AWS_PROFILE, AWS_DEFAULT_REGION and the AWS files"
+        ) from None
+    return _Connection(files)
+
+
+async def _send(files: Any, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = await files._call_s3(method, **arguments)
+    if "Body" in answer:
+        async with answer["Body"] as stream:
+            answer["Body"] = await stream.read()
+    return answer
+
+
+def _failed(error: Exception) -> _Failed:
+    """What an error of s3fs, botocore or the network says; an error of ours is raised as it is."""
+    import aiohttp
+    from botocore import exceptions
+    from botocore.parsers import ResponseParserError
+
+    cause = error if isinstance(error, exceptions.ClientError) else error.__cause__
+    if isinstance(cause, exceptions.ClientError):
+        code = str(cause.response.get("Error", {}).get("Code") or "")
+        status = int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+        may_pass = code in PASSING or (status >= 500 and code not in {*FULL, *UNKNOWN_CONDITION})
+        return _Failed(code or str(status), status, may_pass)
+    if isinstance(error, exceptions.ParamValidationError):
+        raise error
+    broken = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
+    garbled = (ResponseParserError, aiohttp.ClientError)
+    if isinstance(error, (*broken, *garbled, OSError, EOFError)):
+        return _Failed(type(error).__name__, 0, may_pass=True)
+    if isinstance(error, exceptions.BotoCoreError):
+        return _Failed(type(error).__name__, 0, may_pass=False)
+    raise error
+
+
+def _checked_body(data: bytes) -> dict[str, Any]:
+    """A request's body, and the digest by which every S3 server sees whether it has arrived whole."""
+    digest = hashlib.md5(data, usedforsecurity=False).digest()
+    return {"Body": data, "ContentMD5": base64.b64encode(digest).decode()}
