@@ -25,6 +25,7 @@ from tasks.detectors.export import (
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
 from tasks.detectors.quantization import (
     MOST_IN_FLOAT,
+    Check,
     activation_ranges,
     calibration_indices,
     quantizable_stages,
@@ -296,3 +297,14 @@ def test_recentred_logits_have_the_mean_of_the_models_own() -> None:
     np.testing.assert_allclose(mean(mended), mean(model), atol=1e-5)
     before, after = constants(quantized), constants(mended)
     assert [name for name in before if not np.array_equal(before[name], after[name])] == ["head.0.bias"]
+
+
+@pytest.mark.parametrize(("wrong_now", "right_now", "lost"), [(4, 1, 0.0), (10, 2, 4.0), (2, 10, 0.0), (0, 0, 0.0)])
+def test_a_loss_that_chance_explains_keeps_nothing_in_float(wrong_now: int, right_now: int, lost: float) -> None:
+    before = np.zeros(200, dtype=bool)
+    after = np.zeros(200, dtype=bool)
+    before[:wrong_now] = True
+    after[wrong_now : wrong_now + right_now] = True
+    check = Check(before, after, np.zeros(200, dtype=np.int64))
+    assert check.points_lost_beyond_chance == pytest.approx(lost)
+    assert check.points_lost == pytest.approx((wrong_now - right_now) / 2)
