@@ -4,6 +4,7 @@
 # make stop    stop all of that, and check that it is gone
 # make subset  real data that environment variables name (deployments/experiments/subset.yaml): an hour or more
 # make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
+# make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
 # make lint    style and types
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -15,7 +16,7 @@ HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 lint clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test lint clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -35,6 +36,23 @@ subset: $(INSTALLED)
 
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3
+
+# For example: make mobile MODELS=exported PICTURES=reference; without MODELS the app has no networks yet.
+mobile: mobile/node_modules/.installed $(INSTALLED)
+	npm --prefix mobile run build
+	$(if $(MODELS),$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(PICTURES),--pictures "$(PICTURES)"))
+
+mobile-serve:
+	@test -e mobile/dist/index.html || { echo "build it first: make mobile MODELS=FOLDER"; exit 1; }
+	@echo "http://localhost:8600/"
+	@cd mobile/dist && $(PYTHON) -m http.server --bind 127.0.0.1 8600
+
+mobile-test: mobile/node_modules/.installed $(INSTALLED)
+	TELLTALE_APP_TESTS=on OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_mobile.py
+
+mobile/node_modules/.installed: mobile/package.json mobile/package-lock.json
+	npm --prefix mobile ci
+	@touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@
     models/      two networks with cards, as a published run has them
     pictures/    files to check; `answers.json` says for each what Python reads and answers, or why it cannot
     labelled/    LABEL/NAME.jpg, for the Evaluate screen
-    kernel.json  pictures and what `reduce_picture` makes of them
+    kernel.json  pictures and what Pillow makes of them, as `reduce_picture` says
     quality.json luminance tables and the JPEG quality that Python estimates
     rule.json    cards, facts and outputs, and what Python decides
 """
@@ -29,7 +29,7 @@ from storage.errors import BadImage
 from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
 from tasks.detectors.answer import Answer, Card, answer, nearest_cell
 from tasks.detectors.architecture import architecture
-from tasks.detectors.export import Detection, ExportedNetwork, build_graph, network_card, reduce_picture
+from tasks.detectors.export import Detection, ExportedNetwork, build_graph, network_card, reduced_sides
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.rejection import SCORES, fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
@@ -264,7 +264,7 @@ def kernel_cases(random: np.random.Generator) -> list[dict[str, Any]]:
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         if height % 2:
             pixels = (pixels // 128) * 255  # black, white and pure colours reach the ends of the range
-        reduced = reduce_picture(pixels, longest)
+        reduced = documented_reduction(pixels, longest)
         cases.append(
             {
                 "height": height,
@@ -276,6 +276,16 @@ def kernel_cases(random: np.random.Generator) -> list[dict[str, Any]]:
             }
         )
     return cases
+
+
+def documented_reduction(pixels: Pixels, longest: int) -> Pixels:
+    """`reduce_picture` as it is documented: rows first, then columns.
+
+    In one call Pillow 13 reduces the columns of some tall pictures first, which rounds otherwise.
+    """
+    height, width = reduced_sides(*pixels.shape[:2], longest)
+    narrow = Image.fromarray(pixels).resize((width, pixels.shape[0]), Image.Resampling.BILINEAR)
+    return np.array(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def quality_cases(random: np.random.Generator) -> list[dict[str, Any]]:

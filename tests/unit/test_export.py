@@ -228,7 +228,7 @@ def test_reduced_sides_keep_the_proportions(sides: tuple[int, int], reduced: tup
     assert reduced_sides(*sides) == reduced
 
 
-@pytest.mark.parametrize(("height", "width"), [(97, 61), (64, 100), (33, 200), (50, 51)])
+@pytest.mark.parametrize(("height", "width"), [(97, 61), (64, 100), (33, 200), (200, 33), (50, 51)])
 def test_a_picture_is_reduced_by_the_documented_integers(height: int, width: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     down, across = reduced_sides(height, width, 40)

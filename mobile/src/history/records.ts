@@ -1,0 +1,61 @@
+/** Past answers, in this browser's IndexedDB and nowhere else. */
+
+import type { Verdict } from "../network/decision";
+
+export interface Entry {
+  readonly time: number;
+  readonly thumbnail: Blob;
+  readonly verdict: Verdict;
+  readonly source: string | null;
+  readonly pFake: number;
+  readonly model: string;
+  readonly sha256: string;
+}
+
+export type Kept = Entry & { readonly id: number };
+
+const DATABASE = "telltale";
+const STORE = "history";
+
+export async function addEntry(entry: Entry): Promise<void> {
+  await on("readwrite", (store) => store.add(entry));
+}
+
+/** All entries, newest first. */
+export async function entries(): Promise<Kept[]> {
+  return ((await on("readonly", (store) => store.getAll())) as Kept[]).reverse();
+}
+
+export async function removeEntry(id: number): Promise<void> {
+  await on("readwrite", (store) => store.delete(id));
+}
+
+export async function removeAll(): Promise<void> {
+  await on("readwrite", (store) => store.clear());
+}
+
+async function on<T>(mode: IDBTransactionMode, action: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const database = await open();
+  try {
+    const transaction = database.transaction(STORE, mode);
+    const request = action(transaction.objectStore(STORE));
+    await new Promise<void>((resolve, reject) => {
+      transaction.addEventListener("complete", () => resolve());
+      transaction.addEventListener("abort", () => reject(transaction.error ?? new Error("the history cannot be used")));
+    });
+    return request.result;
+  } finally {
+    database.close();
+  }
+}
+
+function open(): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, 1);
+    request.addEventListener("upgradeneeded", () =>
+      request.result.createObjectStore(STORE, { keyPath: "id", autoIncrement: true }),
+    );
+    request.addEventListener("success", () => resolve(request.result));
+    request.addEventListener("error", () => reject(request.error ?? new Error("the history cannot be opened")));
+  });
+}

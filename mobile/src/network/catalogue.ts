@@ -1,0 +1,204 @@
+/** The published networks: which there are, their files kept by digest, and which is open on which provider. */
+
+import { BadPicture } from "../picture/facts";
+import { BadModel, readCard, type Card } from "./card";
+import { answer, type Answer } from "./decision";
+import { Engine } from "./engine";
+import type { DecodeReply, Picture, Provider, RunReply } from "./protocol";
+
+/** One line of `models/index.json`. */
+export interface Listed {
+  readonly name: string;
+  readonly file: string;
+  readonly card: string;
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+export interface Model {
+  readonly listed: Listed;
+  readonly card: Card;
+}
+
+/** The largest difference to the card's expected probabilities, and whether it is within the card's tolerance. */
+export interface SelfTest {
+  readonly passed: boolean;
+  readonly difference: number;
+  readonly tolerance: number;
+}
+
+export interface Opened {
+  readonly provider: Provider;
+  readonly openMs: number;
+  /** Null where the card has no reference input. */
+  readonly selfTest: SelfTest | null;
+}
+
+export interface Answered {
+  readonly answer: Answer;
+  readonly detection: RunReply;
+}
+
+const FOLDER = "models/";
+const FILES = "telltale-models";
+const KNOWN = "telltale-known-models";
+
+export class Catalogue {
+  provider: Provider = "wasm";
+  private readonly engine = new Engine(() => this.opened.clear());
+  private readonly opened = new Map<string, Promise<Opened>>();
+
+  private constructor(readonly models: readonly Model[]) {}
+
+  /**
+   * Read the list of networks and their cards.
+   *
+   * @throws BadModel there is none, or one is not what it should be
+   */
+  static async read(): Promise<Catalogue> {
+    const list: unknown = await json(`${FOLDER}index.json`);
+    if (!Array.isArray(list) || list.length === 0) throw new BadModel("models/index.json lists no network");
+    const models = await Promise.all(
+      list.map(async (entry: Listed) => {
+        const card = readCard(await json(FOLDER + entry.card));
+        if (card.sha256 !== entry.sha256) throw new BadModel(`${entry.card} belongs to another file than ${entry.file}`);
+        return { listed: entry, card };
+      }),
+    );
+    return new Catalogue(models);
+  }
+
+  named(name: string | null): Model {
+    return this.models.find((model) => model.listed.name === name) ?? this.models[0]!;
+  }
+
+  /** Open a network on the provider of the moment, once, and compare it with its card. */
+  open(model: Model): Promise<Opened> {
+    const key = this.key(model);
+    const known = this.opened.get(key);
+    if (known) return known;
+    const opening = this.openNow(model, this.provider);
+    this.opened.set(key, opening);
+    opening.catch(() => this.opened.delete(key));
+    return opening;
+  }
+
+  decode(file: Blob): Promise<DecodeReply> {
+    return this.engine.decode(file);
+  }
+
+  /**
+   * What a network says of a decoded picture.
+   *
+   * @throws BadModel it cannot be fetched, opened or run
+   */
+  async answer(model: Model, picture: DecodeReply): Promise<Answered> {
+    await this.open(model);
+    const detection = await this.run(model, picture);
+    return { answer: answer(model.card, picture.facts, detection), detection };
+  }
+
+  /** Whether a network's file is on the device. */
+  async isKept(model: Model): Promise<boolean> {
+    return (await (await caches.open(FILES)).match(keyOfFile(model.listed))) !== undefined;
+  }
+
+  /** Fetch a network's file unless it is here; it can be used offline from then on. */
+  async keep(model: Model): Promise<void> {
+    if (!(await this.isKept(model))) await fileOf(model.listed);
+  }
+
+  /** Drop files that are listed no more, and name the networks that are new or changed since the last visit. */
+  async noticeChanges(): Promise<string[]> {
+    const files = await caches.open(FILES);
+    const listed = new Set(this.models.map((model) => new URL(keyOfFile(model.listed), location.href).href));
+    for (const request of await files.keys()) if (!listed.has(request.url)) await files.delete(request);
+    const before = localStorage.getItem(KNOWN);
+    const now = Object.fromEntries(this.models.map(({ listed: each }) => [each.name, each.sha256]));
+    localStorage.setItem(KNOWN, JSON.stringify(now));
+    if (before === null) return [];
+    const known = JSON.parse(before) as Record<string, string>;
+    return Object.keys(now).filter((name) => known[name] !== now[name]);
+  }
+
+  private async openNow(model: Model, provider: Provider): Promise<Opened> {
+    const bytes = await fileOf(model.listed);
+    const { openMs } = await this.engine.open(this.key(model, provider), provider, bytes);
+    return { provider, openMs, selfTest: await this.selfTest(model, provider) };
+  }
+
+  private async selfTest(model: Model, provider: Provider): Promise<SelfTest | null> {
+    const reference = model.card.raw["self_test"] as
+      | { pixels: string; height: number; width: number; probabilities: number[]; tolerance: number }
+      | undefined;
+    if (!reference) return null;
+    const pixels = Uint8Array.from(atob(reference.pixels), (character) => character.charCodeAt(0));
+    const found = await this.run(model, { pixels, height: reference.height, width: reference.width }, provider);
+    const difference = Math.max(
+      ...reference.probabilities.map((expected, index) => Math.abs(expected - found.probabilities[index]!)),
+    );
+    return { passed: difference <= reference.tolerance, difference, tolerance: reference.tolerance };
+  }
+
+  private run(model: Model, picture: Picture, provider = this.provider): Promise<RunReply> {
+    const { pixels, height, width } = picture;
+    return this.engine.run(this.key(model, provider), { pixels, height, width });
+  }
+
+  private key(model: Model, provider = this.provider): string {
+    return `${provider}:${model.listed.sha256}`;
+  }
+}
+
+/** Errors that are for the user to read; others are faults of the program. */
+export function isExpected(error: unknown): error is BadPicture | BadModel {
+  return error instanceof BadPicture || error instanceof BadModel;
+}
+
+async function json(place: string): Promise<unknown> {
+  const response = await reached(place, { cache: "no-cache" });
+  try {
+    return await response.json();
+  } catch {
+    throw new BadModel(`${place} is not JSON`);
+  }
+}
+
+async function reached(place: string, options?: RequestInit): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(place, options);
+  } catch {
+    throw new BadModel(`${place} cannot be reached, and is not on this device`);
+  }
+  if (!response.ok) throw new BadModel(`${place} cannot be fetched (HTTP ${response.status})`);
+  return response;
+}
+
+/** A network's bytes, from the device or else from the site, verified either way; kept under their digest. */
+async function fileOf(listed: Listed): Promise<ArrayBuffer> {
+  const files = await caches.open(FILES);
+  const key = keyOfFile(listed);
+  const kept = await files.match(key);
+  if (kept) {
+    const bytes = await kept.arrayBuffer();
+    if ((await sha256(bytes)) === listed.sha256) return bytes;
+    await files.delete(key);
+  }
+  const bytes = await (await reached(FOLDER + listed.file, { cache: "no-cache" })).arrayBuffer();
+  const digest = await sha256(bytes);
+  if (digest !== listed.sha256) {
+    throw new BadModel(`${listed.file} is damaged: expected sha256 ${listed.sha256.slice(0, 12)}, got ${digest.slice(0, 12)}`);
+  }
+  await files.put(key, new Response(bytes.slice(0), { headers: { "content-type": "application/octet-stream" } }));
+  return bytes;
+}
+
+function keyOfFile(listed: Listed): string {
+  return `models/by-digest/${listed.sha256}`;
+}
+
+async function sha256(bytes: ArrayBuffer): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

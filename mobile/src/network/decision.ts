@@ -1,0 +1,116 @@
+/** The rule of every card, as `tasks/detectors/answer.py` applies it. */
+
+import type { PictureFacts } from "../picture/facts";
+import { BadModel, SCORES, sideOf, type Card, type CellErrors, type Rate, type ScoreName } from "./card";
+
+export type Verdict = "photograph" | "generated" | "unknown-source";
+
+/** Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality. */
+const UNCOMPRESSED_QUALITY = 90;
+
+/** The threshold where a resolution's val pictures were of one class. */
+const NO_THRESHOLD = 0.5;
+
+/** What a network says of one picture; `activation` holds `side[0] * side[1]` places per class, class by class. */
+export interface Detection {
+  readonly probabilities: Float32Array;
+  readonly familiarity: Float32Array;
+  readonly activation: Float32Array;
+  readonly activationSides: readonly [number, number];
+}
+
+/** The picture's own facts, and the nearest kind of picture that the network was tested in. */
+export interface Kind {
+  readonly shorterSide: number;
+  readonly format: string;
+  readonly jpegQuality: number | null;
+  readonly testedSide: number;
+  readonly testedQuality: number | null;
+  readonly cell: string;
+}
+
+/** `source` is the generator, null unless the verdict is `generated`; `pFake` is compared with `threshold`. */
+export interface Answer {
+  readonly verdict: Verdict;
+  readonly source: string | null;
+  readonly pFake: number;
+  readonly threshold: number;
+  readonly probabilities: Readonly<Record<string, number>>;
+  readonly familiarity: Readonly<Record<ScoreName, number>>;
+  readonly kind: Kind;
+  readonly falseAlarms: Rate;
+  readonly missed: Rate;
+}
+
+/**
+ * What a network's outputs mean for a picture of these facts.
+ *
+ * @throws BadModel outputs that are not finite, or not as many as there are classes
+ */
+export function answer(card: Card, facts: PictureFacts, found: Detection): Answer {
+  const { classes, rejection } = card;
+  const values = [...found.probabilities, ...found.familiarity];
+  if (found.probabilities.length !== classes.length || found.familiarity.length !== SCORES.length) {
+    throw new BadModel(`${card.name}: expected ${classes.length} probabilities, got ${found.probabilities.length}`);
+  }
+  if (!values.every(Number.isFinite)) throw new BadModel(`${card.name}: expected finite outputs, got ${values.join(", ")}`);
+  const [max, energy, distance] = found.familiarity as unknown as [number, number, number];
+  const familiarity = { "max-probability": max, energy, distance };
+  const shorterSide = Math.min(facts.width, facts.height);
+  const cell = nearestCell(card, shorterSide, facts.jpegQuality);
+  const threshold = card.fakeThresholds[cell.resolution] ?? NO_THRESHOLD;
+  const pFake = 1 - found.probabilities[0]!;
+  const verdict = decide(pFake, threshold, familiarity[rejection.score], rejection.threshold);
+  return {
+    verdict,
+    source: verdict === "generated" ? classes[1 + indexOfLargest(found.probabilities.subarray(1))]! : null,
+    pFake,
+    threshold,
+    probabilities: Object.fromEntries(classes.map((name, index) => [name, found.probabilities[index]!])),
+    familiarity,
+    kind: {
+      shorterSide,
+      format: facts.format,
+      jpegQuality: facts.jpegQuality,
+      testedSide: sideOf(card, cell.resolution),
+      testedQuality: cell.jpegQuality,
+      cell: `${cell.resolution}/${cell.jpegQuality === null ? "none" : `q${cell.jpegQuality}`}`,
+    },
+    falseAlarms: cell.falseAlarms,
+    missed: cell.missed,
+  };
+}
+
+/** Unfamiliar pictures first, then p(fake) against its threshold, which itself is fake. */
+export function decide(pFake: number, threshold: number, familiarity: number, familiarEnough: number): Verdict {
+  if (familiarity < familiarEnough) return "unknown-source";
+  return pFake >= threshold ? "generated" : "photograph";
+}
+
+/**
+ * The cell that a picture resembles: first by size, compared by ratio, then, of those of that size, by quality, where
+ * an uncompressed cell and a picture that is no JPEG count as quality 90. Of equally near cells the larger or finer.
+ */
+export function nearestCell(card: Card, shorterSide: number, jpegQuality: number | null): CellErrors {
+  const { resolution } = nearest(
+    card.errorRates,
+    (cell) => Math.log(sideOf(card, cell.resolution)),
+    Math.log(shorterSide),
+  );
+  return nearest(
+    card.errorRates.filter((cell) => cell.resolution === resolution),
+    (cell) => cell.jpegQuality ?? UNCOMPRESSED_QUALITY,
+    jpegQuality ?? UNCOMPRESSED_QUALITY,
+  );
+}
+
+function nearest<T>(candidates: readonly T[], placeOf: (candidate: T) => number, place: number): T {
+  return candidates.reduce((best, candidate) => {
+    const [near, far] = [Math.abs(placeOf(candidate) - place), Math.abs(placeOf(best) - place)];
+    return near < far || (near === far && placeOf(candidate) > placeOf(best)) ? candidate : best;
+  });
+}
+
+function indexOfLargest(values: Float32Array): number {
+  return values.reduce((best, value, index) => (value > values[best]! ? index : best), 0);
+}

@@ -1,0 +1,320 @@
+/** Detect: one picture, one model, a verdict with its reasons. */
+
+import { h, icon } from "../dom";
+import { addEntry } from "../history/records";
+import { keepsHistory } from "../history/setting";
+import { megabytes, percent, texts } from "../texts";
+import type { Answered, Model, Opened } from "../network/catalogue";
+import type { DecodeReply, Picture } from "../network/protocol";
+import { colours, evidence } from "../picture/heatmap";
+import type { Context, Screen } from "./context";
+import { inWords } from "./failure";
+
+const t = texts.detect;
+const CHOSEN_MODEL = "telltale-model";
+const THUMBNAIL_SIDE = 160;
+
+export interface DetectScreen extends Screen {
+  /** Check a picture that came from elsewhere: pasted, dropped, shared. */
+  readonly check: (file: Blob) => Promise<void>;
+}
+
+export function detectScreen(context: Context): DetectScreen {
+  const { catalogue } = context;
+  const status = h("p", { class: "status", role: "status", "aria-live": "polite" });
+  const result = h("div", { class: "result" });
+  const inputs = pictureInputs((file) => void check(file));
+  const select = modelSelect(context, () => void again());
+  const element = h(
+    "section",
+    { class: "screen", "aria-labelledby": "detect-title" },
+    h("div", { class: "lead" }, h("h1", { id: "detect-title", tabindex: "-1" }, t.title), h("p", {}, t.lead)),
+    h("div", { class: "card chooser" }, inputs, h("p", { class: "hint" }, t.hint)),
+    h("label", { class: "field model-choice" }, h("span", {}, t.model), select),
+    status,
+    result,
+  );
+  let picture: DecodeReply | null = null;
+  // Only the newest question may be answered: an older one that ends later is dropped.
+  let question = 0;
+
+  async function check(file: Blob): Promise<void> {
+    const asked = begin(t.working);
+    picture = null;
+    result.replaceChildren();
+    try {
+      const decoded = await catalogue.decode(file);
+      if (asked !== question) return;
+      picture = decoded;
+      element.classList.add("has-picture");
+      await judge(decoded, asked);
+    } catch (error) {
+      fail(error, asked);
+    }
+  }
+
+  async function again(): Promise<void> {
+    if (!picture) return;
+    const asked = begin(t.working);
+    try {
+      await judge(picture, asked);
+    } catch (error) {
+      fail(error, asked);
+    }
+  }
+
+  async function judge(decoded: DecodeReply, asked: number): Promise<void> {
+    const model = catalogue.named(select.value);
+    status.textContent = t.loadingModel(model.listed.name);
+    const opened = await catalogue.open(model);
+    if (asked !== question) return;
+    status.textContent = t.working;
+    const answered = await catalogue.answer(model, decoded);
+    if (asked !== question) return;
+    finish();
+    const canvas = pictureCanvas(decoded, t.picture(answered.answer.kind));
+    result.replaceChildren(...resultOf({ canvas, decoded, model, opened, answered }));
+    // To be seen it stands in the result, in larger letters.
+    status.classList.add("visually-hidden");
+    status.textContent = `${t.verdictTitle}: ${texts.verdict(answered.answer)}`;
+    if (keepsHistory()) await rememberAnswer(canvas, model, answered);
+  }
+
+  function begin(message: string): number {
+    element.setAttribute("aria-busy", "true");
+    status.className = "status";
+    status.textContent = message;
+    return ++question;
+  }
+
+  function finish(): void {
+    element.removeAttribute("aria-busy");
+  }
+
+  function fail(error: unknown, asked: number): void {
+    if (asked !== question) return;
+    finish();
+    result.replaceChildren();
+    status.classList.add("error");
+    status.textContent = inWords(error);
+  }
+
+  return { element, check };
+}
+
+function pictureInputs(chosen: (file: File) => void): HTMLElement {
+  const input = (name: string, words: string, attributes: Record<string, string>) => {
+    const field = h("input", {
+      type: "file",
+      accept: "image/*",
+      class: "visually-hidden",
+      ...attributes,
+      change: () => {
+        const file = field.files?.[0];
+        // The same file may be chosen again.
+        field.value = "";
+        if (file) chosen(file);
+      },
+    });
+    return h("label", { class: `button ${name}` }, field, icon(name), words);
+  };
+  return h(
+    "div",
+    { class: "buttons" },
+    input("picture", t.choose, { id: "choose-picture" }),
+    input("camera", t.camera, { id: "take-photo", capture: "environment" }),
+  );
+}
+
+function modelSelect({ catalogue }: Context, changed: () => void): HTMLSelectElement {
+  const chosen = catalogue.named(localStorage.getItem(CHOSEN_MODEL)).listed.name;
+  const select = h(
+    "select",
+    {
+      id: "model",
+      change: () => {
+        localStorage.setItem(CHOSEN_MODEL, select.value);
+        changed();
+      },
+    },
+    ...catalogue.models.map(({ listed }) =>
+      h(
+        "option",
+        { value: listed.name, selected: listed.name === chosen },
+        t.modelOption(listed.name, megabytes(listed.bytes)),
+      ),
+    ),
+  );
+  return select;
+}
+
+interface Shown {
+  readonly canvas: HTMLCanvasElement;
+  readonly decoded: DecodeReply;
+  readonly model: Model;
+  readonly opened: Opened;
+  readonly answered: Answered;
+}
+
+function resultOf(shown: Shown): HTMLElement[] {
+  const { canvas, answered, model, opened } = shown;
+  const { answer } = answered;
+  const overlay = h("canvas", { class: "overlay", "aria-hidden": "true", hidden: true });
+  const evidenceControls = evidenceOf(shown, overlay);
+  return [
+    h(
+      "div",
+      { class: "judged" },
+      opened.selfTest && !opened.selfTest.passed && h("p", { class: "notice warning" }, t.selfTestFailed),
+      h(
+        "div",
+        { class: `card verdict ${answer.verdict}`, "data-verdict": answer.verdict, "data-source": answer.source ?? "" },
+        h("h2", {}, h("span", { class: "badge" }, icon(answer.verdict)), h("span", {}, texts.verdict(answer))),
+        answer.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
+        h("p", { class: "probability" }, texts.probability(answer.pFake)),
+        h("p", { class: "hint" }, texts.probabilityMeans(answer)),
+      ),
+    ),
+    h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls),
+    h(
+      "div",
+      { class: "findings" },
+      h("div", { class: "card" }, h("h3", {}, t.errorsTitle), h("p", {}, texts.errors(answer))),
+      h("div", { class: "card" }, h("h3", {}, t.classes), classList(model, answered)),
+      details(shown),
+    ),
+  ];
+}
+
+function classList(model: Model, { answer }: Answered): HTMLElement {
+  const rows = Object.entries(answer.probabilities).map(([name, probability], index) => {
+    const words = model.card.sources[name];
+    return h(
+      "li",
+      { "data-class": name, "data-probability": probability },
+      h("span", { class: "name" }, index === 0 ? texts.evaluate.photograph : name, words ? h("small", {}, words) : null),
+      h("span", { class: "value" }, percent(probability)),
+      bar(probability, index === 0),
+    );
+  });
+  return h("ul", { class: "classes" }, ...rows);
+}
+
+function bar(share: number, real: boolean): HTMLElement {
+  // A progress element and no styled width: the page's policy forbids inline styles.
+  return h("progress", { class: real ? "bar real" : "bar", max: 1, value: share, "aria-hidden": "true" });
+}
+
+function evidenceOf({ canvas, model, answered }: Shown, overlay: HTMLCanvasElement): HTMLElement {
+  const { classes } = model.card;
+  const { answer, detection } = answered;
+  const said = answer.source ? classes.indexOf(answer.source) : indexOfLargest(detection.probabilities);
+  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : classes[index]!);
+  const legend = h("p", { class: "hint", hidden: true });
+  const draw = () => {
+    const index = Number(choice.value);
+    drawEvidence(overlay, canvas, answered, index);
+    legend.textContent = t.evidenceLegend(nameOf(index));
+  };
+  const choice = h(
+    "select",
+    { change: draw },
+    ...classes.map((_, index) => h("option", { value: index, selected: index === said }, nameOf(index))),
+  );
+  const field = h("label", { class: "field inline", hidden: true }, h("span", {}, t.evidenceFor), choice);
+  const toggle = h("input", {
+    type: "checkbox",
+    id: "show-evidence",
+    change: () => {
+      draw();
+      for (const each of [overlay, legend, field]) each.hidden = !toggle.checked;
+    },
+  });
+  return h(
+    "figcaption",
+    {},
+    h("label", { class: "check" }, toggle, h("span", {}, t.evidence)),
+    field,
+    legend,
+  );
+}
+
+function drawEvidence(overlay: HTMLCanvasElement, canvas: HTMLCanvasElement, { detection }: Answered, index: number): void {
+  const [rows, columns] = detection.activationSides;
+  const small = h("canvas", { width: columns, height: rows });
+  small.getContext("2d")!.putImageData(new ImageData(colours(evidence(detection, index)), columns, rows), 0, 0);
+  overlay.width = canvas.width;
+  overlay.height = canvas.height;
+  const context = overlay.getContext("2d")!;
+  const side = Math.min(canvas.width, canvas.height);
+  const left = Math.floor((canvas.width - side) / 2);
+  const top = Math.floor((canvas.height - side) / 2);
+  context.imageSmoothingEnabled = true;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, left, top, side, side);
+  context.strokeStyle = "rgb(255 255 255 / 0.75)";
+  context.lineWidth = Math.max(1, side / 256);
+  if (canvas.width !== canvas.height) context.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1);
+}
+
+function details({ decoded, model, opened, answered }: Shown): HTMLElement {
+  const { answer, detection } = answered;
+  const { score, threshold } = model.card.rejection;
+  const rows: [string, string][] = [
+    [t.file, texts.kind(answer.kind) + reducedTo(decoded)],
+    [t.time, t.times(detection.graphMs, decoded.decodeMs, decoded.reduceMs)],
+    [t.model, `${model.listed.name}, ${megabytes(model.listed.bytes)}`],
+    [t.digest, t.digestIs(model.listed.sha256)],
+    [t.familiarity, t.familiarityIs(score, answer.familiarity[score], threshold)],
+    [t.computedBy, texts.providers[opened.provider]],
+  ];
+  return h(
+    "div",
+    { class: "card" },
+    h("h3", {}, t.details),
+    h("dl", { class: "facts" }, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+  );
+}
+
+function reducedTo({ facts, width, height }: DecodeReply): string {
+  return facts.width * facts.height === width * height ? "" : `; ${t.reduced(width, height)}`;
+}
+
+function pictureCanvas({ pixels, width, height }: Picture, label: string): HTMLCanvasElement {
+  const canvas = h("canvas", { width, height, role: "img", "aria-label": label });
+  const image = new ImageData(width, height);
+  for (let from = 0, to = 0; from < pixels.length; from += 3, to += 4) {
+    image.data[to] = pixels[from]!;
+    image.data[to + 1] = pixels[from + 1]!;
+    image.data[to + 2] = pixels[from + 2]!;
+    image.data[to + 3] = 255;
+  }
+  canvas.getContext("2d")!.putImageData(image, 0, 0);
+  return canvas;
+}
+
+async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, { answer }: Answered): Promise<void> {
+  const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(canvas.width, canvas.height));
+  const small = h("canvas", {
+    width: Math.max(1, Math.round(canvas.width * scale)),
+    height: Math.max(1, Math.round(canvas.height * scale)),
+  });
+  const context = small.getContext("2d")!;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(canvas, 0, 0, small.width, small.height);
+  const thumbnail = await new Promise<Blob | null>((resolve) => small.toBlob(resolve, "image/jpeg", 0.85));
+  if (!thumbnail) return;
+  await addEntry({
+    time: Date.now(),
+    thumbnail,
+    verdict: answer.verdict,
+    source: answer.source,
+    pFake: answer.pFake,
+    model: model.listed.name,
+    sha256: model.listed.sha256,
+  });
+}
+
+function indexOfLargest(values: Float32Array): number {
+  return values.reduce((best, value, index) => (value > values[best]! ? index : best), 0);
+}

@@ -1,0 +1,270 @@
+/** Evaluate: models over many pictures, their times and, where the truth is known, how often they are right. */
+
+import { download, h, icon } from "../dom";
+import type { Model } from "../network/catalogue";
+import type { DecodeReply } from "../network/protocol";
+import {
+  accuracy,
+  confusion,
+  csv,
+  labelOf,
+  PHOTOGRAPH,
+  times,
+  UNKNOWN,
+  type Measured,
+  type Sample,
+  type Unread,
+} from "../evaluate/statistics";
+import { count, megabytes, milliseconds, texts } from "../texts";
+import type { Context, Screen } from "./context";
+import { inWords } from "./failure";
+import { BadPicture } from "../picture/facts";
+
+const t = texts.evaluate;
+
+interface Source extends Sample {
+  readonly read: () => Promise<Blob>;
+}
+
+export function evaluateScreen(context: Context): Screen {
+  const { catalogue } = context;
+  const classes = [...new Set(catalogue.models.flatMap((model) => model.card.classes))];
+  let bundled: Source[] = [];
+  let own: Source[] = [];
+  let running = false;
+
+  const bundledWords = h("span", {}, t.bundled(0));
+  const useBundled = h("input", { type: "checkbox", id: "use-bundled", disabled: true });
+  const chosen = h("p", { class: "hint", role: "status" });
+  const models = catalogue.models.map((model, index) => {
+    const box = h("input", { type: "checkbox", name: "model", value: model.listed.name, checked: index === 0 });
+    return { model, box };
+  });
+  const choose = (files: File[]) => {
+    own = files.filter(mayBePicture).map((file) => {
+      const path = file.webkitRelativePath || file.name;
+      return { file: path, label: labelOf(path, classes), read: () => Promise.resolve(file) };
+    });
+    chosen.textContent = t.chosen(own.length, own.filter((each) => each.label !== null).length);
+  };
+
+  const progress = h("progress", { max: 1, value: 0, "aria-label": t.title });
+  const progressWords = h("p", { class: "status", role: "status", "aria-live": "polite" });
+  const progressBox = h("div", { class: "running", hidden: true }, progress);
+  const results = h("div", { class: "results" });
+  const start = h("button", { class: "button primary", type: "button", id: "start", click: () => void startOrStop() }, t.start);
+
+  async function startOrStop(): Promise<void> {
+    if (running) {
+      running = false;
+      return;
+    }
+    const selected = models.filter(({ box }) => box.checked).map(({ model }) => model);
+    const sources = [...(useBundled.checked ? bundled : []), ...own];
+    progressWords.classList.remove("error");
+    if (selected.length === 0 || sources.length === 0) {
+      progressWords.textContent = t.nothing;
+      return;
+    }
+    running = true;
+    start.textContent = t.stop;
+    results.replaceChildren();
+    progressBox.hidden = false;
+    try {
+      const { measured, unread, complete } = await evaluate(selected, sources);
+      results.replaceChildren(...resultsOf(selected, measured, unread));
+      progressWords.textContent = complete ? t.progress(sources.length, sources.length) : t.stopped;
+    } catch (error) {
+      progressWords.classList.add("error");
+      progressWords.textContent = inWords(error);
+    }
+    running = false;
+    start.textContent = t.start;
+    progressBox.hidden = true;
+  }
+
+  async function evaluate(selected: Model[], sources: Source[]) {
+    const measured: Measured[] = [];
+    const unread: Unread[] = [];
+    // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.
+    for (const model of selected) await catalogue.open(model);
+    for (const [index, source] of sources.entries()) {
+      if (!running) return { measured, unread, complete: false };
+      progress.value = index / sources.length;
+      progressWords.textContent = t.progress(index, sources.length);
+      const { read, ...sample } = source;
+      let picture: DecodeReply;
+      try {
+        picture = await catalogue.decode(await read());
+      } catch (error) {
+        if (!(error instanceof BadPicture)) throw error;
+        unread.push({ sample, reason: error.reason });
+        continue;
+      }
+      for (const model of selected) {
+        const { answer, detection } = await catalogue.answer(model, picture);
+        measured.push({
+          sample,
+          model: model.listed.name,
+          answer,
+          graphMs: detection.graphMs,
+          decodeMs: picture.decodeMs + picture.reduceMs,
+        });
+      }
+    }
+    return { measured, unread, complete: true };
+  }
+
+  const element = h(
+    "section",
+    { class: "screen", "aria-labelledby": "evaluate-title" },
+    h("div", { class: "lead" }, h("h1", { id: "evaluate-title", tabindex: "-1" }, t.title), h("p", {}, t.lead)),
+    h(
+      "div",
+      { class: "columns" },
+      h(
+        "fieldset",
+        { class: "card" },
+        h("legend", {}, t.models),
+        ...models.map(({ model, box }) =>
+          h(
+            "label",
+            { class: "check" },
+            box,
+            h("span", {}, model.listed.name, " ", h("small", {}, megabytes(model.listed.bytes))),
+          ),
+        ),
+      ),
+      h(
+        "fieldset",
+        { class: "card" },
+        h("legend", {}, t.pictures),
+        h("label", { class: "check" }, useBundled, bundledWords),
+        h("div", { class: "buttons" }, filesInput("folder", t.folder, true, choose), filesInput("picture", t.files, false, choose)),
+        chosen,
+        h("p", { class: "hint" }, t.ownHint),
+      ),
+    ),
+    h("div", { class: "toolbar" }, start, progressBox),
+    progressWords,
+    results,
+  );
+
+  async function readBundled(): Promise<void> {
+    const response = await fetch("pictures/index.json").catch(() => null);
+    if (!response?.ok) return;
+    const list = (await response.json()) as { file: string; label: string }[];
+    bundled = list.map(({ file, label }) => ({ file, label, read: async () => (await fetch(`pictures/${file}`)).blob() }));
+    bundledWords.textContent = t.bundled(bundled.length);
+    useBundled.disabled = bundled.length === 0;
+    useBundled.checked = bundled.length > 0;
+  }
+  void readBundled();
+  return { element };
+}
+
+/** Folders hold other files too; what is named like none of them is left to the decoder. */
+function mayBePicture(file: File): boolean {
+  return !file.name.startsWith(".") && (file.type.startsWith("image/") || file.type === "");
+}
+
+function filesInput(name: string, words: string, folder: boolean, chosen: (files: File[]) => void): HTMLElement {
+  const field = h("input", {
+    type: "file",
+    class: "visually-hidden",
+    id: `evaluate-${name}`,
+    multiple: true,
+    ...(folder ? { webkitdirectory: true } : { accept: "image/*" }),
+    change: () => {
+      chosen([...(field.files ?? [])]);
+      field.value = "";
+    },
+  });
+  return h("label", { class: "button" }, field, icon(name), words);
+}
+
+function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
+  const { columns } = t;
+  const header = [columns.model, columns.pictures, columns.mean, columns.median, columns.p95, columns.total, columns.right, columns.unknown];
+  const rows = models.map((model) => {
+    const mine = measured.filter((row) => row.model === model.listed.name);
+    const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
+    const { right, answered, unknown } = accuracy(mine);
+    const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [mean, median, p95, total].map(milliseconds);
+    return [model.listed.name, count(mine.length), ...timed, t.right(right, answered), count(unknown)];
+  });
+  const onePerPicture = measured.filter((row) => row.model === models[0]?.listed.name);
+  const decoding = times(onePerPicture.map((row) => row.decodeMs));
+  return [
+    h(
+      "div",
+      { class: "card" },
+      h("h2", {}, t.results),
+      h("p", { class: "hint" }, t.perPicture),
+      table("summary", t.results, header, rows),
+      onePerPicture.length > 0 &&
+        h("p", { class: "hint" }, t.decoding(decoding.mean, decoding.median, decoding.p95, decoding.total)),
+      unread.length > 0 &&
+        h(
+          "details",
+          {},
+          h("summary", {}, t.failures(unread.length)),
+          h("ul", {}, ...unread.map(({ sample, reason }) => h("li", {}, `${sample.file}: ${reason}`))),
+        ),
+      h(
+        "button",
+        {
+          class: "button",
+          type: "button",
+          id: "save-csv",
+          click: () => download("telltale.csv", new Blob([csv(measured, unread)], { type: "text/csv" })),
+        },
+        icon("save"),
+        t.csv,
+      ),
+    ),
+    ...models.flatMap((model) => confusionOf(model, measured)),
+  ];
+}
+
+function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
+  const mine = measured.filter((row) => row.model === model.listed.name);
+  const found = confusion(mine, model.card.classes);
+  if (found.rows.length === 0) return [];
+  const nameOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : t.generated(name));
+  const caption = t.confusion(model.listed.name);
+  return [
+    h(
+      "div",
+      { class: "card" },
+      h("h3", {}, caption),
+      table(
+        "confusion",
+        caption,
+        [t.truth, ...found.columns.map(nameOf)],
+        found.rows.map(({ label, counts }) => [nameOf(label), ...counts.map(count)]),
+      ),
+    ),
+  ];
+}
+
+/** A table that scrolls by itself where the screen is narrow; the first column names its row. */
+export function table(kind: string, caption: string, header: string[], rows: string[][]): HTMLElement {
+  return h(
+    "div",
+    { class: "scrolls", tabindex: "0", role: "region", "aria-label": caption },
+    h(
+      "table",
+      { class: kind },
+      h("caption", { class: "visually-hidden" }, caption),
+      h("thead", {}, h("tr", {}, ...header.map((name) => h("th", { scope: "col" }, name)))),
+      h(
+        "tbody",
+        {},
+        ...rows.map(([name, ...values]) =>
+          h("tr", {}, h("th", { scope: "row" }, name ?? ""), ...values.map((value) => h("td", {}, value))),
+        ),
+      ),
+    ),
+  );
+}

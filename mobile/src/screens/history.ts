@@ -1,0 +1,85 @@
+/** History: past verdicts on this device, with delete. */
+
+import { h, icon } from "../dom";
+import { entries, removeAll, removeEntry, type Kept } from "../history/records";
+import { keepHistory, keepsHistory } from "../history/setting";
+import { moment, texts } from "../texts";
+import type { Context, Screen } from "./context";
+import { inWords } from "./failure";
+
+const t = texts.history;
+
+export function historyScreen({ report }: Context): Screen {
+  const list = h("ul", { class: "entries" });
+  const empty = h("p", { class: "card empty", hidden: true }, t.empty);
+  const title = h("h1", { id: "history-title", tabindex: "-1" }, t.title);
+  const sure = h(
+    "dialog",
+    { "aria-labelledby": "sure" },
+    h("p", { id: "sure" }, t.removeAllSure),
+    h(
+      "form",
+      { method: "dialog", class: "buttons" },
+      h("button", { class: "button", value: "cancel" }, t.cancel),
+      h("button", { class: "button danger", value: "remove" }, t.removeAll),
+    ),
+  );
+  sure.addEventListener("close", () => {
+    if (sure.returnValue === "remove") void change(removeAll());
+    sure.returnValue = "";
+  });
+  const all = h("button", { class: "button", type: "button", click: () => sure.showModal() }, icon("remove"), t.removeAll);
+  const keep = h("input", { type: "checkbox", checked: keepsHistory(), change: () => keepHistory(keep.checked) });
+  let urls: string[] = [];
+
+  async function change(done: Promise<void>): Promise<void> {
+    try {
+      await done;
+    } catch (error) {
+      report(inWords(error));
+    }
+    await show();
+    title.focus();
+  }
+
+  async function show(): Promise<void> {
+    for (const url of urls) URL.revokeObjectURL(url);
+    const found = await entries().catch((error: unknown) => {
+      report(inWords(error));
+      return [];
+    });
+    urls = found.map((entry) => URL.createObjectURL(entry.thumbnail));
+    list.replaceChildren(...found.map((entry, index) => item(entry, urls[index]!, () => void change(removeEntry(entry.id)))));
+    empty.hidden = found.length > 0;
+    all.hidden = found.length === 0;
+  }
+
+  const element = h(
+    "section",
+    { class: "screen", "aria-labelledby": "history-title" },
+    h("div", { class: "lead" }, title, h("p", {}, t.lead)),
+    h("div", { class: "toolbar" }, h("label", { class: "check" }, keep, h("span", {}, t.keep)), all),
+    empty,
+    list,
+    sure,
+  );
+  return { element, shown: () => void show() };
+}
+
+function item(entry: Kept, url: string, remove: () => void): HTMLElement {
+  const verdict = texts.verdict(entry);
+  const what = `${verdict}, ${moment(entry.time)}`;
+  return h(
+    "li",
+    { class: "card entry" },
+    h("img", { src: url, alt: t.thumbnail }),
+    h(
+      "div",
+      {},
+      h("p", { class: `said ${entry.verdict}` }, h("span", { class: "badge" }, icon(entry.verdict)), verdict),
+      h("p", { class: "hint" }, texts.probability(entry.pFake)),
+      h("p", { class: "hint" }, t.entry(entry.model, moment(entry.time))),
+    ),
+    h("button", { class: "button quiet", type: "button", "aria-label": t.remove(what), click: remove }, icon("remove")),
+  );
+}

@@ -1,0 +1,180 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import type { Browser, BrowserContext } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { texts } from "../../src/texts";
+import { APP, pictureFile } from "../fixtures";
+import { check, launch, openApp } from "./app";
+import { Site } from "./site";
+
+const MOST_BYTES = 25_000_000;
+const INTERACTIVE_MS = 3_000;
+const GOOD = pictureFile("png-256x256.png");
+
+let site: Site;
+let browser: Browser;
+let context: BrowserContext;
+
+beforeAll(async () => {
+  browser = await launch();
+});
+
+afterAll(() => browser.close());
+
+// A person who has never been there.
+beforeEach(async () => {
+  site = new Site(APP);
+  await site.start();
+  context = await browser.newContext();
+});
+
+afterEach(async () => {
+  await context.close();
+  await site.stop();
+});
+
+test("a first visit fetches every file once, and at most 25 MB", async () => {
+  await openApp(context, site.url);
+  const sent = [...site.sent].filter(([path]) => path.startsWith("assets/") || path.endsWith(".onnx"));
+  for (const [path, bytes] of sent) expect(bytes, path).toBe(readFileSync(`${APP}/${path}`).length);
+  expect(sent.some(([path]) => /webgpu|asyncify/.test(path))).toBe(false);
+  const total = [...site.sent.values()].reduce((sum, bytes) => sum + bytes, 0);
+  expect(total).toBeLessThanOrEqual(MOST_BYTES);
+});
+
+test("after that it works with the network off: reload, another picture, its history", async () => {
+  let page = await openApp(context, site.url);
+  const before = await check(page, GOOD);
+  await site.stop();
+  await page.close();
+  page = await openApp(context, site.url);
+  expect(await check(page, GOOD)).toMatchObject({ verdict: (before as { verdict: string }).verdict });
+  await page.click("a[data-tab=history]");
+  await expect.poll(() => page.locator(".entry").count()).toBe(2);
+});
+
+test("a model that is not on the device says so offline, and the others go on working", async () => {
+  const page = await openApp(context, site.url);
+  await site.stop();
+  await check(page, GOOD);
+  await page.selectOption("#model", "small");
+  await expect.poll(() => page.locator("section:not([hidden]) .status.error").textContent()).toContain("cannot be reached");
+  await page.selectOption("#model", "dense");
+  await page.locator("[data-verdict]").waitFor();
+});
+
+test("a model kept from the About screen works offline", async () => {
+  let page = await openApp(context, site.url);
+  await page.click("a[data-tab=about]");
+  await page.getByRole("button", { name: texts.about.keep }).click();
+  await expect.poll(() => page.getByRole("button", { name: texts.about.keep }).count()).toBe(0);
+  await site.stop();
+  await page.close();
+  page = await openApp(context, site.url);
+  await page.selectOption("#model", "small");
+  expect(await check(page, GOOD)).toMatchObject({ verdict: expect.any(String) });
+});
+
+test("checking pictures makes no request at all", async () => {
+  await (await openApp(context, site.url)).close();
+  const page = await openApp(context, site.url);
+  const requests: string[] = [];
+  context.on("request", (request) => requests.push(request.url()));
+  const before = new Map(site.sent);
+  await check(page, GOOD);
+  await check(page, pictureFile("jpg-rotated-6.jpg"));
+  expect(requests.filter((url) => !url.startsWith("blob:"))).toEqual([]);
+  expect(site.sent).toEqual(before);
+});
+
+test("a later visit is usable within three seconds", async () => {
+  await (await openApp(context, site.url)).close();
+  let quickest = Infinity;
+  // Other work on the machine may slow one of them.
+  for (let visit = 0; visit < 3; visit++) {
+    const page = await openApp(context, site.url, false);
+    quickest = Math.min(quickest, await page.evaluate(() => Number(document.documentElement.dataset["readyMs"])));
+    await page.close();
+  }
+  expect(quickest).toBeLessThan(INTERACTIVE_MS);
+});
+
+test("in the browser's own log the app asks no host but localhost", async () => {
+  const folder = mkdtempSync(`${tmpdir()}/telltale-net-`);
+  const logged = await launch([`--log-net-log=${folder}/net.json`]);
+  const page = await openApp(await logged.newContext(), site.url);
+  await check(page, GOOD);
+  await page.click("a[data-tab=evaluate]");
+  await page.click("#start");
+  await page.locator("table.summary").waitFor();
+  await logged.close();
+  const { events } = JSON.parse(readFileSync(`${folder}/net.json`, "utf8")) as {
+    events: { params?: { url?: string; initiator?: string } }[];
+  };
+  rmSync(folder, { recursive: true });
+  // What no page asks for, such as Chromium's look for updates of its own, has no origin as its initiator.
+  const asked = events.flatMap(({ params }) =>
+    params?.url && params.initiator && params.initiator !== "not an origin" ? [params.url] : [],
+  );
+  const hosts = new Set(asked.filter((url) => /^(http|ws)/.test(url)).map((url) => new URL(url).hostname));
+  expect([...hosts]).toEqual(["localhost"]);
+});
+
+describe("a new version", () => {
+  test("of a model is used, and told of", async () => {
+      await (await openApp(context, site.url)).close();
+    const index = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { name: string }[];
+    index[1]!.name = "smaller";
+    site.replaced.set("models/index.json", Buffer.from(JSON.stringify(index)));
+    const page = await openApp(context, site.url);
+    expect(await page.locator(".notices").textContent()).toContain(texts.update.models(["smaller"]));
+    expect(await page.locator("#model").textContent()).toContain("smaller");
+  });
+
+  test("of the app waits until the person takes it", async () => {
+      const page = await openApp(context, site.url);
+    const worker = readFileSync(`${APP}/service-worker.js`, "utf8");
+    const version = /telltale-page-\$\{"([0-9a-f]+)"\}/.exec(worker)![1]!;
+    site.replaced.set("service-worker.js", Buffer.from(worker.replaceAll(version, "0123456789abcdef")));
+    await page.reload();
+    const use = page.getByRole("button", { name: texts.update.reload });
+    await use.waitFor();
+    await use.click();
+    await expect.poll(() => page.evaluate(() => caches.keys()).catch(() => [])).toContain("telltale-page-0123456789abcdef");
+    await page.waitForSelector("html[data-offline=yes]");
+    await expect.poll(() => page.evaluate(() => caches.keys())).not.toContain(`telltale-page-${version}`);
+  });
+});
+
+describe("a damaged model file", () => {
+  test("is refused in words, and the other model answers", async () => {
+    const file = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { file: string }[])[0]!.file;
+    const bytes = readFileSync(`${APP}/models/${file}`);
+    bytes.fill(0, 1000, 3000);
+    site.replaced.set(`models/${file}`, bytes);
+    const page = await openApp(context, site.url, false);
+    expect(await check(page, GOOD)).toContain("is damaged: expected sha256");
+    await page.selectOption("#model", "small");
+    await page.locator("[data-verdict]").waitFor();
+  });
+
+  test("that was published like that is refused in words, too", async () => {
+    const index = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { file: string; card: string; sha256: string }[];
+    const garbage = Buffer.from("no model at all");
+    const sha256 = Buffer.from(await crypto.subtle.digest("SHA-256", garbage)).toString("hex");
+    const card = { ...(JSON.parse(readFileSync(`${APP}/models/${index[0]!.card}`, "utf8")) as object), sha256 };
+    site.replaced.set(`models/${index[0]!.file}`, garbage);
+    site.replaced.set(`models/${index[0]!.card}`, Buffer.from(JSON.stringify(card)));
+    site.replaced.set("models/index.json", Buffer.from(JSON.stringify([{ ...index[0], sha256 }, index[1]])));
+    const page = await openApp(context, site.url, false);
+    expect(await check(page, GOOD)).toContain(texts.badModel("").slice(0, 20));
+  });
+
+  test("and a missing list leave a message, not an empty screen", async () => {
+    site.replaced.set("models/index.json", null);
+    const page = await context.newPage();
+    await page.goto(site.url);
+    await page.waitForSelector("html[data-ready=failed]");
+    expect(await page.getByRole("alert").textContent()).toContain("models/index.json cannot be fetched (HTTP 404)");
+  });
+});

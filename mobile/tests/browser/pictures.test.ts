@@ -1,0 +1,152 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { texts } from "../../src/texts";
+import type { BadReason } from "../../src/picture/facts";
+import { APP, fixture, pictureAnswers, pictureFile, type PictureAnswer } from "../fixtures";
+import { check, launch, openApp, outcome, type Outcome } from "./app";
+import { Site } from "./site";
+
+const GOOD = "png-64x48.png";
+// The app without a picture, the decoded 100 megapixels (400 MB, which only the browser can hold), and as much again.
+const MOST_MEMORY = 1.4e9;
+
+const site = new Site(APP);
+let browser: Browser;
+let page: Page;
+
+beforeAll(async () => {
+  await site.start();
+  browser = await launch();
+  page = await openApp(await browser.newContext(), site.url);
+});
+
+afterAll(async () => {
+  await browser.close();
+  await site.stop();
+});
+
+const refused = pictureAnswers().filter(([, { error }]) => error);
+
+test.each(refused)("%s is refused in words, and the next picture is answered", async (name, { error }) => {
+  expect(await check(page, pictureFile(name))).toBe(texts.badPicture[error as BadReason]);
+  expect(await check(page, pictureFile(GOOD))).toMatchObject({ verdict: expect.any(String) });
+});
+
+test("a TIFF, which browsers do not show, is refused in words", async () => {
+  await page.setInputFiles("#choose-picture", { name: "a.tif", mimeType: "image/tiff", buffer: Buffer.from("II*\0\0\0\0\0") });
+  expect(await outcome(page)).toBe(texts.badPicture.unsupported);
+});
+
+test("100 megapixels are answered within bounded memory", async () => {
+  const name = "huge-100-megapixels.jpg";
+  const expected = fixture<Record<string, PictureAnswer>>("pictures/answers.json")[name]!.answers!["dense"]!;
+  const watch = watchMemory();
+  const found = (await check(page, pictureFile(name))) as Outcome;
+  const peak = watch.stop();
+  expect(found.verdict).toBe(expected.verdict);
+  expect(Math.abs(found.probabilities["real"]! - expected.probabilities["real"]!)).toBeLessThanOrEqual(1e-2);
+  expect(peak).toBeLessThan(MOST_MEMORY);
+});
+
+describe("a picture also comes", () => {
+  const data = readFileSync(pictureFile(GOOD)).toString("base64");
+
+  async function send(kind: "paste" | "drop"): Promise<void> {
+    await page.evaluate(
+      ({ kind, data }) => {
+        const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], "picture.png", { type: "image/png" }));
+        const event =
+          kind === "paste"
+            ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+            : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+      },
+      { kind, data },
+    );
+  }
+
+  test.each(["paste", "drop"] as const)("by %s", async (kind) => {
+    const expected = (await check(page, pictureFile(GOOD))) as Outcome;
+    await check(page, pictureFile("bad-empty.jpg"));
+    await send(kind);
+    expect(await outcome(page)).toEqual({ ...expected, text: expect.any(String) });
+  });
+
+  test("from another app, which shares it", async () => {
+    const expected = (await check(page, pictureFile(GOOD))) as Outcome;
+    await page.evaluate(async (data) => {
+      const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], "picture.png", { type: "image/png" }));
+      const { action, method, enctype, params } = (
+        (await (await fetch("manifest.webmanifest")).json()) as {
+          share_target: { action: string; method: string; enctype: string; params: { files: { name: string }[] } };
+        }
+      ).share_target;
+      // What a browser does when another app shares to this one.
+      const form = document.createElement("form");
+      Object.assign(form, { action, method, enctype });
+      const input = document.createElement("input");
+      Object.assign(input, { type: "file", name: params.files[0]!.name });
+      input.files = transfer.files;
+      form.append(input);
+      document.body.append(form);
+      form.submit();
+    }, data);
+    await page.waitForURL((url) => url.hash === "#detect" && url.search === "");
+    await page.waitForSelector("html[data-ready=yes]");
+    await page.locator("[data-verdict]").waitFor();
+    const found = (await outcome(page)) as Outcome;
+    expect(found.verdict).toBe(expected.verdict);
+    expect(found.probabilities).toEqual(expected.probabilities);
+    await page.reload();
+    await page.waitForSelector("html[data-offline=yes]");
+    expect(await page.locator("[data-verdict]").count()).toBe(0);
+  });
+});
+
+/** The largest memory of any one process that this test started, from /proc, in bytes. */
+function watchMemory(): { stop: () => number } {
+  let peak = 0;
+  const sample = () => {
+    for (const process of descendants()) {
+      const status = readQuietly(`/proc/${process}/status`);
+      peak = Math.max(peak, 1024 * Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0));
+    }
+  };
+  const timer = setInterval(sample, 50);
+  return {
+    stop: () => {
+      clearInterval(timer);
+      sample();
+      if (peak === 0) throw new Error("no process was seen");
+      return peak;
+    },
+  };
+}
+
+function descendants(): number[] {
+  const parents = new Map<number, number>();
+  for (const name of readdirSync("/proc")) {
+    const status = /^\d+$/.test(name) ? readQuietly(`/proc/${name}/status`) : "";
+    const parent = /PPid:\s+(\d+)/.exec(status)?.[1];
+    if (parent) parents.set(Number(name), Number(parent));
+  }
+  const isMine = (id: number): boolean => {
+    const parent = parents.get(id);
+    return parent !== undefined && (parent === process.pid || isMine(parent));
+  };
+  return [...parents.keys()].filter(isMine);
+}
+
+/** Processes come and go between listing and reading. */
+function readQuietly(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,244 @@
+import { readFileSync } from "node:fs";
+import axe from "axe-core";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { texts } from "../../src/texts";
+import { APP, FIXTURES, pictureFile } from "../fixtures";
+import { check, launch, openApp, outcome, type Outcome } from "./app";
+import { Site } from "./site";
+
+const PHONE = { viewport: { width: 360, height: 740 } };
+
+const site = new Site(APP);
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+
+beforeAll(async () => {
+  await site.start();
+  browser = await launch();
+  context = await browser.newContext({ ...PHONE, acceptDownloads: true });
+  await (await openApp(context, site.url)).close();
+});
+
+afterAll(async () => {
+  await browser.close();
+  await site.stop();
+});
+
+beforeEach(async () => {
+  page = await openApp(context, site.url, false);
+});
+
+afterEach(async () => {
+  await page.evaluate(() => {
+    localStorage.clear();
+    indexedDB.deleteDatabase("telltale");
+  });
+  await page.close();
+});
+
+describe("Detect", () => {
+  test("switching the model answers the same picture again, and the choice lasts", async () => {
+    const first = (await check(page, pictureFile("jpg-512x512-q95.jpg"))) as Outcome;
+    await page.selectOption("#model", "small");
+    await expect.poll(async () => ((await outcome(page)) as Outcome).probabilities).not.toEqual(first.probabilities);
+    await page.reload();
+    await page.waitForSelector("html[data-ready=yes]");
+    expect(await page.inputValue("#model")).toBe("small");
+  });
+
+  test("the verdict stands with its error rates, its time and where it was computed", async () => {
+    const { text } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
+    // The seventh of the card's twelve cells: 256/q40.
+    expect(text).toContain("(256 pixels, JPEG quality 40), this model called 6.0 % (95 % interval 0.0 to 12.0) of 500 photographs");
+    expect(text).toMatch(/\d ms for the model/);
+    expect(text).toContain(texts.providers.wasm);
+  });
+
+  test("the evidence map covers the picture when it is asked for", async () => {
+    await check(page, pictureFile("jpg-512x333-q60.jpg"));
+    const overlay = page.locator(".overlay");
+    expect(await overlay.isVisible()).toBe(false);
+    await page.getByLabel(texts.detect.evidence).check();
+    const [map, picture] = [await overlay.boundingBox(), await page.locator(".frame canvas").first().boundingBox()];
+    expect(map).toEqual(picture);
+    const drawn = await overlay.evaluate((canvas: HTMLCanvasElement) => {
+      const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value, index) => index % 4 === 3 && value > 40);
+    });
+    expect(drawn).toBe(true);
+  });
+});
+
+describe("Evaluate", () => {
+  async function results(): Promise<string[][]> {
+    await page.click("#start");
+    await page.locator("table.summary").waitFor();
+    return page.$$eval("table.summary tbody tr", (rows) =>
+      rows.map((row) => [...row.children].map((cell) => cell.textContent ?? "")),
+    );
+  }
+
+  test("the reference pictures give counts that agree with the single verdicts", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("input[name=model][value=small]").check();
+    const rows = await results();
+    expect(rows.map(([model, pictures]) => [model, pictures])).toEqual([
+      ["dense", "9"],
+      ["small", "9"],
+    ]);
+    const lines = await savedCsv();
+    expect(lines).toHaveLength(1 + 18);
+    for (const [index, model] of ["dense", "small"].entries()) {
+      const mine = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === model);
+      const answered = mine.filter((line) => line[3] !== "unknown-source");
+      const right = answered.filter((line) => (line[1] === "real") === (line[3] === "photograph"));
+      expect(rows[index]![6]).toContain(`(${right.length} of ${answered.length})`);
+      expect(rows[index]![7]).toBe(String(mine.length - answered.length));
+      const confusion = page.locator("table.confusion").nth(index).locator("td");
+      const counts = (await confusion.allTextContents()).map(Number);
+      expect(counts.reduce((sum, count) => sum + count, 0)).toBe(9);
+    }
+    const total = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === "dense");
+    const sum = total.reduce((all, line) => all + Number(line[11]), 0);
+    expect(Math.abs(sum - Number(rows[0]![5]!.replace(/[^0-9.]/g, "")))).toBeLessThanOrEqual(1);
+  });
+
+  test("a folder of one's own is labelled by its folders, and unreadable files are counted", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("#use-bundled").uncheck();
+    await page.setInputFiles("#evaluate-folder", `${FIXTURES}/labelled`);
+    expect(await page.locator("fieldset .hint[role=status]").textContent()).toBe(texts.evaluate.chosen(9, 9));
+    const [row] = await results();
+    expect(row!.slice(0, 2)).toEqual(["dense", "9"]);
+    await page.setInputFiles("#evaluate-picture", [pictureFile("bad-text.jpg"), pictureFile("png-64x48.png")]);
+    const [second] = await results();
+    expect(second!.slice(0, 2)).toEqual(["dense", "1"]);
+    expect(await page.locator("details summary").first().textContent()).toBe(texts.evaluate.failures(1));
+    expect((await savedCsv()).at(-1)).toContain("unreadable");
+  });
+
+  test("without a picture it says what is missing", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("#use-bundled").uncheck();
+    await page.click("#start");
+    expect(await page.locator("section:not([hidden]) > .status").textContent()).toBe(texts.evaluate.nothing);
+  });
+
+  async function savedCsv(): Promise<string[]> {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#save-csv")]);
+    return readFileSync(await download.path(), "utf8").trimEnd().split("\r\n");
+  }
+});
+
+describe("History", () => {
+  test("keeps verdicts across visits, deletes one, then all", async () => {
+    for (const name of ["png-64x48.png", "png-256x256.png", "png-16x16.png"]) await check(page, pictureFile(name));
+    await page.reload();
+    await page.click("a[data-tab=history]");
+    const items = page.locator(".entry");
+    await expect.poll(() => items.count()).toBe(3);
+    await items.first().getByRole("button").click();
+    await expect.poll(() => items.count()).toBe(2);
+    await page.getByRole("button", { name: texts.history.removeAll }).click();
+    await page.getByRole("dialog").getByRole("button", { name: texts.history.cancel }).click();
+    expect(await items.count()).toBe(2);
+    await page.getByRole("button", { name: texts.history.removeAll }).click();
+    await page.getByRole("dialog").getByRole("button", { name: texts.history.removeAll }).click();
+    await expect.poll(() => page.getByText(texts.history.empty).isVisible()).toBe(true);
+  });
+
+  test("keeps nothing when it is switched off", async () => {
+    await page.click("a[data-tab=history]");
+    await page.getByLabel(texts.history.keep).uncheck();
+    await page.click("a[data-tab=detect]");
+    await check(page, pictureFile("png-64x48.png"));
+    await page.click("a[data-tab=history]");
+    await expect.poll(() => page.getByText(texts.history.empty).isVisible()).toBe(true);
+  });
+});
+
+describe("About", () => {
+  test("every model passes its self-test, and names its digest", async () => {
+    await page.click("a[data-tab=about]");
+    const models = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { name: string; sha256: string }[];
+    for (const { name, sha256 } of models) {
+      const card = page.locator(".model", { has: page.locator(`[data-self-test=${name}]`) });
+      await card.locator("[data-self-test]").click();
+      await expect.poll(() => card.locator(".outcome").textContent()).toContain("Passed");
+      expect(await card.textContent()).toContain(sha256);
+    }
+  });
+
+  test("a model that computes other numbers than published fails its self-test, and the verdict warns", async () => {
+    const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
+    const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };
+    content.self_test.probabilities.reverse();
+    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify(content)));
+    await page.reload();
+    await page.waitForSelector("html[data-ready=yes]");
+    site.replaced.clear();
+    const { text } = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
+    expect(text).toContain(texts.detect.selfTestFailed);
+    await page.click("a[data-tab=about]");
+    await page.locator("[data-self-test=dense]").click();
+    await expect.poll(() => page.locator(".outcome.failed").textContent()).toContain("Failed");
+  });
+
+  test("WebGPU is used when it is there, and otherwise its absence is told", async () => {
+    await page.click("a[data-tab=about]");
+    expect(await page.locator("#provider").textContent()).toContain(texts.providers.wasm);
+    await page.locator("#use-webgpu").click();
+    await expect.poll(() => page.locator("#use-webgpu").isEnabled(), { timeout: 40_000 }).toBe(true);
+    const words = await page.locator("#provider").textContent();
+    const on = await page.locator("#use-webgpu").isChecked();
+    expect(words).toContain(on ? texts.providers.webgpu : "WebGPU cannot be used here, so WebAssembly stays on");
+    await page.click("a[data-tab=detect]");
+    const { text } = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
+    expect(text).toContain(texts.providers[on ? "webgpu" : "wasm"]);
+  });
+});
+
+describe("Everyone can use it:", () => {
+  const schemes = ["light", "dark"] as const;
+
+  test.each(schemes)("axe finds nothing serious in %s colours", async (colorScheme) => {
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate(axe.source);
+    await check(page, pictureFile("jpg-512x333-q60.jpg"));
+    await page.getByLabel(texts.detect.evidence).check();
+    for (const tab of ["detect", "evaluate", "history", "about"]) {
+      await page.click(`a[data-tab=${tab}]`);
+      if (tab === "evaluate") {
+        await page.click("#start");
+        await page.locator("table.summary").waitFor();
+      }
+      if (tab === "history") await page.locator(".entry").waitFor();
+      const found = await page.evaluate(async () => {
+        const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+        return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
+      });
+      expect(found.filter(({ impact }) => impact === "serious" || impact === "critical"), tab).toEqual([]);
+    }
+  });
+
+  test("nothing is wider than a phone of 360 pixels", async () => {
+    await check(page, pictureFile("png-3000x90.png"));
+    for (const tab of ["detect", "evaluate", "history", "about"]) {
+      await page.click(`a[data-tab=${tab}]`);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth), tab).toBe(360);
+    }
+  });
+
+  test("the keyboard reaches the tabs, the picture and the model, with a visible focus", async () => {
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe(texts.skip);
+    await page.keyboard.press("Enter");
+    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("H1");
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("choose-picture");
+    const outline = await page.locator(".button.picture").first().evaluate((label) => getComputedStyle(label).outlineStyle);
+    expect(outline).toBe("solid");
+  });
+});

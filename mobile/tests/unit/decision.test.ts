@@ -1,0 +1,61 @@
+import { describe, expect, test } from "vitest";
+import { BadModel, readCard } from "../../src/network/card";
+import { answer, nearestCell } from "../../src/network/decision";
+import type { PictureFacts } from "../../src/picture/facts";
+import { fixture } from "../fixtures";
+
+interface Case {
+  readonly card: Record<string, unknown>;
+  readonly facts: PictureFacts;
+  readonly probabilities: number[];
+  readonly familiarity: number[];
+  readonly answer: Record<string, unknown>;
+}
+
+const { cases, resolutions, qualities } = fixture<{
+  cases: Case[];
+  resolutions: [number, string][];
+  qualities: [number, number | null][];
+}>("rule.json");
+
+function detection(probabilities: number[], familiarity: number[]) {
+  return {
+    probabilities: Float32Array.from(probabilities),
+    familiarity: Float32Array.from(familiarity),
+    activation: new Float32Array(3),
+    activationSides: [1, 1] as const,
+  };
+}
+
+test("every answer is Python's, field by field", () => {
+  for (const { card, facts, probabilities, familiarity, answer: expected } of cases) {
+    expect(answer(readCard(card), facts, detection(probabilities, familiarity))).toEqual(expected);
+  }
+});
+
+test("all verdicts occur among them", () => {
+  expect(new Set(cases.map((each) => each.answer["verdict"])).size).toBe(3);
+});
+
+test("a picture of any size is compared with Python's kind", () => {
+  const card = readCard(cases[0]!.card);
+  expect(resolutions.map(([side]) => [side, nearestCell(card, side, null).resolution])).toEqual(resolutions);
+  expect(qualities.map(([quality]) => [quality, nearestCell(card, 64, quality).jpegQuality])).toEqual(qualities);
+});
+
+test("outputs that are no numbers give no verdict", () => {
+  const { card, facts } = cases[0]!;
+  expect(() => answer(readCard(card), facts, detection([NaN, 0.5, 0.5], [0.5, 0, 0]))).toThrow(BadModel);
+  expect(() => answer(readCard(card), facts, detection([0.5, 0.5], [0.5, 0, 0]))).toThrow(BadModel);
+});
+
+describe("a card", () => {
+  test.each(["decision", "error_rates", "canonical_side", "classes", "sha256"])("without %s is refused by its name", (field) => {
+    const { [field]: _, ...rest } = cases[0]!.card;
+    expect(() => readCard(rest)).toThrow(`not the card of an evaluated network: ${field}`);
+  });
+
+  test("that is no object is refused", () => {
+    for (const other of [null, [], "card", 3]) expect(() => readCard(other)).toThrow(BadModel);
+  });
+});
