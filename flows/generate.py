@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import put_back_if_device_lost, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
@@ -46,6 +46,8 @@ def submit_diffusion(experiment: Experiment, images: Images) -> dict[str, list[A
             continue
         left = source.limit
         futures[source.name] = []
+        # A new draw of the experiment is a new draw of its pictures, as it is for a GAN.
+        drawn = source.diffusion.model_copy(update={"seed": source.diffusion.seed + experiment.seed})
         for shard in images.shards[source.prompted_by]:
             wanted = None if left is None else min(left, shard.rows)
             if wanted == 0:
@@ -54,7 +56,7 @@ def submit_diffusion(experiment: Experiment, images: Images) -> dict[str, list[A
                 shards.generate_diffusion.submit(
                     images=shard,
                     source=source.name,
-                    diffusion=keyed_diffusion(source.diffusion),
+                    diffusion=keyed_diffusion(drawn),
                     limit=wanted,
                     device=compute_device(),
                     model=source.diffusion.model,
@@ -71,8 +73,8 @@ def diffusion_shards(experiment: Experiment, images: Images) -> dict[str, tuple[
 
 def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], dict[str, tuple[Ref, ...]]]:
     """GAN weights and text-to-image shards, side by side: neither waits for the other."""
-    training = submit_training(experiment, images)
     diffusing = submit_diffusion(experiment, images)
+    training = submit_training(experiment, images)
     diffused = {name: tuple(collect(waiting)) for name, waiting in diffusing.items()}
     return dict(zip(training, collect(training.values()), strict=True)), diffused
 
@@ -92,7 +94,8 @@ def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = No
         seed: the experiment's seed, if another than the preset's.
     """
     spec = checked_experiment(experiment, overrides, seed)
-    gan_shards(spec, gan_weights(spec, image_shards(spec)))
+    with put_back_if_device_lost():
+        gan_shards(spec, gan_weights(spec, image_shards(spec)))
 
 
 @flow(
@@ -109,7 +112,9 @@ def generate_stable_diffusion(
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
+        seed: the experiment's seed, if another than the preset's. With the preset's (None) only shards with new
+            captions are made; another one makes every picture anew.
     """
     spec = checked_experiment(experiment, overrides, seed)
-    diffusion_shards(spec, image_shards(spec))
+    with put_back_if_device_lost():
+        diffusion_shards(spec, image_shards(spec))

@@ -6,23 +6,40 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import put_back_if_device_lost, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
+from storage.store import open_store
 from tasks.device import compute_device
-from tasks.generators.gan import train_gan
+from tasks.generators.gan import pack_gan_pictures, train_gan
 from tasks.spec import Experiment, GanSource
 
 
 def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:
-    """Futures of the weights of every GAN source; only train groups of the photographs are used."""
-    return {
-        source.name: train_gan.submit(
-            images=images.shards[source.trained_on], gan=source.gan, only_train=True, device=compute_device()
-        )
+    """Futures of the weights of every GAN source; only train groups of the photographs are used.
+
+    Where a GAN is still to be trained its pictures are decoded first, and waited for.
+    """
+    wanted: dict[str, dict[str, Any]] = {
+        source.name: {
+            "images": images.shards[source.trained_on],
+            "gan": source.gan,
+            "only_train": True,
+            "device": compute_device(),
+        }
         for source in experiment.sources
         if isinstance(source, GanSource)
     }
+    store = open_store()
+    packing = {
+        name: pack_gan_pictures.submit(
+            images=arguments["images"], side=arguments["gan"].side, only_train=True, device=arguments["device"]
+        )
+        for name, arguments in wanted.items()
+        if train_gan.lookup(store, **arguments) is None
+    }
+    packed = dict(zip(packing, collect(packing.values()), strict=True))
+    return {name: train_gan.submit(**arguments, pictures=packed.get(name)) for name, arguments in wanted.items()}
 
 
 def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
@@ -46,4 +63,5 @@ def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = 
         seed: the experiment's seed, if another than the preset's.
     """
     spec = checked_experiment(experiment, overrides, seed)
-    gan_weights(spec, image_shards(spec))
+    with put_back_if_device_lost():
+        gan_weights(spec, image_shards(spec))

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 ARTIFACT_PERIOD_S = 2.0
@@ -33,7 +34,8 @@ def artifact_key(*parts: str) -> str:
 class Progress:
     """Counts what a task or flow has done; the artifact is written at most every two seconds, and when done.
 
-    With `eager` it is written at every step, the first included: for the few stages of a flow.
+    With `eager` it is written at every step, the first included: for the few stages of a flow. `done` were finished by
+    an earlier attempt: they count as done, not for the rate. `price` is what an hour of the device costs.
     """
 
     def __init__(
@@ -43,10 +45,14 @@ class Progress:
         unit: str = "pictures",
         clock: Callable[[], float] = time.monotonic,
         eager: bool = False,
+        done: int = 0,
+        price: float | None = None,
     ) -> None:
         self.name = name
         self.total = total
-        self.done = 0
+        self.done = done
+        self._found = done
+        self._price = price
         self._unit = unit
         self._clock = clock
         self._started = clock()
@@ -66,17 +72,26 @@ class Progress:
         # Work of under a period gets no artifact: its task run says the same.
         if self._eager or now - self._reported >= ARTIFACT_PERIOD_S or (last and self._artifact is not None):
             self._reported = now
-            self._report(now)
+            self._report()
 
-    def _report(self, now: float) -> None:
+    def description(self) -> str:
+        """How much is done, how fast, when it will be finished, and what a thousand cost."""
+        rate = (self.done - self._found) / max(1e-9, self._clock() - self._started)
+        parts = [f"{self.name}: {self.done} of {self.total} {self._unit}", f"{rate:.1f} per second"]
+        if rate > 0 and self.done < self.total:
+            parts.append(f"{timedelta(seconds=round((self.total - self.done) / rate))} left")
+        if rate > 0 and self._price is not None:
+            parts.append(f"{self._price / 3600 / rate * 1000:.2f} per thousand {self._unit}")
+        return ", ".join(parts)
+
+    def _report(self) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import FlowRunContext, TaskRunContext
 
         if TaskRunContext.get() is None and FlowRunContext.get() is None:
             return
         percent = 100.0 * min(1.0, self.done / max(1, self.total))
-        rate = self.done / max(1e-9, now - self._started)
-        description = f"{self.name}: {self.done} of {self.total} {self._unit}, {rate:.1f} per second"
+        description = self.description()
         if self._artifact is None:
             self._artifact = create_progress_artifact(
                 percent, key=artifact_key("progress", self.name), description=description

@@ -14,6 +14,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
 Column = Annotated[str, Field(pattern=r"^[^:]+$", max_length=200)]
 
 
+def _is_full(precision: str) -> bool:
+    return precision == "float32"
+
+
 class Spec(BaseModel):
     """The root of all specifications: frozen, and nothing that is not named here."""
 
@@ -72,7 +76,9 @@ class Canonical(Spec):
 class Vgg16Spec(Spec):
     """VGG16 as feature extractor. `side` None means: the picture's own size (the first project's testing).
 
-    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors.
+    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
+    compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
+    `precision` is.
     """
 
     kind: Literal["vgg16"] = "vgg16"
@@ -80,6 +86,9 @@ class Vgg16Spec(Spec):
     side: Annotated[int, Field(ge=32, le=1024)] | None = 224
     weights: str = "imagenet"
     batch: int = Field(default=16, ge=1)
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
+    compile: bool = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str:
@@ -140,7 +149,10 @@ class HeadSpec(Spec):
 
 
 class GanSpec(Spec):
-    """DCGAN and its training, as the first project had it."""
+    """DCGAN and its training, as the first project had it.
+
+    With `precision` bfloat16 the convolutions are computed in it, and sums, losses and weights in float32.
+    """
 
     latent: int = 100
     generator_features: int = 64
@@ -152,11 +164,17 @@ class GanSpec(Spec):
     beta1: float = Field(default=0.5, ge=0, lt=1)
     sheet_every: int = Field(default=5, ge=1)
     flip: bool = False
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
     seed: int = 0
 
 
 class DiffusionSpec(Spec):
-    """A text-to-image pipeline of diffusers and how it is sampled. `model` is a hub id, a local path, or `tiny`."""
+    """A text-to-image pipeline of diffusers and how it is sampled. `model` is a hub id, a local path, or `tiny`.
+
+    `compile` compiles the networks on a GPU (minutes for the first shard, then faster); it decides no picture, so that
+    no recipe and no seed contains it.
+    """
 
     model: str
     prompts: Literal["captions", "categories"] = "captions"
@@ -166,6 +184,7 @@ class DiffusionSpec(Spec):
     side: int = Field(default=512, ge=64)
     batch: int = Field(default=4, ge=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    compile: bool = Field(default=False, exclude=True)
     seed: int = 0
 
 
@@ -435,7 +454,8 @@ class Distilled(NetworkBase):
 class Quantized(NetworkBase):
     """Another network with 8-bit weights and activations, calibrated on train pictures.
 
-    Where it loses more than `tolerance` points of accuracy on val, the layers that lose most stay in float.
+    Where it loses more than `tolerance` points of accuracy on val, and more than chance explains, the layers that lose
+    most stay in float.
     """
 
     kind: Literal["quantized"] = "quantized"

@@ -1,8 +1,19 @@
-"""The one place that decides how many threads a process computes with."""
+"""The one place that decides how many threads a process computes with, and that lets them work beside each other."""
 
+import contextlib
 import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS_SETTING = "TELLTALE_THREADS"
+
+_LOOK_S = 0.1
 
 
 def limit_threads() -> None:
@@ -19,3 +30,49 @@ def parallel_tasks() -> int:
     """How many tasks a flow computes at once (`TELLTALE_THREADS`, default the number of usable cores)."""
     configured = os.environ.get(THREADS_SETTING)
     return max(1, int(configured) if configured else len(os.sched_getaffinity(0)))
+
+
+def helper_threads(device: str) -> int:
+    """How many threads decode or encode pictures for one task: all where it has a GPU to itself, else one."""
+    return 1 if device == "cpu" else parallel_tasks()
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """`function` of every item, in order, by so many threads, while a thread of its own draws the items.
+
+    At most `ahead` results wait for the caller: then the drawing is held back. An error of `items` or of `function` is
+    raised in its turn. After one, and when the caller stops early, no more than the item at hand is drawn.
+    """
+    waiting: queue.Queue[Future[Result] | None] = queue.Queue(maxsize=max(1, ahead))
+    stopped = threading.Event()
+
+    def put(future: Future[Result] | None) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(future, timeout=_LOOK_S)
+                return
+
+    def draw() -> None:
+        try:
+            for item in items:
+                put(pool.submit(function, item))
+                if stopped.is_set():
+                    break
+        except BaseException as error:
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            put(failed)
+        put(None)
+
+    with ThreadPoolExecutor(threads) as pool:
+        drawing = threading.Thread(target=draw, name="drawing")
+        drawing.start()
+        try:
+            while (future := waiting.get()) is not None:
+                yield future.result()
+        finally:
+            stopped.set()
+            drawing.join()
+            pool.shutdown(cancel_futures=True)

@@ -17,9 +17,14 @@ from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
 from tasks.detectors import inception, probe, vgg16
+from tasks.device import device_alone
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
-from tasks.threads import limit_threads
+from tasks.threads import helper_threads, in_order, limit_threads
+
+# What a GPU gets at once, and how far decoding may be ahead of it, per thread.
+BATCHES_PER_CALL = 8
+DECODED_AHEAD = 4
 
 Array = npt.NDArray[np.generic]
 
@@ -65,12 +70,12 @@ class ViewFeatures:
 
 
 def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
-    """VGG16 features of the view's pixels."""
-    network = vgg16.load_vgg16(spec, tensors).to(device)
+    """VGG16 features of the view's pixels. A GPU gets several batches at once, so that none waits for the next."""
+    network = vgg16.move_vgg16(vgg16.load_vgg16(spec, tensors), spec, device)
     return Extractor(
         prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
         embed=lambda items: vgg16.embed_pictures(network, spec, items),  # type: ignore[arg-type]
-        batch=spec.batch,
+        batch=spec.batch * (1 if device == "cpu" else BATCHES_PER_CALL),
         dimension=vgg16.DIMENSIONS[spec.layer],
     )
 
@@ -88,31 +93,44 @@ def embed_images(
     *,
     enlarge: bool,
     advance: Callable[[int], None] = lambda count: None,
+    threads: int = 1,
 ) -> dict[View, ViewFeatures]:
     """Features of an image shard (`IMAGE_SCHEMA`) in several views; each picture is decoded once.
 
     A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
     enlarged where others are reduced, unless `enlarge`. An undecodable picture is left out of every view. Both are
-    counted. `advance` is called with the number of (picture, view) pairs just done.
+    counted. `advance` is called with the number of (picture, view) pairs just done. So many `threads` decode the
+    pictures and prepare their views while the extractor computes.
     """
     features = {view: ViewFeatures(extractor) for view in views}
     files = pc.struct_field(images["image"], "bytes")
-    sizes = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
-    for row, (image_id, (width, height)) in enumerate(zip(images["image_id"].to_pylist(), sizes, strict=True)):
-        small = is_enlarged(width, height, canonical)
-        wanted = [view for view in views if enlarge or not small or view.path != "fair"]
-        for view in views:
-            features[view].left_out += view not in wanted
-        data = files[row].as_py()
+    image_ids = images["image_id"].to_pylist()
+    sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+    small = [is_enlarged(width, height, canonical) for width, height in sizes]
+    wanted = {
+        is_small: [view for view in views if enlarge or not is_small or view.path != "fair"]
+        for is_small in (False, True)
+    }
+
+    def prepared(row: int) -> dict[View, Array] | None:
+        """The items of one picture; None where it does not decode."""
+        data, its_views = files[row].as_py(), wanted[small[row]]
         try:
-            pictures = make_views(data, image_id, wanted, canonical) if wanted else {}
+            pictures = make_views(data, image_ids[row], its_views, canonical) if its_views else {}
         except BadImage:
-            for view in wanted:
+            return None
+        return {view: extractor.prepare(data, view, picture) for view, picture in pictures.items()}
+
+    ahead = DECODED_AHEAD * threads
+    for row, items in enumerate(in_order(prepared, range(images.num_rows), threads=threads, ahead=ahead)):
+        for view in views:
+            if view not in wanted[small[row]]:
+                features[view].left_out += 1
+            elif items is None:
                 features[view].undecodable += 1
-            pictures = {}
-        for view, picture in pictures.items():
-            features[view].enlarged += small and view.path == "fair"
-            features[view].add(row, extractor.prepare(data, view, picture))
+            elif view in items:
+                features[view].enlarged += small[row] and view.path == "fair"
+                features[view].add(row, items[view])
         advance(len(views))
     return features
 
@@ -146,15 +164,17 @@ def embed_shard(
     if only_tested:
         table = table.filter(pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"])))
     progress = run.progress(table.num_rows * len(views))
-    described = embed_images(
-        table,
-        views,
-        _extractor(run.store, extractor, weights, device),
-        canonical,
-        enlarge=enlarge,
-        advance=progress.advance,
-    )
-    return {view: _output(table, features) for view, features in described.items()}
+    with device_alone(device):
+        described = embed_images(
+            table,
+            views,
+            _extractor(run.store, extractor, weights, device),
+            canonical,
+            enlarge=enlarge,
+            advance=progress.advance,
+            threads=helper_threads(device),
+        )
+        return {view: _output(table, features) for view, features in described.items()}
 
 
 def inception_extractor(spec: InceptionSpec, network: inception.Inception) -> Extractor:

@@ -104,7 +104,8 @@ def embed_pictures(network: torch.nn.Module, spec: Vgg16Spec, pictures: Sequence
     """Features of pictures, float32 (N, D), on the device where the network is.
 
     `spec.batch` pictures of equal size are computed at a time (as-is pictures at most a megapixel, or one). A picture's
-    features depend on its neighbours in the batch by float noise only (below 1e-5 of the largest value).
+    features depend on its neighbours in the batch by float noise only (below 1e-5 of the largest value in float32).
+    While a GPU computes a batch the next one is put together.
 
     Args:
         pictures: uint8 (H, W, 3), RGB; each is brought to its input size by `prepare_picture` first.
@@ -114,12 +115,29 @@ def embed_pictures(network: torch.nn.Module, spec: Vgg16Spec, pictures: Sequence
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, picture in enumerate(prepared):
         by_size.setdefault(picture.shape, []).append(index)
+    batches: list[list[int]] = []
     for (height, width, _), members in by_size.items():
         batch = spec.batch if spec.side else max(1, min(spec.batch, _MAX_AS_IS_BATCH_PIXELS // (height * width)))
-        for start in range(0, len(members), batch):
-            chosen = members[start : start + batch]
-            features[chosen] = _forward(network, np.stack([prepared[index] for index in chosen]))
+        batches += [members[start : start + batch] for start in range(0, len(members), batch)]
+    running: tuple[list[int], torch.Tensor] | None = None
+    for chosen in batches:
+        started = chosen, _forward(network, np.stack([prepared[index] for index in chosen]), _padded_to(network, spec))
+        if running is not None:
+            _fetch(features, *running)
+        running = started
+    if running is not None:
+        _fetch(features, *running)
     return features
+
+
+def move_vgg16(network: torch.nn.Module, spec: Vgg16Spec, device: str) -> torch.nn.Module:
+    """The network on its device, in the specification's precision, compiled there if it is a GPU and asked for."""
+    import torch
+
+    network = network.to(device=device, dtype=getattr(torch, spec.precision))
+    if device == "cuda" and spec.compile:
+        network.compile()
+    return network
 
 
 def prepare_picture(picture: Pixels, spec: Vgg16Spec) -> Pixels:
@@ -226,17 +244,34 @@ def _random_tensors(layer: str, seed: int) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _forward(network: torch.nn.Module, pixels: Pixels) -> npt.NDArray[np.float32]:
-    """Features of uint8 (N, H, W, 3)."""
+def _padded_to(network: torch.nn.Module, spec: Vgg16Spec) -> int:
+    """The one size of batch that a compiled network is given, for another it would be compiled again; else 0."""
+    on_gpu = next(network.parameters()).is_cuda
+    return spec.batch if on_gpu and spec.compile and spec.side else 0
+
+
+def _forward(network: torch.nn.Module, pixels: Pixels, padded_to: int = 0) -> torch.Tensor:
+    """Features of uint8 (N, H, W, 3), (N, D) on the device: a GPU computes them while the caller goes on."""
     import torch
 
-    device = next(network.parameters()).device
+    count, parameter = len(pixels), next(network.parameters())
+    device = parameter.device
+    if count < padded_to:
+        pixels = np.concatenate([pixels, np.repeat(pixels[-1:], padded_to - count, axis=0)])
     with torch.inference_mode(), _full_precision(device):
-        batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
+        batch = torch.from_numpy(pixels)
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
         std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-        features: npt.NDArray[np.float32] = network((batch.float() / 255 - mean) / std).cpu().numpy()
-    return features
+        computed: torch.Tensor = network(((batch.float() / 255 - mean) / std).to(parameter.dtype))
+    return computed[:count]
+
+
+def _fetch(features: npt.NDArray[np.float32], rows: Sequence[int], computed: torch.Tensor) -> None:
+    """Wait for a batch's features and put them into their rows."""
+    features[rows] = computed.float().cpu().numpy()
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:

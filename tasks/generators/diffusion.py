@@ -3,6 +3,9 @@
 A picture depends on the specification, its own identifier and its prompt, never on the order, the shard or the batch
 that it is made in: its noise comes from its own generator, always on the CPU (bit-equal on every device), and what is
 left is the rounding of batched convolutions (at most one level on a CPU, which the tests assert).
+
+Whatever is done for speed alone (memory layout, compiling, smaller batches where memory is short) rounds differently,
+too, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from storage.errors import MissingInput, SpecError
+from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars
 from tasks.spec import DiffusionSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 ATTEMPTS = 3
@@ -74,7 +81,27 @@ def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
         raise SpecError(f"side of {spec.model}: expected a multiple of {max(8, factor)}, got {spec.side}")
     pipeline.set_progress_bar_config(disable=True)
     # Casting what has this type already makes diffusers warn.
-    return pipeline.to(device) if pipeline.dtype == dtype else pipeline.to(device=device, dtype=dtype)
+    pipeline = pipeline.to(device) if pipeline.dtype == dtype else pipeline.to(device=device, dtype=dtype)
+    if device == "cuda":
+        make_fast(pipeline, compiled=spec.compile)
+    return pipeline
+
+
+def make_fast(pipeline: Any, *, compiled: bool) -> None:
+    """Lay the networks out as a GPU's convolutions want them (channels last), and compile them if asked to.
+
+    Attention needs nothing: diffusers computes it by `scaled_dot_product_attention` (its `AttnProcessor2_0`).
+    """
+    import torch
+
+    # What a transformer in place of a UNet, or a pipeline in pixel space, does not have is not there to be changed.
+    for name in ("unet", "vae"):
+        network = getattr(pipeline, name, None)
+        if isinstance(network, torch.nn.Module):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if compiled:
+                called = pipeline.vae.decoder if name == "vae" else network
+                called.compile()
 
 
 def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:
@@ -116,63 +143,66 @@ def seed_of(spec_digest: str, image_id: str, attempt: int) -> int:
     return int.from_bytes(key[:8], "big") >> 1
 
 
-def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One random generator per picture. All are on the CPU, whose stream is the same on every machine."""
-    import torch
-
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def initial_latents(
-    generators: Sequence[torch.Generator], shape: tuple[int, int, int], dtype: torch.dtype
-) -> torch.Tensor:
-    """Standard normal noise (B, *shape), each row from its own generator and so independent of the other rows.
-
-    Drawn in float32 and rounded to `dtype`, so that half precision starts from the same noise. The generators move on:
-    what a stochastic scheduler draws from them later is fresh.
-    """
-    import torch
-
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(dtype)
-
-
 def generate_images(
-    pipeline: Any, spec: DiffusionSpec, spec_digest: str, requests: Sequence[PictureRequest]
+    sampler: Sampler, spec_digest: str, requests: Sequence[PictureRequest], batch: BatchSize | None = None
 ) -> Iterator[GeneratedPicture]:
-    """Make the requested pictures in their order, `spec.batch` at a time.
+    """Make the requested pictures in their order, `batch.size` (that of the spec) at a time.
 
     An all-black picture and one with NaN are errors of that picture: it is tried again with its next seed, up to
-    `ATTEMPTS` times, and then given with `error` set and without pixels. An exception of the pipeline itself (out of
-    memory, say) is no picture's fault and is passed on.
+    `ATTEMPTS` times, and then given with `error` set and without pixels. Where a batch does not fit into the device's
+    memory it is made again in halves, which changes no picture, and `batch` keeps the size that fits. Every other
+    exception of the pipeline is no picture's fault and is passed on.
+
+    Raises:
+        torch.OutOfMemoryError: even a single picture does not fit.
     """
-    for start in range(0, len(requests), spec.batch):
-        batch = requests[start : start + spec.batch]
-        finished: dict[int, GeneratedPicture] = {}
-        for attempt in range(ATTEMPTS):
-            pending = [position for position in range(len(batch)) if position not in finished]
-            if not pending:
-                break
-            seeds = [seed_of(spec_digest, batch[position].image_id, attempt) for position in pending]
-            floats = _run_pipeline(pipeline, spec, [batch[position].prompt for position in pending], seeds)
-            for position, seed, picture in zip(pending, seeds, floats, strict=True):
-                error = picture_error(picture)
-                if error is not None and attempt + 1 < ATTEMPTS:
-                    continue
-                pixels = None if error else np.rint(picture * 255.0).astype(np.uint8)
-                request = batch[position]
-                finished[position] = GeneratedPicture(
-                    request.image_id, request.prompt, seed, pixels, error, attempt + 1
-                )
-        yield from (finished[position] for position in range(len(batch)))
+    batch = batch or BatchSize(sampler.spec.batch)
+    sampler.embed(request.prompt for request in requests)
+    start = 0
+    while start < len(requests):
+        made = _made_in_memory(sampler, spec_digest, requests[start : start + batch.size], batch)
+        if made is not None:
+            start += len(made)
+            yield from made
 
 
-def picture_error(picture: np.ndarray) -> str | None:
-    """Why a picture, float (H, W, 3) in [0, 1], is a failure of the generator; None where it is not."""
-    if not np.isfinite(picture).all():
-        return "not-finite"
-    if picture.max() < 0.5 / 255.0:
-        return "all-black"
+def _made_in_memory(
+    sampler: Sampler, spec_digest: str, requests: Sequence[PictureRequest], batch: BatchSize
+) -> list[GeneratedPicture] | None:
+    """One batch, or None after it did not fit and the batch's size was reduced."""
+    import torch
+
+    try:
+        return _make_batch(sampler, spec_digest, requests, batch.size)
+    except torch.OutOfMemoryError:
+        if not batch.shrink():
+            raise
+    # Only here, with the exception gone, does nothing refer to the failed batch's tensors any more.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("out of device memory: %d pictures at a time from here on", batch.size)
     return None
+
+
+def _make_batch(
+    sampler: Sampler, spec_digest: str, requests: Sequence[PictureRequest], size: int
+) -> list[GeneratedPicture]:
+    finished: dict[int, GeneratedPicture] = {}
+    for attempt in range(ATTEMPTS):
+        pending = [position for position in range(len(requests)) if position not in finished]
+        if not pending:
+            break
+        seeds = [seed_of(spec_digest, requests[position].image_id, attempt) for position in pending]
+        padded_to = size if sampler.spec.compile else 0
+        samples = sampler.sample([requests[position].prompt for position in pending], seeds, padded_to)
+        for position, seed, sample in zip(pending, seeds, samples, strict=True):
+            if sample.error is not None and attempt + 1 < ATTEMPTS:
+                continue
+            request = requests[position]
+            finished[position] = GeneratedPicture(
+                request.image_id, request.prompt, seed, sample.pixels, sample.error, attempt + 1
+            )
+    return [finished[position] for position in range(len(requests))]
 
 
 def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
@@ -211,38 +241,6 @@ def _scheduler_class(name: str) -> Any:
     if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
         raise SpecError(f"scheduler: expected the name of a diffusers scheduler such as DDIMScheduler, got {name!r}")
     return found
-
-
-def _run_pipeline(pipeline: Any, spec: DiffusionSpec, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-    """Pictures float (B, H, W, 3) in [0, 1] of these prompts, each from its own seed."""
-    import torch
-
-    generators = generators_of(seeds)
-    arguments: dict[str, Any] = {}
-    if _has_unet_latents(pipeline):
-        side = spec.side // pipeline.vae_scale_factor
-        shape = (pipeline.vae.config.latent_channels, side, side)
-        arguments["latents"] = initial_latents(generators, shape, pipeline.unet.dtype)
-    with torch.inference_mode():
-        output = pipeline(
-            list(prompts),
-            height=spec.side,
-            width=spec.side,
-            num_inference_steps=spec.steps,
-            guidance_scale=spec.guidance,
-            generator=generators,
-            output_type="np",
-            **arguments,
-        )
-    return np.asarray(output.images, dtype=np.float32)
-
-
-def _has_unet_latents(pipeline: Any) -> bool:
-    """Whether the noise is (B, latent channels, side / factor, side / factor), as in Stable Diffusion 1, 2 and XL.
-
-    Other pipelines (pixel space, packed latents) draw their noise from the generators in their own shape.
-    """
-    return hasattr(pipeline, "unet") and hasattr(pipeline, "vae") and hasattr(pipeline, "vae_scale_factor")
 
 
 def _first_line(error: BaseException) -> str:

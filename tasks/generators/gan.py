@@ -29,10 +29,12 @@ from storage.store import Store
 from storage.weights import read_weights, weight_parts
 from tasks.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from tasks.data.pictures import Pixels, decode_rgb
+from tasks.device import device_alone
 from tasks.generators.sheets import animation, contact_sheet, embedded, show_in_prefect
+from tasks.progress import Progress
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import GanSpec
-from tasks.threads import limit_threads
+from tasks.threads import helper_threads, in_order, limit_threads
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 SHEET_COLUMNS = 8
 SHEET_PICTURES = SHEET_COLUMNS**2
+PICTURES = "pictures"
+DECODED_AHEAD = 4
 HISTORY_COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_real", "d_fake")
 
 
@@ -102,9 +106,7 @@ def training_array(pictures: Iterable[bytes], side: int) -> Pixels:
     Raises:
         BadImage: a picture does not decode.
     """
-    cropped = (_square(decode_rgb(data), side).transpose(2, 0, 1) for data in pictures)
-    # Grows in place: a list of all pictures and its stack would need twice the memory.
-    return np.fromiter(cropped, dtype=np.dtype((np.uint8, (3, side, side))))
+    return _array((_square(decode_rgb(data), side).transpose(2, 0, 1) for data in pictures), side)
 
 
 def train(
@@ -117,9 +119,10 @@ def train(
 ) -> Checkpoint:
     """Train on uint8 (N, 3, 64, 64) for `spec.epochs` epochs, and return the state after the last one.
 
-    A batch has `min(spec.batch, N)` pictures; an epoch is every full batch of a new order, so `N mod batch` pictures,
-    others each time, are left out of it. Resuming from a checkpoint gives the same losses and weights as not having
-    stopped (bit by bit on a CPU with the same number of threads).
+    The pictures go to the device once and stay there (1.5 GB for all of COCO). A batch has `min(spec.batch, N)` of
+    them; an epoch is every full batch of a new order, so `N mod batch` pictures, others each time, are left out of it.
+    Resuming from a checkpoint gives the same losses and weights as not having stopped (bit by bit on a CPU with the
+    same number of threads).
 
     Args:
         after_epoch: called with the state after every epoch.
@@ -133,11 +136,12 @@ def train(
         raise TrainingFailed(f"a GAN needs at least 2 pictures to train on, got {len(array)}")
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         training = _Training(spec, device)
+        pictures = torch.from_numpy(array).to(device)
         checkpoint = resume
         if resume is not None:
             training.restore(resume)
         for epoch in range(resume.epoch + 1 if resume else 1, spec.epochs + 1):
-            training.run_epoch(array, epoch)
+            training.run_epoch(pictures, epoch)
             checkpoint = training.checkpoint(epoch)
             after_epoch(checkpoint)
     assert checkpoint is not None  # spec.epochs is at least 1
@@ -158,22 +162,32 @@ class _Training:
         for name, network in self.networks.items():
             initialise(network, _random(spec.seed, name))
             network.to(device)
+            on_gpu = device == "cuda"
+            if on_gpu:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.optimisers[name] = torch.optim.Adam(
-                network.parameters(), lr=spec.learning_rate, betas=(spec.beta1, 0.999)
+                network.parameters(), lr=spec.learning_rate, betas=(spec.beta1, 0.999), fused=on_gpu or None
             )
         self.history = np.empty((0, len(HISTORY_COLUMNS)))
 
-    def run_epoch(self, array: Pixels, epoch: int) -> None:
-        """One pass; its losses are appended to the history."""
+    def run_epoch(self, pictures: torch.Tensor, epoch: int) -> None:
+        """One pass over uint8 (N, 3, 64, 64) on the device; its losses are appended to the history."""
         import torch
 
-        batch = min(self.spec.batch, len(array))
-        order = torch.randperm(len(array), generator=self.random["order"]).numpy()
+        batch = min(self.spec.batch, len(pictures))
+        steps = len(pictures) // batch
+        # All that is random goes to the device at once: a GPU would otherwise wait for it in every step.
+        order = torch.randperm(len(pictures), generator=self.random["order"]).to(self.device)
+        noise = self._drawn(steps, lambda: torch.randn(batch, self.spec.latent, 1, 1, generator=self.random["noise"]))
+        mirrored = None
+        if self.spec.flip:
+            mirrored = self._drawn(steps, lambda: torch.rand(batch, generator=self.random["mirror"]) < 0.5)
         measured = []
         for network in self.networks.values():
             network.train()
-        for start in range(0, len(array) - batch + 1, batch):
-            measured.append(self._step(array[order[start : start + batch]]))
+        for number in range(steps):
+            chosen = pictures[order[number * batch : (number + 1) * batch]]
+            measured.append(self._step(chosen, noise[number], None if mirrored is None else mirrored[number]))
         # Fetched once per epoch: a GPU would otherwise wait for every step.
         values = torch.stack(measured).double().cpu().numpy()  # (steps, 4)
         if not np.isfinite(values).all():
@@ -182,36 +196,50 @@ class _Training:
                 f"the GAN diverged in epoch {epoch}, step {first + 1}: losses {values[first, 0]} (discriminator) and "
                 f"{values[first, 1]} (generator); lower gan.learning_rate or change gan.seed"
             )
-        steps = np.arange(1, len(values) + 1)
-        rows = np.column_stack([np.full(len(values), epoch), steps, values])
+        rows = np.column_stack([np.full(steps, epoch), np.arange(1, steps + 1), values])
         self.history = np.concatenate([self.history, rows])
 
-    def _step(self, pictures: Pixels) -> torch.Tensor:
-        """One step of each network on uint8 (B, 3, 64, 64); returns loss_d, loss_g, d_real, d_fake."""
+    def _drawn(self, steps: int, draw: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `steps` draws give, on the device. One draw of everything would be another stream for odd batches."""
+        import torch
+
+        return torch.stack([draw() for _ in range(steps)]).to(self.device)
+
+    def _computed(self, name: str, batch: torch.Tensor) -> torch.Tensor:
+        """What a network makes of a batch, in the precision of the specification."""
+        import torch
+
+        half = self.spec.precision != "float32"
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=half):
+            computed: torch.Tensor = self.networks[name](batch)
+        return computed.float()
+
+    def _step(self, pictures: torch.Tensor, noise: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
+        """One step of each network on uint8 (B, 3, 64, 64); returns loss_d, loss_g, d_real, d_fake.
+
+        `noise` is float (B, latent, 1, 1); `mirrored`, bool (B,), says which pictures are turned round.
+        """
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
         batch = len(pictures)
-        real = torch.from_numpy(pictures).to(self.device).float() / 127.5 - 1.0
-        if self.spec.flip:
-            mirrored = torch.rand(batch, generator=self.random["mirror"]) < 0.5
-            real = torch.where(mirrored.to(self.device)[:, None, None, None], real.flip(-1), real)
-        noise = torch.randn(batch, self.spec.latent, 1, 1, generator=self.random["noise"]).to(self.device)
+        real = pictures.float() / 127.5 - 1.0
+        if mirrored is not None:
+            real = torch.where(mirrored[:, None, None, None], real.flip(-1), real)
         ones = torch.ones(batch, device=self.device)
         zeros = torch.zeros(batch, device=self.device)
 
         # Real and fake pass apart, so that each has batch statistics of its own (as the paper and the tutorial do).
         self.optimisers["discriminator"].zero_grad()
-        fake = generator(noise)
-        real_logits = discriminator(real).flatten()  # (B,)
-        fake_logits = discriminator(fake.detach()).flatten()
+        fake = self._computed("generator", noise)
+        real_logits = self._computed("discriminator", real).flatten()  # (B,)
+        fake_logits = self._computed("discriminator", fake.detach()).flatten()
         loss_d = cross_entropy(real_logits, ones) + cross_entropy(fake_logits, zeros)
         loss_d.backward()
         self.optimisers["discriminator"].step()
 
         self.optimisers["generator"].zero_grad()
-        loss_g = cross_entropy(discriminator(fake).flatten(), ones)
+        loss_g = cross_entropy(self._computed("discriminator", fake).flatten(), ones)
         loss_g.backward()
         self.optimisers["generator"].step()
         d_real, d_fake = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
@@ -318,26 +346,65 @@ def loss_curves(history: npt.NDArray[np.float64]) -> bytes:
 
 
 @step(
+    "gan-pictures",
+    version=1,
+    label=lambda *, images, side, **_: f"{side}-from-{images[0].digest[:12] if images else 'nothing'}",
+    unkeyed=("device",),
+    libraries=("pillow", "simplejpeg"),
+)
+def pack_gan_pictures(run: StepRun, *, images: tuple[Ref, ...], side: int, only_train: bool, device: str) -> Output:
+    """Decode a GAN's training pictures once: one array, uint8 (N, 3, side, side), in their order.
+
+    `only_train` takes rows of the train split alone. Threads decode where the device is a GPU, which trains next.
+    """
+    threads = helper_threads(device)
+    progress = run.progress(sum(ref.rows for ref in images))
+    squares = in_order(
+        lambda data: _square(decode_rgb(data), side).transpose(2, 0, 1),
+        _stored_pictures(run.store, images, only_train),
+        threads=threads,
+        ahead=DECODED_AHEAD * threads,
+    )
+    array = _array(_counted(squares, progress), side)
+    return Output(weight_parts({PICTURES: array}, {"pictures": len(array), "side": side}), {"pictures": len(array)})
+
+
+@step(
     "train-gan",
     version=1,
     label=lambda *, gan, **_: f"dcgan-{gan.generator_features}x{gan.epochs}",
+    unkeyed=("pictures",),
     libraries=("torch", "pillow"),
 )
-def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train: bool, device: str) -> Output:
+def train_gan(
+    run: StepRun,
+    *,
+    images: tuple[Ref, ...],
+    gan: GanSpec,
+    only_train: bool,
+    device: str,
+    pictures: Ref | None = None,
+) -> Output:
     """Train a DCGAN on image shards; `only_train` takes rows of the train split alone.
 
     Parts: the generator's weights and card, `losses.parquet`, `losses.png`, `sheet-<epoch>.png` every
     `gan.sheet_every` epochs and after the last, and `sheets.gif`. Checkpoints are written after every epoch.
 
+    Args:
+        pictures: what `pack_gan_pictures` made of the same images, so that they need not be decoded here. It follows
+            from the other arguments and is no part of the recipe.
+
     Raises:
         TrainingFailed: too few pictures, or losses that are not finite.
+        DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
     limit_threads()
-    array = training_array(_stored_pictures(run.store, images, only_train), gan.side)
+    if pictures is None:
+        array = training_array(_stored_pictures(run.store, images, only_train), gan.side)
+    else:
+        array = read_weights(run.store, pictures)[0][PICTURES]
     resume = newest_checkpoint(run.store, run.checkpoints)
-    progress = run.progress(gan.epochs, unit="epochs")
-    if resume is not None:
-        progress.advance(resume.epoch)
+    progress = Progress(run.name, gan.epochs, "epochs", done=resume.epoch if resume else 0)
 
     def keep(checkpoint: Checkpoint) -> None:
         # The sheet first: a checkpoint promises that the sheets up to its epoch are there.
@@ -347,7 +414,9 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
         write_checkpoint(run.store, run.checkpoints, checkpoint)
         progress.advance()
 
-    final = train(array, gan, device, resume=resume, after_epoch=keep)
+    with device_alone(device):
+        final = train(array, gan, device, resume=resume, after_epoch=keep)
+        newest = fixed_sheet(load_generator(final.below("generator"), gan, device), gan.seed)
     sheets = _kept_sheets(run, gan)
     last_epoch = final.history[final.history[:, 0] == gan.epochs].mean(axis=0)
     losses = dict(zip(HISTORY_COLUMNS[2:], last_epoch[2:].tolist(), strict=True))
@@ -361,7 +430,6 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
         "losses": losses,
     }
     curves = loss_curves(final.history)
-    newest = fixed_sheet(load_generator(final.below("generator"), gan, device), gan.seed)
     sheets[gan.epochs] = newest
     show_in_prefect(
         f"training of {run.name}",
@@ -377,6 +445,17 @@ def train_gan(run: StepRun, *, images: tuple[Ref, ...], gan: GanSpec, only_train
     }
     notes = {"pictures": len(array), "losses": losses, "resumed_after_epoch": resume.epoch if resume else 0}
     return Output(parts, notes)
+
+
+def _array(squares: Iterable[Pixels], side: int) -> Pixels:
+    # Grows in place: a list of all pictures and its stack would need twice the memory.
+    return np.fromiter(squares, dtype=np.dtype((np.uint8, (3, side, side))))
+
+
+def _counted(squares: Iterable[Pixels], progress: Progress) -> Iterator[Pixels]:
+    for square in squares:
+        yield square
+        progress.advance()
 
 
 def _stored_pictures(store: Store, images: Sequence[Ref], only_train: bool) -> Iterator[bytes]:

@@ -1,10 +1,11 @@
 """Shards of generated pictures: what every generator writes alike, and the steps that write them."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,15 +15,26 @@ from storage.objects import ROWS, Ref, read_table
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.duplicates import collapse_rate
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
-from tasks.data.pictures import Pixels, encode_png, hash_text, perceptual_hash
+from tasks.data.pictures import Pixels, decode_rgb, encode_png, hash_text, perceptual_hash
 from tasks.data.splits import Place, place_groups
-from tasks.generators.diffusion import TINY, PictureRequest, generate_images, load_pipeline, prompt_of
+from tasks.device import device_alone, hourly_price
+from tasks.generators.diffusion import (
+    TINY,
+    GeneratedPicture,
+    PictureRequest,
+    generate_images,
+    load_pipeline,
+    prompt_of,
+)
 from tasks.generators.gan import generate_pictures, read_generator
+from tasks.generators.pieces import Pieces
+from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_in_prefect
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
+from tasks.progress import Progress
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import DiffusionSpec, FixedSplits, Splits
-from tasks.threads import limit_threads
+from tasks.threads import helper_threads, in_order, limit_threads
 
 __all__ = [
     "GeneratedRow",
@@ -38,7 +50,12 @@ __all__ = [
 # A part of generate/gan's recipe through its version: pictures depend on it by one level of rounding.
 GAN_BATCH = 64
 STRIP_PICTURES = 8
+# How far encoding may lag behind the device before the device waits.
+BATCHES_AHEAD = 4
 PHOTOGRAPH_COLUMNS = ("image_id", "group_id", "split", "fold", "caption", "categories")
+
+# At most one, of the last shard on a GPU: loading and compiling take as long as many pictures.
+_kept_pipeline: dict[tuple[Any, ...], Any] = {}
 
 
 @dataclass(frozen=True)
@@ -60,8 +77,12 @@ def generated_table(rows: Iterable[GeneratedRow]) -> pa.Table:
 
     Rows are encoded as they come, so that an iterator's pixels need not be in memory together.
     """
-    schema = IMAGE_SCHEMA.with_metadata(IMAGE_METADATA)
-    return pa.Table.from_pylist([_record(row) for row in rows], schema=schema)
+    return image_table(_record(row) for row in rows)
+
+
+def image_table(records: Iterable[dict[str, Any]]) -> pa.Table:
+    """Rows of `IMAGE_SCHEMA` as an image shard."""
+    return pa.Table.from_pylist(list(records), schema=IMAGE_SCHEMA.with_metadata(IMAGE_METADATA))
 
 
 def place_generated(group_ids: Sequence[str], splits: Splits, seed: int) -> dict[str, Place]:
@@ -124,24 +145,26 @@ def generate_gan(
     """
     if not 0 <= start < stop <= count:
         raise SpecError(f"{source}: expected 0 <= start < stop <= {count}, got {start} and {stop}")
-    limit_threads()
     image_ids = [f"{source}:{index:06d}" for index in range(count)]
     places = place_generated(image_ids, splits, seed)
     wanted = image_ids[start:stop]
     seeds = [hash_seed("gan", seed, source, image_id) for image_id in wanted]
-    pictures = generate_pictures(read_generator(run.store, weights, device), seeds, GAN_BATCH)
-    strip: list[Pixels] = []
-    progress = run.progress(len(wanted))
+    progress = Progress(run.name, len(wanted), price=hourly_price(device))
 
-    def rows() -> Iterator[GeneratedRow]:
+    def make_rows() -> Iterator[GeneratedRow]:
+        limit_threads()
+        pictures = generate_pictures(read_generator(run.store, weights, device), seeds, GAN_BATCH)
         for image_id, picture_seed, pixels in zip(wanted, seeds, pictures, strict=True):
-            split, fold = places[image_id]
-            yield GeneratedRow(image_id, image_id, source, split, fold, picture_seed, pixels)
-            _keep(strip, pixels)
-            progress.advance()
+            yield GeneratedRow(image_id, image_id, source, *places[image_id], picture_seed, pixels)
 
-    table = generated_table(rows())
-    _show(run, strip)
+    records = []
+    with device_alone(device):
+        threads, ahead = helper_threads(device), BATCHES_AHEAD * GAN_BATCH
+        for record in in_order(_record, make_rows(), threads=threads, ahead=ahead):
+            records.append(record)
+            progress.advance()
+    table = image_table(records)
+    _show(run, table)
     return Output({ROWS: table}, {"n": table.num_rows, "quarantined": 0, "collapse_rate": _collapse(table)})
 
 
@@ -158,47 +181,89 @@ def generate_diffusion(
     """One picture for each of the first `limit` photographs of an image shard, from its caption or categories.
 
     A picture inherits the photograph's group, split and fold. Photographs without a prompt, and pictures that failed,
-    are set aside in `quarantine.parquet`.
+    are set aside in `quarantine.parquet`. An attempt after one that broke off goes on after its last piece.
+
+    Raises:
+        DeviceLost: the GPU failed, or has not even memory for one picture.
 
     Args:
         model: hub id, directory or `tiny`; not part of the recipe, `diffusion.model` is in its place.
         diffusion: the specification as `keyed_diffusion` gives it.
         limit: None for all photographs of the shard.
     """
-    limit_threads()
     photographs = read_table(run.store, images, PHOTOGRAPH_COLUMNS).slice(0, limit).to_pylist()
     prompts = {f"{source}:{photograph['image_id']}": _prompt(photograph, diffusion) for photograph in photographs}
     parents = dict(zip(prompts, photographs, strict=True))
-    requests = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
     aside = [
         quarantined(source, image_id, "no-prompt", f"{parents[image_id]['image_id']} has no {diffusion.prompts}")
         for image_id, prompt in prompts.items()
         if not prompt
     ]
-    strip: list[Pixels] = []
-    progress = run.progress(len(requests))
+    pieces = Pieces(run.store, run.checkpoints)
+    records = {image_id: record for image_id, record in pieces.read().items() if image_id in prompts}
+    found = len(records)
+    wanted = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
+    requests = [request for request in wanted if request.image_id not in records]
+    progress = Progress(run.name, len(wanted), done=found, price=hourly_price(device))
+    batch = BatchSize(diffusion.batch)
+    sampler: Sampler | None = None
 
-    def rows() -> Iterator[GeneratedRow]:
-        if not requests:
-            return
-        spec = diffusion.model_copy(update={"model": model})
-        pipeline = load_pipeline(spec, cast(Literal["cpu", "cuda"], device))
+    def make_pictures() -> Iterator[GeneratedPicture]:
+        # In a thread of its own, which has a number of threads of its own.
+        limit_threads()
+        nonlocal sampler
+        sampler = Sampler(_pipeline(model, diffusion, device), diffusion)
         # The digest of the keyed specification: seeds do not depend on where a model lies either.
-        for made in generate_images(pipeline, spec, digest_of(diffusion.model_dump(mode="json")), requests):
-            progress.advance()
-            if made.pixels is None:
-                detail = f"after {made.attempts} attempts, prompt {made.prompt!r}"
-                aside.append(quarantined(source, made.image_id, str(made.error), detail))
-                continue
-            parent = parents[made.image_id]
-            place = (parent["group_id"], source, parent["split"], parent["fold"])
-            yield GeneratedRow(made.image_id, *place, made.seed, made.pixels, made.prompt)
-            _keep(strip, made.pixels)
+        yield from generate_images(sampler, digest_of(diffusion.model_dump(mode="json")), requests, batch)
 
-    table = generated_table(rows())
-    _show(run, strip)
-    notes = {"n": table.num_rows, "quarantined": len(aside), "collapse_rate": _collapse(table)}
+    def encode(made: GeneratedPicture) -> tuple[GeneratedPicture, dict[str, Any] | None]:
+        if made.pixels is None:
+            return made, None
+        parent = parents[made.image_id]
+        place = (parent["group_id"], source, parent["split"], parent["fold"])
+        return made, _record(GeneratedRow(made.image_id, *place, made.seed, made.pixels, made.prompt))
+
+    started = time.monotonic()
+    if requests:
+        with device_alone(device):
+            threads, ahead = helper_threads(device), BATCHES_AHEAD * diffusion.batch
+            for made, record in in_order(encode, make_pictures(), threads=threads, ahead=ahead):
+                progress.advance()
+                if record is None:
+                    detail = f"after {made.attempts} attempts, prompt {made.prompt!r}"
+                    aside.append(quarantined(source, made.image_id, str(made.error), detail))
+                    continue
+                records[made.image_id] = record
+                pieces.add(record)
+    table = image_table(records[image_id] for image_id in prompts if image_id in records)
+    _show(run, table)
+    pieces.remove()
+    notes = {
+        "n": table.num_rows,
+        "quarantined": len(aside),
+        "collapse_rate": _collapse(table),
+        "found_of_an_earlier_attempt": found,
+        "batch": batch.size,
+        "out_of_memory": batch.failures,
+        "sampling_seconds": round(sampler.busy_s, 1) if sampler else 0.0,
+        "seconds": round(time.monotonic() - started, 1),
+    }
     return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes)
+
+
+def _pipeline(model: str, keyed: DiffusionSpec, device: str) -> Any:
+    """The pipeline on its device. The last one stays on a GPU for the next shard, which it serves alone then.
+
+    On a CPU, where tasks run side by side, each has its own: its scheduler remembers where it is.
+    """
+    spec = keyed.model_copy(update={"model": model})
+    if device == "cpu":
+        return load_pipeline(spec, "cpu")
+    kept = (keyed.model, spec.dtype, spec.scheduler, spec.side, spec.compile)
+    if kept not in _kept_pipeline:
+        _kept_pipeline.clear()
+        _kept_pipeline[kept] = load_pipeline(spec, "cuda")
+    return _kept_pipeline[kept]
 
 
 def _record(row: GeneratedRow) -> dict[str, Any]:
@@ -248,11 +313,8 @@ def _collapse(table: pa.Table) -> float:
     return round(collapse_rate(table["phash"].to_pylist()), 6)
 
 
-def _keep(strip: list[Pixels], pixels: Pixels) -> None:
-    if len(strip) < STRIP_PICTURES:
-        strip.append(pixels)
-
-
-def _show(run: StepRun, strip: Sequence[Pixels]) -> None:
-    if strip:
-        show_in_prefect(f"sample of {run.name}", f"## {run.name}\n\n{embedded(sample_strip(strip), 'sample')}\n")
+def _show(run: StepRun, table: pa.Table) -> None:
+    first = table.slice(0, STRIP_PICTURES)["image"].to_pylist()
+    if first:
+        strip = sample_strip([decode_rgb(image["bytes"]) for image in first])
+        show_in_prefect(f"sample of {run.name}", f"## {run.name}\n\n{embedded(strip, 'sample')}\n")

@@ -16,19 +16,18 @@ from PIL import Image
 
 from storage.errors import MissingInput, SpecError
 from tasks.data.sample import SAMPLE_SPLITS, read_photograph
-from tasks.generators import tiny_diffusion
+from tasks.generators import sampling, tiny_diffusion
 from tasks.generators.diffusion import (
     ATTEMPTS,
     GeneratedPicture,
     PictureRequest,
     generate_images,
-    generators_of,
-    initial_latents,
     load_pipeline,
-    picture_error,
+    make_fast,
     prompt_of,
     seed_of,
 )
+from tasks.generators.sampling import BatchSize, Sampler, generators_of, initial_latents, picture_error
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, TrainingPlan, byte_pair_merges, make_tokenizer
 from tasks.spec import DiffusionSpec
 
@@ -76,8 +75,8 @@ def by_id(pictures: Any) -> dict[str, GeneratedPicture]:
 
 
 def test_pictures_are_equal_within_one_level_whatever_the_batch(tiny: Any) -> None:
-    together = by_id(generate_images(tiny, SPEC, "digest", REQUESTS))
-    alone = by_id(generate_images(tiny, SPEC.model_copy(update={"batch": 1}), "digest", REQUESTS[::-1]))
+    together = by_id(generate_images(Sampler(tiny, SPEC), "digest", REQUESTS))
+    alone = by_id(generate_images(Sampler(tiny, SPEC.model_copy(update={"batch": 1})), "digest", REQUESTS[::-1]))
     assert list(together) == ["a", "b", "c", "d"]
     for image_id, picture in together.items():
         assert picture.seed == alone[image_id].seed
@@ -85,8 +84,8 @@ def test_pictures_are_equal_within_one_level_whatever_the_batch(tiny: Any) -> No
 
 
 def test_another_spec_digest_gives_another_picture(tiny: Any) -> None:
-    (one,) = generate_images(tiny, SPEC, "digest", REQUESTS[:1])
-    (two,) = generate_images(tiny, SPEC, "other digest", REQUESTS[:1])
+    (one,) = generate_images(Sampler(tiny, SPEC), "digest", REQUESTS[:1])
+    (two,) = generate_images(Sampler(tiny, SPEC), "other digest", REQUESTS[:1])
     assert one.seed != two.seed
     assert not np.array_equal(pixels_of(one), pixels_of(two))
 
@@ -96,8 +95,8 @@ def test_a_scheduler_of_the_spec_replaces_the_models_own() -> None:
     pipeline = load_pipeline(spec, "cpu")
     assert type(pipeline.scheduler).__name__ == "DDPMScheduler"
     # This scheduler draws noise at every step; that too comes from each picture's own generator.
-    together = by_id(generate_images(pipeline, spec, "digest", REQUESTS[:3]))
-    (alone,) = generate_images(pipeline, spec, "digest", REQUESTS[2:3])
+    together = by_id(generate_images(Sampler(pipeline, spec), "digest", REQUESTS[:3]))
+    (alone,) = generate_images(Sampler(pipeline, spec), "digest", REQUESTS[2:3])
     assert np.abs(pixels_of(together["c"]) - pixels_of(alone)).max() <= 1
 
 
@@ -114,7 +113,7 @@ def test_initial_noise_is_bit_equal_in_every_batch_and_precision() -> None:
 def test_an_all_black_picture_is_retried_with_the_next_seed_and_only_that_one() -> None:
     first_seed = seed_of("digest", "b", 0)
     pipeline = FakePipeline(lambda prompt, seed: grey(0.0 if seed == first_seed else 0.5))
-    pictures = list(generate_images(pipeline, SPEC, "digest", REQUESTS))
+    pictures = list(generate_images(Sampler(pipeline, SPEC), "digest", REQUESTS))
     assert [picture.image_id for picture in pictures] == ["a", "b", "c", "d"]
     assert [picture.attempts for picture in pictures] == [1, 2, 1, 1]
     assert pictures[1].seed == seed_of("digest", "b", 1)
@@ -125,7 +124,7 @@ def test_an_all_black_picture_is_retried_with_the_next_seed_and_only_that_one() 
 @pytest.mark.parametrize(("level", "reason"), [(0.0, "all-black"), (float("nan"), "not-finite")])
 def test_a_picture_that_fails_every_time_is_an_error_without_pixels(level: float, reason: str) -> None:
     pipeline = FakePipeline(lambda prompt, seed: grey(level if prompt == REQUESTS[0].prompt else 1.0))
-    pictures = list(generate_images(pipeline, SPEC, "digest", REQUESTS[:2]))
+    pictures = list(generate_images(Sampler(pipeline, SPEC), "digest", REQUESTS[:2]))
     assert pictures[0].error == reason
     assert pictures[0].pixels is None
     assert pictures[0].attempts == ATTEMPTS
@@ -138,6 +137,119 @@ def test_one_lit_pixel_is_no_error() -> None:
     picture = grey(0.0)
     picture[3, 5, 1] = 1.0
     assert picture_error(picture) is None
+
+
+class SmallMemory:
+    """A network that fits at most `rows` rows into the device's memory at a time, and counts what it was asked."""
+
+    def __init__(self, network: Any, rows: int) -> None:
+        self.network = network
+        self.rows = rows
+        self.asked: list[int] = []
+
+    def __call__(self, module: Any, arguments: tuple[Any, ...]) -> None:
+        self.asked.append(len(arguments[0]))
+        if len(arguments[0]) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+
+    def __enter__(self) -> "SmallMemory":
+        self.hook = self.network.register_forward_pre_hook(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hook.remove()
+
+
+def test_a_batch_that_does_not_fit_is_halved_which_is_remembered_and_changes_no_picture(tiny: Any) -> None:
+    spec = SPEC.model_copy(update={"batch": 4, "steps": 2})
+    expected = by_id(generate_images(Sampler(tiny, spec), "digest", REQUESTS))
+    requests = REQUESTS + [PictureRequest(f"again {r.image_id}", r.prompt) for r in REQUESTS]
+    batch = BatchSize(spec.batch)
+    # With guidance each picture is two rows: two pictures fit.
+    with SmallMemory(tiny.unet, rows=4) as memory:
+        found = by_id(generate_images(Sampler(tiny, spec), "digest", requests, batch))
+    assert (batch.size, batch.failures) == (2, 1)
+    assert memory.asked == [8] + [4] * 2 * 4
+    assert list(found) == [request.image_id for request in requests]
+    for image_id, picture in expected.items():
+        assert found[image_id].seed == picture.seed
+        assert np.abs(pixels_of(found[image_id]) - pixels_of(picture)).max() <= 1
+
+
+def test_a_single_picture_that_does_not_fit_twice_is_given_up(tiny: Any) -> None:
+    for start, asked in ((4, [8, 4, 2]), (1, [2, 2])):
+        spec = SPEC.model_copy(update={"batch": start, "steps": 1})
+        with SmallMemory(tiny.unet, rows=1) as memory, pytest.raises(torch.OutOfMemoryError):
+            list(generate_images(Sampler(tiny, spec), "digest", REQUESTS))
+        assert memory.asked == asked
+
+
+def test_each_distinct_prompt_is_embedded_once_and_so_is_the_empty_one(tiny: Any) -> None:
+    spec = SPEC.model_copy(update={"steps": 1, "batch": 2})
+    requests = [PictureRequest(str(n), request.prompt) for n, request in enumerate(REQUESTS * 2)]
+    with SmallMemory(tiny.text_encoder.embeddings.token_embedding, rows=99) as counted:
+        list(generate_images(Sampler(tiny, spec), "digest", requests))
+    assert sum(counted.asked) == len(REQUESTS) + 1
+
+
+def test_a_large_batch_is_decoded_in_pieces_to_the_same_pictures(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SPEC.model_copy(update={"steps": 1, "batch": 4})
+    whole = by_id(generate_images(Sampler(tiny, spec), "digest", REQUESTS))
+    monkeypatch.setattr(sampling, "DECODED_PIXELS", 3 * 64**2)
+    with SmallMemory(tiny.vae.decoder, rows=3) as decoder:
+        pieces = by_id(generate_images(Sampler(tiny, spec), "digest", REQUESTS))
+    assert decoder.asked == [3, 1]
+    for image_id, picture in whole.items():
+        assert np.abs(pixels_of(picture) - pixels_of(pieces[image_id])).max() <= 1
+
+
+def test_latents_that_are_not_finite_or_dark_are_errors_of_their_picture(tiny: Any, monkeypatch: Any) -> None:
+    spec = SPEC.model_copy(update={"steps": 1, "batch": 4})
+    decode = tiny.vae.decode
+
+    def spoilt(latents: torch.Tensor, **options: Any) -> tuple[torch.Tensor]:
+        decoded = decode(latents, **options)[0].clone()
+        decoded[0], decoded[1, 0, 0, 0] = -1.0, float("nan")
+        return (decoded,)
+
+    monkeypatch.setattr(tiny.vae, "decode", spoilt)
+    samples = Sampler(tiny, spec).sample([request.prompt for request in REQUESTS], [1, 2, 3, 4])
+    assert [sample.error for sample in samples] == ["all-black", "not-finite", None, None]
+    assert [sample.pixels is None for sample in samples] == [True, True, False, False]
+
+
+def test_a_compiled_network_always_gets_full_batches(tiny: Any) -> None:
+    spec = SPEC.model_copy(update={"steps": 1, "batch": 3, "compile": True})
+    with SmallMemory(tiny.unet, rows=99) as counted:
+        padded = by_id(generate_images(Sampler(tiny, spec), "digest", REQUESTS))
+    assert counted.asked == [6, 6]
+    plain = by_id(generate_images(Sampler(tiny, spec.model_copy(update={"compile": False})), "digest", REQUESTS))
+    assert list(padded) == list(plain)
+    for image_id, picture in plain.items():
+        assert np.abs(pixels_of(picture) - pixels_of(padded[image_id])).max() <= 1
+
+
+def test_what_is_done_for_speed_is_in_no_specification_that_decides() -> None:
+    compiled = SPEC.model_copy(update={"compile": True})
+    assert compiled.model_dump(mode="json") == SPEC.model_dump(mode="json")
+    assert DiffusionSpec.model_validate({"model": "tiny", "compile": True}).compile
+
+
+def test_networks_are_laid_out_for_a_gpu_and_compiled_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_pipeline(SPEC, "cpu")
+    expected = by_id(generate_images(Sampler(pipeline, SPEC), "digest", REQUESTS[:1]))
+    compiled: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(type(network).__name__))
+    make_fast(pipeline, compiled=False)
+    assert compiled == []
+    for network in (pipeline.unet, pipeline.vae):
+        kernels = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+        assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert "AttnProcessor2_0" in {type(processor).__name__ for processor in pipeline.unet.attn_processors.values()}
+    found = by_id(generate_images(Sampler(pipeline, SPEC), "digest", REQUESTS[:1]))
+    assert np.abs(pixels_of(expected["a"]) - pixels_of(found["a"])).max() <= 1
+    make_fast(pipeline, compiled=True)
+    assert compiled == ["UNet2DConditionModel", "Decoder"]
 
 
 def test_prompts_are_the_first_caption_or_the_category_names_once_each() -> None:
@@ -174,8 +286,8 @@ def test_a_local_directory_gives_the_same_pictures_as_the_name_tiny(tiny: Any) -
     spec = SPEC.model_copy(update={"model": str(SHIPPED_WEIGHTS)})
     pipeline = load_pipeline(spec, "cpu")
     assert pipeline.safety_checker is None
-    (here,) = generate_images(pipeline, spec, "digest", REQUESTS[:1])
-    (there,) = generate_images(tiny, SPEC, "digest", REQUESTS[:1])
+    (here,) = generate_images(Sampler(pipeline, spec), "digest", REQUESTS[:1])
+    (there,) = generate_images(Sampler(tiny, SPEC), "digest", REQUESTS[:1])
     np.testing.assert_array_equal(here.pixels, there.pixels)
 
 
@@ -211,7 +323,7 @@ def test_the_shipped_model_is_small_and_its_card_names_train_photographs_only() 
 def test_shipped_pictures_are_pictures_and_depend_on_the_prompt(tiny: Any) -> None:
     spec = SPEC.model_copy(update={"steps": 20})
     requests = [PictureRequest(str(n), request.prompt) for n, request in enumerate(REQUESTS[:3] * 2)]
-    pictures = [pixels_of(p) for p in generate_images(tiny, spec, "digest", requests)]
+    pictures = [pixels_of(p) for p in generate_images(Sampler(tiny, spec), "digest", requests)]
     correlations = [
         np.corrcoef(first.ravel(), second.ravel())[0, 1]
         for picture in pictures

@@ -195,6 +195,16 @@ def test_the_probe_sees_the_files_and_no_content(store: LocalStore, pictures: pa
     assert column["is_png"].tolist() == [0, 0, 1, 0, 0, 0]
 
 
+def test_several_threads_decode_to_the_same_features(pictures: pa.Table) -> None:
+    one, four = (
+        embed_images(pictures, VIEWS, vgg16_extractor(VGG16, None), CANONICAL, enlarge=False, threads=threads)
+        for threads in (1, 4)
+    )
+    for view in VIEWS:
+        assert four[view].rows == one[view].rows
+        assert four[view].matrix().tobytes() == one[view].matrix().tobytes()
+
+
 def test_progress_counts_pictures_times_views(pictures: pa.Table) -> None:
     counted: list[int] = []
     embed_images(pictures, VIEWS, probe_extractor(), CANONICAL, enlarge=False, advance=counted.append)

@@ -29,6 +29,7 @@ from tasks.generators.gan import (
     initialise,
     load_generator,
     loss_curves,
+    pack_gan_pictures,
     read_generator,
     train,
     train_gan,
@@ -316,6 +317,36 @@ def test_the_step_keeps_weights_losses_and_sheets(tmp_path: Path) -> None:
         assert sheets.n_frames == 2  # type: ignore[attr-defined]
     assert fixed_sheet(read_generator(store, ref, "cpu"), SMALL.seed) == read_part(store, ref, "sheet-0004.png")
     assert notes_of(store, ref)["pictures"] == 6
+
+
+def test_pictures_that_were_decoded_before_give_the_same_training(tmp_path: Path) -> None:
+    plain, packed = LocalStore(tmp_path / "plain"), LocalStore(tmp_path / "packed")
+    expected, _ = train_gan.compute(plain, **arguments(image_shard(plain, ["train"] * 5 + ["val"])))
+    images = image_shard(packed, ["train"] * 5 + ["val"])
+    same: dict[str, Any] = {"images": (images,), "side": 64, "only_train": True}
+    pictures, _ = pack_gan_pictures.compute(packed, **same, device="cpu")
+    assert pack_gan_pictures.compute(packed, **same, device="cuda") == (pictures, True)
+    tensors, card = read_weights(packed, pictures)
+    assert (tensors["pictures"].shape, tensors["pictures"].dtype) == ((5, 3, 64, 64), np.uint8)
+    assert np.array_equal(tensors["pictures"], smooth_pictures(6)[:5])
+    assert card == {"pictures": 5, "side": 64}
+    ref, cached = train_gan.compute(packed, **arguments(images), pictures=pictures)
+    assert not cached
+    assert ref.digest == expected.digest
+    assert read_manifest(packed, ref.uri).content == read_manifest(plain, expected.uri).content
+
+
+def test_half_precision_is_another_recipe_whose_losses_agree() -> None:
+    images = (Ref(uri="u", digest="d", rows=1, bytes=1),)
+    half = SMALL.model_copy(update={"precision": "bfloat16", "epochs": 2})
+    full = half.model_copy(update={"precision": "float32"})
+    assert "precision" not in full.model_dump(mode="json")
+    same: dict[str, Any] = {"images": images, "only_train": True, "device": "cuda"}
+    assert train_gan.uri(gan=half, **same) != train_gan.uri(gan=full, **same)
+    array = smooth_pictures(8)
+    losses, expected = (train(array, spec, "cpu").history[:, 2:4] for spec in (half, full))
+    assert not np.array_equal(losses, expected)
+    np.testing.assert_allclose(losses, expected, rtol=0.05, atol=0.05)
 
 
 def test_the_step_takes_all_rows_of_a_source_that_is_not_evaluated(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storage.digest import sha256_hex
+from storage.digest import digest_of, sha256_hex
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
@@ -19,10 +19,11 @@ from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
 from tasks.data.duplicates import collapse_rate
 from tasks.data.pictures import Pixels, decode_rgb, hash_text, inspect_picture, perceptual_hash
-from tasks.device import compute_device
-from tasks.generators import shards
-from tasks.generators.diffusion import GeneratedPicture, PictureRequest
+from tasks.device import DeviceLost, compute_device
+from tasks.generators import pieces, shards
+from tasks.generators.diffusion import GeneratedPicture, PictureRequest, generate_images
 from tasks.generators.gan import build_generator
+from tasks.generators.sampling import Sample, Sampler
 from tasks.generators.shards import (
     GeneratedRow,
     generate_diffusion,
@@ -184,14 +185,14 @@ def diffusion_arguments(images: Ref, limit: int | None = None, **changed: Any) -
 def test_failed_pictures_and_photographs_without_prompt_are_set_aside(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def generate(pipeline: Any, spec: Any, digest: str, requests: Sequence[PictureRequest]) -> Iterator[Any]:
-        assert spec.model == "tiny"
+    def generate(sampler: Any, digest: str, requests: Sequence[PictureRequest], batch: Any) -> Iterator[Any]:
+        assert sampler.pipeline == "tiny"
         for index, request in enumerate(requests):
             pixels = noise(index) if index else None
             error = None if index else "all-black"
             yield GeneratedPicture(request.image_id, request.prompt, index, pixels, error, 1 if index else 3)
 
-    monkeypatch.setattr(shards, "load_pipeline", lambda spec, device: None)
+    monkeypatch.setattr(shards, "load_pipeline", lambda spec, device: spec.model)
     monkeypatch.setattr(shards, "generate_images", generate)
     images = photographs(
         store, [photograph(1, categories=["cat", "cup"]), photograph(2), photograph(3, categories=["bench"])]
@@ -206,6 +207,103 @@ def test_failed_pictures_and_photographs_without_prompt_are_set_aside(
     ]
     assert aside["detail"].to_pylist() == ["coco:2 has no categories", "after 3 attempts, prompt 'cat, cup'"]
     assert notes_of(store, ref)["quarantined"] == 2
+
+
+def six_photographs(store: LocalStore) -> Ref:
+    return photographs(store, [photograph(number, caption=f"a cat {number % 2}") for number in range(6)])
+
+
+def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
+    return read_table(store, ref).to_pylist()
+
+
+def test_a_shard_whose_worker_vanished_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+    expected = rows_of(whole, generate_diffusion.compute(whole, **diffusion_arguments(six_photographs(whole)))[0])
+    arguments = diffusion_arguments(six_photographs(broken))
+    monkeypatch.setattr(pieces, "PERIOD_S", 0.0)
+    made: list[str] = []
+
+    def vanishing(*given: Any) -> Iterator[GeneratedPicture]:
+        for picture in generate_images(*given):
+            if len(made) == 4:
+                raise KeyboardInterrupt
+            made.append(picture.image_id)
+            yield picture
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "generate_images", vanishing)
+        with pytest.raises(KeyboardInterrupt):
+            generate_diffusion.compute(broken, **arguments)
+    folder = f"checkpoints/{digest_of(generate_diffusion.recipe(**arguments))}"
+    kept = broken.list(folder)
+    assert len(kept) == 4
+    broken.write(kept[0], broken.read(kept[0])[:-1] + b"?")
+
+    asked: list[PictureRequest] = []
+
+    def watched(sampler: Any, digest: str, requests: Sequence[PictureRequest], batch: Any) -> Iterator[Any]:
+        asked.extend(requests)
+        return generate_images(sampler, digest, requests, batch)
+
+    monkeypatch.setattr(shards, "generate_images", watched)
+    ref, _ = generate_diffusion.compute(broken, **arguments)
+    assert len(asked) == 3  # two that were not made, and the damaged one
+    assert notes_of(broken, ref)["found_of_an_earlier_attempt"] == 3
+    assert broken.list(folder) == []
+    encoded = ("image", "sha256", "phash")
+    for row, other in zip(rows_of(broken, ref), expected, strict=True):
+        assert {k: v for k, v in row.items() if k not in encoded} == {
+            k: v for k, v in other.items() if k not in encoded
+        }
+        difference = decode_rgb(row["image"]["bytes"]).astype(int) - decode_rgb(other["image"]["bytes"])
+        assert np.abs(difference).max() <= 1
+
+
+def test_a_short_shard_is_written_once(store: LocalStore) -> None:
+    generate_diffusion.compute(store, **diffusion_arguments(six_photographs(store)))
+    assert store.list("checkpoints") == []
+
+
+def test_too_little_memory_is_noted_and_too_little_for_one_picture_loses_the_device(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(room: int) -> Any:
+        def sample(self: Any, prompts: Sequence[str], seeds: Sequence[int], padded_to: int = 0) -> list[Sample]:
+            if len(prompts) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+            return [Sample(noise(seed % 1000), None) for seed in seeds]
+
+        return sample
+
+    images = six_photographs(store)
+    arguments = diffusion_arguments(images, batch=4)
+    monkeypatch.setattr(Sampler, "sample", scarce(0))
+    with pytest.raises(DeviceLost, match="out of memory"):
+        generate_diffusion.compute(store, **arguments)
+    # Nothing is left of the failure: another attempt, elsewhere, makes the shard.
+    monkeypatch.setattr(Sampler, "sample", scarce(2))
+    ref, _ = generate_diffusion.compute(store, **arguments)
+    assert ref.rows == 6
+    assert {name: notes_of(store, ref)[name] for name in ("batch", "out_of_memory")} == {"batch": 2, "out_of_memory": 1}
+
+
+def test_a_gpu_keeps_the_pipeline_of_its_last_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(spec: DiffusionSpec, device: str) -> object:
+        loaded.append(spec.model)
+        return object()
+
+    monkeypatch.setattr(shards, "load_pipeline", load)
+    one, other = keyed_diffusion(TINY), TINY.model_copy(update={"model": "hub:other"})
+    first = shards._pipeline("tiny", one, "cuda")
+    assert shards._pipeline("tiny", one, "cuda") is first
+    shards._pipeline("other", other, "cuda")
+    assert shards._pipeline("tiny", one, "cuda") is not first
+    assert shards._pipeline("tiny", one, "cpu") is not shards._pipeline("tiny", one, "cpu")
+    assert loaded == ["tiny", "other", "tiny", "tiny", "tiny"]
+    shards._kept_pipeline.clear()
 
 
 def test_a_shard_without_prompts_loads_no_model(store: LocalStore) -> None:

@@ -174,6 +174,31 @@ def test_half_precision_weights_are_computed_in_single_precision(tensors: dict[s
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_gives_nearly_the_same_features_and_is_another_recipe(network, precision: str) -> None:
+    half = small().model_copy(update={"precision": precision})
+    assert "precision" not in small().model_dump(mode="json")
+    assert half.model_dump(mode="json") == small().model_dump(mode="json") | {"precision": precision}
+    pictures = noise(3)
+    expected = vgg16.embed_pictures(network, small(), pictures)
+    found = vgg16.embed_pictures(vgg16.move_vgg16(vgg16.load_vgg16(half, None), half, "cpu"), half, pictures)
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > 0.999
+
+
+def test_compiling_is_part_of_no_recipe() -> None:
+    assert Vgg16Spec(compile=True).model_dump(mode="json") == Vgg16Spec().model_dump(mode="json")
+
+
+def test_a_padded_batch_gives_the_features_of_its_own_pictures(network) -> None:
+    pixels = np.stack(noise(2))
+    plain, padded = vgg16._forward(network, pixels), vgg16._forward(network, pixels, padded_to=4)
+    assert padded.shape == plain.shape == (2, 512)
+    np.testing.assert_allclose(padded.numpy(), plain.numpy(), rtol=1e-5, atol=1e-5 * float(plain.max()))
+
+
 def test_a_weights_file_is_named_by_its_content_and_imported(weights_file: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     spec = Vgg16Spec(layer="pool5-avg", weights=str(weights_file))

@@ -1,0 +1,92 @@
+"""Devices: their errors told from the work's, one task at a time on a GPU, and what an hour of one costs."""
+
+import contextlib
+import threading
+
+import pytest
+import torch
+
+from storage.errors import SpecError, TelltaleError
+from tasks.device import DeviceLost, device_alone, hourly_price
+from tasks.progress import Progress
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`\nmore"),
+    ],
+)
+def test_what_the_device_did_is_told_from_what_the_work_did(error: Exception) -> None:
+    with pytest.raises(DeviceLost, match=r"cuda failed, \w+: .*CU") as caught, device_alone("cuda"):
+        raise error
+    assert isinstance(caught.value, TelltaleError)
+    assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("CUDA error")])
+def test_other_errors_pass_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, device_alone("cuda"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(("device", "most"), [("cuda", 1), ("cpu", 2)])
+def test_a_gpu_has_one_task_at_a_time_and_a_cpu_as_many_as_come(device: str, most: int) -> None:
+    inside: list[int] = []
+    count = 0
+    entered = threading.Barrier(2)
+
+    def work() -> None:
+        nonlocal count
+        with device_alone(device):
+            count += 1
+            inside.append(count)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                entered.wait(0.2)
+            count -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(inside) == most
+
+
+def test_a_lost_device_is_given_back() -> None:
+    for _ in range(2):
+        with pytest.raises(DeviceLost), device_alone("cuda"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_gpu_hour_costs_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TELLTALE_GPU_HOUR_PRICE", raising=False)
+    assert hourly_price("cuda") is None
+    monkeypatch.setenv("TELLTALE_GPU_HOUR_PRICE", "2.5")
+    assert (hourly_price("cuda"), hourly_price("cpu")) == (2.5, None)
+    for nonsense in ("cheap", "-1", "inf"):
+        monkeypatch.setenv("TELLTALE_GPU_HOUR_PRICE", nonsense)
+        with pytest.raises(SpecError, match="price of a GPU hour"):
+            hourly_price("cuda")
+
+
+def test_progress_says_rate_end_and_cost() -> None:
+    now = [0.0]
+    progress = Progress("shard", 1000, done=200, price=3.6, clock=lambda: now[0])
+    now[0] = 50.0
+    progress.advance(200)
+    # Two hundred in fifty seconds, those of an earlier attempt not counted.
+    assert progress.description() == (
+        "shard: 400 of 1000 pictures, 4.0 per second, 0:02:30 left, 0.25 per thousand pictures"
+    )
+    progress.advance(600)
+    assert "left" not in progress.description()
+
+
+def test_progress_without_a_price_names_none_and_nothing_done_has_no_end() -> None:
+    assert Progress("shard", 10, clock=lambda: 0.0).description() == "shard: 0 of 10 pictures, 0.0 per second"

@@ -1,0 +1,55 @@
+"""The GPU's measuring script runs in all its parts with tiny networks on a CPU, where its figures mean nothing."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    specification = importlib.util.spec_from_file_location("benchmark_of_gpu", SCRIPT)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_every_part_gives_a_row_without_a_share_of_a_limit_that_is_not_known(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.main(["--tiny", "--device", "cpu", "--json", str(tmp_path / "g.json"), "--markdown", str(tmp_path / "g.md")])
+    document = json.loads((tmp_path / "g.json").read_text(encoding="utf-8"))
+    assert "no measurement" in document["device"]
+    parts = [row["part"] for row in document["rows"]]
+    assert parts == ["sd64", "sd64", "vgg16", "dcgan", "mobilenet", "busy"]
+    for row in document["rows"]:
+        assert row["rate"] > 0
+        assert row["share"] is None
+        assert (row["eager_float32"] is None) == (row["part"] == "busy")
+    table = (tmp_path / "g.md").read_text(encoding="utf-8")
+    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + len(parts)
+    assert table in capsys.readouterr().out
+
+
+def test_a_part_runs_alone_and_an_unknown_one_is_refused(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(["--tiny", "--device", "cpu", "--part", "dcgan"])
+    assert "| sd" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        script.main(["--part", "sd1024"])
+
+
+def test_without_a_gpu_it_says_what_runs_instead(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SystemExit):
+        script.main([])
+    assert "--tiny --device cpu" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""Work of threads beside each other: in order, not too far ahead, and never swallowing an error."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.threads import helper_threads, in_order
+
+
+def test_results_come_in_the_order_of_the_items_however_long_each_takes() -> None:
+    def slow_first(item: int) -> int:
+        time.sleep(0.02 if item == 0 else 0)
+        return item * 2
+
+    assert list(in_order(slow_first, range(20), threads=4, ahead=3)) == [item * 2 for item in range(20)]
+
+
+def test_items_are_drawn_in_one_other_thread() -> None:
+    drawn_in: set[str] = set()
+
+    def items() -> Iterator[int]:
+        for item in range(3):
+            drawn_in.add(threading.current_thread().name)
+            yield item
+
+    assert list(in_order(str, items(), threads=2, ahead=1)) == ["0", "1", "2"]
+    assert len(drawn_in) == 1
+    assert threading.current_thread().name not in drawn_in
+
+
+def test_a_slow_caller_holds_the_drawing_back() -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(50):
+            drawn.append(item)
+            yield item
+
+    results = in_order(str, items(), threads=2, ahead=4)
+    assert next(results) == "0"
+    time.sleep(0.2)
+    # What the caller has, what waits, and the one that is about to.
+    assert len(drawn) <= 1 + 4 + 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(drawn) <= 1 + 4 + 2
+
+
+@pytest.mark.parametrize("where", ["items", "function"])
+def test_an_error_is_raised_in_its_turn(where: str) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        if where == "items":
+            raise MemoryError("no more")
+        yield from range(3, 100)
+
+    def function(item: int) -> int:
+        if where == "function" and item == 3:
+            raise MemoryError("no more")
+        return item
+
+    results = in_order(function, items(), threads=2, ahead=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(MemoryError, match="no more"):
+        next(results)
+    assert not [thread for thread in threading.enumerate() if thread.name == "drawing"]
+
+
+def test_only_a_task_with_a_gpu_takes_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELLTALE_THREADS", "6")
+    assert (helper_threads("cpu"), helper_threads("cuda")) == (1, 6)
