@@ -1,6 +1,5 @@
 """A flow whose GPU fails: its run is put back into the queue for another process, not for ever."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from uuid import uuid4
 import pytest
 from prefect.exceptions import Abort
 from prefect.states import State
-from prefect.utilities.templating import apply_values
 
 import deployments
 from flows.runner import ATTEMPTS, put_back_if_device_lost
@@ -83,14 +81,3 @@ def test_other_failures_are_final(serve: Any) -> None:
     with pytest.raises(SpecError), put_back_if_device_lost():
         raise SpecError("broken")
     assert server.states == []
-
-
-@pytest.mark.parametrize("device", [None, "3"])
-def test_a_run_gets_its_device_from_the_pools_template_or_else_from_its_worker(device: str | None) -> None:
-    template = json.loads(TEMPLATE.read_text(encoding="utf-8"))
-    configuration = template["job_configuration"]
-    # What a worker does: the variable env is put over what the template fixes, then all variables are filled in.
-    configuration["env"] |= template["variables"]["properties"]["env"]["default"]
-    filled = apply_values(configuration, {} if device is None else {"device": device}, warn_on_notset=False)
-    # Unset it must not be empty: that would hide all GPUs, where nothing leaves the worker's own setting.
-    assert filled["env"] == {"OMP_NUM_THREADS": "1"} | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
