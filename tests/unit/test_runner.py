@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -11,12 +10,9 @@ import pytest
 from prefect.exceptions import Abort
 from prefect.states import State
 
-import deployments
 from flows.runner import ATTEMPTS, put_back_if_device_lost
 from storage.errors import SpecError
 from tasks.device import DeviceLost
-
-TEMPLATE = Path(deployments.__file__).with_name("pools") / "gpu.json"
 
 
 class Server:
