@@ -93,11 +93,15 @@ class NetworkResults:
 def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setting:
     """What a training of one rotation needs beside pictures and specs."""
     first = training_view(experiment)
+    # Only an augmented training sees the grid: to any other, one more quality is nothing new.
+    training = getattr(variant.network, "training", None)
+    augmented = training is not None and training.augmented
+    others = [cell.fair_view for cell in experiment.cells if cell.fair_view != first] if augmented else []
     return Setting(
         classes=variant.classes,
         rotation=rotation,
         splits=experiment.splits,
-        views=(first, *(cell.fair_view for cell in experiment.cells if cell.fair_view != first)),
+        views=(first, *others),
         device=compute_device(),
         seed=variant.seed,
     )

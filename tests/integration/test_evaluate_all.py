@@ -144,6 +144,9 @@ def test_the_same_run_again_recomputes_nothing(telltale: Telltale) -> None:
     wait_for(lambda: telltale.task_states(run) == {"Cached"}, 60)
 
 
+OF_THE_CELL = ("score", "plan-cell", "evaluate-cell", "compare-networks")
+
+
 def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
     before = telltale.manifests()
     telltale.completed(SMALL | {"qualities": [None, 20, 50]})
@@ -151,11 +154,11 @@ def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
     embedded = {place for place in made if place.startswith("objects/embed/")}
     assert embedded
     assert all("/fair/64/q50/" in place for place in embedded)
-    steps = {"embed", "train", "score", "plan-cell", "evaluate-cell", "examples", "report"}
+    steps = {"embed", "train", "score", "plan-cell", "evaluate-cell", "compare-networks", "card", "examples", "report"}
     assert {place.split("/")[1] for place in made} == steps
     # The heads that exist keep their digests: only the new view's own probe is fitted.
     assert all("probe" in place for place in made if place.startswith("objects/train/"))
-    assert all("q50" in place for place in made if place.split("/")[1] in ("score", "plan-cell", "evaluate-cell"))
+    assert all("q50" in place for place in made if place.split("/")[1] in OF_THE_CELL)
 
 
 def test_a_deleted_part_makes_exactly_its_step_run_again(telltale: Telltale) -> None:
