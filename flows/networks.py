@@ -220,6 +220,7 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
     """What the networks are and weigh, how fast they are, how well they reject, and their cards."""
     assert experiment.mobile is not None
     among = tuple(networks.exported)
+    first = training_view(experiment)
     grid = [variant for variant in among if scored_everywhere(variant)]
     rotations = experiment.splits.rotations
     named = [variant for variant in among if variant.absent is None]
@@ -232,8 +233,8 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
         evaluate_rejection.submit(
             scenario=f"{scenario} {source}",
             network=known.name,
-            known=(scores.of[known, training_view(experiment)],),
-            unknown=(scores.of[known, training_view(experiment)] if scenario == LEFT_OUT else scores.unseen[source],),
+            known=(scores.of[known, first],),
+            unknown=(scores.of[known, first] if scenario == LEFT_OUT else scores.unseen[source],),
             unknown_sources=(source,),
             classes=known.classes,
             score=experiment.mobile.rejection.score,
@@ -245,7 +246,6 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
         for scenario, source in rejection_scenarios(experiment)
         for known in [_rejecting(among, source if scenario == LEFT_OUT else None)]
     ]
-    first = training_view(experiment)
     cells = sorted(experiment.cells, key=lambda cell: cell.fair_view != first)
     cards = {
         variant.name: complete_card.submit(
@@ -261,7 +261,8 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
         )
         for variant in grid
     }
-    done = collect([described, *rejections, *cards.values()])
+    description, *done = collect([described, *rejections, *cards.values()])
+    rejected, completed = done[: len(rejections)], done[len(rejections) :]
     # Alone, after everything else: what is measured here is time.
     latency = measure_latency(
         networks=tuple(variant.name for variant in grid),
@@ -272,9 +273,9 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
     )
     published = {
         variant.name: (card, networks.exported[variant][PUBLISHED_ROTATION])
-        for variant, card in zip(grid, done[1 + len(rejections) :], strict=True)
+        for variant, card in zip(grid, completed, strict=True)
     }
-    return NetworkResults(networks, scores, done[0], latency, tuple(done[1 : 1 + len(rejections)]), published)
+    return NetworkResults(networks, scores, description, latency, tuple(rejected), published)
 
 
 def _rejecting(among: tuple[Variant, ...], absent: str | None) -> Variant:

@@ -7,6 +7,7 @@ output. A finished object there is the only cache; Prefect keeps no results of i
 
 import importlib.metadata
 import inspect
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -223,6 +224,11 @@ class Step:
         if self._each is None:
             return [(None, arguments)]
         return [(element, {**arguments, self._each: element}) for element in arguments[self._each]]
+
+
+def folder_name(name: str) -> str:
+    """A detector's name as a folder of the store: `svm#1` and `svm@gan` hold characters that URLs reserve."""
+    return re.sub(r"[^a-z0-9.-]+", "-", name)
 
 
 def step(

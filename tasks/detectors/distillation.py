@@ -25,6 +25,7 @@ from tasks.detectors.mobilenet import (
     show_training,
     start_network,
     training_data,
+    training_label,
 )
 from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
 from tasks.detectors.trained import TrainedNetwork
@@ -211,8 +212,7 @@ def _start(student: TrainedNetwork | None, spec: Distilled, setting: Setting) ->
 
 
 def _label(*, spec: Distilled, setting: Setting, aided: bool, **_: Any) -> str:
-    place = f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}"
-    return f"{place}-{'aided' if aided else 'alone'}"
+    return f"{training_label(spec=spec, setting=setting)}-{'aided' if aided else 'alone'}"
 
 
 @step("compress/distilled", version=1, label=_label, libraries=("torch", "numpy", "pillow", "simplejpeg"))

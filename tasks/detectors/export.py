@@ -23,7 +23,7 @@ from storage.store import Store
 from tasks.data.pictures import Pixels
 from tasks.detectors.architecture import Architecture, Convolution
 from tasks.detectors.trained import TrainedNetwork
-from tasks.recipe import Output, StepRun, step
+from tasks.recipe import Output, StepRun, folder_name, step
 
 if TYPE_CHECKING:
     import onnx
@@ -501,8 +501,7 @@ def network_card(network: TrainedNetwork, model: bytes) -> dict[str, Any]:
 
 
 def _label(*, name: str, rotation: int, **_: object) -> str:
-    # `dense#1` and `dense@without-gan` hold characters that URLs reserve.
-    return f"{name.replace('#', '-').replace('@', '-')}/{rotation}"
+    return f"{folder_name(name)}/{rotation}"
 
 
 @step("export", version=1, label=_label, libraries=("onnx", "onnxruntime", "numpy"))

@@ -19,7 +19,7 @@ from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import load_pictures
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FineTuned, Name, Spec, Splits, Training, View
+from tasks.spec import FineTuned, Name, NetworkBase, Spec, Splits, Training, View
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Setting(Spec):
     views: tuple[View, ...]
     device: str
     seed: int
+
+
+def training_label(*, spec: NetworkBase, setting: Setting, **_: Any) -> str:
+    """The readable part of a training's place, such as `dense/real+gan/r0-s0`."""
+    return f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}"
 
 
 def training_data(run: StepRun, images: Sequence[Ref], setting: Setting, training: Training, side: int) -> Data:
@@ -228,7 +233,7 @@ def is_trained(shape: Architecture, spec: FineTuned) -> Callable[[str], bool]:
 @step(
     "train/mobilenet",
     version=1,
-    label=lambda *, spec, setting, **_: f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}",
+    label=training_label,
     libraries=("torch", "numpy", "pillow", "simplejpeg"),
 )
 def train_mobilenet(

@@ -22,7 +22,14 @@ from storage.objects import Ref
 from tasks.checkpoints import newest_checkpoint
 from tasks.detectors.architecture import Architecture
 from tasks.detectors.fitting import Data, Fit, label_loss
-from tasks.detectors.mobilenet import Setting, finished_output, fit_resumably, show_training, training_data
+from tasks.detectors.mobilenet import (
+    Setting,
+    finished_output,
+    fit_resumably,
+    show_training,
+    training_data,
+    training_label,
+)
 from tasks.detectors.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import MagnitudePruned, StructurePruned, Training
@@ -269,7 +276,7 @@ def load_origin(run: StepRun, network: Ref, setting: Setting) -> TrainedNetwork:
 @step(
     "compress/magnitude",
     version=1,
-    label=lambda *, spec, setting, **_: f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}",
+    label=training_label,
     libraries=("torch", "numpy", "pillow", "simplejpeg"),
 )
 def prune_magnitude(
@@ -312,7 +319,7 @@ def prune_magnitude(
 @step(
     "compress/structure",
     version=1,
-    label=lambda *, spec, setting, **_: f"{spec.name}/{'+'.join(setting.classes)}/r{setting.rotation}-s{setting.seed}",
+    label=training_label,
     libraries=("torch", "torch-pruning", "numpy", "pillow", "simplejpeg"),
 )
 def prune_structure(

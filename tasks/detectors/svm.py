@@ -6,7 +6,6 @@ which serves every C and is equal to `SVC(kernel="linear")`, the first project's
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from storage.store import Store
 from storage.tables import FAKE, REAL, embedding_matrix, read_features
 from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
-from tasks.recipe import Output, StepRun, step
+from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import HeadSpec, Splits
 
 Float = npt.NDArray[np.float64]
@@ -126,11 +125,6 @@ class LinearHead:
         """Read a head back; it gives equal scores."""
         tensors, card = read_weights(store, ref)
         return cls(**tensors, calibrated=card["calibrated"])
-
-
-def head_place(head: HeadSpec) -> str:
-    """The head's name as a folder of the store: `svm#1` and `svm@gan` hold characters that URLs reserve."""
-    return re.sub(r"[^a-z0-9.-]+", "-", head.name)
 
 
 def head_rows(store: Store, refs: Sequence[Ref], head: HeadSpec) -> FeatureRows:
@@ -456,7 +450,7 @@ def _count_sources(rows: FeatureRows, head: HeadSpec) -> dict[str, int]:
 
 
 def _label(*, head: HeadSpec, **_: object) -> str:
-    return f"{head_place(head)}/{head.views[0].name}"
+    return f"{folder_name(head.name)}/{head.views[0].name}"
 
 
 @step("train/svm", version=1, label=_label, libraries=("scikit-learn", "scipy", "numpy"))

@@ -20,7 +20,7 @@ from tasks.evaluation.classification import (
     percentile_interval,
 )
 from tasks.evaluation.rejection import threshold_keeping
-from tasks.recipe import Output, StepRun, step
+from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import Cell, Rejection
 
 # A card's rotation: with folds, several networks were tested out of fold, and one of them is given away.
@@ -75,7 +75,7 @@ def _share_interval(
     return interval.low, interval.high
 
 
-@step("card", version=1, label=lambda *, name, **_: name.replace("#", "-"), libraries=("numpy",))
+@step("card", version=1, label=lambda *, name, **_: folder_name(name), libraries=("numpy",))
 def complete_card(
     run: StepRun,
     *,

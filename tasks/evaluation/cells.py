@@ -120,6 +120,15 @@ def _mix_rows(
         yield _result(key | counts, rule, "threshold", shown, None, note)
 
 
+def too_few_groups(drawn: pl.DataFrame) -> str:
+    """Why there is no interval, if photographs or fakes are of fewer than ten groups; else empty."""
+    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
+        groups = drawn.filter(pl.col("label") == label)["group_id"].n_unique()
+        if groups < MINIMUM_GROUPS:
+            return f"n/a: {name} of only {groups} groups, ten are needed"
+    return ""
+
+
 def bootstrap_of(
     drawn: pl.DataFrame,
     decision: np.ndarray,
@@ -129,11 +138,8 @@ def bootstrap_of(
     calibrated: bool = True,
 ) -> dict[str, Interval]:
     """Intervals over groups; none where photographs or fakes come from fewer than ten groups."""
-    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
-        groups = drawn.filter(pl.col("label") == label)["group_id"].n_unique()
-        if groups < MINIMUM_GROUPS:
-            reason = f"n/a: {name} of only {groups} groups, ten are needed"
-            return {metric: Interval(None, None, drawn["group_id"].n_unique(), 0, 0, reason) for metric in metrics}
+    if reason := too_few_groups(drawn):
+        return {metric: Interval(None, None, drawn["group_id"].n_unique(), 0, 0, reason) for metric in metrics}
     return bootstrap_intervals(
         drawn["label"].to_numpy(),
         drawn["p_fake" if calibrated else "decision"].to_numpy(),

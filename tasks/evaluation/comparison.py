@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_part
 from storage.store import Store
-from storage.tables import COMPARISON_SCHEMA, FAKE, NETWORK_SCHEMA, REAL
+from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA, REAL
 from tasks.detectors.export import CARD, MODEL
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.variants import ALONE, Variant, origin
-from tasks.evaluation.cells import read_scores, val_thresholds
+from tasks.evaluation.cells import read_scores, too_few_groups, val_thresholds
 from tasks.evaluation.classification import (
     MINIMUM_GROUPS,
     TOO_FEW_GROUPS,
@@ -257,18 +257,9 @@ def _binary(answers: _Answers, thresholds: Mapping[int, float | None], weights: 
     if None in limits:
         missing = "no val pictures of both classes to set the threshold by"
         found["balanced_accuracy"] = Resampled(None, None, found["balanced_accuracy"].n_groups, missing)
-    if few := _too_few(answers.pictures):
+    if few := too_few_groups(answers.pictures):
         return {name: Resampled(one.value, None, one.n_groups, one.reason or few) for name, one in found.items()}
     return found
-
-
-def _too_few(pictures: pl.DataFrame) -> str:
-    """Why there is no interval, if photographs or fakes are of too few groups."""
-    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
-        groups = pictures.filter(pl.col("label") == label)["group_id"].n_unique()
-        if groups < MINIMUM_GROUPS:
-            return f"n/a: {name} of only {groups} groups, ten are needed"
-    return ""
 
 
 def _key(name: str, cell: Cell) -> Row:

@@ -14,7 +14,7 @@ from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.data.pictures import decode_rgb
 from tasks.data.splits import role
 from tasks.data.views import apply_view
-from tasks.recipe import Output, StepRun, step
+from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import Splits, View
 
 if TYPE_CHECKING:
@@ -97,12 +97,7 @@ def _tables(rows: list[tuple[Row, Row]]) -> tuple[pa.Table, pa.Table]:
 
 
 def _label(*, views: View, detector: str, source: str, shard: int, **_: object) -> str:
-    return f"{_place(detector)}/{views.name}/{source}-{shard:05d}"
-
-
-def _place(detector: str) -> str:
-    """The detector's name as a folder of the store: `dense#1` holds characters that URLs reserve."""
-    return detector.replace("#", "-").replace("@", "-")
+    return f"{folder_name(detector)}/{views.name}/{source}-{shard:05d}"
 
 
 @step(
@@ -138,7 +133,7 @@ def score_network(
     return {view: _output(*tables) for view, tables in scored.items()}
 
 
-@step("score/gathered", version=1, label=lambda *, detector, view, **_: f"{_place(detector)}/{view.name}")
+@step("score/gathered", version=1, label=lambda *, detector, view, **_: f"{folder_name(detector)}/{view.name}")
 def gather_scores(run: StepRun, *, detector: str, view: View, scores: tuple[Ref, ...]) -> Output:
     """All shards' scores of one network in one view as one object, sorted."""
     tables = pa.concat_tables([read_table(run.store, ref) for ref in scores])

@@ -8,8 +8,8 @@ import pyarrow as pa
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref
 from storage.tables import SCORE_SCHEMA
-from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows, head_place
-from tasks.recipe import Output, StepRun, step
+from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
+from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import HeadSpec, Splits, View
 
 
@@ -63,7 +63,7 @@ def _score_role(rows: FeatureRows, svm: LinearHead, rotation: int, split: str, s
     )
 
 
-@step("score", version=1, label=lambda *, head, view, **_: f"{head_place(head)}/{view.name}")
+@step("score", version=1, label=lambda *, head, view, **_: f"{folder_name(head.name)}/{view.name}")
 def score_view(
     run: StepRun, *, head: HeadSpec, model: Ref, features: tuple[Ref, ...], view: View, splits: Splits
 ) -> Output:

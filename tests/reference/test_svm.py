@@ -353,7 +353,3 @@ def test_the_control_is_stored_with_its_interval(tmp_path) -> None:
     assert table.column_names == ["repeat", "auroc", "n"]
     assert notes["repeats"] == 5
     assert notes["mean"] == pytest.approx(np.mean(table["auroc"].to_numpy()))
-
-
-def test_a_name_of_a_head_becomes_a_folder() -> None:
-    assert [svm.head_place(head(name)) for name in ("svm-aug", "svm#1", "svm@gan")] == ["svm-aug", "svm-1", "svm-gan"]

@@ -9,7 +9,7 @@ import pytest
 from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
 from storage.objects import ROWS, Ref, read_table
 from storage.store import LocalStore
-from tasks.recipe import NotFinished, Output, Step, StepRun, _may_pass, only_finished, step
+from tasks.recipe import NotFinished, Output, Step, StepRun, _may_pass, folder_name, only_finished, step
 from tasks.spec import View
 
 CALLS: list[object] = []
@@ -158,3 +158,7 @@ def test_a_failed_step_leaves_no_object(store: LocalStore) -> None:
 def test_only_what_can_pass_is_tried_again(error: Exception, again: bool) -> None:
     state = SimpleNamespace(result=lambda: (_ for _ in ()).throw(error))
     assert _may_pass(None, None, state) is again
+
+
+def test_a_name_of_a_detector_becomes_a_folder() -> None:
+    assert [folder_name(name) for name in ("svm-aug", "svm#1", "svm@gan")] == ["svm-aug", "svm-1", "svm-gan"]
