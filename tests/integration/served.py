@@ -14,14 +14,24 @@ import httpx
 
 from deployments.services import load_state
 
+ANSWER_SECONDS = 300  # machines that share their cores have kept a server from answering for more than one minute
 
-def wait_for(condition: Callable[[], Any], seconds: float = 240) -> Any:
+
+def wait_for(condition: Callable[[], Any], seconds: float = 600) -> Any:
     """Ask until the answer is true, and return it; a failed assertion after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
         time.sleep(1)
     return found
+
+
+def post(url: str, body: dict[str, Any]) -> httpx.Response | None:
+    """The server's answer, or nothing where none came."""
+    try:
+        return httpx.post(url, json=body, timeout=60, trust_env=False)
+    except httpx.TransportError:
+        return None
 
 
 @dataclass
@@ -49,7 +59,7 @@ class Served:
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=800,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -63,8 +73,8 @@ class Served:
         return found[1]
 
     def ask(self, path: str, **body: Any) -> Any:
-        """POST to the API."""
-        answer = httpx.post(f"{self.api_url}{path}", json=body, timeout=60, trust_env=False)
+        """POST to the API; a server that is too busy to answer in time is asked again, as Prefect's own client does."""
+        answer = wait_for(lambda: post(f"{self.api_url}{path}", body), ANSWER_SECONDS)
         answer.raise_for_status()
         return answer.json()
 

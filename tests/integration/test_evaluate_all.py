@@ -16,7 +16,7 @@ from storage.objects import MANIFEST, read_manifest
 from storage.store import LocalStore
 from tests.integration.served import Served, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 
 SMALL: dict[str, Any] = {
     "sources.photographs.crops_per_photograph": 3,
@@ -59,7 +59,7 @@ class Telltale(Served):
             env={**self.environment, "PREFECT_API_URL": self.api_url},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -78,7 +78,7 @@ class Telltale(Served):
 
     def finish(self, run: str) -> None:
         state = wait_for(
-            lambda: (s := self.state(run))["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and s, 900
+            lambda: (s := self.state(run))["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and s, 1800
         )
         assert state["type"] == "COMPLETED", state
 
@@ -176,7 +176,7 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_
     before = telltale.manifests()
     telltale.start(SMALL, seed=7)
     # In the middle: features are being computed, the report is far.
-    wait_for(lambda: len([place for place in telltale.computed(before) if "/embed/" in place]) >= 2, 600)
+    wait_for(lambda: len([place for place in telltale.computed(before) if "/embed/" in place]) >= 2, 1200)
     kill_workers(telltale)
     finished = telltale.computed(before)
     assert not any(place.startswith("objects/report/") for place in finished)
@@ -214,5 +214,5 @@ def evaluate_inline(telltale: Telltale, store: LocalStore, seed: int) -> None:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-c", code, json.dumps(SMALL), str(seed)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
