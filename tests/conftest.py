@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from deployments.s3 import S3Server, serving
@@ -10,6 +11,24 @@ from deployments.s3 import S3Server, serving
 pytest.register_assert_rewrite("tests.unit.store_contract")
 
 S3_SETTINGS = ("AWS_", "TELLTALE_STORE", "TELLTALE_S3_BLOCK")
+
+
+# The same inputs every time, and no verdict on how long one takes: machines are busy.
+hypothesis.settings.register_profile("telltale", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("telltale")
+
+# Tests that start servers wait more than they compute: one of these groups runs beside the other tests, one after the
+# other, as each takes ports, processes and databases of its own. The modules of the other integration tests likewise.
+BROWSERS_AND_STORES = {"test_mobile", "test_s3"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Integration tests share fixtures that are expensive: each group of them stays in one process."""
+    for item in items:
+        if item.get_closest_marker("integration") is not None:
+            module = item.path.stem
+            item.add_marker(pytest.mark.xdist_group(module if module in BROWSERS_AND_STORES else "servers"))
 
 
 @pytest.fixture(scope="session")
