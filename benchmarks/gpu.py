@@ -2,10 +2,15 @@
 
     python benchmarks/gpu.py [--part sd512 --part vgg16 ...] [--json FILE] [--markdown FILE] [--no-compile]
     python benchmarks/gpu.py --tiny --device cpu      (every part in seconds: shows that it runs, measures nothing)
+    python benchmarks/gpu.py --paper                  (what the figures can be at most, by counting; needs no GPU)
 
 No network: the networks have their true sizes and random weights, which cost what trained ones cost. Rates are those
-of the second and later batches, or of whole epochs after one to warm up. The share is that of the counted arithmetic
-(torch's FLOP counter, multiplications and additions both) in what the device can do without sparsity in half precision.
+of the second and later batches, or of whole epochs after one to warm up.
+
+The share is that of the limit on paper, the lower of two. Arithmetic: what torch's FLOP counter counts (multiplications
+and additions both), at what the device can do in half precision without sparsity. Bandwidth: operands and results of
+convolutions, matrix products and attention, each moved once in half precision, as if all else were fused with them, at
+what the memory can move; of diffusion only the arithmetic is counted, which is far above.
 
 Parts: `sd512` (50 steps) and `sd768` (8 steps) with guidance, SD 2.1's architecture; `vgg16` (fc7, 224 pixels, from
 decoded views in memory); `dcgan` (an epoch on pictures that stay on the device); `mobilenet` (MobileNetV2's last five
@@ -14,27 +19,29 @@ layers at 224 pixels, from pictures on the device); `busy` (pictures sampled, en
 
 import argparse
 import json
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from tasks.data.pictures import encode_png
-from tasks.detectors.architecture import architecture
+from tasks.detectors.architecture import Architecture, architecture
 from tasks.detectors.mobilenet import is_trained
 from tasks.detectors.mobilenet_network import MobileNet, channels_last, initialise
 from tasks.detectors.vgg16 import embed_pictures, load_vgg16, move_vgg16
+from tasks.device import full_precision, gpu_load
 from tasks.generators.diffusion import make_fast
-from tasks.generators.gan import _Training
+from tasks.generators.gan import _Training, build_discriminator, build_generator
 from tasks.generators.sampling import Sampler
 from tasks.generators.tiny_diffusion import load_tiny_pipeline, make_scheduler
 from tasks.spec import DiffusionSpec, FineTuned, GanSpec, Vgg16Spec
@@ -42,9 +49,36 @@ from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 COCO_PICTURES = 118_000
-# Dense half-precision operations per second with accumulation in float32, from the vendor's data sheets (SXM boards).
-LIMITS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+HALF_BYTES = 2
 PROMPTS = ("a photograph of an astronaut", "a close-up of a spoon", "a rocket at dusk", "a tabby cat")
+
+
+@dataclass(frozen=True)
+class Board:
+    """Dense half-precision operations per second with accumulation in float32, and bytes per second of memory."""
+
+    operations: float
+    bytes: float
+
+
+# From the vendor's data sheets (SXM boards; of the A100 the one with 80 GB).
+BOARDS = {"H100": Board(989e12, 3.35e12), "H200": Board(989e12, 4.8e12), "A100": Board(312e12, 2.04e12)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one picture costs at least: operations, and bytes moved in half precision."""
+
+    operations: float
+    bytes: float
+
+    def limit(self, board: Board) -> tuple[float, str]:
+        """Pictures per second at most, and what limits them."""
+        rates = {"arithmetic": board.operations / self.operations}
+        if self.bytes:
+            rates["bandwidth"] = board.bytes / self.bytes
+        name = min(rates, key=lambda name: rates[name])
+        return rates[name], name
 
 
 @dataclass(frozen=True)
@@ -58,7 +92,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """One row. `share` is that of the arithmetic limit, `busy` that of the time; None where there is no telling."""
+    """One row. `share` is that of the limit on paper, `busy` that of the time; None where there is no telling."""
 
     part: str
     what: str
@@ -77,9 +111,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--paper", action="store_true", help="only count; no device is used")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args(arguments)
+    if given.paper:
+        define_missing_torchvision_schemas()
+        print(on_paper(Options("meta", given.tiny, compiled=False)))
+        return
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --tiny --device cpu shows that everything runs")
     limit_threads()
@@ -107,7 +146,7 @@ def markdown(device: str, rows: list[Measured]) -> str:
     lines = [
         f"Measured on {device} with torch {torch.__version__} by `python benchmarks/gpu.py`.",
         "",
-        "| part | what | rate | eager float32 | share of the arithmetic limit | busy | remark |",
+        "| part | what | rate | eager float32 | share of the limit on paper | busy | remark |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -125,31 +164,104 @@ def device_name(options: Options) -> str:
     return f"{name}{', tiny sizes: no measurement' if options.tiny else ''}"
 
 
-def share_of_limit(options: Options, operations_per_second: float) -> float | None:
-    """None on a device whose limit is not in the table."""
+def share_of_limit(options: Options, rate: float, work: Work) -> float | None:
+    """None on a device that is not in the table."""
     if options.device == "cpu":
         return None
-    limits = [limit for name, limit in LIMITS.items() if name in torch.cuda.get_device_name()]
-    return operations_per_second / limits[0] if limits else None
+    boards = [board for name, board in BOARDS.items() if name in torch.cuda.get_device_name()]
+    return rate / work.limit(boards[0])[0] if boards else None
+
+
+# What is to be reached on one H100, in pictures per second.
+TARGETS = {"sd512": 4.0, "sd768": 8.0, "vgg16": 15_000.0, "dcgan": COCO_PICTURES / 6, "mobilenet": 8_000.0}
+
+
+def on_paper(options: Options) -> str:
+    """What a picture costs, what an H100 can do at most, and which share of that is to be reached."""
+    works = {
+        "sd512": diffusion_work(diffusion_spec(512, 50, 16, options), options),
+        "sd768": diffusion_work(diffusion_spec(768, 8, 16, options), options),
+        "vgg16": vgg16_work(vgg16_spec(options)),
+        "dcgan": dcgan_work(dcgan_spec(options)),
+        "mobilenet": mobilenet_work(*mobilenet_sizes(options)),
+    }
+    lines = [
+        "| part | operations per picture | bytes per picture | limit on an H100 | limited by | to reach | share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for part, work in works.items():
+        rate, limited_by = work.limit(BOARDS["H100"])
+        moved = f"{_rounded(work.bytes / 1e6)} M" if work.bytes else "not counted"
+        lines.append(
+            f"| {part} | {_rounded(work.operations / 1e9)} G | {moved} | {_rounded(rate)} pictures/s | {limited_by} "
+            f"| {_rounded(TARGETS[part])} pictures/s | {TARGETS[part] / rate:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: float) -> str:
+    """Three digits, and commas between thousands."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+class _Moved(TorchDispatchMode):
+    """Counts the elements of operands and results of the operations that torch's FLOP counter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            moved = tree_leaves((args, kwargs, made))
+            self.elements += sum(one.numel() for one in moved if isinstance(one, torch.Tensor))
+        return made
+
+
+def work_of(compute: Callable[[], object], pictures: int) -> Work:
+    """What one of so many pictures costs, counted while they are computed."""
+    with FlopCounterMode(display=False) as counter, _Moved() as moved:
+        compute()
+    return Work(counter.get_total_flops() / pictures, moved.elements * HALF_BYTES / pictures)
+
+
+def diffusion_spec(side: int, steps: int, batch: int, options: Options) -> DiffusionSpec:
+    """Half precision, guidance on."""
+    if options.tiny:
+        side, steps, batch = 64, 1, 2
+    return DiffusionSpec(model="random", side=side, steps=steps, batch=batch, dtype="bfloat16")
+
+
+def diffusion_work(spec: DiffusionSpec, options: Options) -> Work:
+    """With guidance: two rows of the UNet per step, one decoding; prompts are embedded before."""
+    pipeline = random_pipeline(spec.model_copy(update={"dtype": "float32"}), Options("meta", options.tiny, False))
+    unet, autoencoder = pipeline.unet, pipeline.vae
+    side = spec.side // pipeline.vae_scale_factor
+    with torch.inference_mode(), torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
+        latents = torch.empty(2, unet.config.in_channels, side, side)
+        text = torch.empty(2, pipeline.tokenizer.model_max_length, unet.config.cross_attention_dim)
+        step = work_of(lambda: unet(latents, torch.ones(()), text), 1)
+        decoding = work_of(lambda: autoencoder.decode(latents[:1]), 1)
+    # Without its bytes: attention, taken apart to be counted, would move what its kernels never write.
+    return Work(spec.steps * step.operations + decoding.operations, 0)
 
 
 def stable_diffusion(side: int, steps: int, batch: int, options: Options) -> Measured:
     """Sampled and decoded pictures per second, their levels fetched, nothing encoded."""
-    if options.tiny:
-        side, steps, batch = 64, 1, 2
-    spec = DiffusionSpec(model="random", side=side, steps=steps, batch=batch, dtype="bfloat16")
+    spec = diffusion_spec(side, steps, batch, options)
     eager = eager_diffusion(spec, options)
     sampler = fast_sampler(spec, options)
-    operations = operations_of_picture(sampler)
+    work = diffusion_work(spec, options)
     rate = pictures_per_second(sampler, batches=2, options=options)
     return Measured(
-        f"sd{side}",
-        f"SD 2.1, {side} pixels, {steps} steps, batch {batch}",
+        f"sd{spec.side}",
+        f"SD 2.1, {spec.side} pixels, {spec.steps} steps, batch {spec.batch}",
         rate,
         "pictures/s",
         eager,
-        share_of_limit(options, rate * operations),
-        remark=f"{operations / 1e12:.3g} T operations per picture",
+        share_of_limit(options, rate, work),
+        remark=f"{work.operations / 1e12:.3g} T operations per picture",
     )
 
 
@@ -157,7 +269,7 @@ def eager_diffusion(spec: DiffusionSpec, options: Options) -> float:
     """The same pictures as diffusers makes them by default, four at a time."""
     plain = spec.model_copy(update={"dtype": "float32", "batch": min(4, spec.batch)})
     pipeline = random_pipeline(plain, options)
-    with full_precision():
+    with plain_float32():
         return pictures_per_second(Sampler(pipeline, plain), batches=1, options=options, warm_up_steps=2)
 
 
@@ -184,19 +296,6 @@ def pictures_per_second(sampler: Sampler, batches: int, options: Options, warm_u
         for number in range(batches):
             sampler.sample(prompts, range(number * spec.batch, (number + 1) * spec.batch))
     return batches * spec.batch / elapsed()
-
-
-def operations_of_picture(sampler: Sampler) -> float:
-    """With guidance: two rows of the UNet per step, one decoding; prompts are embedded before."""
-    spec = sampler.spec
-    counts = []
-    for steps in (1, 2):
-        sampler.spec = spec.model_copy(update={"steps": steps, "compile": False})
-        with FlopCounterMode(display=False) as counter:
-            sampler.sample(PROMPTS[:1], [0])
-        counts.append(counter.get_total_flops())
-    sampler.spec = spec
-    return float(counts[0] + (counts[1] - counts[0]) * (spec.steps - 1))
 
 
 def random_pipeline(spec: DiffusionSpec, options: Options) -> Any:
@@ -256,16 +355,27 @@ def random_pipeline(spec: DiffusionSpec, options: Options) -> Any:
     return pipeline.to(options.device) if dtype == torch.float32 else pipeline.to(device=options.device, dtype=dtype)
 
 
+def vgg16_spec(options: Options) -> Vgg16Spec:
+    """Half precision, random weights."""
+    side, batch = (32, 2) if options.tiny else (224, 512)
+    layer: Literal["pool5-avg", "fc7"] = "pool5-avg" if options.tiny else "fc7"
+    return Vgg16Spec(layer=layer, side=side, weights="random:0", batch=batch, precision="bfloat16")
+
+
+def vgg16_work(spec: Vgg16Spec) -> Work:
+    """Of whole batches: their pictures share the weights' way through memory."""
+    assert spec.side is not None
+    network = load_vgg16(spec, None).to("meta")
+    pixels = torch.empty(spec.batch, 3, spec.side, spec.side, device="meta")
+    with torch.no_grad():  # in inference mode layers come to the counter whole, as none of the operations that it knows
+        return work_of(lambda: network(pixels), spec.batch)
+
+
 def vgg16(options: Options) -> Measured:
     """Features per second of decoded views in memory: putting batches together and moving them included."""
-    side, batch, count = (32, 2, 4) if options.tiny else (224, 512, 8192)
-    spec = Vgg16Spec(
-        layer="pool5-avg" if options.tiny else "fc7",
-        side=side,
-        weights="random:0",
-        batch=batch,
-        precision="bfloat16",
-    )
+    spec = vgg16_spec(options)
+    assert spec.side is not None
+    side, batch, count = spec.side, spec.batch, 4 if options.tiny else 8192
     views = list(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
 
     def rate_of(given: Vgg16Spec, pictures: list[Any]) -> float:
@@ -278,21 +388,34 @@ def vgg16(options: Options) -> Measured:
     plain = spec.model_copy(update={"precision": "float32", "batch": min(64, batch)})
     eager = rate_of(plain, views[: max(2, count // 8)])
     rate = rate_of(spec.model_copy(update={"compile": options.compiled}), views)
-    one = plain.model_copy(update={"batch": 1})
-    network = move_vgg16(load_vgg16(one, None), one, options.device)
-    with FlopCounterMode(display=False) as counter:
-        embed_pictures(network, one, views[:1])
-    share = share_of_limit(options, rate * counter.get_total_flops())
+    share = share_of_limit(options, rate, vgg16_work(spec))
     return Measured("vgg16", f"VGG16 {spec.layer}, {side} pixels, batch {batch}", rate, "pictures/s", eager, share)
+
+
+def dcgan_spec(options: Options) -> GanSpec:
+    """The first project's sizes."""
+    features, batch = (4, 4) if options.tiny else (64, 128)
+    return GanSpec(generator_features=features, discriminator_features=features, batch=batch, flip=True)
+
+
+def dcgan_work(spec: GanSpec) -> Work:
+    """A step of each network, as `_Training` takes them."""
+
+    def step() -> None:
+        with torch.device("meta"):
+            generator, discriminator = build_generator(spec), build_discriminator(spec)
+            fake = generator(torch.empty(spec.batch, spec.latent, 1, 1))
+            real = torch.empty(spec.batch, 3, spec.side, spec.side)
+            (discriminator(real) + discriminator(fake.detach())).sum().backward()
+            discriminator(fake).sum().backward()
+
+    return work_of(step, spec.batch)
 
 
 def dcgan(options: Options) -> Measured:
     """Pictures per second of an epoch; the remark says how long all of COCO would take."""
     count = 8 if options.tiny else COCO_PICTURES
-    features = 4 if options.tiny else 64
-    spec = GanSpec(
-        generator_features=features, discriminator_features=features, batch=4 if options.tiny else 128, flip=True
-    )
+    spec = dcgan_spec(options)
     pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, 64, 64), dtype=np.uint8))
     pictures = pictures.to(options.device)
 
@@ -303,20 +426,39 @@ def dcgan(options: Options) -> Measured:
             training.run_epoch(chosen, 2)
         return len(chosen) // given.batch * given.batch / elapsed()
 
-    with full_precision():
+    with plain_float32():
         eager = rate_of(spec, pictures[: max(2 * spec.batch, count // 8)])
-    rate = rate_of(spec.model_copy(update={"precision": "bfloat16"}), pictures)
-    with FlopCounterMode(display=False) as counter:
-        _Training(spec, options.device).run_epoch(pictures[: spec.batch], 1)
-    share = share_of_limit(options, rate * counter.get_total_flops() / spec.batch)
+    with full_precision(options.device):  # as the task trains: the same sums each time
+        rate = rate_of(spec.model_copy(update={"precision": "bfloat16"}), pictures)
+    share = share_of_limit(options, rate, dcgan_work(spec))
     remark = f"an epoch of {COCO_PICTURES:,} pictures in {COCO_PICTURES / rate:.3g} s"
     return Measured("dcgan", f"DCGAN, batch {spec.batch}", rate, "pictures/s", eager, share, remark=remark)
 
 
+def mobilenet_sizes(options: Options) -> tuple[Architecture, int]:
+    """Five classes, head v3, and a batch."""
+    width, side, batch = (0.35, 32, 4) if options.tiny else (1.0, 224, 512)
+    return architecture(width, "v3", 5, side), batch
+
+
+def mobilenet_work(shape: Architecture, batch: int) -> Work:
+    """A step of fine-tuning: forward through all layers, backward through the last five."""
+    trained_here = is_trained(shape, FineTuned(name="measured", unlocked=5))
+
+    def step() -> None:
+        with torch.device("meta"):
+            network = MobileNet(shape)
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(trained_here(name))
+            network(torch.empty(batch, 3, shape.side, shape.side)).sum().backward()
+
+    return work_of(step, batch)
+
+
 def mobilenet(options: Options) -> Measured:
     """Pictures per second of fine-tuning steps, on pictures that lie on the device as normalised floats."""
-    side, batch, steps = (32, 4, 1) if options.tiny else (224, 512, 20)
-    shape = architecture(0.35 if options.tiny else 1.0, "v3", 5, side)
+    (shape, batch), steps = mobilenet_sizes(options), 1 if options.tiny else 20
+    side = shape.side
     pixels = torch.rand(batch, 3, side, side, device=options.device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=options.device) % 5
     trained_here = is_trained(shape, FineTuned(name="measured", unlocked=5))
@@ -349,12 +491,11 @@ def mobilenet(options: Options) -> Measured:
             steps_of_it()
         return batch * steps / elapsed()
 
-    with full_precision():
+    with plain_float32():
         eager = rate_of(half=False)
-    rate = rate_of(half=True)
-    with FlopCounterMode(display=False) as counter:
-        steps_of(False, 1)()
-    share = share_of_limit(options, rate * counter.get_total_flops() / batch)
+    with full_precision(options.device):
+        rate = rate_of(half=True)
+    share = share_of_limit(options, rate, mobilenet_work(shape, batch))
     return Measured("mobilenet", f"MobileNetV2, {side} pixels, batch {batch}", rate, "pictures/s", eager, share)
 
 
@@ -378,7 +519,7 @@ def busy(options: Options) -> Measured:
         for _ in in_order(encode_png, pictures(), threads=parallel_tasks(), ahead=4 * batch):
             pass
     rate = batches * batch / elapsed()
-    percent = f"driver's utilisation {np.mean(seen):.0f} %" if seen else "no driver's utilisation here"
+    percent = f"driver's utilisation {np.mean(seen):.0%}" if seen else "no driver's utilisation here"
     what = f"sampling and encoding {batches * batch} pictures of {side} pixels, {steps} steps, not compiled"
     return Measured("busy", what, rate, "pictures/s", busy=sampler.busy_s / elapsed(), remark=percent)
 
@@ -396,20 +537,17 @@ def timed(options: Options) -> Iterator[Callable[[], float]]:
 
 @contextmanager
 def utilisation(options: Options) -> Iterator[list[float]]:
-    """The driver's utilisation in percent, asked twice a second during a block; empty where there is no driver."""
+    """The driver's utilisation, 0..1, asked twice a second during a block; empty where there is no driver."""
     seen: list[float] = []
     ended = threading.Event()
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
 
     def ask() -> None:
         while not ended.wait(0.5):
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            values = answer.stdout.split()
-            if answer.returncode == 0 and values and values[0].isdigit():
-                seen.append(float(values[0]))
+            if (load := gpu_load(options.device)) is not None:
+                seen.append(load)
 
     asking = threading.Thread(target=ask)
-    if options.device == "cuda" and shutil.which(command[0]):
+    if options.device != "cpu":
         asking.start()
     try:
         yield seen
@@ -420,8 +558,8 @@ def utilisation(options: Options) -> Iterator[list[float]]:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Float32 as it says, without TF32."""
+def plain_float32() -> Iterator[None]:
+    """Float32 as it says, without TF32, and otherwise as fast as torch makes it by itself."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
         yield
 

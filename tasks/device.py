@@ -1,7 +1,9 @@
-"""The device that tasks compute on: its kind (`device` in recipes), one task at a time, its loss and its price."""
+"""The device that tasks compute on: its kind (`device` in recipes), one task at a time, its loss, load and price."""
 
 import math
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,6 +11,8 @@ from contextlib import contextmanager, nullcontext
 from storage.errors import SpecError, TelltaleError
 
 PRICE_SETTING = "TELLTALE_GPU_HOUR_PRICE"
+DRIVER_PROGRAM = "nvidia-smi"
+ANSWER_WITHIN_S = 5.0
 
 # How the libraries below torch begin the messages of errors that are raised as plain RuntimeError.
 _DRIVER_MESSAGES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "NCCL error")
@@ -54,6 +58,68 @@ def is_device_error(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _DRIVER_MESSAGES)
+
+
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """Float32 that is float32, and the same sums each time: without TF32, which differs in the third digit.
+
+    Half precision is a choice of the specification, never the device's own. Nothing changes on `cpu`.
+    """
+    import torch
+
+    if device == "cpu":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+class GpuLoad:
+    """How busy the driver says that the GPU is. Nobody waits for its answer: a call starts the next question."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._seen: list[float] = []
+        self._asking: threading.Thread | None = None
+
+    def mean(self) -> float | None:
+        """The mean of all answers until now, 0..1; None without any, as on a CPU."""
+        if self._device == "cpu":
+            return None
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask, daemon=True, name="load of the GPU")
+            self._asking.start()
+        return sum(self._seen) / len(self._seen) if self._seen else None
+
+    def _ask(self) -> None:
+        load = gpu_load(self._device)
+        if load is not None:
+            self._seen.append(load)
+
+
+def gpu_load(device: str) -> float | None:
+    """The share of the last moments in which the GPU computed, 0..1; None on a CPU, or where the driver says nothing.
+
+    Takes a moment: the driver's own program is asked.
+    """
+    program = None if device == "cpu" else shutil.which(DRIVER_PROGRAM)
+    if program is None:
+        return None
+    command = [program, f"--id={_driver_id()}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_WITHIN_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    percent = answer.stdout.strip()
+    return int(percent) / 100 if answer.returncode == 0 and percent.isdigit() else None
+
+
+def _driver_id() -> str:
+    """The driver's name of the device that torch calls its first: the numbers of the two need not agree."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
 
 
 def hourly_price(device: str) -> float | None:

@@ -35,7 +35,8 @@ class Progress:
     """Counts what a task or flow has done; the artifact is written at most every two seconds, and when done.
 
     With `eager` it is written at every step, the first included: for the few stages of a flow. `done` were finished by
-    an earlier attempt: they count as done, not for the rate. `price` is what an hour of the device costs.
+    an earlier attempt: they count as done, not for the rate. `price` is what an hour of the device costs, `load` says
+    how busy it is (0..1).
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Progress:
         eager: bool = False,
         done: int = 0,
         price: float | None = None,
+        load: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.name = name
         self.total = total
         self.done = done
         self._found = done
         self._price = price
+        self._load = load
         self._unit = unit
         self._clock = clock
         self._started = clock()
@@ -75,13 +78,16 @@ class Progress:
             self._report()
 
     def description(self) -> str:
-        """How much is done, how fast, when it will be finished, and what a thousand cost."""
+        """How much is done, how fast, when it will be finished, what a thousand cost, and how busy the GPU is."""
         rate = (self.done - self._found) / max(1e-9, self._clock() - self._started)
         parts = [f"{self.name}: {self.done} of {self.total} {self._unit}", f"{rate:.1f} per second"]
         if rate > 0 and self.done < self.total:
             parts.append(f"{timedelta(seconds=round((self.total - self.done) / rate))} left")
         if rate > 0 and self._price is not None:
             parts.append(f"{self._price / 3600 / rate * 1000:.2f} per thousand {self._unit}")
+        load = self._load()
+        if load is not None:
+            parts.append(f"GPU busy {load:.0%}")
         return ", ".join(parts)
 
     def _report(self) -> None:

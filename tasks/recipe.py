@@ -5,6 +5,7 @@ their digest, specs by their fields) and the versions of the libraries that matt
 output. A finished object there is the only cache; Prefect keeps no results of its own.
 """
 
+import functools
 import importlib.metadata
 import inspect
 import re
@@ -21,6 +22,7 @@ from storage.digest import digest_of
 from storage.errors import DamagedObject, MissingInput, SpecError, StoreError, StoreRefused, TelltaleError
 from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
+from tasks.device import GpuLoad, hourly_price
 from tasks.progress import Progress
 
 RETRIES = 3
@@ -47,9 +49,10 @@ class StepRun:
         """Folder of keys for checkpoints of this very recipe; debris once the object is finished."""
         return f"checkpoints/{self.digest}"
 
-    def progress(self, total: int, unit: str = "pictures") -> Progress:
-        """A progress counter of this task."""
-        return Progress(self.name, total, unit)
+    def progress(self, total: int, unit: str = "pictures", *, done: int = 0, device: str = "cpu") -> Progress:
+        """A progress counter of this task, of which so much was done before; of a GPU it says load and cost as well."""
+        price = hourly_price(device) if unit == "pictures" else None
+        return Progress(self.name, total, unit, done=done, price=price, load=GpuLoad(device).mean)
 
 
 class NotFinished(TelltaleError):
@@ -107,7 +110,7 @@ class Step:
     def recipe(self, **arguments: Any) -> dict[str, Any]:
         """The recipe of one object: for a step with `each`, give the one element under that argument's name."""
         keyed = {name: _encoded(value) for name, value in arguments.items() if name not in self._unkeyed}
-        versions = {library: importlib.metadata.version(library) for library in self._libraries}
+        versions = {library: _version(library) for library in self._libraries}
         return {"step": self.name, "version": self.version, "arguments": keyed, "libraries": versions}
 
     def uri(self, **arguments: Any) -> str:
@@ -269,6 +272,12 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     except Exception:
         return False
     return False
+
+
+@functools.cache
+def _version(library: str) -> str:
+    """Looked up once: parsing a distribution's metadata takes longer than all else that a recipe needs."""
+    return importlib.metadata.version(library)
 
 
 def _encoded(value: Any) -> Any:

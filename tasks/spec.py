@@ -14,8 +14,15 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
 Column = Annotated[str, Field(pattern=r"^[^:]+$", max_length=200)]
 
 
+Kernel = Literal["exact", "scaled"]
+
+
 def _is_full(precision: str) -> bool:
     return precision == "float32"
+
+
+def _is_exact(kernel: str) -> bool:
+    return kernel == "exact"
 
 
 class Spec(BaseModel):
@@ -66,11 +73,17 @@ class Cell(Spec):
 class Canonical(Spec):
     """The form to which the fair path brings every picture first.
 
-    `qualities` is the histogram `(jpeg_quality, count)` of the photographs' own encodings, sorted by quality.
+    `qualities` is the histogram `(jpeg_quality, count)` of the photographs' own encodings, sorted by quality. `kernel`
+    says how a picture gets there: `exact` from all its pixels; `scaled` decodes a JPEG at a half, a quarter or an
+    eighth of its size first, where its shorter side still has the canonical side then, and resizes with shorter
+    weights, which costs less and gives slightly other pictures. The two are never mixed: the kernel is part of every
+    recipe that the canonical form is part of.
     """
 
     side: int = Field(ge=16, le=2048)
     qualities: tuple[tuple[Quality, int], ...]
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    kernel: Kernel = Field(default="exact", exclude_if=_is_exact)
 
 
 class Vgg16Spec(Spec):
@@ -170,7 +183,10 @@ class GanSpec(Spec):
 
 
 class DiffusionSpec(Spec):
-    """A text-to-image pipeline of diffusers and how it is sampled. `model` is a hub id, a local path, or `tiny`.
+    """A text-to-image pipeline of diffusers and how it is sampled.
+
+    `model` is a hub id (`owner/name`, or `owner/name@<commit>` for one revision), a local folder, `store:<digest>` for
+    one that `python -m tasks.generators.kept_models FOLDER` brought into the store, or `tiny`.
 
     `compile` compiles the networks on a GPU (minutes for the first shard, then faster); it decides no picture, so that
     no recipe and no seed contains it.
@@ -361,7 +377,9 @@ class Training(Spec):
     """How a network is trained: Adam, early stopping on the validation loss, the best epoch's weights restored.
 
     `balanced` weighs photographs and fakes alike, and within each the sources; else every picture counts once.
-    `augmented` draws a view of the experiment's grid for each picture and epoch.
+    `augmented` draws a view of the experiment's grid for each picture and epoch. With `precision` bfloat16 layers are
+    computed in it, and weights, sums and losses kept in float32. `compile` compiles the network on a GPU, for speed
+    alone, so that no recipe contains it.
     """
 
     epochs: int = Field(default=5, ge=1)
@@ -370,6 +388,9 @@ class Training(Spec):
     patience: int = Field(default=5, ge=1)
     balanced: bool = True
     augmented: bool = False
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
+    compile: bool = Field(default=False, exclude=True)
 
 
 class NetworkBase(Spec):
@@ -518,6 +539,7 @@ class Experiment(Spec):
     sources: tuple[Source, ...]
     splits: Splits = FixedSplits()
     canonical_side: int = Field(default=320, ge=16, le=2048)
+    canonical_kernel: Kernel = Field(default="exact", exclude_if=_is_exact)
     resolutions: tuple[Resolution, ...] = ("native", 256, 64)
     qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
     extractor: Vgg16Spec = Vgg16Spec()

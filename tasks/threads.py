@@ -12,6 +12,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS_SETTING = "TELLTALE_THREADS"
+# What libraries ask, when they are imported, for the size of their pools.
+_POOL_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 
 _LOOK_S = 0.1
 
@@ -26,6 +28,11 @@ def limit_threads() -> None:
     torch.set_num_threads(1)
 
 
+def threads_environment(threads: int) -> dict[str, str]:
+    """The settings under which a new process computes with so many threads, in its tasks and in their libraries."""
+    return dict.fromkeys((*_POOL_SETTINGS, THREADS_SETTING), str(threads))
+
+
 def parallel_tasks() -> int:
     """How many tasks a flow computes at once (`TELLTALE_THREADS`, default the number of usable cores)."""
     configured = os.environ.get(THREADS_SETTING)
@@ -35,6 +42,14 @@ def parallel_tasks() -> int:
 def helper_threads(device: str) -> int:
     """How many threads decode or encode pictures for one task: all where it has a GPU to itself, else one."""
     return 1 if device == "cpu" else parallel_tasks()
+
+
+def made_ahead(function: Callable[[Item], Result], items: Iterable[Item], device: str) -> Iterator[Result]:
+    """`function` of every item, in order: by all threads and ahead of a GPU, on a CPU when the result is asked for."""
+    if device == "cpu":
+        return map(function, items)
+    threads = helper_threads(device)
+    return in_order(function, items, threads=threads, ahead=threads)
 
 
 def in_order(

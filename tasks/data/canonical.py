@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from storage.errors import BadImage
 from storage.objects import ROWS, Ref, read_table
 from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
-from tasks.data.pictures import decode_rgb
-from tasks.data.views import fair_canonical_jpeg, is_enlarged
+from tasks.data.views import decode_for_fair, fair_canonical_jpeg, is_enlarged
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical
 
@@ -39,7 +38,7 @@ def canonical_pictures(
             notes["left_out"] += 1
             continue
         try:
-            rgb = decode_rgb(data)
+            rgb = decode_for_fair(data, canonical)
         except BadImage:
             notes["undecodable"] += 1
             continue

@@ -30,6 +30,7 @@ from tasks.detectors.mobilenet import (
 from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import Pictures
+from tasks.device import device_alone, full_precision
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Distilled, View
 from tasks.threads import limit_threads
@@ -244,6 +245,7 @@ def distil(
         SpecError: parents that are not the spec's, of other classes or of another rotation; a train picture without
             features; a class without pictures.
         TrainingFailed: a loss that is not finite.
+        DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
     limit_threads()
     _refuse_other_parents(spec, student, teachers, svm, svm_features, aided)
@@ -251,18 +253,19 @@ def distil(
     networks = [_loaded(run, ref, "teacher", setting) for ref in teachers]
     side = spec.side if parent is None else parent.shape.side
     data = training_data(run, images, setting, spec.training, side)
-    loss = None
-    if aided:
-        probabilities = _teacher_probabilities(run, networks, svm, svm_features, data.train, setting)
-        loss = teacher_loss(data.train, spec.training.balanced, probabilities, spec, setting.device)
-    network = _start(parent, spec, setting)
-    fitted = fit_resumably(run, network, data, spec.training, seed=setting.seed, loss=loss, device=setting.device)
     about = {
         "spec": spec.model_dump(mode="json"),
         "weights": f"random:{setting.seed}" if parent is None else parent.about.get("weights"),
         "aided": aided,
         "teachers": list(spec.teachers) if aided else [],
     }
-    made = finished_output(network, fitted, data, setting, spec.training, about)
+    with device_alone(setting.device), full_precision(setting.device):
+        loss = None
+        if aided:
+            probabilities = _teacher_probabilities(run, networks, svm, svm_features, data.train, setting)
+            loss = teacher_loss(data.train, spec.training.balanced, probabilities, spec, setting.device)
+        network = _start(parent, spec, setting)
+        fitted = fit_resumably(run, network, data, spec.training, seed=setting.seed, loss=loss, device=setting.device)
+        made = finished_output(network, fitted, data, setting, spec.training, about)
     show_training(run, made)
     return made

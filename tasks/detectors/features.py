@@ -163,7 +163,7 @@ def embed_shard(
     table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, "width", "height"])
     if only_tested:
         table = table.filter(pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"])))
-    progress = run.progress(table.num_rows * len(views))
+    progress = run.progress(table.num_rows * len(views), device=device)
     with device_alone(device):
         described = embed_images(
             table,

@@ -5,7 +5,8 @@ Everything random follows from the training's seed and the epoch, so that a resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tasks.checkpoints import Checkpoint
 from tasks.detectors.svm import balanced_weights
 from tasks.detectors.training_pictures import Pictures
 from tasks.spec import Training, View
+from tasks.threads import made_ahead
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +32,13 @@ HISTORY_COLUMNS = ("epoch", "loss", "training_accuracy", "validation_loss", "val
 # The loss of logits (B, k) and the numbers of their rows among the training pictures, int64 (B,): a scalar.
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
-# What enters the first trained stage is kept of every picture where it fits, instead of being made in each epoch.
+# What enters the first trained stage is kept of every picture where it fits, instead of being made in each epoch: in so
+# much of the host's memory, or in this share of what is free on a GPU.
 FROZEN_BYTES = 1_000_000_000
+FROZEN_SHARE = 0.5
+
+# Pictures that are computed at once where nothing is trained.
+AT_ONCE, AT_ONCE_ON_GPU = 32, 256
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,9 @@ def fit(
 
     Batch norm, where a network still has it, is in training mode: only networks from random weights have it.
 
+    A GPU is fed by threads through pinned memory, computes in the precision that `training` names, and is asked for
+    losses once per epoch.
+
     Args:
         network: on `device`.
         data: the pictures.
@@ -125,17 +135,20 @@ def fit(
 
 
 def outputs(
-    network: MobileNet, pictures: Pictures, view: View, side: int, *, batch: int = 32, device: str = "cpu"
+    network: MobileNet, pictures: Pictures, view: View, side: int, *, batch: int | None = None, device: str = "cpu"
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Logits float64 (N, k) and pooled features float32 (N, D) of pictures in a view, batches in order."""
+    """Logits float64 (N, k) and pooled features float32 (N, D) of pictures in a view, batches in order.
+
+    Computed in float32 whatever the training's precision: the exported network is this one.
+    """
     import torch
 
     network.eval()
     logits, features = [], []
+    wanted = [(rows, [view] * len(rows)) for rows in _in_order(len(pictures), batch or _at_once(device))]
     with torch.inference_mode():
-        for start in range(0, len(pictures), batch):
-            rows = range(start, min(start + batch, len(pictures)))
-            pooled = network.pooled(_inputs(pictures, rows, [view] * len(rows), side, device))
+        for x in _inputs(pictures, wanted, side, device):
+            pooled = network.pooled(x)
             features.append(pooled.float().cpu().numpy())
             logits.append(network.head(pooled).double().cpu().numpy())
     return np.concatenate(logits), np.concatenate(features)
@@ -173,7 +186,13 @@ class _Run:
             parameter.requires_grad_(trained(name))
             if trained(name):
                 chosen.append(parameter)
-        self.adam = torch.optim.Adam(chosen, lr=training.learning_rate) if chosen else None
+        fused = device != "cpu" or None
+        self.adam = torch.optim.Adam(chosen, lr=training.learning_rate, fused=fused) if chosen else None
+        # A network of its own, so that what prunes the plain one never meets compiled code.
+        self.compute: Callable[..., torch.Tensor] = (
+            torch.compile(network) if training.compile and device != "cpu" else network
+        )
+        self.classes = torch.from_numpy(data.train.classes).to(device)
         self.first_stage = _first_trained_stage(network, trained)
         # A single picture left over joins the batch before it: batch norm cannot be trained on one alone.
         self.steps_per_epoch = max(1, (len(data.train) + training.batch - 2) // training.batch)
@@ -204,28 +223,36 @@ class _Run:
         random = torch.Generator().manual_seed(hash_seed("fit", self.seed, epoch))
         order = torch.randperm(len(self.data.train), generator=random)
         views = torch.randint(len(self.data.views), (len(self.data.train),), generator=random).tolist()
-        losses, hits = [], 0
-        for number in range(self.steps_per_epoch):
-            start = number * self.training.batch
-            rows = order[start:] if number + 1 == self.steps_per_epoch else order[start : start + self.training.batch]
-            self.network.train()
-            logits = self._logits(self.data.train, rows, self.train_inputs, views)
-            loss = self.loss(logits, rows.to(self.device))
-            value = float(loss.detach())
-            if not np.isfinite(value):
-                raise TrainingFailed(
-                    f"the network diverged in epoch {epoch}, step {number + 1}: loss {value}; the last good "
-                    "checkpoint is kept; lower training.learning_rate"
-                )
+        batches = [
+            order[start:] if number + 1 == self.steps_per_epoch else order[start : start + self.training.batch]
+            for number in range(self.steps_per_epoch)
+            for start in [number * self.training.batch]
+        ]
+        losses, hits = [], []
+        self.network.train()
+        for number, (rows, x) in enumerate(
+            zip(batches, self._entering(self.data.train, batches, self.train_inputs, views), strict=True), start=1
+        ):
+            logits, on_device = self._logits(x), rows.to(self.device)
+            loss = self.loss(logits, on_device)
             if self.adam is not None:
                 self.adam.zero_grad()
                 loss.backward()
                 self.adam.step()
-            self.after_step(self.network, (epoch - 1) * self.steps_per_epoch + number + 1, self._steps)
-            losses.append(value * len(rows))
-            hits += int((logits.detach().argmax(1).cpu().numpy() == self.data.train.classes[rows.numpy()]).sum())
+            self.after_step(self.network, (epoch - 1) * self.steps_per_epoch + number, self._steps)
+            losses.append(loss.detach())
+            hits.append((logits.detach().argmax(1) == self.classes[on_device]).sum())
+        # Fetched once per epoch: a GPU would otherwise wait for every step.
+        values = torch.stack(losses).double().cpu().numpy()  # (steps,)
+        if not np.isfinite(values).all():
+            first = int(np.argmin(np.isfinite(values)))
+            raise TrainingFailed(
+                f"the network diverged in epoch {epoch}, step {first + 1}: loss {values[first]}; the last good "
+                "checkpoint is kept; lower training.learning_rate"
+            )
         count = len(self.data.train)
-        self._note(epoch, float(np.sum(losses)) / count, hits / count)
+        whole = float(np.sum(values * [len(rows) for rows in batches]))
+        self._note(epoch, whole / count, int(torch.stack(hits).sum()) / count)
 
     @property
     def _steps(self) -> int:
@@ -236,13 +263,9 @@ class _Run:
 
         val = self.data.val
         self.network.eval()
+        batches = [torch.tensor(rows) for rows in _in_order(len(val), _at_once(self.device))]
         with torch.inference_mode():
-            logits = torch.cat(
-                [
-                    self._logits(val, torch.arange(start, min(start + 32, len(val))), self.val_inputs, [0] * len(val))
-                    for start in range(0, len(val), 32)
-                ]
-            )
+            logits = torch.cat([self._logits(x) for x in self._entering(val, batches, self.val_inputs, [0] * len(val))])
             validation_loss = float(self.validation_loss(logits, torch.arange(len(val), device=self.device)))
         if not np.isfinite(validation_loss):
             raise TrainingFailed(
@@ -255,32 +278,50 @@ class _Run:
         if self.best_epoch == epoch:
             self.best = _copy(self.network)
 
-    def _logits(
-        self, pictures: Pictures, rows: torch.Tensor, kept: torch.Tensor | None, views: Sequence[int]
-    ) -> torch.Tensor:
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits float32 (B, k) of what enters the first trained stage."""
+        with self._precision():
+            logits = self.compute(x, self.first_stage)
+        return logits.float()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """What layers are computed in."""
+        import torch
+
+        half = self.training.precision != "float32"
+        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=half)
+
+    def _entering(
+        self, pictures: Pictures, batches: Sequence[torch.Tensor], kept: torch.Tensor | None, views: Sequence[int]
+    ) -> Iterator[torch.Tensor]:
+        """What enters the first trained stage, batch by batch (B, C, h, w), on the device.
+
+        `batches` are rows of the pictures, int64 (B,); `kept` is what `_frozen` made of them; `views` has a number
+        among the data's views for each picture.
+        """
         import torch
 
         if kept is not None:
-            return self.network(kept[rows].to(self.device), self.first_stage)
-        chosen = [self.data.views[views[row]] for row in rows.tolist()]
-        x = _inputs(pictures, rows.tolist(), chosen, self.data.side, self.device)
-        with torch.no_grad():
-            x = self.network.run_stages(x, 0, self.first_stage)
-        return self.network(x, self.first_stage)
+            yield from (kept[rows.to(self.device)] for rows in batches)
+            return
+        wanted = [(rows, [self.data.views[views[row]] for row in rows]) for rows in (b.tolist() for b in batches)]
+        for x in _inputs(pictures, wanted, self.data.side, self.device):
+            with torch.no_grad(), self._precision():
+                entering = self.network.run_stages(x, 0, self.first_stage)
+            yield entering
 
     def _frozen(self, pictures: Pictures) -> torch.Tensor | None:
-        """What the first trained stage reads of every picture (N, C, h, w), where that fits; else None."""
+        """What enters the first trained stage, of all pictures (N, C, h, w), on the device; None without the room."""
         import torch
 
         self.network.eval()
+        room = FROZEN_BYTES if self.device == "cpu" else int(torch.cuda.mem_get_info()[0] * FROZEN_SHARE)
+        batches = [torch.tensor(rows) for rows in _in_order(len(pictures), _at_once(self.device))]
         made: list[torch.Tensor] = []
         with torch.inference_mode():
-            for start in range(0, len(pictures), 32):
-                rows = range(start, min(start + 32, len(pictures)))
-                view = self.data.views[0]
-                x = _inputs(pictures, rows, [view] * len(rows), self.data.side, self.device)
-                made.append(self.network.run_stages(x, 0, self.first_stage).cpu())
-                if made[0][0].nbytes * len(pictures) > FROZEN_BYTES:
+            for x in self._entering(pictures, batches, None, [0] * len(pictures)):
+                made.append(x)
+                if x[0].nbytes * len(pictures) > room:
                     return None
         return torch.cat(made)
 
@@ -335,15 +376,29 @@ def _first_trained_stage(network: MobileNet, trained: Callable[[str], bool]) -> 
     return min(wanted, default=max(stages) + 1)
 
 
+def _in_order(count: int, batch: int) -> list[range]:
+    return [range(start, min(start + batch, count)) for start in range(0, count, batch)]
+
+
+def _at_once(device: str) -> int:
+    return AT_ONCE if device == "cpu" else AT_ONCE_ON_GPU
+
+
 def _inputs(
-    pictures: Pictures, rows: Sequence[int] | range, views: Sequence[View], side: int, device: str
-) -> torch.Tensor:
+    pictures: Pictures, wanted: Iterable[tuple[Sequence[int], Sequence[View]]], side: int, device: str
+) -> Iterator[torch.Tensor]:
+    """Batches (B, 3, side, side) of rows, each in its view, on the device; threads prepare them ahead of a GPU."""
     import torch
 
     from tasks.detectors.mobilenet_network import prepare_picture
 
-    prepared = [prepare_picture(pictures.pixels(row, view), side) for row, view in zip(rows, views, strict=True)]
-    return torch.stack(prepared).to(device).contiguous(memory_format=torch.channels_last)
+    def prepared(batch: tuple[Sequence[int], Sequence[View]]) -> torch.Tensor:
+        made = [prepare_picture(pictures.pixels(row, view), side) for row, view in zip(*batch, strict=True)]
+        x = torch.stack(made)
+        return x if device == "cpu" else x.pin_memory()
+
+    for x in made_ahead(prepared, wanted, device):
+        yield x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
 
 def _copy(network: MobileNet) -> dict[str, torch.Tensor]:

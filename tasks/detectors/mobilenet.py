@@ -18,6 +18,7 @@ from tasks.detectors.fitting import Data, Fit, fit, history_table, outputs, pict
 from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import load_pictures
+from tasks.device import device_alone, full_precision
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FineTuned, Name, NetworkBase, Spec, Splits, Training, View
 from tasks.threads import limit_threads
@@ -73,10 +74,10 @@ def fit_resumably(
     `folder` keeps several trainings of one step apart.
     """
     place = f"{run.checkpoints}/{folder}" if folder else run.checkpoints
-    progress = run.progress(training.epochs, unit="epochs")
     resume = newest_checkpoint(run.store, place)
-    if resume is not None:
-        progress.advance(resume.epoch)
+    progress = run.progress(
+        training.epochs, "epochs", done=resume.epoch if resume else 0, device=options.get("device", "cpu")
+    )
 
     def keep(checkpoint: Checkpoint) -> None:
         write_checkpoint(run.store, place, checkpoint)
@@ -247,23 +248,25 @@ def train_mobilenet(
     Raises:
         SpecError: a class without pictures in train or val.
         TrainingFailed: a loss that is not finite.
+        DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
     limit_threads()
     data = training_data(run, images, setting, spec.training, spec.side)
     shape = architecture(spec.width, spec.head, len(setting.classes), spec.side)
     network = start_network(shape, None if weights is None else read_weights(run.store, weights)[0], setting.seed)
-    network.to(setting.device)
-    fitted = fit_resumably(
-        run,
-        network,
-        data,
-        spec.training,
-        seed=setting.seed,
-        trained=is_trained(shape, spec) if weights is not None else lambda name: True,
-        device=setting.device,
-    )
     about = {"spec": spec.model_dump(mode="json"), "weights": spec.weights}
-    made = finished_output(network, fitted, data, setting, spec.training, about)
+    with device_alone(setting.device), full_precision(setting.device):
+        network.to(setting.device)
+        fitted = fit_resumably(
+            run,
+            network,
+            data,
+            spec.training,
+            seed=setting.seed,
+            trained=is_trained(shape, spec) if weights is not None else lambda name: True,
+            device=setting.device,
+        )
+        made = finished_output(network, fitted, data, setting, spec.training, about)
     show_training(run, made)
     return made
 

@@ -31,6 +31,7 @@ from tasks.detectors.mobilenet import (
     training_label,
 )
 from tasks.detectors.trained import TrainedNetwork
+from tasks.device import device_alone, full_precision
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import MagnitudePruned, StructurePruned, Training
 from tasks.threads import limit_threads
@@ -290,30 +291,40 @@ def prune_magnitude(
     Raises:
         SpecError: the network has other classes than the setting; a class without pictures in train or val.
         TrainingFailed: a loss that is not finite.
+        DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
     from tasks.detectors.mobilenet_network import load_network
 
     limit_threads()
     origin = load_origin(run, network, setting)
     data = training_data(run, images, setting, spec.training, origin.shape.side)
-    model = load_network(origin.shape, origin.tensors, setting.device)
+    model = load_network(origin.shape, origin.tensors)
     dense = size_of_zeros(model)
 
     def thin_out(model: MobileNet, step: int, steps: int) -> None:
         apply_magnitude(model, sparsity_at(step, steps, spec.first_sparsity, spec.last_sparsity))
 
-    fitted = fit_resumably(
-        run, model, data, spec.training, seed=setting.seed, after_step=thin_out, keep_last=True, device=setting.device
-    )
-    sparse = size_of_zeros(model)
-    facts = {
-        "sparsity": sparse["sparsity"],
-        "zeros": sparse["zeros"],
-        "bytes": sparse["bytes"],
-        "bytes_compressed": {"before": dense["bytes_compressed"], "after": sparse["bytes_compressed"]},
-        "macs": {"before": origin.shape.macs, "after": model.shape.macs},
-    }
-    return _finished(run, model, fitted, data, setting, spec, network, origin, facts)
+    with device_alone(setting.device), full_precision(setting.device):
+        model.to(setting.device)
+        fitted = fit_resumably(
+            run,
+            model,
+            data,
+            spec.training,
+            seed=setting.seed,
+            after_step=thin_out,
+            keep_last=True,
+            device=setting.device,
+        )
+        sparse = size_of_zeros(model)
+        facts = {
+            "sparsity": sparse["sparsity"],
+            "zeros": sparse["zeros"],
+            "bytes": sparse["bytes"],
+            "bytes_compressed": {"before": dense["bytes_compressed"], "after": sparse["bytes_compressed"]},
+            "macs": {"before": origin.shape.macs, "after": model.shape.macs},
+        }
+        return _finished(run, model, fitted, data, setting, spec, network, origin, facts)
 
 
 @step(
@@ -334,12 +345,21 @@ def prune_structure(
         SpecError: the network has other classes than the setting; a class without pictures in train or val; a target
             that cannot be reached.
         TrainingFailed: a loss that is not finite.
+        DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
-    from tasks.detectors.mobilenet_network import load_network
-
     limit_threads()
     origin = load_origin(run, network, setting)
     data = training_data(run, images, setting, spec.training, origin.shape.side)
+    with device_alone(setting.device), full_precision(setting.device):
+        return _narrowed(run, spec, setting, data, network, origin)
+
+
+def _narrowed(
+    run: StepRun, spec: StructurePruned, setting: Setting, data: Data, network: Ref, origin: TrainedNetwork
+) -> Output:
+    """`prune_structure`, on its device."""
+    from tasks.detectors.mobilenet_network import load_network
+
     model = load_network(origin.shape, origin.tensors, setting.device)
     sizes = []
     fitted: Fit | None = None

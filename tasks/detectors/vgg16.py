@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from tasks.detectors.weight_files import (
     random_seed,
     resolve_weights,
 )
+from tasks.device import full_precision
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
@@ -258,7 +258,7 @@ def _forward(network: torch.nn.Module, pixels: Pixels, padded_to: int = 0) -> to
     device = parameter.device
     if count < padded_to:
         pixels = np.concatenate([pixels, np.repeat(pixels[-1:], padded_to - count, axis=0)])
-    with torch.inference_mode(), _full_precision(device):
+    with torch.inference_mode(), full_precision(device.type):
         batch = torch.from_numpy(pixels)
         if device.type == "cuda":
             batch = batch.pin_memory()
@@ -272,18 +272,6 @@ def _forward(network: torch.nn.Module, pixels: Pixels, padded_to: int = 0) -> to
 def _fetch(features: npt.NDArray[np.float32], rows: Sequence[int], computed: torch.Tensor) -> None:
     """Wait for a batch's features and put them into their rows."""
     features[rows] = computed.float().cpu().numpy()
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Without TF32, which would make a GPU's features differ from a CPU's in the third digit."""
-    import torch
-
-    if device.type != "cuda":
-        return nullcontext()
-    precise: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return precise
 
 
 def _imagenet_url() -> str:

@@ -157,7 +157,7 @@ def _missing_file(weights: str, network: WeightsOf) -> str:
     return f"{network.title} weights {weights}: no such file; {network.remedy}"
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """A folder of this user alone: what lies in it is trusted as weights."""
     configured = os.environ.get(CACHE_SETTING)
     folder = Path(configured) if configured else Path(tempfile.gettempdir()) / f"telltale-cache-{os.getuid()}"
@@ -170,9 +170,9 @@ def _cache() -> Path:
 def _expected_file(weights: str, network: WeightsOf) -> Path:
     """Where weights lie, or will lie once they are downloaded."""
     if weights == "imagenet":
-        return _cache() / f"{Path(network.imagenet_url()).stem}.safetensors"
+        return cache_folder() / f"{Path(network.imagenet_url()).stem}.safetensors"
     if _is_url(weights):
-        return _cache() / f"{network.prefix}-{hashlib.sha256(weights.encode()).hexdigest()[:16]}.safetensors"
+        return cache_folder() / f"{network.prefix}-{hashlib.sha256(weights.encode()).hexdigest()[:16]}.safetensors"
     return Path(weights).expanduser()
 
 

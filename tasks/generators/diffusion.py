@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from storage.errors import MissingInput, SpecError
+from storage.store import open_store
+from tasks.generators.kept_models import STORED, find_model, missing_from_store
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars
 from tasks.spec import DiffusionSpec
@@ -59,9 +61,10 @@ class GeneratedPicture:
 def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
     """The pipeline that `spec.model` names (hub id, directory or `tiny`), ready on `device`, without progress bars.
 
-    The safety checker is off: it paints pictures black, which would count as failures of the generator. Weights are
-    read from safetensors only. Raises `MissingInput` where the model or the device is not there and `SpecError` for
-    a scheduler that diffusers does not have or a side that the model cannot make.
+    A model of the store is a directory first (`kept_models.local_model`). The safety checker is off: it paints pictures
+    black, which would count as failures of the generator. Weights are read from safetensors only. Raises
+    `MissingInput` where the model or the device is not there and `SpecError` for a scheduler that diffusers does not
+    have or a side that the model cannot make.
     """
     define_missing_torchvision_schemas()
     import torch
@@ -112,12 +115,15 @@ def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:
     if spec.model.startswith((".", "/", "~")):
         found = (Path(spec.model).expanduser() / "model_index.json").is_file()
         return [] if found else [f"a diffusers pipeline at {spec.model}: it has no model_index.json"]
+    if spec.model.startswith(STORED):
+        return [] if find_model(open_store(), spec.model) else [missing_from_store(spec.model)]
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(spec.model, "model_index.json"), str):
+    name, revision = _revision_of(spec.model)
+    if isinstance(try_to_load_from_cache(name, "model_index.json", revision=revision), str):
         return []
     try:
-        HfApi().model_info(spec.model, timeout=timeout_s)
+        HfApi().model_info(name, revision=revision, timeout=timeout_s)
     except Exception as error:
         return [
             f"diffusion model {spec.model!r}: not in the local cache, and the hub says {type(error).__name__}; "
@@ -218,20 +224,30 @@ def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
             f"the diffusion model in {model}: expected a diffusers directory with model_index.json; save one with "
             "DiffusionPipeline.save_pretrained, or name a hub id"
         )
-    source = str(directory) if is_path else model
+    source, revision = (str(directory), None) if is_path else _revision_of(model)
     try:
-        index = directory / "model_index.json" if is_path else Path(hf_hub_download(model, "model_index.json"))
+        index = (
+            directory / "model_index.json"
+            if is_path
+            else Path(hf_hub_download(source, "model_index.json", revision=revision))
+        )
         # Only pipelines that have a safety checker take the arguments that switch it off.
         has_checker = "safety_checker" in json.loads(index.read_text(encoding="utf-8"))
         unchecked = {"safety_checker": None, "requires_safety_checker": False} if has_checker else {}
         return DiffusionPipeline.from_pretrained(
-            source, dtype=dtype, local_files_only=is_path, use_safetensors=True, **unchecked
+            source, revision=revision, dtype=dtype, local_files_only=is_path, use_safetensors=True, **unchecked
         )
     except (OSError, HFValidationError) as error:
         raise MissingInput(
             f"the diffusion model {model} (with safetensors weights): download it with `hf download {model}` where "
             f"there is a network, or give the path of a diffusers directory ({_first_line(error)})"
         ) from error
+
+
+def _revision_of(model: str) -> tuple[str, str | None]:
+    """A hub id and its revision: `owner/name@<commit>`, or `owner/name` for what is newest."""
+    name, _, revision = model.partition("@")
+    return name, revision or None
 
 
 def _scheduler_class(name: str) -> Any:

@@ -404,7 +404,7 @@ def train_gan(
     else:
         array = read_weights(run.store, pictures)[0][PICTURES]
     resume = newest_checkpoint(run.store, run.checkpoints)
-    progress = Progress(run.name, gan.epochs, "epochs", done=resume.epoch if resume else 0)
+    progress = run.progress(gan.epochs, "epochs", done=resume.epoch if resume else 0, device=device)
 
     def keep(checkpoint: Checkpoint) -> None:
         # The sheet first: a checkpoint promises that the sheets up to its epoch are there.

@@ -1,6 +1,5 @@
 """Shards of generated pictures: what every generator writes alike, and the steps that write them."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tasks.data.duplicates import collapse_rate
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
 from tasks.data.pictures import Pixels, decode_rgb, encode_png, hash_text, perceptual_hash
 from tasks.data.splits import Place, place_groups
-from tasks.device import device_alone, hourly_price
+from tasks.device import device_alone
 from tasks.generators.diffusion import (
     TINY,
     GeneratedPicture,
@@ -27,11 +26,11 @@ from tasks.generators.diffusion import (
     prompt_of,
 )
 from tasks.generators.gan import generate_pictures, read_generator
+from tasks.generators.kept_models import STORED, folder_digest, local_model
 from tasks.generators.pieces import Pieces
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_in_prefect
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
-from tasks.progress import Progress
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import DiffusionSpec, FixedSplits, Splits
 from tasks.threads import helper_threads, in_order, limit_threads
@@ -101,16 +100,19 @@ def model_digest(model: str) -> str:
     """What stands for a diffusion model in a recipe: a digest of its files, so that no path does.
 
     `tiny` is the shipped model and a directory any local one: sha256 over relative names and contents of all files
-    that are not hidden. A hub id stands for itself, as `hub:<id>`.
+    that are not hidden, which is also the name of a model in the store (`store:<digest>`). A hub id stands for itself,
+    as `hub:<id>`: with a revision (`owner/name@<commit>`) that is a digest as well.
 
     Raises:
         MissingInput: `model` looks like a path and there is no directory.
     """
     if model == TINY:
-        return _directory_digest(SHIPPED_WEIGHTS)
+        return folder_digest(SHIPPED_WEIGHTS)
+    if model.startswith(STORED):
+        return model.removeprefix(STORED)
     directory = Path(model).expanduser()
     if directory.is_dir():
-        return _directory_digest(directory)
+        return folder_digest(directory)
     if model.startswith((".", "/", "~")):
         raise MissingInput(f"the diffusion model in {model}: no such directory; name a diffusers directory or a hub id")
     return f"hub:{model}"
@@ -149,7 +151,7 @@ def generate_gan(
     places = place_generated(image_ids, splits, seed)
     wanted = image_ids[start:stop]
     seeds = [hash_seed("gan", seed, source, image_id) for image_id in wanted]
-    progress = Progress(run.name, len(wanted), price=hourly_price(device))
+    progress = run.progress(len(wanted), device=device)
 
     def make_rows() -> Iterator[GeneratedRow]:
         limit_threads()
@@ -187,7 +189,7 @@ def generate_diffusion(
         DeviceLost: the GPU failed, or has not even memory for one picture.
 
     Args:
-        model: hub id, directory or `tiny`; not part of the recipe, `diffusion.model` is in its place.
+        model: hub id, directory, `store:<digest>` or `tiny`; not part of the recipe, `diffusion.model` is in its place.
         diffusion: the specification as `keyed_diffusion` gives it.
         limit: None for all photographs of the shard.
     """
@@ -204,7 +206,7 @@ def generate_diffusion(
     found = len(records)
     wanted = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
     requests = [request for request in wanted if request.image_id not in records]
-    progress = Progress(run.name, len(wanted), done=found, price=hourly_price(device))
+    progress = run.progress(len(wanted), done=found, device=device)
     batch = BatchSize(diffusion.batch)
     sampler: Sampler | None = None
 
@@ -212,7 +214,7 @@ def generate_diffusion(
         # In a thread of its own, which has a number of threads of its own.
         limit_threads()
         nonlocal sampler
-        sampler = Sampler(_pipeline(model, diffusion, device), diffusion)
+        sampler = Sampler(_pipeline(local_model(run.store, model), diffusion, device), diffusion)
         # The digest of the keyed specification: seeds do not depend on where a model lies either.
         yield from generate_images(sampler, digest_of(diffusion.model_dump(mode="json")), requests, batch)
 
@@ -290,23 +292,6 @@ def _record(row: GeneratedRow) -> dict[str, Any]:
 def _prompt(photograph: Mapping[str, Any], diffusion: DiffusionSpec) -> str:
     captions = [photograph["caption"]] if photograph["caption"] else []
     return prompt_of(captions, photograph["categories"] or [], diffusion.prompts)
-
-
-def _directory_digest(directory: Path) -> str:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    names = [path.relative_to(directory) for path in files]
-    return digest_of(
-        {
-            name.as_posix(): _file_digest(path)
-            for name, path in zip(names, files, strict=True)
-            if not any(part.startswith(".") for part in name.parts)
-        }
-    )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _collapse(table: pa.Table) -> float:

@@ -2,13 +2,18 @@
 
 import contextlib
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from storage.errors import SpecError, TelltaleError
-from tasks.device import DeviceLost, device_alone, hourly_price
+from storage.store import LocalStore
+from tasks import device as device_module
+from tasks.device import DeviceLost, GpuLoad, device_alone, full_precision, gpu_load, hourly_price
 from tasks.progress import Progress
+from tasks.recipe import StepRun
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,72 @@ def test_progress_says_rate_end_and_cost() -> None:
     )
     progress.advance(600)
     assert "left" not in progress.description()
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a driver's program on the path that runs a line of shell."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(device_module, "_driver_id", lambda: "GPU-1234")
+
+    def answer(line: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        program.chmod(0o755)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("line", "load"),
+    [
+        ('[ "$1" = --id=GPU-1234 ] && echo 97', 0.97),
+        ("echo '[N/A]'", None),
+        ("echo 50; exit 9", None),
+        ("true", None),
+    ],
+)
+def test_the_driver_says_how_busy_torchs_device_is(
+    driver: Callable[[str], None], line: str, load: float | None
+) -> None:
+    assert gpu_load("cuda") is None  # no program yet
+    driver(line)
+    assert gpu_load("cuda") == load
+    assert gpu_load("cpu") is None
+
+
+def test_the_load_is_the_mean_of_answers_that_nobody_waits_for(driver: Callable[[str], None]) -> None:
+    load = GpuLoad("cuda")
+    for percent in (90, 70):
+        driver(f"echo {percent}")
+        load.mean()
+        assert load._asking is not None
+        load._asking.join()
+    assert load.mean() == pytest.approx(0.8)
+    assert GpuLoad("cpu").mean() is None
+
+
+def test_progress_of_a_gpus_task_says_load_and_of_pictures_the_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELLTALE_GPU_HOUR_PRICE", "2.5")
+    monkeypatch.setattr(GpuLoad, "mean", lambda self: 0.965)
+    run = StepRun(LocalStore(tmp_path), "step", "d")
+    pictures, epochs = run.progress(10, device="cuda"), run.progress(10, "epochs", done=2, device="cuda")
+    for progress in (pictures, epochs):
+        progress.advance()
+    assert "per thousand pictures, GPU busy 96%" in pictures.description()
+    assert "3 of 10 epochs" in epochs.description()
+    assert "thousand" not in epochs.description()
+
+
+def test_full_precision_turns_tf32_off_for_a_gpu_alone() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with full_precision("cuda"):
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (False, True)
+    with full_precision("cpu"):
+        assert torch.backends.cudnn.allow_tf32 == before
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_progress_without_a_price_names_none_and_nothing_done_has_no_end() -> None:

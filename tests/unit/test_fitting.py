@@ -32,8 +32,10 @@ from tasks.detectors.fitting import (
 from tasks.detectors.mobilenet import fit_resumably, is_trained
 from tasks.detectors.mobilenet_network import MobileNet, channels_last, folded, initialise, network_tensors
 from tasks.detectors.training_pictures import Pictures
+from tasks.device import full_precision
 from tasks.recipe import StepRun
 from tasks.spec import FineTuned, Training, View
+from tasks.threads import in_order
 from tests.unit.network_pictures import VIEWS, data, pictures
 
 # A MobileNetV2 in small: every kind of stage, but few of them.
@@ -107,7 +109,7 @@ def test_the_first_step_is_adams_on_the_weighted_cross_entropy(small: Data) -> N
     count = len(small.train)
     trained, expected = network(), network()
     fitted = fit(trained, small, Training(epochs=1, batch=count), seed=0)
-    inputs = fitting._inputs(small.train, range(count), [VIEWS[0]] * count, 32, "cpu")
+    (inputs,) = fitting._inputs(small.train, [(range(count), [VIEWS[0]] * count)], 32, "cpu")
     losses = cross_entropy(expected(inputs), torch.from_numpy(small.train.classes), reduction="none")
     loss = (losses * torch.from_numpy(picture_weights(small.train, True)).float()).mean()
     adam = torch.optim.Adam(expected.parameters(), lr=1e-3)
@@ -295,7 +297,7 @@ def test_a_network_from_random_weights_moves_its_batch_norm_and_folds_it(small: 
 def test_batch_norm_forgets_its_start_within_short_epochs(small: Data) -> None:
     # The running mean starts at 0: in an epoch of one step torch's own momentum would reach a tenth of the pictures'.
     first, trained = network(batch_norm=True), network(batch_norm=True)
-    inputs = fitting._inputs(small.train, range(15), [VIEWS[0]] * 15, 32, "cpu")
+    (inputs,) = fitting._inputs(small.train, [(range(15), [VIEWS[0]] * 15)], 32, "cpu")
     with torch.inference_mode():
         expected = first.stages[0].stem.convolution(inputs).mean((0, 2, 3))  # type: ignore[operator, union-attr]
     found = fit(trained, small, Training(epochs=1, batch=15), seed=0).tensors["stages.0.stem.norm.running_mean"]
@@ -354,6 +356,38 @@ def test_the_loss_of_labels_is_the_weighted_cross_entropy() -> None:
     loss = label_loss(skewed, True, "cpu")(logits, torch.tensor([0, 1]))
     # 4 pictures: the photograph weighs 2, each of the two of one generator 1/2.
     assert float(loss) == pytest.approx(-(2 * np.log(0.5) + 0.5 * np.log(0.2)) / 2)
+
+
+def test_preparing_pictures_ahead_in_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = data(views=VIEWS)
+    expected = fit(network(), pictures, AUGMENTED, seed=0)
+    monkeypatch.setattr(
+        fitting, "made_ahead", lambda function, items, device: in_order(function, items, threads=3, ahead=3)
+    )
+    assert_equal_fits(fit(network(), pictures, AUGMENTED, seed=0), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"trained": LAST_8}], ids=["all layers", "last layers"])
+def test_half_precision_trains_float32_weights_to_nearly_the_same_losses(small: Data, options: dict[str, Any]) -> None:
+    full = fit(network(), small, QUICK, seed=0, **options)
+    half = fit(network(), small, QUICK.model_copy(update={"precision": "bfloat16"}), seed=0, **options)
+    assert not np.array_equal(half.history, full.history)
+    np.testing.assert_allclose(half.history[:, [1, 3]], full.history[:, [1, 3]], rtol=0.05, atol=0.05)
+    assert {tensor.dtype for tensor in half.tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_precision_is_part_of_a_recipe_where_it_is_not_full_and_compiling_never_is() -> None:
+    assert Training(compile=True).model_dump(mode="json") == Training().model_dump(mode="json")
+    assert "precision" not in Training().model_dump(mode="json")
+    assert Training(precision="bfloat16").model_dump(mode="json")["precision"] == "bfloat16"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_a_gpu_trains_to_nearly_the_cpus_losses(small: Data) -> None:
+    expected = fit(network(), small, QUICK, seed=0, trained=LAST_8)
+    with full_precision("cuda"):
+        fitted = fit(network().to("cuda"), small, QUICK, seed=0, trained=LAST_8, device="cuda")
+    np.testing.assert_allclose(fitted.history[:, [1, 3]], expected.history[:, [1, 3]], rtol=0.01, atol=0.01)
 
 
 def test_outputs_do_not_depend_on_the_batch(small: Data) -> None:

@@ -1,6 +1,10 @@
 """Shards of generated pictures: their columns, seeds, places and quarantine, and the two steps that write them."""
 
 import io
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from tasks.device import DeviceLost, compute_device
 from tasks.generators import pieces, shards
 from tasks.generators.diffusion import GeneratedPicture, PictureRequest, generate_images
 from tasks.generators.gan import build_generator
-from tasks.generators.sampling import Sample, Sampler
+from tasks.generators.sampling import BatchSize, Sample, Sampler
 from tasks.generators.shards import (
     GeneratedRow,
     generate_diffusion,
@@ -35,9 +39,16 @@ from tasks.generators.shards import (
 )
 from tasks.generators.sheets import animation, contact_sheet, embedded, sample_strip, show_in_prefect
 from tasks.spec import DiffusionSpec, FixedSplits, Folds, GanSpec
+from tests.unit.generated_pictures import (
+    TINY,
+    assert_same_pictures,
+    diffusion_arguments,
+    photograph,
+    photographs,
+    rows_of,
+)
 
 GAN = GanSpec(latent=8, generator_features=4, discriminator_features=4)
-TINY = DiffusionSpec(model="tiny", steps=2, side=64, batch=2)
 
 
 @pytest.fixture
@@ -54,15 +65,6 @@ def gan_weights(store: LocalStore) -> Ref:
     tensors = {name: tensor.numpy() for name, tensor in build_generator(GAN).state_dict().items()}
     parts = weight_parts(tensors, {"spec": GAN.model_dump(mode="json")})
     return commit(store, "objects/train-gan/w", step="train-gan", digest="w", recipe={}, parts=parts)
-
-
-def photographs(store: LocalStore, rows: list[dict[str, Any]]) -> Ref:
-    parts = {ROWS: pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)}
-    return commit(store, "objects/shard/p", step="shard", digest="0123456789abcdef", recipe={}, parts=parts)
-
-
-def photograph(number: int, **known: Any) -> dict[str, Any]:
-    return {"image_id": f"coco:{number}", "group_id": f"coco:{number}", "source": "coco", "split": "val"} | known
 
 
 def gan_arguments(weights: Ref, start: int, stop: int, **changed: Any) -> dict[str, Any]:
@@ -170,18 +172,6 @@ def test_the_tiny_model_makes_one_picture_per_photograph(store: LocalStore) -> N
     assert read_table(store, ref, name="quarantine.parquet").num_rows == 0
 
 
-def diffusion_arguments(images: Ref, limit: int | None = None, **changed: Any) -> dict[str, Any]:
-    spec = TINY.model_copy(update=changed)
-    return {
-        "images": images,
-        "source": "sd",
-        "model": spec.model,
-        "diffusion": keyed_diffusion(spec),
-        "limit": limit,
-        "device": "cpu",
-    }
-
-
 def test_failed_pictures_and_photographs_without_prompt_are_set_aside(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,10 +201,6 @@ def test_failed_pictures_and_photographs_without_prompt_are_set_aside(
 
 def six_photographs(store: LocalStore) -> Ref:
     return photographs(store, [photograph(number, caption=f"a cat {number % 2}") for number in range(6)])
-
-
-def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
-    return read_table(store, ref).to_pylist()
 
 
 def test_a_shard_whose_worker_vanished_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,13 +237,80 @@ def test_a_shard_whose_worker_vanished_goes_on_where_it_was(tmp_path: Path, monk
     assert len(asked) == 3  # two that were not made, and the damaged one
     assert notes_of(broken, ref)["found_of_an_earlier_attempt"] == 3
     assert broken.list(folder) == []
-    encoded = ("image", "sha256", "phash")
-    for row, other in zip(rows_of(broken, ref), expected, strict=True):
-        assert {k: v for k, v in row.items() if k not in encoded} == {
-            k: v for k, v in other.items() if k not in encoded
-        }
-        difference = decode_rgb(row["image"]["bytes"]).astype(int) - decode_rgb(other["image"]["bytes"])
-        assert np.abs(difference).max() <= 1
+    assert_same_pictures(rows_of(broken, ref), expected)
+
+
+# A worker: makes four pictures, each written at once, and then seems to compute for ever.
+WORKER = """
+import sys, time
+from pathlib import Path
+from storage.objects import Ref
+from storage.store import LocalStore
+from tasks.generators import pieces, shards
+from tasks.generators.diffusion import generate_images
+from tests.unit.generated_pictures import diffusion_arguments
+
+def four(*given):
+    for made, picture in enumerate(generate_images(*given)):
+        if made == 4:
+            time.sleep(600)
+        yield picture
+
+pieces.PERIOD_S = 0.0
+shards.generate_images = four
+images = Ref.model_validate_json(sys.argv[2])
+shards.generate_diffusion.compute(LocalStore(Path(sys.argv[1])), **diffusion_arguments(images))
+"""
+
+
+def test_a_killed_workers_shard_is_finished_by_another_process(tmp_path: Path) -> None:
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+    expected = rows_of(whole, generate_diffusion.compute(whole, **diffusion_arguments(six_photographs(whole)))[0])
+    images = six_photographs(broken)
+    arguments = diffusion_arguments(images)
+    folder = f"checkpoints/{digest_of(generate_diffusion.recipe(**arguments))}"
+    command = [sys.executable, "-c", WORKER, str(tmp_path / "broken"), images.model_dump_json()]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as worker:
+        deadline = time.monotonic() + 300
+        while len(broken.list(folder)) < 4:
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        worker.kill()
+    assert worker.returncode == -signal.SIGKILL
+    ref, cached = generate_diffusion.compute(broken, **arguments)
+    assert not cached
+    assert notes_of(broken, ref)["found_of_an_earlier_attempt"] == 4
+    assert_same_pictures(rows_of(broken, ref), expected)
+    assert broken.list("checkpoints") == []
+
+
+def test_sharding_a_diffusion_source_changes_no_picture(store: LocalStore) -> None:
+    rows = [photograph(number, caption=f"a cat {number % 2}") for number in range(5)]
+    expected = rows_of(store, generate_diffusion.compute(store, **diffusion_arguments(photographs(store, rows)))[0])
+    made: list[dict[str, Any]] = []
+    for name, part in (("one", rows[:3]), ("other", rows[3:])):
+        parts = {ROWS: pa.Table.from_pylist(part, schema=IMAGE_SCHEMA)}
+        images = commit(store, f"objects/shard/{name}", step="shard", digest=name, recipe={}, parts=parts)
+        made += rows_of(store, generate_diffusion.compute(store, **diffusion_arguments(images, batch=TINY.batch))[0])
+    assert_same_pictures(made, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_gpu_pictures_of_different_batches_agree_to_45_decibels(store: LocalStore, dtype: str) -> None:
+    images = six_photographs(store)
+    spec = keyed_diffusion(TINY.model_copy(update={"dtype": dtype}))
+    made: list[list[Pixels]] = []
+    for batch in (1, 3):
+        sampler = Sampler(shards._pipeline("tiny", spec, "cuda"), spec)
+        requests = [PictureRequest(row["image_id"], row["caption"]) for row in rows_of(store, images)]
+        pictures = generate_images(sampler, "digest", requests, BatchSize(batch))
+        made.append([picture.pixels for picture in pictures if picture.pixels is not None])
+    shards._kept_pipeline.clear()
+    for one, other in zip(*made, strict=True):
+        error = np.mean((one.astype(float) - other) ** 2)
+        assert error == 0 or 10 * np.log10(255**2 / error) >= 45
 
 
 def test_a_short_shard_is_written_once(store: LocalStore) -> None:

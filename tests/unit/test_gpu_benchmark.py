@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
@@ -45,6 +47,47 @@ def test_a_part_runs_alone_and_an_unknown_one_is_refused(script: Any, capsys: py
     assert "| sd" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         script.main(["--part", "sd1024"])
+
+
+def test_limits_are_counted_on_paper_without_a_device(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(["--paper", "--tiny"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:7]] == [
+        "| sd512", "| sd768", "| vgg16", "| dcgan", "| mobilenet"
+    ]  # fmt: skip
+
+
+def test_the_full_sizes_cost_what_is_known_of_them(script: Any) -> None:
+    options = script.Options("meta", tiny=False, compiled=False)
+    spec = script.vgg16_spec(options)
+    # Multiplications of the thirteen convolutions; configuration D up to its second connected layer.
+    convolutions = 15_346_630_656
+    assert script.vgg16_work(spec).operations == 2 * (convolutions + 25088 * 4096 + 4096**2)
+    # At least the first convolution's input and output, and its weights once per batch.
+    assert script.vgg16_work(spec).bytes > 2 * (3 + 64) * 224**2
+    shape, batch = script.mobilenet_sizes(options)
+    assert script.mobilenet_work(shape, batch).operations > 2 * 300e6  # the paper's forward pass alone
+
+
+def test_what_is_counted_on_paper_is_what_is_computed(script: Any) -> None:
+    options = script.Options("cpu", tiny=True, compiled=False)
+    spec = script.diffusion_spec(512, 50, 16, options).model_copy(update={"steps": 3})
+    sampler = script.fast_sampler(spec, options)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        sampler.sample(script.PROMPTS[:1], [0])
+    assert script.diffusion_work(spec, options).operations == counter.get_total_flops()
+    gan = script.dcgan_spec(options)
+    pictures = torch.zeros(gan.batch, 3, 64, 64, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        script._Training(gan, "cpu").run_epoch(pictures, 1)
+    assert script.dcgan_work(gan).operations * gan.batch == counter.get_total_flops()
+
+
+def test_a_limit_is_the_lower_of_two(script: Any) -> None:
+    board = script.Board(operations=100.0, bytes=10.0)
+    assert script.Work(10.0, 2.0).limit(board) == (5.0, "bandwidth")
+    assert script.Work(50.0, 1.0).limit(board) == (2.0, "arithmetic")
+    assert script.Work(50.0, 0).limit(board) == (2.0, "arithmetic")
 
 
 def test_without_a_gpu_it_says_what_runs_instead(script: Any, capsys: pytest.CaptureFixture[str]) -> None:

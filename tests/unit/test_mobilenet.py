@@ -47,6 +47,7 @@ from tasks.detectors.mobilenet_network import (
 )
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import class_of, load_pictures
+from tasks.device import DeviceLost
 from tasks.recipe import StepRun
 from tasks.spec import FineTuned, Folds, Training, View
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
@@ -444,6 +445,24 @@ def test_a_step_that_was_interrupted_ends_with_the_same_content(
     assert len(broken.list("checkpoints")) == 1
     ref, cached = train(broken)
     assert not cached
+    assert read_manifest(broken, ref.uri).content == read_manifest(whole, expected.uri).content
+
+
+def test_a_training_whose_gpu_fails_loses_its_device_and_no_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+    expected, _ = train(whole)
+
+    def fail(*given: Any) -> None:
+        write_checkpoint(*given)
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mobilenet, "write_checkpoint", fail)
+        with pytest.raises(DeviceLost, match="unspecified launch failure"):
+            train(broken)
+    ref, _ = train(broken)
     assert read_manifest(broken, ref.uri).content == read_manifest(whole, expected.uri).content
 
 

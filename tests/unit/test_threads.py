@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.threads import helper_threads, in_order
+from tasks.threads import helper_threads, in_order, made_ahead
 
 
 def test_results_come_in_the_order_of_the_items_however_long_each_takes() -> None:
@@ -65,6 +65,16 @@ def test_an_error_is_raised_in_its_turn(where: str) -> None:
     with pytest.raises(MemoryError, match="no more"):
         next(results)
     assert not [thread for thread in threading.enumerate() if thread.name == "drawing"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_made_ahead_comes_in_order_and_only_ahead_of_a_gpu(device: str) -> None:
+    drawn: list[int] = []
+    made = made_ahead(lambda item: drawn.append(item) or -item, range(4), device)  # type: ignore[func-returns-value]
+    assert next(made) == 0
+    assert (drawn == [0]) or device == "cuda"
+    assert list(made) == [-1, -2, -3]
+    assert sorted(drawn) == [0, 1, 2, 3]
 
 
 def test_only_a_task_with_a_gpu_takes_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,20 @@ def test_half_precision_gives_nearly_the_same_features_and_is_another_recipe(net
     assert cosines.min() > 0.999
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_gpus_features_agree_with_the_cpus(network, precision: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    spec = small().model_copy(update={"precision": precision})
+    pictures = noise(5)
+    expected = vgg16.embed_pictures(network, small(), pictures)
+    found = vgg16.embed_pictures(vgg16.move_vgg16(vgg16.load_vgg16(spec, None), spec, "cuda"), spec, pictures)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > 0.999
+
+
 def test_compiling_is_part_of_no_recipe() -> None:
     assert Vgg16Spec(compile=True).model_dump(mode="json") == Vgg16Spec().model_dump(mode="json")
 
