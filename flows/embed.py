@@ -8,7 +8,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.generate import diffusion_shards, gan_shards
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
@@ -106,6 +106,7 @@ def embed_vgg16(experiment: str = "coco", overrides: dict[str, Any] | None = Non
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    images, shards = all_images(spec)
-    feature_shards(spec, shards, images.canonical)
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        images, shards = all_images(spec)
+        feature_shards(spec, shards, images.canonical)

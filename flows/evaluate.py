@@ -22,7 +22,7 @@ from flows.networks import (
 )
 from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
 from storage.objects import Ref
@@ -88,15 +88,16 @@ def evaluate_all(
     Returns:
         The run's place in the store: `runs/evaluate/<run>`.
     """
-    spec = checked_experiment(experiment, overrides, seed, pools=POOLS if dispatch == "pools" else ())
-    parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed, pools=POOLS if dispatch == "pools" else ())
+        parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
 
-    def attempt() -> str:
-        stages = STAGE_COUNT + (NETWORK_STAGES if spec.mobile else 0)
-        progress = Progress(f"evaluate {spec.name}", stages, unit="stages", eager=True)
-        return _evaluate(_Run(spec, dispatch, parameters, progress))
+        def stages_and_report() -> str:
+            stages = STAGE_COUNT + (NETWORK_STAGES if spec.mobile else 0)
+            progress = Progress(f"evaluate {spec.name}", stages, unit="stages", eager=True)
+            return _evaluate(_Run(spec, dispatch, parameters, progress))
 
-    return mended(attempt)
+        return mended(stages_and_report)
 
 
 def _evaluate(run: _Run) -> str:

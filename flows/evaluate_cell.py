@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.collect import collect, mended
 from flows.embed import Features
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from storage.store import open_store
 from tasks.detectors.variants import Variant, origin, variants
@@ -179,6 +179,7 @@ def evaluate_cell(plan: str, cell: str) -> None:
         plan: place of the cell's plan in the store, as `evaluate/all` wrote it.
         cell: the cell's name, such as 64/q20; it must be the plan's.
     """
-    Cell.parse(cell)
-    found = read_plan(open_store(), plan)
-    mended(lambda: cell_results([found]))
+    with attempt():
+        Cell.parse(cell)
+        found = read_plan(open_store(), plan)
+        mended(lambda: cell_results([found]))

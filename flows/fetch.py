@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 import tasks.data.fetch as fetching
+from flows.runner import attempt
 
 
 @flow(name="fetch", flow_run_name="fetch COCO {splits}", persist_result=False)
@@ -16,8 +17,9 @@ def fetch_coco(directory: str, splits: list[str] | None = None, address: str | N
         splits: train2017, val2017 or both (default).
         address: another address that serves the official archives' names.
     """
-    chosen = tuple(splits or ("train2017", "val2017"))
-    if address is None:
-        fetching.fetch_coco(Path(directory), chosen)
-    else:
-        fetching.fetch_coco(Path(directory), chosen, address)
+    with attempt():
+        chosen = tuple(splits or ("train2017", "val2017"))
+        if address is None:
+            fetching.fetch_coco(Path(directory), chosen)
+        else:
+            fetching.fetch_coco(Path(directory), chosen, address)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
-from flows.runner import put_back_if_device_lost, tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
@@ -93,8 +93,8 @@ def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = No
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    with put_back_if_device_lost():
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
         gan_shards(spec, gan_weights(spec, image_shards(spec)))
 
 
@@ -115,6 +115,6 @@ def generate_stable_diffusion(
         seed: the experiment's seed, if another than the preset's. With the preset's (None) only shards with new
             captions are made; another one makes every picture anew.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    with put_back_if_device_lost():
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
         diffusion_shards(spec, image_shards(spec))

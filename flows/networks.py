@@ -11,7 +11,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.embed import Features, all_images, feature_shards
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
 from flows.train import trained_heads
 from storage.errors import SpecError
@@ -422,9 +422,10 @@ def train_mobilenets(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    images, shards = all_images(spec)
-    trained_networks(spec, canonical_shards(spec, images, shards), None, {}, is_fine_tuned)
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        images, shards = all_images(spec)
+        trained_networks(spec, canonical_shards(spec, images, shards), None, {}, is_fine_tuned)
 
 
 @flow(
@@ -443,7 +444,9 @@ def compress_mobilenets(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    _all_networks(checked_experiment(experiment, overrides, seed))
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        _all_networks(spec)
 
 
 @flow(
@@ -462,6 +465,7 @@ def score_mobilenets(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    pictures, networks = _all_networks(spec)
-    network_scores(spec, pictures, networks)
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        pictures, networks = _all_networks(spec)
+        network_scores(spec, pictures, networks)

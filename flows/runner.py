@@ -1,26 +1,31 @@
-"""The task runner of every flow, and what a flow does when the GPU that it runs on fails."""
+"""The task runner of every flow, and when a flow's process leaves its run to another: a lost GPU, a newer attempt."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.recovery import ATTEMPTS, PAUSE, PUT_BACK
 from tasks.device import DeviceLost
 from tasks.threads import parallel_tasks
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 4
-# Long enough for another worker of the pool to be the first to ask.
-PAUSE = timedelta(seconds=30)
-
 
 def tasks_side_by_side() -> Any:
     """Threads for as many tasks at once as this process may compute with: torch and NumPy release the interpreter."""
     return ThreadPoolTaskRunner(max_workers=parallel_tasks())
+
+
+@contextmanager
+def attempt() -> Iterator[None]:
+    """Around the body of every flow: leaves its run to the attempt that goes on with it, or asks for one."""
+    with yield_to_newer_attempt(), put_back_if_device_lost():
+        yield
 
 
 @contextmanager
@@ -49,8 +54,47 @@ def put_back_if_device_lost() -> Iterator[None]:
             run = client.read_flow_run(context.flow_run.id)
             if run.run_count >= ATTEMPTS:
                 raise
-            again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=f"put back: {error}")
+            again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=f"{PUT_BACK}{error}")
             client.set_flow_run_state(run.id, again)
         logger.warning("attempt %d of %d lost its device, the run is put back: %s", run.run_count, ATTEMPTS, error)
         # Ends this process without a state of its own: the worker sees that it ended as it should.
         raise Abort("the run was put back into its queue") from error
+
+
+@contextmanager
+def yield_to_newer_attempt() -> Iterator[None]:
+    """Within a flow that a worker runs: how this attempt fails does not matter once another one has taken over.
+
+    A host that was cut off comes back, and its runs have been put back meanwhile (`flows.recovery`). Prefect ends them,
+    as their slots are gone, or they fail, as they could not reach the store; to report that would end the run that
+    another worker goes on with. What this attempt finished lies in the store in any case.
+    """
+    from prefect.context import FlowRunContext
+    from prefect.exceptions import Abort
+
+    try:
+        yield
+    except Abort:
+        raise
+    except BaseException as error:
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+            raise
+        if not _was_taken_over(context.flow_run):
+            raise
+        logger.warning("attempt %d is over, another one has taken its run over", context.flow_run.run_count)
+        # Ends this process without a state of its own, as above.
+        raise Abort("another attempt of this run has taken over") from error
+
+
+def _was_taken_over(mine: Any) -> bool:
+    """Whether a run has been put back or started anew since this process read it; no, where the server is away."""
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(mine.id)
+    except httpx.HTTPError:
+        return False
+    waits = run.state is not None and (run.state.is_scheduled() or run.state.is_pending())
+    return waits or run.run_count > mine.run_count

@@ -13,7 +13,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
 from tasks.data.coco import coco_inventory, index_coco
@@ -99,7 +99,11 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     }
     shards = {name: tuple(collect(waiting)) for name, waiting in futures.items()}
     qualities = notes_of(open_store(), assignment)["qualities"]
-    canonical = Canonical(side=experiment.canonical_side, qualities=tuple((q, n) for q, n in qualities))
+    canonical = Canonical(
+        side=experiment.canonical_side,
+        qualities=tuple((q, n) for q, n in qualities),
+        kernel=experiment.canonical_kernel,
+    )
     indexed = {item.name: (item.located.entries, *item.scans) for item in scanned}
     return Images(shards, indexed, assignment, canonical, unseen_assignment)
 
@@ -177,8 +181,9 @@ def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    image_shards(spec, kinds=("coco", "sample"))
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        image_shards(spec, kinds=("coco", "sample"))
 
 
 @flow(
@@ -195,5 +200,6 @@ def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = 
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    image_shards(spec, kinds=("folder", "column"))
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        image_shards(spec, kinds=("folder", "column"))

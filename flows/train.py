@@ -7,7 +7,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.embed import Features, all_images, feature_shards
 from flows.preflight import checked_experiment
-from flows.runner import tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.svm import train_head
 from tasks.evaluation.protocols import cell_scorings, stage_rows
@@ -49,6 +49,7 @@ def train_svm(experiment: str = "coco", overrides: dict[str, Any] | None = None,
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    images, shards = all_images(spec)
-    trained_heads(spec, feature_shards(spec, shards, images.canonical))
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
+        images, shards = all_images(spec)
+        trained_heads(spec, feature_shards(spec, shards, images.canonical))

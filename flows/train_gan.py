@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.preflight import checked_experiment
-from flows.runner import put_back_if_device_lost, tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from storage.store import open_store
@@ -62,6 +62,6 @@ def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = 
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
     """
-    spec = checked_experiment(experiment, overrides, seed)
-    with put_back_if_device_lost():
+    with attempt():
+        spec = checked_experiment(experiment, overrides, seed)
         gan_weights(spec, image_shards(spec))

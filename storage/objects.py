@@ -117,6 +117,10 @@ def commit(
         if winner is not None:
             return winner
         store.create(f"{uri}/{MANIFEST}", canonical_json(manifest.model_dump(mode="json")).encode())
+    # A part that was there already was debris until now, and a sweep may have taken it before the manifest named it.
+    for part in written:
+        if store.size(f"{uri}/{part.file}") != part.bytes:
+            _write_part(store, uri, part.name, parts[part.name])
     return Ref(uri=uri, digest=digest, rows=manifest.rows, bytes=manifest.bytes)
 
 

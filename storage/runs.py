@@ -1,6 +1,7 @@
 """Where finished runs lie, and the one mutable file that says which is the newest of each experiment."""
 
 import json
+from pathlib import PurePosixPath
 
 from storage.digest import canonical_json
 from storage.errors import ObjectMissing
@@ -21,6 +22,17 @@ def latest_run(store: Store, experiment: str) -> str:
 def set_latest_run(store: Store, experiment: str, place: str) -> None:
     """Say that this run is an experiment's newest."""
     store.write(LATEST, canonical_json(_latest(store) | {experiment: place}).encode())
+
+
+def published_networks(store: Store, place: str) -> tuple[str, ...]:
+    """Names of a run's published networks, in the order in which its experiment lists them, then by name."""
+    files = [PurePosixPath(key) for key in store.list(f"{place}/models")]
+    names = sorted(file.stem for file in files if file.suffix == ".onnx")
+    if not names:
+        return ()
+    mobile = json.loads(store.read(f"{place}/index.json"))["experiment"]["mobile"]
+    order = [listed["name"] for listed in mobile["networks"]]
+    return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 
 
 def _latest(store: Store) -> dict[str, str]:

@@ -1,44 +1,242 @@
-"""Debris: what a store holds that no manifest speaks of."""
+"""Sweeping a store: debris that no manifest speaks of and, on request, finished objects that no run refers to.
 
-from collections.abc import Sequence
+Writers may be at work meanwhile. Nothing that they finish is lost, and no manifest stays without its parts, because
 
-from storage.errors import DamagedObject, ObjectMissing
-from storage.objects import MANIFEST, read_manifest
-from storage.store import Store
+* only what was last changed before a given moment is removed: a writer's own files are younger;
+* of a finished object the manifest goes first: a sweep that is cut off leaves debris, never half an object;
+* an old part may be taken up again by a writer that makes the very same bytes. So a part is read before it goes, the
+  manifest is looked at after it has gone, and a part that is named by then is put back. A writer looks for its parts
+  after writing the manifest (`storage.objects.commit`): whichever of the two comes second finds what is missing;
+* an unreferenced object goes only while nobody who could have found it is at work, see `remove_unreferenced`.
+"""
 
-SWEPT_FOLDERS = ("objects", "checkpoints", "probe")
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from storage.errors import DamagedObject, ObjectExists, ObjectMissing
+from storage.objects import MANIFEST, Manifest
+from storage.runs import RUNS
+from storage.store import PARTIAL, LocalStore, Store
+
+OBJECTS = "objects"
+SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
+INDEX = "index.json"
+
+# Whatever mentions an object names its digest: a recipe its inputs, an index its results, notes a piece of work.
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a sweep took away: how many keys, and the bytes that they had."""
+
+    keys: int
+    bytes: int
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(self.keys + other.keys, self.bytes + other.bytes)
+
+
+NOTHING = Removed(0, 0)
+
+
+@dataclass(frozen=True)
+class FinishedObject:
+    """A finished object that may go: its place, the keys of its parts, and all their bytes."""
+
+    uri: str
+    parts: tuple[str, ...]
+    bytes: int
+
+    @property
+    def step(self) -> str:
+        """The step that made it: what its place says before its label and digest."""
+        return step_of(f"{self.uri}/{MANIFEST}")
+
+
+def step_of(key: str) -> str:
+    """The step to which a key of the store belongs, as far as its place says: `embed`, `train`, or `checkpoints`."""
+    folders = key.split("/")
+    return folders[1] if folders[0] == OBJECTS and len(folders) > 2 else folders[0]
 
 
 def find_debris(store: Store, older_than: float) -> list[str]:
     """Keys that no manifest speaks of and that were last changed before `older_than` (seconds since 1970).
 
-    Checkpoints are debris once they are old: a step that is still training writes a newer one every epoch.
+    Checkpoints are debris once they are old: a step that is still training writes a newer one every epoch. A manifest
+    that cannot be read stays, for its step to replace. Nothing is changed by looking.
     """
     keys = [key for folder in SWEPT_FOLDERS for key in store.list(folder)]
-    known = _known_keys(store, [key for key in keys if key.endswith(f"/{MANIFEST}")])
+    manifests = [key for key in keys if key.endswith(f"/{MANIFEST}")]
+    known = {*manifests, *(part for key in manifests for part in _named_by(store, key))}
     return [key for key in keys if key not in known and _is_older(store, key, older_than)]
 
 
-def remove(store: Store, keys: Sequence[str]) -> int:
-    """Delete keys; returns how many bytes they had."""
-    size = 0
+def remove(store: Store, keys: Sequence[str], older_than: float) -> Removed:
+    """Remove keys that are still debris: nothing that was changed or named by a manifest since they were found."""
+    done = NOTHING
     for key in keys:
-        size += store.size(key) or 0
-        store.delete(key)
-    return size
+        if _is_older(store, key, older_than):
+            done += _remove_unnamed(store, key)
+    return done
 
 
-def _known_keys(store: Store, manifests: Sequence[str]) -> set[str]:
-    known: set[str] = set()
-    for key in manifests:
-        uri = key.removesuffix(f"/{MANIFEST}")
-        try:
-            manifest = read_manifest(store, uri)
-        except (DamagedObject, ObjectMissing):
+def find_unfinished_writes(store: Store, older_than: float) -> list[tuple[str, int]]:
+    """Names below a local store's directory of writes that a crash broke off, with their bytes.
+
+    An object store shows none: there they are uploads in parts, which a lifecycle rule of the bucket removes.
+    """
+    if not isinstance(store, LocalStore):
+        return []
+    found = []
+    for path in sorted(store.root.rglob(f"{PARTIAL}*")):
+        with suppress(FileNotFoundError):  # one that is being written goes at any moment
+            facts = path.stat()
+            if path.is_file() and facts.st_mtime < older_than:
+                found.append((path.relative_to(store.root).as_posix(), facts.st_size))
+    return found
+
+
+def remove_unfinished_writes(store: Store, names: Sequence[str]) -> Removed:
+    """Remove what `find_unfinished_writes` found; nobody goes on with them, so nothing has to be checked again."""
+    done = NOTHING
+    if not isinstance(store, LocalStore):
+        return done
+    for name in names:
+        path = store.root / name
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            done += Removed(1, size)
+    return done
+
+
+def find_unreferenced(store: Store, older_than: float) -> list[FinishedObject]:
+    """Finished objects, last changed before `older_than`, that nothing refers to which stays.
+
+    What stays are the runs' indexes and the younger objects; an object stays where one that stays names its digest, in
+    its recipe or anywhere else in its manifest.
+
+    Raises:
+        DamagedObject: a run's index cannot be read; without it nothing can be said.
+    """
+    manifests = {
+        key.removesuffix(f"/{MANIFEST}"): store.read(key) for key in store.list(OBJECTS) if key.endswith(f"/{MANIFEST}")
+    }
+    places = defaultdict(list)
+    for uri in manifests:
+        places[uri.rsplit("/", 1)[1].encode()].append(uri)
+    young = [uri for uri in manifests if not _is_older(store, f"{uri}/{MANIFEST}", older_than)]
+    mentioned = [digest for index in _run_indexes(store) for digest in _DIGEST.findall(index)]
+    staying: set[str] = set()
+    waiting = young + [uri for digest in mentioned for uri in places.get(digest, ())]
+    while waiting:
+        uri = waiting.pop()
+        if uri in staying:
             continue
-        known.add(key)
-        known.update(f"{uri}/{part.file}" for part in manifest.parts)
-    return known
+        staying.add(uri)
+        waiting += [other for digest in _DIGEST.findall(manifests[uri]) for other in places.get(digest, ())]
+    going = sorted(manifests.keys() - staying)
+    return [found for uri in going if (found := _finished(uri, manifests[uri])) is not None]
+
+
+def remove_unreferenced(
+    store: Store, objects: Iterable[FinishedObject], at_work: Callable[[], Sequence[str]]
+) -> tuple[Removed, Sequence[str]]:
+    """Remove objects while nobody is at work who could have found them; returns what went, and who stopped it.
+
+    `at_work` names the runs that are at work, or were since the objects were looked for. It is asked before each
+    object, and again between its manifest and its parts: a run that began before the manifest went is seen then, and
+    the manifest is put back; one that begins later does not find the object and makes it again.
+    """
+    done = NOTHING
+    for found in objects:
+        if at_work():
+            break
+        key = f"{found.uri}/{MANIFEST}"
+        try:
+            manifest = store.read(key)
+        except ObjectMissing:  # voided meanwhile: debris for the next sweep
+            continue
+        store.delete(key)
+        if at_work():
+            _put_back(store, key, manifest)
+            break
+        done += Removed(1, len(manifest))
+        for part in found.parts:
+            done += _remove_unnamed(store, part)
+    return done, at_work()
+
+
+def _run_indexes(store: Store) -> list[bytes]:
+    indexes = []
+    for key in store.list(RUNS):
+        if key.endswith(f"/{INDEX}"):
+            index = store.read(key)
+            try:
+                json.loads(index)
+            except ValueError as error:
+                raise DamagedObject(
+                    f"{key} in {store.url} is not readable: what its run refers to is not known, nothing was removed"
+                ) from error
+            indexes.append(index)
+    return indexes
+
+
+def _remove_unnamed(store: Store, key: str) -> Removed:
+    """Remove a key, unless its object's manifest names it, or has come to name it by the time the key is gone."""
+    if not key.startswith(f"{OBJECTS}/"):
+        size = store.size(key) or 0
+        store.delete(key)
+        return Removed(1, size)
+    manifest = f"{key.rsplit('/', 1)[0]}/{MANIFEST}"
+    if key in _named_by(store, manifest):
+        return NOTHING
+    try:
+        data = store.read(key)
+    except ObjectMissing:
+        return NOTHING
+    except DamagedObject:  # rotten bytes are of no use to any manifest
+        size = store.size(key) or 0
+        store.delete(key)
+        return Removed(1, size)
+    store.delete(key)
+    if key in _named_by(store, manifest):
+        _put_back(store, key, data)
+        return NOTHING
+    return Removed(1, len(data))
+
+
+def _put_back(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except ObjectExists:  # its writer was faster
+        return
+
+
+def _named_by(store: Store, manifest: str) -> set[str]:
+    """The keys of a finished object's parts; none where there is no readable manifest."""
+    try:
+        content = store.read(manifest)
+    except (ObjectMissing, DamagedObject):
+        return set()
+    found = _finished(manifest.removesuffix(f"/{MANIFEST}"), content)
+    return set() if found is None else set(found.parts)
+
+
+def _finished(uri: str, manifest: bytes) -> FinishedObject | None:
+    # Not `read_manifest`, which voids what it cannot read: looking at a store changes nothing.
+    try:
+        read = Manifest.model_validate_json(manifest)
+    except ValidationError:
+        return None
+    return FinishedObject(uri, tuple(f"{uri}/{part.file}" for part in read.parts), read.bytes + len(manifest))
 
 
 def _is_older(store: Store, key: str, moment: float) -> bool:

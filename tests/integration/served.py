@@ -26,12 +26,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 600) -> Any:
     return found
 
 
-def post(url: str, body: dict[str, Any]) -> httpx.Response | None:
-    """The server's answer, or nothing where none came."""
+def answered(method: str, url: str, body: Any) -> httpx.Response | None:
+    """The server's answer, or nothing where none came, or only that its database is locked for a moment."""
     try:
-        return httpx.post(url, json=body, timeout=60, trust_env=False)
+        answer = httpx.request(method, url, json=body, timeout=60, trust_env=False)
     except httpx.TransportError:
         return None
+    return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
 
 @dataclass
@@ -74,9 +75,13 @@ class Served:
 
     def ask(self, path: str, **body: Any) -> Any:
         """POST to the API; a server that is too busy to answer in time is asked again, as Prefect's own client does."""
-        answer = wait_for(lambda: post(f"{self.api_url}{path}", body), ANSWER_SECONDS)
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """What the API answers to a request, None for nothing."""
+        answer = wait_for(lambda: answered(method, f"{self.api_url}{path}", body), ANSWER_SECONDS)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def deployment(self, name: str, entrypoint: str = "flows.evaluate.evaluate_all") -> dict[str, Any]:
         """One deployment as the API knows it."""

@@ -87,16 +87,14 @@ def test_serving_again_restarts_only_the_worker_that_died(served: Served) -> Non
 def test_an_active_schedule_produces_runs_and_a_worker_runs_them(served: Served) -> None:
     sweep = served.deployment("sweep", "flows.maintain.sweep")["id"]
     every = {"schedule": {"interval": 20.0, "timezone": "Europe/Berlin"}, "active": True}
-    answer = httpx.post(f"{served.api_url}/deployments/{sweep}/schedules", json=[every], timeout=60, trust_env=False)
-    answer.raise_for_status()
+    made = served.send("POST", f"/deployments/{sweep}/schedules", [every])
     completed = {"deployments": {"id": {"any_": [sweep]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
     try:
         runs = wait_for(lambda: served.ask("/flow_runs/filter", **completed))
         assert all(run["auto_scheduled"] for run in runs)
     finally:
-        for schedule in answer.json():
-            where = f"{served.api_url}/deployments/{sweep}/schedules/{schedule['id']}"
-            httpx.delete(where, timeout=60, trust_env=False).raise_for_status()
+        for schedule in made:
+            served.send("DELETE", f"/deployments/{sweep}/schedules/{schedule['id']}")
 
 
 def test_schedules_run_where_that_is_asked_for(served: Served) -> None:
@@ -110,6 +108,7 @@ def test_schedules_run_where_that_is_asked_for(served: Served) -> None:
         "flows.evaluate.evaluate_all",
         "flows.generate.generate_gan",
         "flows.generate.generate_stable_diffusion",
+        "flows.maintain.recover",
         "flows.maintain.sweep",
     ]
     nightly = served.deployment("all")["id"]

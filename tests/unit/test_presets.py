@@ -190,6 +190,8 @@ def test_everything_that_the_design_names_is_deployed_on_its_pool() -> None:
         "evaluate/sample": "coordinator",
         "evaluate/seed": "coordinator",
         "evaluate-cell/cpu": "cpu",
+        "publish/mobile": "cpu",
+        "maintain/recover": "coordinator",
         "maintain/sweep": "cpu",
     }
     assert len(set(deployments())) == len(found)
@@ -216,7 +218,17 @@ def test_a_deployment_has_what_a_person_reads_and_parameters_that_its_flow_takes
 def test_a_pools_template_uses_the_variables_that_it_declares(path: Path) -> None:
     template = json.loads(path.read_text(encoding="utf-8"))
     used = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    if isinstance(template["job_configuration"].get("env"), dict):
+        used.add("env")  # what the template fixes and the variable says is merged by the worker
     assert used == set(template["variables"]["properties"])
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "pools").glob("*.json")), ids=lambda path: path.stem)
+def test_runs_of_every_pool_send_heartbeats_equally_often_and_wait_for_a_server_that_is_restarted(path: Path) -> None:
+    environment = json.loads(path.read_text(encoding="utf-8"))["variables"]["properties"]["env"]["default"]
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"  # Prefect takes no less
+    pauses = [2**attempt for attempt in range(1, int(environment["PREFECT_CLIENT_MAX_RETRIES"]) + 1)]
+    assert sum(pauses) >= 10 * 60
 
 
 def test_there_is_a_template_for_every_pool() -> None:

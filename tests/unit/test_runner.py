@@ -1,4 +1,4 @@
-"""A flow whose GPU fails: its run is put back into the queue for another process, not for ever."""
+"""A flow whose GPU fails, or whose run another process has: what it leaves to others, and what it says itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.exceptions import Abort
-from prefect.states import State
+from prefect.states import AwaitingRetry, Cancelling, Pending, Running, State
 
-from flows.runner import ATTEMPTS, put_back_if_device_lost
+from flows.recovery import ATTEMPTS
+from flows.runner import put_back_if_device_lost, yield_to_newer_attempt
 from storage.errors import SpecError
 from tasks.device import DeviceLost
 
@@ -19,11 +21,14 @@ class Server:
     """Stands for Prefect's server with one flow run, which has been started so many times."""
 
     def __init__(self, run_count: int) -> None:
-        self.run = SimpleNamespace(id=uuid4(), run_count=run_count)
+        self.run = SimpleNamespace(id=uuid4(), run_count=run_count, state=Running())
+        self.away = False
         self.states: list[State] = []
 
     def read_flow_run(self, run_id: Any) -> Any:
         assert run_id == self.run.id
+        if self.away:
+            raise httpx.ConnectError("connection refused")
         return self.run
 
     def set_flow_run_state(self, run_id: Any, state: State) -> None:
@@ -40,7 +45,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
         def get_client(sync_client: bool) -> Iterator[Server]:
             yield server
 
-        run = SimpleNamespace(id=server.run.id, deployment_id=uuid4() if deployed else None)
+        run = SimpleNamespace(id=server.run.id, run_count=run_count, deployment_id=uuid4() if deployed else None)
         monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
         monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: SimpleNamespace(flow_run=run))
         return server
@@ -77,3 +82,35 @@ def test_other_failures_are_final(serve: Any) -> None:
     with pytest.raises(SpecError), put_back_if_device_lost():
         raise SpecError("broken")
     assert server.states == []
+
+
+@pytest.mark.parametrize("error", [OSError("the store did not answer"), KeyboardInterrupt()])
+@pytest.mark.parametrize("state", [Running(), AwaitingRetry(), Pending()])
+def test_an_attempt_whose_run_another_has_says_nothing_of_how_it_failed(
+    serve: Any, state: State, error: BaseException
+) -> None:
+    server = serve(run_count=1)
+    server.run = SimpleNamespace(id=server.run.id, run_count=2 if state.is_running() else 1, state=state)
+    with pytest.raises(Abort), yield_to_newer_attempt():
+        raise error
+
+
+@pytest.mark.parametrize("state", [Running(), Cancelling()])
+def test_the_newest_attempt_fails_as_it_does(serve: Any, state: State) -> None:
+    server = serve(run_count=2)
+    server.run.state = state
+    with pytest.raises(SpecError), yield_to_newer_attempt():
+        raise SpecError("wrong")
+
+
+def test_without_an_answer_of_the_server_a_run_fails_as_it_does(serve: Any) -> None:
+    server = serve(run_count=1)
+    server.away = True
+    with pytest.raises(SpecError), yield_to_newer_attempt():
+        raise SpecError("wrong")
+
+
+def test_without_a_deployment_there_is_no_other_attempt(serve: Any) -> None:
+    serve(run_count=1, deployed=False).run.run_count = 2
+    with pytest.raises(SpecError), yield_to_newer_attempt():
+        raise SpecError("wrong")
