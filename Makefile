@@ -1,10 +1,13 @@
 # make demo    the offline sample, from photographs to the report (first command on a fresh machine)
 # make test    the whole test suite
-# make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules
+# make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules,
+#              DATABASE=postgres keeps Prefect's runs in a PostgreSQL of its own instead of SQLite
 # make stop    stop all of that, and check that it is gone
 # make subset  real data that environment variables name (deployments/experiments/subset.yaml): an hour or more
 # make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
 # make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
+# make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and
+#              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
 # make lint    style and types
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -16,14 +19,15 @@ HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test lint clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos lint clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
 
+# Two at once on any machine: one process waits for servers while the other computes.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 serve: $(INSTALLED)
 	@$(BIN)/python -m deployments.bootstrap serve $(SERVE)
@@ -37,7 +41,7 @@ subset: $(INSTALLED)
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3
 
-# For example: make mobile MODELS=exported PICTURES=reference; without MODELS the app has no networks yet.
+# For example: make mobile MODELS=exported; without MODELS the app has no networks yet. PICTURES replaces its pictures.
 mobile: mobile/node_modules/.installed $(INSTALLED)
 	npm --prefix mobile run build
 	$(if $(MODELS),$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(PICTURES),--pictures "$(PICTURES)"))
@@ -48,11 +52,15 @@ mobile-serve:
 	@cd mobile/dist && $(PYTHON) -m http.server --bind 127.0.0.1 8600
 
 mobile-test: mobile/node_modules/.installed $(INSTALLED)
-	TELLTALE_APP_TESTS=on OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_mobile.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_mobile.py
 
 mobile/node_modules/.installed: mobile/package.json mobile/package-lock.json
 	npm --prefix mobile ci
 	@touch $@
+
+chaos: $(INSTALLED)
+	TELLTALE_CHAOS=on TELLTALE_CHAOS_RESULTS=docs/reliability OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		tests/chaos tests/property/test_fuzz_images.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -60,8 +68,8 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 clean: stop
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
-	rm -rf "$(HOME_FOLDER)/prefect" "$(HOME_FOLDER)/logs" "$(HOME_FOLDER)"/services.*
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info mobile/node_modules mobile/dist
+	rm -rf "$(HOME_FOLDER)/prefect" "$(HOME_FOLDER)/postgres" "$(HOME_FOLDER)/logs" "$(HOME_FOLDER)"/services.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "results stay in $(HOME_FOLDER)/store"
 

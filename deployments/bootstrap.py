@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ import typer
 import yaml
 
 from deployments import services
+from deployments.database import POSTGRES, OwnPostgres, take_setting
 from storage.errors import TelltaleError
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec import Experiment
@@ -34,12 +35,16 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PREFECT_FILE = HERE / "prefect.yaml"
 SCHEDULES_SETTING = "SCHEDULES"
+DEVICES_SETTING = "GPU_DEVICES"
 
 POOLS = {
     "coordinator": "Evaluations: they wait for work in the other pools, so they never take a place there.",
     "cpu": "Work without a GPU: download, shards, detectors, cells of the grid, sweeping.",
     "gpu": "Work for a GPU (it runs without one, slowly). One worker per device, each with limit 1; no limit here.",
 }
+# As many evaluations as the deployments' limits let run at once, which wait most of the time, and one run of
+# maintain/recover: it must find a place when all of them wait for runs that died.
+COORDINATOR_LIMIT = 7
 # In this order: what a person waits for goes before what a schedule started.
 QUEUES = {"gpu": {"interactive": 1, "scheduled": 2}}
 
@@ -48,16 +53,25 @@ Limit = Annotated[int, typer.Option(min=1, help="How many flow runs this pool's 
 
 
 @application.command()
-def serve(coordinator_limit: Limit = 2, cpu_limit: Limit = 1, gpu_limit: Limit = 1) -> None:
-    """Start server and UI, make the pools, register all deployments, start one worker per pool."""
+def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gpu_limit: Limit = 1) -> None:
+    """Start server and UI, make the pools, register all deployments, start one worker per pool.
+
+    GPU_DEVICES=0,1 starts a worker of the gpu pool for each of these devices.
+
+    DATABASE says where Prefect keeps its runs: sqlite (default), postgres (a server of our own), or the address of a
+    PostgreSQL database.
+    """
+    database = take_setting(os.environ)
     check_presets()
     wanted = schedules_setting()
-    handle = services.ensure_server()
+    devices_setting()
+    handle = services.ensure_server(typer.echo, database)
     os.environ.update(handle.environment)
     with services.locked(services.home()):
         state = services.load_state(services.home())
         make_pools()
-        fingerprint = deployment_fingerprint(handle.api_url)
+        # Another database knows other deployments, at the same address.
+        fingerprint = deployment_fingerprint(f"{handle.api_url} {state.kept_in}")
         # Registering again would reset schedules that a person has switched in the UI.
         if state.deployed == fingerprint and everything_is_deployed():
             typer.echo("deployments: up to date")
@@ -99,6 +113,10 @@ def status() -> None:
     """Say what runs."""
     folder = services.home()
     state = services.load_state(folder)
+    if postgres := OwnPostgres(folder).postmaster():
+        typer.echo(f"{'database':12} runs, process {postgres.pid}")
+    elif state.server is not None and state.kept_in == POSTGRES:
+        typer.echo(f"{'database':12} does not run")
     for name, process in {"server": state.server, **state.workers}.items():
         running = process is not None and services.is_running(process, folder)
         typer.echo(f"{name:12} {f'runs, process {process.pid}' if process and running else 'does not run'}")
@@ -192,9 +210,9 @@ def deployments() -> list[tuple[str, str]]:
     return [(deployment["entrypoint"], deployment["name"]) for deployment in document["deployments"]]
 
 
-def deployment_fingerprint(api_url: str) -> str:
+def deployment_fingerprint(server: str) -> str:
     """Changes when something must be registered again: `prefect.yaml`, the flows' signatures, another server."""
-    digest = hashlib.sha256(api_url.encode())
+    digest = hashlib.sha256(server.encode())
     for path in (PREFECT_FILE, *sorted((HERE.parent / "flows").glob("*.py"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
@@ -212,29 +230,61 @@ def schedules_setting() -> str:
     return setting
 
 
+def devices_setting() -> tuple[str, ...]:
+    """`GPU_DEVICES`: the GPUs that get a worker each, such as `0,1`; none where it is not set.
+
+    Raises:
+        TelltaleError: it is no list of different devices.
+    """
+    setting = os.environ.get(DEVICES_SETTING) or ""
+    devices = tuple(setting.split(",")) if setting else ()
+    if not all(re.fullmatch(r"[A-Za-z0-9-]+", device) for device in devices) or len(set(devices)) < len(devices):
+        raise TelltaleError(
+            f"{DEVICES_SETTING}: expected different devices as CUDA_VISIBLE_DEVICES names them, such as 0,1, "
+            f"got {setting!r}"
+        )
+    return devices
+
+
+def wanted_workers(devices: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+    """Pool and device of every worker, by the name under which it is kept: one per pool, or per device of the gpu pool.
+
+    Without devices the gpu pool's one worker sees what `make serve` sees.
+    """
+    workers: dict[str, tuple[str, str | None]] = {pool: (pool, None) for pool in POOLS if pool != "gpu" or not devices}
+    return workers | {f"gpu-{device}": ("gpu", device) for device in devices}
+
+
 def start_workers(state: services.State, limits: dict[str, int], handle: services.ServerHandle) -> None:
     """Start the workers that do not run; those that do are left alone, with the flow runs that they have."""
+    devices = ",".join(devices_setting())
     settings = services.worker_settings() | {"PREFECT_API_URL": handle.api_url}
-    running = [
-        pool for pool in POOLS if pool in state.workers and services.is_running(state.workers[pool], services.home())
-    ]
+    if devices:
+        settings[DEVICES_SETTING] = devices
+    running = [name for name in state.workers if services.is_running(state.workers[name], services.home())]
     changed = sorted({name for name, _ in settings.items() ^ state.worker_settings.items()})
     if running and changed:
         typer.echo(f"workers keep the settings they started with: stop and serve again to change {', '.join(changed)}")
-    began = datetime.now(UTC)
-    for pool in POOLS:
-        if pool not in running:
-            state.workers[pool] = services.start_worker(pool, limits[pool], handle)
     if not running:
+        state.workers = {}
         state.worker_settings = settings
+    began = datetime.now(UTC)
+    kept = state.worker_settings.get(DEVICES_SETTING, "")
+    workers = wanted_workers(kept.split(",") if kept else ())
+    for name, (pool, device) in workers.items():
+        if name not in running:
+            state.workers[name] = services.start_worker(pool, limits[pool], handle, device)
     services.save_state(services.home(), state)
-    await_workers({pool: state.workers[pool] for pool in POOLS if pool not in running}, began)
-    for pool in POOLS:
-        typer.echo(f"worker of pool {pool}: {'runs already' if pool in running else 'started'}")
+    await_workers({workers[name]: state.workers[name] for name in workers if name not in running}, began)
+    for name, (pool, device) in workers.items():
+        place = pool if device is None else f"{pool}, device {device}"
+        typer.echo(f"worker of pool {place}: {'runs already' if name in running else 'started'}")
 
 
-def await_workers(workers: Mapping[str, services.Process], began: datetime) -> None:
-    """Wait until these workers have reported to the server since `began`: evaluations refuse pools without a worker.
+def await_workers(workers: Mapping[tuple[str, str | None], services.Process], began: datetime) -> None:
+    """Wait until these workers, by pool and device, have reported to the server since `began`.
+
+    Evaluations refuse pools without a worker.
 
     Raises:
         TelltaleError: one of them ended or is not heard of in time; the message ends with its log.
@@ -243,11 +293,12 @@ def await_workers(workers: Mapping[str, services.Process], began: datetime) -> N
 
     deadline = time.monotonic() + services.START_TIMEOUT_S
     with get_client(sync_client=True) as client:
-        for pool, process in workers.items():
+        for (pool, device), process in workers.items():
             typer.echo(f"worker of pool {pool}: starting, process {process.pid} ...")
             while not any(
                 worker.last_heartbeat_time is not None and worker.last_heartbeat_time >= began
                 for worker in client.read_workers_for_work_pool(pool)
+                if worker.name == services.worker_name(pool, device)
             ):
                 if not services.is_running(process, services.home()) or time.monotonic() > deadline:
                     raise TelltaleError(

@@ -1,9 +1,10 @@
-"""The processes of a local telltale: a Prefect server and its workers; started, found again, stopped.
+"""The processes of a local telltale: a Prefect server, its database and its workers; started, found again, stopped.
 
 Everything lives under one folder, `TELLTALE_HOME` (default `.telltale` of the working directory): Prefect's database,
 the logs, the store, and `services.json`, which says what was started. Each process carries that folder's path in its
 environment (`TELLTALE_SERVICES`), and so does all that it starts. Therefore `stop` finds the flow runs too, which a
-process worker puts into sessions of their own, and never touches a process that merely got a recycled id.
+process worker puts into sessions of their own, and never touches a process that merely got a recycled id. PostgreSQL
+may run as another user, whose environment even root cannot always read: `database.py` knows it by its own means.
 
 Nothing here imports Prefect: its settings are read on import, and the server's address is only known afterwards.
 """
@@ -19,11 +20,22 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deployments.database import (
+    POSTGRES,
+    SETTING,
+    SQLITE,
+    Account,
+    Database,
+    OwnPostgres,
+    postgres_account,
+    postgres_environment,
+    server_settings,
+)
 from storage.errors import TelltaleError
 from storage.store import STORE_SETTING
 
@@ -38,7 +50,7 @@ Say = Callable[[str], None]
 
 
 class ServiceFailed(TelltaleError):
-    """A server or worker did not start, or did not stop."""
+    """A server, worker or database did not start, or did not stop."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,10 @@ class Process:
 
 @dataclass
 class State:
-    """What `services.json` says: which processes were started, where the server listens, what was deployed on it."""
+    """What `services.json` says: which processes were started, where the server listens, what was deployed on it.
+
+    `kept_in` is where the server that was started last keeps its runs, as it may be shown (`Database.kind`).
+    """
 
     port: int | None = None
     server: Process | None = None
@@ -61,6 +76,9 @@ class State:
     worker_settings: dict[str, str] = field(default_factory=dict)
     deployed: str | None = None
     schedules: str | None = None
+    kept_in: str = SQLITE
+    database: Process | None = None
+    database_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,29 +95,49 @@ def home() -> Path:
     return Path(os.environ.get(HOME_SETTING) or ".telltale").resolve()
 
 
-def ensure_server(say: Say = print) -> ServerHandle:
+def ensure_server(say: Say = print, database: Database | None = None) -> ServerHandle:
     """Reuse the server that runs, or start one and wait until it answers.
 
-    In this order: the server of `PREFECT_API_URL` if it answers, the one that was started here before, a new one on
-    SQLite on a free port (the previous one where possible, so that exported addresses stay right).
+    In this order: the server of `PREFECT_API_URL` if it answers, the one that was started here before, a new one
+    on a free port (the previous one where possible, so that exported addresses stay right).
+
+    Args:
+        say: is told what takes time.
+        database: where a new server keeps its runs; without it as the one before that was not stopped, else in SQLite.
+            Our own PostgreSQL is started where the server needs it and it does not run.
 
     Raises:
         ServiceFailed: it did not answer in time; the message ends with the log.
+        DatabaseFailed: our own PostgreSQL cannot be had here.
     """
     named = os.environ.get("PREFECT_API_URL")
-    if named and answers(named):
-        own = named.rstrip("/") == _api_url(load_state(home()).port or 0)
-        return _handle(named.rstrip("/"), own)
+    named_answers = bool(named and answers(named))
+    if named and named_answers and named.rstrip("/") != _api_url(load_state(home()).port or 0):
+        if database is not None:
+            say(f"{SETTING} has no effect: PREFECT_API_URL names a server, which keeps its runs where it does")
+        return _handle(named.rstrip("/"), own=False)
     with locked(home()):
         state = load_state(home())
         if state.server is not None and state.port is not None and is_running(state.server, home()):
+            if database is not None and database.kind != state.kept_in:
+                say(f"the server keeps its runs in {state.kept_in}: stop and serve again to change to {database.kind}")
+            if state.kept_in == POSTGRES:
+                _ensure_postgres(state, say, fixed_port=True)
             _await_server(state.server, state.port, say)
             return _handle(_api_url(state.port), own=True)
+        if named and named_answers:
+            return _handle(named.rstrip("/"), own=True)
         if named and (state.port is None or named.rstrip("/") != _api_url(state.port)):
             say(f"PREFECT_API_URL is {named}, which does not answer; starting a server of our own")
+        database = database or _database_before(state, say)
+        if database.kind == POSTGRES:
+            _ensure_postgres(state, say)
+        state.kept_in = database.kind
+        kept = server_settings(database, OwnPostgres(home()), state.database_port, os.environ)
         for attempt in (1, 2, 3):
             state.port = _free_port(state.port if attempt == 1 else None)
-            state.server = _start("server", _server_command(state.port), _server_environment(state.port), home())
+            settings = {**_server_environment(state.port), **kept}
+            state.server = _start("server", _server_command(state.port), settings, home())
             save_state(home(), state)
             try:
                 _await_server(state.server, state.port, say)
@@ -112,10 +150,13 @@ def ensure_server(say: Say = print) -> ServerHandle:
     raise AssertionError("unreachable")
 
 
-def start_worker(pool: str, limit: int, handle: ServerHandle) -> Process:
-    """Start a process worker that runs at most `limit` flow runs of a pool at once."""
+def start_worker(pool: str, limit: int, handle: ServerHandle, device: str | None = None) -> Process:
+    """Start a process worker that runs at most `limit` flow runs of a pool at once.
+
+    With `device` the worker, and so all that it runs, sees this GPU alone: flow runs inherit its environment.
+    """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    command += ["--name", f"{pool}-local", "--limit", str(limit), "--install-policy", "never"]
+    command += ["--name", worker_name(pool, device), "--limit", str(limit), "--install-policy", "never"]
     environment = {
         **os.environ,
         **handle.environment,
@@ -124,7 +165,14 @@ def start_worker(pool: str, limit: int, handle: ServerHandle) -> Process:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     }
-    return _start(f"worker-{pool}", command, environment, home())
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    return _start(f"worker-{pool}" if device is None else f"worker-{pool}-{device}", command, environment, home())
+
+
+def worker_name(pool: str, device: str | None = None) -> str:
+    """What Prefect calls a worker of this machine."""
+    return f"{pool}-local" if device is None else f"{pool}-local-{device}"
 
 
 def worker_settings() -> dict[str, str]:
@@ -137,7 +185,7 @@ def worker_settings() -> dict[str, str]:
 def stop(say: Say = print) -> list[int]:
     """Stop all that was started here and all that it started: SIGTERM, then SIGKILL. Returns the ids that were stopped.
 
-    Flow runs go first, then the workers, which report how the runs ended, then the server.
+    Flow runs go first, then the workers, which report how the runs ended, then the server, then PostgreSQL.
 
     Raises:
         ServiceFailed: something is still there afterwards.
@@ -149,23 +197,31 @@ def stop(say: Say = print) -> list[int]:
         state = load_state(folder)
         server = {state.server.pid} if state.server is not None else set()
         workers = {process.pid for process in state.workers.values()}
-        found = set(marked_processes(folder))
+        database = _database_processes(state, folder)
+
+        def marked(without: set[int]) -> list[int]:
+            return [pid for pid in marked_processes(folder) if pid not in without and pid not in database]
+
+        found = set(marked(set()))
         if runs := found - workers - server:
             say(f"stopping {len(runs)} flow runs")
-            _end(lambda: [pid for pid in marked_processes(folder) if pid not in workers | server])
+            _end(lambda: marked(workers | server))
             # Each worker now tells the server that its run has crashed.
             time.sleep(REPORT_TIME_S)
         if found & workers:
             say(f"stopping {len(found & workers)} workers")
-            _end(lambda: [pid for pid in marked_processes(folder) if pid not in server])
+            _end(lambda: marked(server))
         if found & server:
             say("stopping the Prefect server")
-        _end(lambda: marked_processes(folder))
-        left = marked_processes(folder)
+        _end(lambda: marked(set()))
+        if database:
+            say("stopping PostgreSQL")
+            _stop_postgres(database)
+        left = sorted({*marked_processes(folder), *_living(database)})
         if left:
             raise ServiceFailed(f"still running after SIGKILL: {left}")
-        save_state(folder, replace(state, server=None, workers={}, worker_settings={}))
-        return sorted(found)
+        save_state(folder, replace(state, server=None, workers={}, worker_settings={}, database=None))
+        return sorted(found | set(database))
 
 
 def is_running(process: Process, folder: Path) -> bool:
@@ -178,8 +234,11 @@ def is_running(process: Process, folder: Path) -> bool:
 
 def marked_processes(folder: Path) -> list[int]:
     """Ids of all living processes that were started from a home folder, directly or not, without this one."""
-    ids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in ids if pid != os.getpid() and _carries_mark(pid, folder) and _start_time(pid) is not None]
+    return [
+        pid
+        for pid in _process_ids()
+        if pid != os.getpid() and _carries_mark(pid, folder) and _start_time(pid) is not None
+    ]
 
 
 def answers(api_url: str, timeout: float = 3.0) -> bool:
@@ -199,7 +258,8 @@ def load_state(folder: Path) -> State:
         document = json.loads((folder / "services.json").read_text(encoding="utf-8"))
         server = Process(**document["server"]) if document["server"] else None
         workers = {pool: Process(**process) for pool, process in document["workers"].items()}
-        return State(**{**document, "server": server, "workers": workers})
+        database = Process(**document["database"]) if document.get("database") else None
+        return State(**{**document, "server": server, "workers": workers, "database": database})
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return State()
 
@@ -231,7 +291,9 @@ def tail(log: str, lines: int = 15) -> str:
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def _start(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Process:
+def _start(
+    name: str, command: list[str], environment: dict[str, str], folder: Path, account: Account | None = None
+) -> Process:
     log = folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -244,6 +306,11 @@ def _start(name: str, command: list[str], environment: dict[str, str], folder: P
             stderr=subprocess.STDOUT,
             env={**environment, MARK: str(folder)},
             start_new_session=True,
+            # Another user may not enter the folder that we are in.
+            cwd="/" if account else None,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=account.groups if account else None,
         )
     _children[child.pid] = child
     return Process(name, child.pid, _start_time(child.pid) or 0, str(log))
@@ -264,9 +331,110 @@ def _await_server(server: Process, port: int, say: Say) -> None:
         time.sleep(0.1)
 
 
-def _end(living: Callable[[], list[int]]) -> None:
-    """SIGTERM to all, then SIGKILL to what is left; `living` is asked again, because new ones may have been born."""
-    for sent, timeout in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+def _database_before(state: State, say: Say) -> Database:
+    """Where the server before kept its runs, if it was not stopped; else SQLite."""
+    if state.server is None:
+        if OwnPostgres(home()).exists:
+            say(f"the runs are kept in SQLite; {SETTING}={POSTGRES} shows those that are in PostgreSQL")
+        return Database(SQLITE)
+    if state.kept_in in (SQLITE, POSTGRES):
+        return Database(state.kept_in)
+    raise ServiceFailed(
+        f"the server that has ended kept its runs in {state.kept_in}: serve with {SETTING} and this address, "
+        "with its password, or stop first"
+    )
+
+
+def _ensure_postgres(state: State, say: Say, fixed_port: bool = False) -> None:
+    """Reuse our PostgreSQL, or start it and wait until it takes connections; `state` says afterwards where it listens.
+
+    Args:
+        state: of this home; it is saved where something was started.
+        say: is told what takes time.
+        fixed_port: a server runs that knows PostgreSQL by its port, which must therefore stay.
+    """
+    own = OwnPostgres(home())
+    for attempt in (1, 2, 3):
+        if running := own.postmaster():
+            # A lost `services.json` must not lose it.
+            log = str(home() / "logs" / "database.log")
+            state.database = Process("database", running.pid, _start_time(running.pid) or 0, log)
+            state.database_port = running.port
+        else:
+            _start_postgres(own, state, say, state.database_port if attempt == 1 or fixed_port else None, fixed_port)
+        assert state.database is not None
+        try:
+            _await_postgres(own, state.database, say)
+        except ServiceFailed:
+            # Another program may have taken the port, or what a killed predecessor left is still ending.
+            if attempt == 3 or _living({state.database.pid: state.database.started}):
+                raise
+            time.sleep(1.0)
+            continue
+        save_state(home(), state)
+        return
+
+
+def _start_postgres(own: OwnPostgres, state: State, say: Say, preferred: int | None, fixed_port: bool) -> None:
+    account = postgres_account(os.geteuid())
+    if not own.exists:
+        say(f"making a PostgreSQL in {own.folder}")
+    own.prepare(account)
+    port = _free_port(preferred)
+    if fixed_port and port != preferred:
+        raise ServiceFailed(
+            f"PostgreSQL has ended, and its port {preferred}, where the Prefect server looks for it, "
+            "is taken by another program: stop and serve again"
+        )
+    state.database = _start("database", own.command(port), postgres_environment(), home(), account)
+    state.database_port = port
+    save_state(home(), state)
+
+
+def _await_postgres(own: OwnPostgres, process: Process, say: Say) -> None:
+    begin = said = time.monotonic()
+    while not ((running := own.postmaster()) and running.pid == process.pid and running.ready):
+        now = time.monotonic()
+        if not _living({process.pid: process.started}):
+            raise ServiceFailed(f"PostgreSQL ended while starting; its log says:\n{tail(process.log)}")
+        if now - begin > START_TIMEOUT_S:
+            waited = f"{START_TIMEOUT_S:.0f} s"
+            raise ServiceFailed(f"PostgreSQL is not ready after {waited}; its log says:\n{tail(process.log)}")
+        if said == begin or now - said >= SAY_EVERY_S:
+            say(f"starting PostgreSQL ... {now - begin:.0f} s")
+            said = now
+        time.sleep(0.1)
+
+
+def _stop_postgres(processes: Mapping[int, int]) -> None:
+    """End PostgreSQL as it wants it: only its first process is told, and it ends the others."""
+    first = next(iter(processes))
+    # A fast shutdown, which waits for no client; then an immediate one, after which the next start repairs.
+    _end(lambda: _living({first: processes[first]}), (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL))
+    _end(lambda: _living(processes))
+
+
+def _database_processes(state: State, folder: Path) -> dict[int, int]:
+    """Process ids and start times of our PostgreSQL: first the one that leads, then its children; empty without one."""
+    if running := OwnPostgres(folder).postmaster():
+        first = running.pid
+    elif state.database is not None and _living({state.database.pid: state.database.started}):
+        first = state.database.pid
+    else:
+        return {}
+    ids = [first, *(pid for pid in _process_ids() if _parent(pid) == first)]
+    return {pid: started for pid in ids if (started := _start_time(pid)) is not None}
+
+
+def _living(processes: Mapping[int, int]) -> list[int]:
+    """Those of these processes (id: start time) that still live."""
+    return [pid for pid, started in processes.items() if _start_time(pid) == started]
+
+
+def _end(living: Callable[[], list[int]], signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)) -> None:
+    """The first signal to all, then the next to what is left; `living` is asked again: new ones may have been born."""
+    for sent in signals:
+        timeout = STOP_TIMEOUT_S if sent == signals[0] else 5.0
         told: set[int] = set()
         seen_none = 0
         deadline = time.monotonic() + timeout
@@ -281,16 +449,30 @@ def _end(living: Callable[[], list[int]]) -> None:
             time.sleep(0.1)
 
 
+def _process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
 def _start_time(pid: int) -> int | None:
     """Start time of a living process in clock ticks since boot; None where it is gone or a zombie."""
     if pid in _children:
         _children[pid].poll()  # reaps it, if it has ended
+    fields = _status(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def _parent(pid: int) -> int | None:
+    fields = _status(pid)
+    return int(fields[1]) if fields else None
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of proc(5)'s `stat` from the third one on; empty where there is no such process."""
     try:
         # The command's name stands in parentheses and may hold anything: read from behind the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+        return []
 
 
 def _carries_mark(pid: int, folder: Path) -> bool:
@@ -336,8 +518,6 @@ def _server_environment(port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # In memory, a restart of the server would forget who holds the deployments' slots, and end their runs.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # SQLite lets one writer in at a time: wait rather than fail while many child runs report.
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployments import services
+from deployments.database import Database, OwnPostgres
 from deployments.services import Process, ServiceFailed, State
 
 SLEEPER = "import time; time.sleep(60)"
@@ -58,6 +59,9 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 def test_state_comes_back_as_it_was_written_and_a_broken_file_counts_as_none(home: Path) -> None:
     process = Process("server", 12, 345, "/log")
     state = State(4200, process, {"cpu": process}, {"TELLTALE_COCO": "/coco"}, "abc", "off")
+    services.save_state(home, state)
+    assert services.load_state(home) == state
+    state = State(4200, process, kept_in="postgres", database=process, database_port=5000)
     services.save_state(home, state)
     assert services.load_state(home) == state
     (home / "services.json").write_text('{"port": 1', encoding="utf-8")
@@ -205,3 +209,168 @@ def test_the_server_tells_its_ui_where_the_api_is_and_sends_nothing_home(home: P
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["DO_NOT_TRACK"] == "1"
     assert json.loads(json.dumps(environment)) == environment
+
+
+# PostgreSQL, by a stand-in that keeps its promises: the file about itself, a child, an end in order on SIGINT.
+
+STAND_IN = f"""#!{sys.executable}
+import os, pathlib, signal, subprocess, sys, time
+if "--version" in sys.argv:
+    print("postgres (PostgreSQL) 15.1")
+    raise SystemExit
+if "--pgdata" in sys.argv:
+    data = pathlib.Path(sys.argv[sys.argv.index("--pgdata") + 1])
+    data.mkdir()
+    (data / "PG_VERSION").write_text("15\\n")
+    raise SystemExit
+data = pathlib.Path(sys.argv[sys.argv.index("-D") + 1])
+if (data / "broken").exists():
+    print("could not map the memory")
+    raise SystemExit(1)
+stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+child = subprocess.Popen([sys.executable, "-c", stubborn])
+def told(number, frame):
+    (data / "told").write_text(signal.Signals(number).name)
+    child.kill()
+    child.wait()
+    (data / "postmaster.pid").unlink()
+    raise SystemExit
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, told)
+port = next(word for word in sys.argv if word.startswith("port="))[5:]
+(data / "postmaster.pid").write_text(f"{{os.getpid()}}\\n{{data}}\\n1\\n{{port}}\\n\\n127.0.0.1\\n1 2\\nready\\n")
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def own_postgres(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnPostgres:
+    """A PostgreSQL of this home, not started yet."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("initdb", "postgres"):
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr(services, "postgres_account", lambda uid: None)
+    return OwnPostgres(home)
+
+
+def _serve_postgres() -> State:
+    state = services.load_state(services.home())
+    services._ensure_postgres(state, lambda line: None)
+    return services.load_state(services.home())
+
+
+def test_postgres_is_made_once_started_once_and_found_again(home: Path, own_postgres: OwnPostgres) -> None:
+    first = _serve_postgres()
+    assert first.database is not None
+    assert own_postgres.data.is_dir()
+    assert (own_postgres.folder / "password").stat().st_mode & 0o777 == 0o600
+    password = (own_postgres.folder / "password").read_text()
+    assert _serve_postgres() == first
+    # Without the file that says what was started it is still known.
+    (home / "services.json").unlink()
+    again = _serve_postgres()
+    assert (again.database, again.database_port) == (first.database, first.database_port)
+    os.kill(first.database.pid, signal.SIGKILL)
+    _wait_for(lambda: own_postgres.postmaster() is None)
+    restarted = _serve_postgres()
+    assert restarted.database != first.database
+    assert restarted.database_port == first.database_port
+    assert (own_postgres.folder / "password").read_text() == password
+
+
+def test_stop_ends_postgres_last_and_tells_only_its_first_process(home: Path, own_postgres: OwnPostgres) -> None:
+    state = _serve_postgres()
+    assert state.database is not None
+    _wait_for(lambda: len(services._database_processes(state, home)) == 2)
+    processes = services._database_processes(state, home)
+    assert next(iter(processes)) == state.database.pid
+    worker = _start(home)
+    state.workers["cpu"] = worker
+    services.save_state(home, state)
+    said: list[str] = []
+    assert services.stop(say=said.append) == sorted([worker.pid, *processes])
+    assert said == ["stopping 1 workers", "stopping PostgreSQL"]
+    assert (own_postgres.data / "told").read_text() == "SIGINT"
+    assert services._living(processes) == []
+    assert services.load_state(home).database is None
+    assert services.load_state(home).database_port == state.database_port
+    assert services.stop(say=said.append) == []
+
+
+def test_a_postgres_that_does_not_start_is_reported_with_its_log(
+    home: Path, own_postgres: OwnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_postgres.prepare(None)
+    (own_postgres.data / "broken").touch()
+    monkeypatch.setattr(services.time, "sleep", lambda seconds: None)
+    with pytest.raises(ServiceFailed, match="could not map the memory"):
+        _serve_postgres()
+
+
+def test_data_that_were_made_by_halves_are_made_again(home: Path, own_postgres: OwnPostgres) -> None:
+    (own_postgres.folder / "data.new").mkdir(parents=True)
+    (own_postgres.folder / "password").write_text("old")
+    own_postgres.prepare(None)
+    assert own_postgres.exists
+    assert (own_postgres.folder / "password").read_text() != "old"
+
+
+def test_a_server_that_runs_keeps_the_port_of_its_postgres(
+    home: Path, own_postgres: OwnPostgres, healthy_port: int
+) -> None:
+    """Where it looks for PostgreSQL, another program listens now."""
+    own_postgres.prepare(None)
+    server = _start(home, name="server")
+    services.save_state(home, State(port=1, server=server, kept_in="postgres", database_port=healthy_port))
+    with pytest.raises(ServiceFailed, match=f"its port {healthy_port}, .* is taken by another program"):
+        services.ensure_server(say=lambda line: None)
+
+
+def test_another_database_than_the_running_servers_is_told(home: Path, healthy_port: int) -> None:
+    services.save_state(home, State(port=healthy_port, server=_start(home, name="server")))
+    said: list[str] = []
+    services.ensure_server(said.append, Database("postgres"))
+    assert said == ["the server keeps its runs in sqlite: stop and serve again to change to postgres"]
+
+
+def test_a_server_that_the_user_names_keeps_its_database(
+    home: Path, healthy_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{healthy_port}/api")
+    said: list[str] = []
+    services.ensure_server(said.append, Database("postgres"))
+    assert said == ["DATABASE has no effect: PREFECT_API_URL names a server, which keeps its runs where it does"]
+    assert not (home / "postgres").exists()
+
+
+def test_without_a_word_a_server_keeps_its_runs_where_the_one_before_did(home: Path) -> None:
+    ended = Process("server", 1, 1, "")
+    said: list[str] = []
+    assert services._database_before(State(), said.append) == Database("sqlite")
+    assert services._database_before(State(server=ended, kept_in="postgres"), said.append) == Database("postgres")
+    with pytest.raises(ServiceFailed, match=r"kept its runs in postgresql.*serve with DATABASE and this address"):
+        services._database_before(State(server=ended, kept_in="postgresql+asyncpg://me@host/runs"), said.append)
+    assert said == []
+    OwnPostgres(home).data.mkdir(parents=True)
+    (OwnPostgres(home).data / "PG_VERSION").write_text("15\n")
+    assert services._database_before(State(kept_in="postgres"), said.append) == Database("sqlite")
+    assert "DATABASE=postgres shows those" in said[0]
+
+
+@pytest.mark.parametrize("asked", [None, Database("sqlite")])
+def test_a_server_on_sqlite_waits_for_its_one_writer(
+    home: Path, asked: Database | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_server_command", lambda port: [sys.executable, "-c", SLEEPER])
+    monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
+    with pytest.raises(ServiceFailed, match="does not answer"):
+        services.ensure_server(lambda line: None, asked)
+    server = services.load_state(home).server
+    assert server is not None
+    words = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+    assert "PREFECT_SERVER_DATABASE_TIMEOUT=60" in words
+    assert not [word for word in words if word.startswith("PREFECT_SERVER_DATABASE_CONNECTION_URL=")]
+    assert services.load_state(home).kept_in == "sqlite"
