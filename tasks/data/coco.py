@@ -23,6 +23,8 @@ from tasks.data.entries import (
     list_files,
     quarantine_table,
     quarantined,
+    read_document,
+    refuse_large,
     whole_text,
 )
 from tasks.recipe import Output, StepRun, step
@@ -45,6 +47,11 @@ def check_coco(directory: str, split: str) -> list[str]:
     for path, needed in ((_captions(root, split), True), (_instances(root, split), False)):
         name = path.relative_to(root).as_posix()
         if path.is_file():
+            try:
+                refuse_large(path)
+            except SpecError as error:
+                missing.append(f"usable annotations in {directory}: {error}")
+                continue
             if not _has_both_braces(path):
                 missing.append(f"the end of {name} in {directory} (the file is cut off): remove it and {_REMEDY}")
         elif needed:
@@ -79,12 +86,12 @@ def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
         lists: the lists that it must have, each with the type of every key that its items must have.
 
     Raises:
-        SpecError: the file is cut off, no JSON, or lacks a list or key; one sentence.
+        SpecError: the file is too large, cut off, no JSON, or lacks a list or key; one sentence.
     """
     coco = _quiet_coco()
     try:
         # pycocotools itself would read in the locale's encoding.
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_segmentation)
+        document = json.loads(read_document(path), object_hook=_without_segmentation)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path.name} is not readable as JSON, it may be cut off ({error}); {_REMEDY}") from error
     if not isinstance(document, dict):
@@ -205,9 +212,16 @@ def _check_item(where: str, item: Any, kinds: dict[str, type]) -> None:
     if not isinstance(item, dict):
         raise SpecError(f"{where}: expected an object, got {type(item).__name__}")
     for key, kind in kinds.items():
-        if not isinstance(item.get(key), kind):
+        if not _is_of(item.get(key), kind):
             got = f"{item[key]!r:.60}" if key in item else "none"
             raise SpecError(f"{where}: expected {key!r} as {kind.__name__}, got {got}")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; True is no number, and an identifier has at most 64 bits."""
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, kind)
 
 
 def _without_segmentation(item: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Names come from annotations and are data: nothing here follows one out of its di
 
 import bisect
 import errno
+import hashlib
 import itertools
 import os
 import re
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
 from storage.tables import QUARANTINE_SCHEMA
+from tasks.data.pictures import MAX_BYTES
 
 ENTRY_SCHEMA = pa.schema(
     [
@@ -36,8 +38,16 @@ ENTRY_SCHEMA = pa.schema(
 
 QUARANTINE = "quarantine.parquet"
 
-# The largest picture that is read at all; a picture of MAX_PIXELS as PNG stays below.
-MAX_FILE_BYTES = 400_000_000
+# The largest picture that is read at all.
+MAX_FILE_BYTES = MAX_BYTES
+
+# What a file from outside may claim or have. The annotations of COCO's train2017 have 0.45 GB; a Parquet file of the
+# largest published sets has some ten thousand rows, and their footers some megabytes.
+MAX_DOCUMENT_BYTES = 2_000_000_000
+MAX_ROWS = 5_000_000
+MAX_ROW_GROUP_BYTES = 4_000_000_000
+MAX_FOOTER_BYTES = 256_000_000
+_FOOTER_END = 8  # bytes: the footer's length, little-endian, then `PAR1`
 
 _ROW = "row:"
 _ROWS_AT_ONCE = 64
@@ -89,6 +99,24 @@ def list_files(root: Path) -> list[tuple[str, int]]:
                 elif item.is_file():
                     found.append((Path(item.path).relative_to(root).as_posix(), item.stat().st_size))
     return sorted(found)
+
+
+def read_document(path: Path) -> str:
+    """The text of an annotation or metadata file, UTF-8 with or without a mark.
+
+    Raises:
+        SpecError: it has more than `MAX_DOCUMENT_BYTES`, of which nothing is read.
+        ValueError: it is no UTF-8.
+    """
+    refuse_large(path)
+    return path.read_text(encoding="utf-8-sig")
+
+
+def refuse_large(path: Path) -> None:
+    """Refuse an annotation or metadata file that would not fit into memory: `SpecError`."""
+    size = path.stat().st_size
+    if size > MAX_DOCUMENT_BYTES:
+        raise SpecError(f"{path.name} has {size} bytes, more than {MAX_DOCUMENT_BYTES}: split it, or name another file")
 
 
 def read_entry(root: Path, file: str) -> bytes:
@@ -181,11 +209,26 @@ def parquet_schema(path: Path) -> pa.Schema:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file of which only the footer has been read; `SpecError` where it has none."""
+    """A Parquet file of which only the footer has been read.
+
+    Raises:
+        SpecError: it has no footer, one of more than `MAX_FOOTER_BYTES`, or more than `MAX_ROWS` rows in it.
+    """
     try:
-        return pq.ParquetFile(path)
-    except pa.ArrowException as error:
+        length = _footer_length(path)
+        # A longer one than the file is none: the parser says so.
+        if MAX_FOOTER_BYTES < length <= path.stat().st_size:
+            raise SpecError(f"{path.name} has a footer of {length} bytes, more than {MAX_FOOTER_BYTES}")
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        # What Parquet says of a broken footer is an OSError without a number; a disk that fails has one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise unreadable_parquet(path, error) from error
+    if file.metadata.num_rows > MAX_ROWS:
+        file.close()
+        raise SpecError(f"{path.name} has {file.metadata.num_rows} rows, more than {MAX_ROWS}: split it into files")
+    return file
 
 
 def unreadable_parquet(path: Path, error: Exception) -> SpecError:
@@ -194,16 +237,17 @@ def unreadable_parquet(path: Path, error: Exception) -> SpecError:
 
 
 def footer_digest(path: Path) -> str:
-    """sha256 of a Parquet file's footer, which holds its schema and the place, size and statistics of its columns.
-
-    The last 8 bytes of the file say how long the footer is (little-endian), then `PAR1`.
-    """
-    size = path.stat().st_size
+    """sha256 of a Parquet file's footer, which holds its schema and the place, size and statistics of its columns."""
+    length = _footer_length(path)
     with path.open("rb") as file:
-        file.seek(size - 8)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        return sha256_hex(file.read())
+        file.seek(max(0, path.stat().st_size - _FOOTER_END - length))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _footer_length(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _FOOTER_END))
+        return int.from_bytes(file.read(4), "little")
 
 
 def _parquet_place(file: str, is_parquet: bool) -> tuple[str, str | None] | None:
@@ -234,9 +278,21 @@ def _read_rows(path: Path, rows: Sequence[int], column: str | None) -> Iterator[
         for group in range(file.num_row_groups):
             first, end = end, end + file.metadata.row_group(group).num_rows
             wanted = rows[bisect.bisect_left(rows, first) : bisect.bisect_left(rows, end)]
+            size = _column_bytes(file.metadata.row_group(group), found[0]) if wanted else 0
+            if size > MAX_ROW_GROUP_BYTES:
+                # Arrow holds a column of a row group as a whole.
+                detail = f"in a row group of {size} bytes, more than {MAX_ROW_GROUP_BYTES}"
+                yield from (BadImage("too-large", detail) for _ in wanted)
+                continue
             yield from _read_row_group(file, group, found[0], [row - first for row in wanted])
         beyond = rows[bisect.bisect_left(rows, end) :]
         yield from (BadImage("missing-file", f"the Parquet file ends at row {end}") for _ in beyond)
+
+
+def _column_bytes(group: pq.RowGroupMetaData, column: str) -> int:
+    """Bytes of a column in a row group, as the footer states them, unpacked."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    return sum(one.total_uncompressed_size for one in columns if f"{one.path_in_schema}.".startswith(f"{column}."))
 
 
 def _read_row_group(file: pq.ParquetFile, group: int, column: str, rows: Sequence[int]) -> Iterator[bytes | BadImage]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
@@ -24,10 +23,13 @@ from tasks.data.entries import (
     image_columns,
     is_safe_name,
     list_files,
+    open_parquet,
     parquet_schema,
     prompt_group,
     quarantine_table,
     quarantined,
+    read_document,
+    refuse_large,
     row_name,
     stated_text,
     unreadable_parquet,
@@ -62,8 +64,14 @@ def check_folder(source: FolderSource) -> list[str]:
             image_columns(parquet_schema(path))
         except SpecError as error:
             missing.append(f"pictures in {source.path}, which {source.name} names: {error}")
-    if source.metadata is not None and not Path(source.metadata).is_file():
-        missing.append(f"metadata {source.metadata} of {source.name}: put the file there, or leave metadata out")
+    if source.metadata is not None:
+        if not Path(source.metadata).is_file():
+            missing.append(f"metadata {source.metadata} of {source.name}: put the file there, or leave metadata out")
+        else:
+            try:
+                refuse_large(Path(source.metadata))
+            except SpecError as error:
+                missing.append(f"metadata of {source.name}: {error}")
     return missing
 
 
@@ -97,14 +105,16 @@ def read_metadata(path: Path) -> list[dict[str, Any]]:
     """
     try:
         if path.suffix == ".parquet":
-            schema = pq.read_schema(path)
-            rows = pq.read_table(path, columns=[n for n in schema.names if n in ("file_name", *METADATA_COLUMNS)])
-            return list(rows.to_pylist())
+            refuse_large(path)
+            with open_parquet(path) as file:
+                known = [name for name in file.schema_arrow.names if name in ("file_name", *METADATA_COLUMNS)]
+                return list(file.read(columns=known).to_pylist())
         if path.suffix == ".csv":
+            refuse_large(path)
             with path.open(encoding="utf-8-sig", newline="") as file:
                 return [{key: value or None for key, value in row.items() if key} for row in csv.DictReader(file)]
         if path.suffix in (".json", ".jsonl"):
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_document(path)
             # A JSON list, or one object per line: lists of either kind go by the name of .json.
             listed = text.lstrip().startswith("[")
             rows = json.loads(text) if listed else [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -190,7 +200,7 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
     _, path_column = image_columns(schema)
     columns = [name for name in schema.names if name in METADATA_COLUMNS]
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             count = file.metadata.num_rows
             known = file.read(columns=columns).to_pylist() if columns else [{} for _ in range(count)]
             paths: list[Any] = []

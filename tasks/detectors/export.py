@@ -432,9 +432,11 @@ def open_session(model: bytes) -> Any:
 
     Raises:
         DamagedObject: the bytes are no ONNX model that can be run.
+        SpecError: the model has tensors in other files, which would be read from the working directory or above it.
     """
     import onnxruntime
 
+    _refuse_external_tensors(model)
     options = onnxruntime.SessionOptions()
     # One thread, and always the same fusions: a sum's order decides its last bits.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -444,6 +446,27 @@ def open_session(model: bytes) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has one exception class per status and no root but Exception
         raise DamagedObject(f"{MODEL} cannot be opened as an ONNX model: {error}") from error
+
+
+def _refuse_external_tensors(model: bytes) -> None:
+    # Whatever a tensor says of its file, it says under this key, and strings stand in one piece: most models need no
+    # parsing, and a whole import, to be told apart.
+    if b"location" not in model:
+        return
+    import onnx
+
+    try:
+        parsed = onnx.load_from_string(model)
+    except Exception as error:  # protobuf's own DecodeError, of one of its several implementations
+        raise DamagedObject(f"{MODEL} cannot be opened as an ONNX model: {error}") from error
+    pending = [parsed]
+    while pending:
+        message = pending.pop()
+        if isinstance(message, onnx.TensorProto) and message.external_data:
+            raise SpecError(f"{MODEL}: expected all tensors in the file itself, got {message.name!r} in another file")
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                pending += value if field.is_repeated else [value]
 
 
 def reference_picture() -> Pixels:

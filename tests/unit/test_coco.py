@@ -10,7 +10,7 @@ import pytest
 from storage.errors import MissingInput, SpecError
 from storage.objects import Ref, notes_of, read_table
 from storage.store import LocalStore
-from tasks.data.coco import check_coco, coco_inventory, index_coco
+from tasks.data.coco import check_coco, coco_inventory, index_coco, read_annotations
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE
 
 SPLIT = "val2017"
@@ -172,6 +172,13 @@ def test_an_annotation_file_that_is_cut_off_is_refused_before_any_work(
         ({"images": [{"id": 1}]}, r"images\[0\]: expected 'file_name' as str, got none"),
         ({"images": [{"id": "1", "file_name": "a.jpg"}]}, r"images\[0\]: expected 'id' as int, got '1'"),
         ({"images": [7]}, r"images\[0\]: expected an object, got int"),
+        ({"images": [{"id": True, "file_name": "a.jpg"}]}, r"images\[0\]: expected 'id' as int, got True"),
+        (
+            {"images": [{"id": 2**63, "file_name": "a.jpg"}]},
+            r"images\[0\]: expected 'id' as int, got 9223372036854775808",
+        ),
+        ({"images": [{"id": 1.5, "file_name": "a.jpg"}]}, r"images\[0\]: expected 'id' as int, got 1.5"),
+        ({"images": [{"id": 1, "file_name": ["a.jpg"]}]}, r"images\[0\]: expected 'file_name' as str, got \['a.jpg'\]"),
         ({"annotations": [{"id": 1, "image_id": 9}]}, r"annotations\[0\]: expected 'caption' as str"),
         ({"annotations": [{"id": 1, "image_id": 9, "caption": None}]}, "expected 'caption' as str, got None"),
     ],
@@ -182,6 +189,28 @@ def test_annotations_without_their_keys_are_refused_with_one_sentence(
     root = write_coco(tmp_path / "coco", **broken)
     with pytest.raises(SpecError, match=sentence):
         indexed(root, store)
+
+
+def test_annotations_of_ten_gigabytes_are_refused_before_they_are_read(tmp_path: Path, store: LocalStore) -> None:
+    root = write_coco(tmp_path / "coco")
+    path = root / "annotations" / f"captions_{SPLIT}.json"
+    inventory = coco_inventory(str(root), SPLIT)
+    with path.open("r+b") as file:
+        file.truncate(10 * 10**9)
+    [missing] = check_coco(str(root), SPLIT)
+    assert f"{path.name} has 10000000000 bytes, more than" in missing
+    with pytest.raises(SpecError, match="more than 2000000000: split it"):
+        index_coco.compute(
+            store, source="coco", inventory=inventory, split=SPLIT, first=0, limit=None, directory=str(root)
+        )
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images":' * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_annotations_nested_without_end_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"captions\.json is not readable as JSON"):
+        read_annotations(path, {"images": {"id": int}})
 
 
 def test_an_unknown_category_is_refused(tmp_path: Path, store: LocalStore) -> None:

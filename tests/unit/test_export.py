@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from tasks.detectors.export import (
     build_graph,
     export_network,
     head_layers,
+    open_session,
     passes_self_test,
     reduce_picture,
     reduced_sides,
@@ -198,6 +200,59 @@ def test_a_model_of_another_kind_is_refused() -> None:
     model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
     with pytest.raises(SpecError, match="another kind"):
         ExportedNetwork(model.SerializeToString())
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "branch"])
+@pytest.mark.parametrize("location", ["secret.bin", "../here/secret.bin", "/etc/hostname"])
+def test_a_model_that_would_read_other_files_is_refused(
+    place: str, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime looks for them from the working directory, and above it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    monkeypatch.chdir(folder)
+    with pytest.raises(SpecError, match="in another file"):
+        open_session(model_with_external_tensor(location, place))
+
+
+def model_with_external_tensor(location: str, place: str) -> bytes:
+    """A model whose tensor of four numbers lies in another file."""
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(name="secret", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    constant = helper.make_node("Constant", [], ["secret"])
+    attribute = constant.attribute.add()
+    attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
+    attribute.t.CopyFrom(tensor)
+    found = helper.make_tensor_value_info("found", TensorProto.FLOAT, [4])
+    copied = helper.make_node("Identity", ["secret"], ["found"])
+    initializers = [tensor] if place == "initializer" else []
+    nodes = [copied] if place == "initializer" else [constant, copied]
+    if place == "branch":
+        branch = helper.make_graph(nodes, "branch", [], [found])
+        always = helper.make_node(
+            "Constant", [], ["always"], value=helper.make_tensor("", TensorProto.BOOL, [], [True])
+        )
+        nodes = [always, helper.make_node("If", ["always"], ["found"], then_branch=branch, else_branch=branch)]
+    graph = helper.make_graph(nodes, "graph", [], [found], initializers)
+    serialised: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    return serialised
+
+
+def test_a_model_that_only_mentions_a_location_is_none_of_these() -> None:
+    from onnx import TensorProto, helper
+
+    given = helper.make_tensor_value_info("location", TensorProto.FLOAT, [1])
+    found = helper.make_tensor_value_info("found", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["location"], ["found"])], "graph", [given], [found])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert open_session(model.SerializeToString()).get_inputs()[0].name == "location"
+    with pytest.raises(DamagedObject):
+        open_session(b"a location and nothing more")
 
 
 def test_a_card_with_other_classes_is_refused() -> None:

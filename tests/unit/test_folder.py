@@ -143,7 +143,7 @@ def test_metadata_rows_that_lead_nowhere_are_set_aside(tmp_path: Path, store: Lo
         ("m.json", b'[{"name": "a.png"}]', "row 0: expected 'file_name' as text, got None"),
         ("m.jsonl", b'{"file_name": "a.png"}\n{"file', "not readable as jsonl"),
         ("m.csv", b"file_name\n\xff\xfe.png\n", "not readable as csv"),
-        ("m.parquet", b"PAR1 and no more", "not readable as parquet"),
+        ("m.parquet", b"PAR1 and no more", "not readable as Parquet"),
         ("m.xlsx", b"", "expected metadata as one of"),
         ("m.json", b'[{"file_name": "a.png", "seed": "seven"}]', "expected a seed as whole number, got 'seven'"),
         ("m.json", b'[{"file_name": "a.png", "seed": 9223372036854775808}]', "expected a seed of 64 bits"),
@@ -311,3 +311,71 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
         "pipe.png": "unreadable",
         "a.png/b": "missing-file",
     }
+
+
+# Claims and sizes from outside
+
+
+def large_file(path: Path, size: int) -> Path:
+    """A file of so many bytes that takes no room on the disk."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+def test_metadata_of_ten_gigabytes_are_refused_before_they_are_read(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"a picture")
+    metadata = large_file(tmp_path / f"metadata{suffix}", 10 * 10**9)
+    (missing,) = check_folder(source(tmp_path / "pictures", metadata=str(metadata)))
+    assert "has 10000000000 bytes, more than" in missing
+    with pytest.raises(SpecError, match="more than 2000000000: split it"):
+        read_metadata(metadata)
+
+
+def test_a_json_list_in_a_thousand_lists_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(SpecError, match="not readable as json"):
+        read_metadata(path)
+
+
+def test_a_parquet_footer_that_claims_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(1_000, pa.binary())}), path)
+    monkeypatch.setattr(entries_module, "MAX_ROWS", 999)
+    (missing,) = check_folder(source(path))
+    assert "has 1000 rows, more than 999" in missing
+    with pytest.raises(SpecError, match="1000 rows, more than 999"):
+        read_metadata(path)
+
+
+def test_a_parquet_footer_of_all_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = large_file(tmp_path / "footer.parquet", 10 * 10**9)
+    with path.open("r+b") as file:
+        file.seek(-8, 2)
+        file.write((4 * 10**9).to_bytes(4, "little") + b"PAR1")
+    (missing,) = check_folder(source(path))
+    assert "a footer of 4000000000 bytes, more than" in missing
+
+
+def test_pictures_of_a_huge_row_group_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "set.parquet"
+    pictures = [{"bytes": bytes([number]) * 100, "path": f"{number}.jpg"} for number in range(20)]
+    pq.write_table(pa.table({"image": pictures}), path, row_group_size=10, use_dictionary=False, compression="none")
+    sizes = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+    monkeypatch.setattr(entries_module, "MAX_ROW_GROUP_BYTES", sizes - 1)
+    found = dict(read_entries(path, ["row:0", "row:15"]))
+    reasons = {name: one.reason for name, one in found.items() if isinstance(one, BadImage)}
+    assert reasons == {"row:0": "too-large", "row:15": "too-large"}
+    monkeypatch.setattr(entries_module, "MAX_ROW_GROUP_BYTES", sizes)
+    assert dict(read_entries(path, ["row:0"])) == {"row:0": bytes(100)}
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.list_(pa.binary()), pa.struct([("path", pa.string())])])
+def test_a_parquet_file_whose_pictures_are_none_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(3, kind)}), path)
+    (missing,) = check_folder(source(path))
+    assert "expected a column `image` (struct of bytes and path, or binary)" in missing

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import time
 import tracemalloc
 import zlib
 
@@ -13,6 +14,8 @@ from PIL import Image, ImageOps
 
 from storage.errors import BadImage
 from tasks.data.pictures import (
+    MAX_EXIF_BYTES,
+    MAX_SCANS,
     PictureFacts,
     Pixels,
     are_duplicates,
@@ -28,6 +31,7 @@ from tasks.data.pictures import (
     thumbnail32,
     thumbnail_correlation,
 )
+from tests.property.image_mutations import png_chunk, run_length_bmp
 
 
 def scene(height: int = 48, width: int = 64, seed: int = 0) -> Pixels:
@@ -62,13 +66,13 @@ def reason_of(data: bytes, **limits: int) -> str:
 def test_a_jpeg_declares_its_size_quality_and_tables() -> None:
     data = encode_jpeg(scene(48, 64), 85)
     facts = inspect_picture(data)
-    assert facts == PictureFacts(64, 48, "JPEG", "RGB", 85, 1, facts.quantization_tables, 1)
+    assert facts == PictureFacts(64, 48, "JPEG", "RGB", 85, 1, facts.quantization_tables)
     # Scaled to 30 %, as libjpeg does at quality 85, the standard's first steps 16 and 17 both become 5.
     assert [(len(table), table[0]) for table in facts.quantization_tables] == [(64, 5), (64, 5)]
 
 
 def test_a_png_has_no_quality_and_no_tables() -> None:
-    assert inspect_picture(encode_png(scene(48, 64))) == PictureFacts(64, 48, "PNG", "RGB", None, 1, (), 1)
+    assert inspect_picture(encode_png(scene(48, 64))) == PictureFacts(64, 48, "PNG", "RGB", None, 1, ())
 
 
 @pytest.mark.parametrize("quality", range(1, 101))
@@ -197,6 +201,141 @@ def test_inspecting_does_not_decode() -> None:
     assert inspect_picture(png_header(10_000, 8_000)).height == 8_000
 
 
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_png(scene())
+    monkeypatch.setattr("tasks.data.pictures.MAX_BYTES", len(data) - 1)
+    assert reason_of(data) == "too-large"
+
+
+def scans_of(data: bytes) -> int:
+    return data.count(b"\xff\xda")
+
+
+def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
+    """A scan of some bytes is a pass over all pixels: a file of megabytes would take hours."""
+    data = encoded(Image.fromarray(scene(64, 64)), "JPEG", progressive=True)
+    assert 5 < scans_of(data) < MAX_SCANS
+    last = data.rindex(b"\xff\xda")
+    many = data[:-2] + data[last:-2] * MAX_SCANS + data[-2:]
+    assert reason_of(many) == "too-complex"
+    # Few enough, they only repeat the last refinement, which libjpeg reads with a warning or not at all.
+    with contextlib.suppress(BadImage):
+        decode_rgb(data[:-2] + data[last:-2] * 3 + data[-2:])
+
+
+def test_scans_of_thumbnails_and_of_what_is_appended_do_not_count() -> None:
+    thumbnail = encode_jpeg(scene(16, 16), 50)
+    data = encode_jpeg(scene(), 90)
+    noted = data[:2] + b"".join(
+        b"\xff\xe7" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail for _ in range(MAX_SCANS + 1)
+    )
+    appended = b"".join(thumbnail for _ in range(MAX_SCANS + 1))
+    np.testing.assert_array_equal(decode_rgb(noted + data[2:] + appended), decode_rgb(data))
+
+
+def test_two_headers_that_disagree_are_refused() -> None:
+    """What one parser takes for padding the other may not: the size that is checked is the size that is decoded."""
+    small, large = encode_jpeg(scene(16, 16), 90), encode_jpeg(scene(200, 200), 90)
+    frame = small[small.index(b"\xff\xc0") : small.index(b"\xff\xc4")]
+    for place in range(2, len(large), 7):
+        with contextlib.suppress(BadImage):
+            facts = inspect_picture(large[:place] + frame + large[place:])
+            assert decode_rgb(large[:place] + frame + large[place:]).shape == (facts.height, facts.width, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encode_jpeg(scene(), 90)[:2] + b"\xff" * 200_000 + encode_jpeg(scene(), 90)[2:], id="padding"),
+        pytest.param(
+            b"\xff\xd8" + b"\xff\xe1\x00\x08Exif\x00\x00" * 20_000 + encode_jpeg(scene(), 90)[2:], id="jpeg-segments"
+        ),
+        pytest.param(
+            encode_png(scene())[:33] + png_chunk(b"abCd", b"") * 20_000 + encode_png(scene())[33:], id="png-chunks"
+        ),
+        pytest.param(
+            b"GIF89a\x10\x00\x10\x00\x00\x00\x00!\xfe" + b"\x01x" * 200_000 + b"\x00;",
+            id="gif-comment-of-single-letters",
+        ),
+    ],
+)
+def test_a_header_of_endless_pieces_is_refused_within_a_moment(data: bytes) -> None:
+    began = time.process_time()
+    assert reason_of(data) == "too-complex"
+    assert time.process_time() - began < 1.0
+
+
+def test_pixels_in_endless_pieces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = run_length_bmp(np.zeros((40, 40), dtype=np.uint8))
+    assert decode_rgb(data).shape == (40, 40, 3)
+    monkeypatch.setattr("tasks.data.pictures.MAX_READS", 1_000)
+    assert reason_of(data) == "too-complex"
+
+
+def tiff(*entries: tuple[int, int, int, int], order: str = "<", big: bool = False) -> bytes:
+    """A TIFF of one directory with these (tag, type, count, value), and nothing else."""
+    mark = b"II" if order == "<" else b"MM"
+    if big:
+        head = mark + struct.pack(f"{order}HHHQ", 43, 8, 0, 16)
+        return (
+            head
+            + struct.pack(f"{order}Q", len(entries))
+            + b"".join(struct.pack(f"{order}HHQQ", *one) for one in entries)
+        )
+    head = mark + struct.pack(f"{order}HL", 42, 8) + struct.pack(f"{order}H", len(entries))
+    return head + b"".join(struct.pack(f"{order}HHLL", *one) for one in entries)
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        pytest.param([(322, 4, 1, 30_000), (323, 4, 1, 30_000)], "too-large", id="tiles-larger-than-any-picture"),
+        pytest.param([(322, 4, 1, 30_000), (323, 4, 1, 30_000), (322, 4, 1, 0)], "too-large", id="tiles-twice"),
+        pytest.param([(273, 4, 20_000, 8)], "too-complex", id="endless-strips"),
+        pytest.param([(273, 1, 20_000, 8)], "too-complex", id="endless-strips-as-bytes"),
+        pytest.param([(282, 5, 20_000, 8)], "too-complex", id="endless-fractions"),
+        pytest.param([(700, 1, 20_000, 8)], "unreadable", id="a-long-text-is-none-of-that"),
+        pytest.param([(282, 5, 10_000_000, 8)], "unreadable", id="more-values-than-bytes-are-passed-over"),
+        pytest.param([(index, 3, 1, 8) for index in range(1_000, 3_100)], "too-complex", id="endless-tags"),
+    ],
+)
+def test_a_tiff_that_would_swell_is_refused(
+    entries: list[tuple[int, int, int, int]],
+    reason: str,
+    order: str,
+    big: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.data.pictures.MAX_TIFF_VALUES", 10_000)
+    data = tiff(*entries, order=order, big=big) + bytes(200_000)
+    tracemalloc.start()
+    try:
+        assert reason_of(data) == reason
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tiff_directory_in_a_directory_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.data.pictures.MAX_TIFF_VALUES", 10_000)
+    inner = 8 + 2 + 12 + 4
+    outer = struct.pack("<2sHLH", b"II", 42, 8, 1) + struct.pack("<HHLL", 34665, 4, 1, inner) + bytes(4)
+    assert reason_of(outer + struct.pack("<HHHLL", 1, 33434, 5, 20_000, 0) + bytes(200_000)) == "too-complex"
+    # One that holds itself is looked at once.
+    assert reason_of(tiff((34665, 4, 1, 8))) == "truncated"
+
+
+def test_exif_data_beyond_all_sizes_are_passed_over() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode_png(scene(16, 40))
+    small = data[:33] + png_chunk(b"eXIf", exif.tobytes()[6:]) + data[33:]
+    assert inspect_picture(small).orientation == 6
+    large = data[:33] + png_chunk(b"eXIf", exif.tobytes()[6:] + bytes(MAX_EXIF_BYTES)) + data[33:]
+    assert inspect_picture(large).orientation == 1
+
+
 def test_grey_becomes_three_equal_channels() -> None:
     grey = scene()[:, :, 0]
     for data in (encoded(Image.fromarray(grey), "PNG"), encoded(Image.fromarray(grey), "JPEG", quality=100)):
@@ -266,7 +405,6 @@ def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
     frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], duration=100, **options)
-    assert inspect_picture(data).n_frames == 3
     np.testing.assert_array_equal(decode_rgb(data), np.array(frames[0]))
 
 

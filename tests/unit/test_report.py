@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from storage.tables import RESULT_SCHEMA
+from tasks.data.entries import quarantined
 from tasks.evaluation import plots
 from tasks.evaluation.report import (
     ReportData,
@@ -618,3 +619,39 @@ def test_a_heat_map_prints_missing_values() -> None:
     one = plots.HeatMap("t", "r", "c", ("a",), ("x", "y"), ((None, 0.3),), ((None, None),), ((None, None),))
     with Image.open(io.BytesIO(plots.heat_map([one, one, one, one]))) as picture:
         assert picture.size > (300, 100)
+
+
+FROM_OUTSIDE = (
+    NASTY,
+    '"><img src=x onerror=alert(1)>.jpg',
+    "'onmouseover='alert(1)",
+    "![pixel](https://example.org/seen.png) | <https://example.org>",
+    "</td></tr></table><svg onload=alert(1)>",
+    "`` ` ``` \\ line\nbreak\r\n# heading",
+    "&lt;script&gt;&#x3C;script&#x3E;{{ 7 * 7 }}{% raw %}",
+)
+
+
+def test_file_names_and_descriptions_from_outside_stay_text(data: ReportData, page: Page) -> None:
+    rows = [quarantined("coco", f"coco:{text}", "missing-file", text) for text in FROM_OUTSIDE]
+    given = dataclasses.replace(
+        data,
+        quarantine=pl.DataFrame(rows, schema=QUARANTINE_SCHEMA),
+        experiment=data.experiment.model_copy(update={"description": " ".join(FROM_OUTSIDE)}),
+    )
+    changed = Page(render_html(given))
+    # The same elements as before but for the rows of the table: none is added, none is closed early.
+    assert {tag for tag in changed.tags if tag not in ("tr", "td", "code")} <= set(page.tags)
+    assert [tag for tag in changed.tags if tag in ("img", "svg", "table", "a")] == [
+        tag for tag in page.tags if tag in ("img", "svg", "table", "a")
+    ]
+    assert changed.references == page.references
+    markdown = render_markdown(given)
+    for text in FROM_OUTSIDE:
+        assert " ".join(text.split()) in changed.text
+        assert escape_markdown(text) in markdown
+        assert re.search(r"(?<!\\)[<`\[|]", escape_markdown(text)) is None
+        markdown = markdown.replace(escape_markdown(text), "")
+    # Nowhere else, such as in a comment or an address, and nowhere unescaped.
+    assert "alert(1)" not in markdown
+    assert "example.org" not in markdown
