@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +44,14 @@ class S3Server:
     Args:
         folder: holds its data, its configuration and its log.
         bucket: made when it starts for the first time.
+        address: where it listens.
+        within: turns its command into the one that is run, for a server on another (simulated) host.
     """
 
     folder: Path
     bucket: str = BUCKET
+    address: str = "127.0.0.1"
+    within: Callable[[list[str]], list[str]] = list
     ports: dict[str, tuple[int, int]] = field(default_factory=dict)
     key: str = field(default_factory=lambda: f"key{secrets.token_hex(8)}")
     secret: str = field(default_factory=lambda: secrets.token_hex(24), repr=False)
@@ -56,7 +60,7 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """The server's address."""
-        return f"http://127.0.0.1:{self.ports['s3'][0]}"
+        return f"http://{self.address}:{self.ports['s3'][0]}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,7 +101,7 @@ class S3Server:
     def _launch(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [_program(), *self._arguments()],
+                self.within([_program(), *self._arguments()]),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -147,8 +151,8 @@ class S3Server:
         ]
         return [
             "server",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self.address}",
+            f"-ip.bind={self.address}",
             f"-dir={self.folder / 'data'}",
             "-master.telemetry=false",
             # Small volumes and many of them: every bucket has some of its own.

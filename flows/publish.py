@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from storage.digest import canonical_json
 from storage.errors import ObjectExists
-from storage.objects import Ref, read_manifest, read_part
+from storage.objects import Ref, manifest_of, read_part
 from storage.runs import RUNS, set_latest_run
 from storage.store import Store, open_store
 from tasks.detectors.export import CARD, MODEL
@@ -29,7 +29,7 @@ def publish(
     Returns the run's place in the store.
     """
     store = open_store()
-    manifest = read_manifest(store, report.uri)
+    manifest = manifest_of(store, report)
     place = f"{RUNS}/{manifest.notes['run']}"
     if store.size(f"{place}/index.json") is None:
         for part in manifest.parts:
@@ -50,7 +50,7 @@ def _index(store: Store, experiment: Experiment, report: Ref, results: Sequence[
         "experiment": experiment.model_dump(mode="json"),
         "report": report.model_dump(),
         "results": [ref.model_dump() for ref in results],
-        "content": {ref.uri: read_manifest(store, ref.uri).content for ref in results},
+        "content": {ref.uri: manifest_of(store, ref).content for ref in results},
     }
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.recovery import ATTEMPTS, PAUSE, PUT_BACK
+from storage.store import known_store
 from tasks.device import DeviceLost
 from tasks.threads import parallel_tasks
 
@@ -23,9 +24,22 @@ def tasks_side_by_side() -> Any:
 
 @contextmanager
 def attempt() -> Iterator[None]:
-    """Around the body of every flow: leaves its run to the attempt that goes on with it, or asks for one."""
-    with yield_to_newer_attempt(), put_back_if_device_lost():
+    """Around the body of every flow: leaves its run to the attempt that goes on with it, or asks for one.
+
+    What follows on others' work waits for a store that is away: it has answered to them, so its address is right.
+    """
+    store = known_store() if _follows() else nullcontext()
+    with yield_to_newer_attempt(), put_back_if_device_lost(), store:
         yield
+
+
+def _follows() -> bool:
+    """Whether this run has a parent, which has found the store, or was started before."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run is not None and (run.parent_task_run_id is not None or run.run_count > 1)
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """Finished objects: parts, then a manifest written last and create-only. The manifest is the only cache."""
 
+import contextlib
+import hashlib
 import io
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.digest import canonical_json, sha256_hex
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
-from storage.store import Store
+from storage.store import LocalStore, Store
 
 MANIFEST = "manifest.json"
 # The part that holds an object's rows; other tables beside it (quarantine, losses) have names of their own.
@@ -133,14 +136,38 @@ def read_manifest(store: Store, uri: str) -> Manifest:
         raise DamagedObject(f"{uri}: the manifest is not readable; voided, the step will run again") from error
 
 
+def manifest_of(store: Store, ref: Ref) -> Manifest:
+    """The manifest of an object that was finished; `DamagedObject` where another worker has voided it since."""
+    try:
+        return read_manifest(store, ref.uri)
+    except ObjectMissing as error:
+        raise DamagedObject(f"{ref.uri}: was finished, and its manifest is gone; the step will run again") from error
+
+
 def notes_of(store: Store, ref: Ref) -> dict[str, Any]:
     """The facts that a step noted beside its output."""
-    return read_manifest(store, ref.uri).notes
+    return manifest_of(store, ref).notes
 
 
 def read_part(store: Store, ref: Ref, name: str) -> bytes:
     """Read one part, verified against its sha256; a damaged one voids the manifest and raises `DamagedObject`."""
-    return _verified(store, ref, _part(read_manifest(store, ref.uri), name))
+    return _verified(store, ref, _part(manifest_of(store, ref), name))
+
+
+@contextmanager
+def opened_part(store: Store, ref: Ref, name: str = ROWS) -> Iterator[BinaryIO]:
+    """One part as a file, verified as by `read_part`; that of a local store is never in memory as a whole."""
+    part = _part(manifest_of(store, ref), name)
+    with contextlib.ExitStack() as opened:
+        file: BinaryIO | None = None
+        if isinstance(store, LocalStore):
+            with contextlib.suppress(OSError):
+                file = opened.enter_context(store.path(f"{ref.uri}/{part.file}").open("rb"))
+        if file is None or hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:  # type: ignore[arg-type]
+            # What is missing or altered there is dealt with as everywhere.
+            file = io.BytesIO(_verified(store, ref, part))
+        file.seek(0)
+        yield file
 
 
 def read_table(store: Store, ref: Ref, columns: Sequence[str] | None = None, name: str = ROWS) -> pa.Table:

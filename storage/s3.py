@@ -33,13 +33,13 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from storage.store import checked_key
+from storage.store import checked_key, is_known
 
 logger = logging.getLogger(__name__)
 
 # How long a store that has answered before is asked again while it fails, is busy, or is away.
 PATIENCE_S = 120.0
-# How long one that has never answered is asked: a wrong address is to be told at once.
+# How long one that has never answered, here or elsewhere, is asked: a wrong address is to be told at once.
 FIRST_PATIENCE_S = 5.0
 LONGEST_WAIT_S = 5.0
 CONNECT_TIMEOUT_S = 4
@@ -94,7 +94,8 @@ class ObjectStore:
     Args:
         url: `s3://bucket/prefix`.
         patience: seconds for which a store that fails or is busy is asked again. What cannot pass (credentials, a
-            missing bucket) is an error at once, and so is, after five seconds, a store that has never answered.
+            missing bucket) is an error at once, and so is, after five seconds, a store that has never answered, unless
+            it is a `known_store`.
     """
 
     def __init__(self, url: str, patience: float = PATIENCE_S) -> None:
@@ -283,7 +284,8 @@ class ObjectStore:
             except Exception as error:
                 failed = _failed(error)
                 connection.answered |= failed.status > 0
-                patience = self._patience if connection.answered else min(self._patience, FIRST_PATIENCE_S)
+                expected = connection.answered or is_known()
+                patience = self._patience if expected else min(self._patience, FIRST_PATIENCE_S)
                 # Spread, so that workers that were turned away together do not come back together.
                 wait = min(0.1 * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
                 if not failed.may_pass or time.monotonic() + wait - began > patience:

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -17,6 +19,23 @@ DEFAULT_STORE = ".telltale/store"
 LONGEST_NAME = 255
 LONGEST_KEY = 800
 PARTIAL = ".partial-"
+
+_known: ContextVar[bool] = ContextVar("known", default=False)
+
+
+@contextlib.contextmanager
+def known_store() -> Iterator[None]:
+    """Within this block a store that does not answer is away for a while, not misnamed: it has answered to others."""
+    token = _known.set(True)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def is_known() -> bool:
+    """Whether the store has answered to others, so that it is worth waiting for."""
+    return _known.get()
 
 
 class Store(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from storage.objects import ROWS, Ref, notes_of, read_manifest, read_table
+from storage.objects import ROWS, Ref, manifest_of, notes_of, read_table
 from storage.store import Store
 from storage.tables import QUARANTINE_SCHEMA
 from tasks.data.entries import QUARANTINE
@@ -72,7 +72,7 @@ def count_images(
 
 def quarantined(store: Store, ref: Ref) -> pa.Table | None:
     """The pictures that a step put aside, with their reasons; None where it puts none aside."""
-    if all(part.name != QUARANTINE for part in read_manifest(store, ref.uri).parts):
+    if all(part.name != QUARANTINE for part in manifest_of(store, ref).parts):
         return None
     return read_table(store, ref, name=QUARANTINE)
 

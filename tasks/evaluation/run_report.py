@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from storage.objects import ROWS, PartContent, Ref, notes_of, read_manifest, read_part, read_table
+from storage.objects import ROWS, PartContent, Ref, manifest_of, notes_of, read_part, read_table
 from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
 from storage.weights import CARD
@@ -135,7 +135,7 @@ def _by_step(store: Store, refs: Sequence[Ref]) -> dict[str, Sequence[Ref]]:
     """Objects by the step that made them, each once."""
     found: dict[str, list[Ref]] = {}
     for ref in dict.fromkeys(refs):
-        found.setdefault(read_manifest(store, ref.uri).step, []).append(ref)
+        found.setdefault(manifest_of(store, ref).step, []).append(ref)
     return dict(found)
 
 
@@ -152,7 +152,7 @@ def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control:
 
 def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame:
     """The shuffled-label control as one row: the mean AUROC of its repeats and the interval of that mean."""
-    manifest = read_manifest(store, control.uri)
+    manifest = manifest_of(store, control)
     notes, head = manifest.notes, manifest.recipe["arguments"]["head"]
     row = dict.fromkeys(like.columns) | {
         "protocol": "control",
@@ -192,7 +192,7 @@ def _provenance(
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
         "durations": {
-            name: round(sum(read_manifest(store, ref.uri).seconds for ref in refs), 1)
+            name: round(sum(manifest_of(store, ref).seconds for ref in refs), 1)
             for name, refs in timed.items()
             if refs
         },
@@ -219,7 +219,7 @@ def _gan_pictures(store: Store, gans: Sequence[Ref]) -> list[tuple[str, bytes]]:
     """Loss curves and the newest sample sheet of every GAN."""
     pictures = []
     for ref in gans:
-        names = [part.name for part in read_manifest(store, ref.uri).parts]
+        names = [part.name for part in manifest_of(store, ref).parts]
         sheets = sorted(name for name in names if name.startswith("sheet-"))
         for title, name in (
             ("GAN losses", "losses.png"),

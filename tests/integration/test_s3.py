@@ -8,7 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ from storage.errors import (
 )
 from storage.objects import ROWS, Ref, commit, find, read_manifest, read_table
 from storage.s3 import PART_BYTES, ObjectStore
-from storage.store import LocalStore, Store, check_writable, open_store
+from storage.store import LocalStore, Store, check_writable, known_store, open_store
 from tasks.data.canonical import canonical_pictures
 from tasks.detectors.features import embed_shard
 from tasks.recipe import Output, StepRun, step
@@ -129,6 +129,23 @@ def test_an_address_where_nobody_answers_is_told_within_seconds(s3_server: S3Ser
     assert isinstance(error, StoreUnreachable)
     assert "check AWS_ENDPOINT_URL" in str(error)
     assert "hidden" not in str(error)
+
+
+def test_a_store_that_has_answered_to_others_is_waited_for(
+    s3_server: S3Server, use_settings: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.s3.FIRST_PATIENCE_S", 0.0)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        use_settings(settings_of(s3_server, AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed.getsockname()[1]}"))
+        store = ObjectStore(s3_server.environment["TELLTALE_STORE"], patience=3)
+        waited = []
+        for known in (nullcontext(), known_store()):
+            began = time.monotonic()
+            with known, pytest.raises(StoreUnreachable):
+                store.size("anything")
+            waited.append(time.monotonic() - began)
+    assert waited[0] < 1 < waited[1]
 
 
 def test_an_address_that_is_none_is_told(s3_server: S3Server, use_settings: Use) -> None:

@@ -7,7 +7,18 @@ import pytest
 
 from storage.digest import digest_of
 from storage.errors import DamagedObject, ObjectMissing
-from storage.objects import MANIFEST, ROWS, Ref, commit, find, notes_of, read_manifest, read_part, read_table
+from storage.objects import (
+    MANIFEST,
+    ROWS,
+    Ref,
+    commit,
+    find,
+    notes_of,
+    opened_part,
+    read_manifest,
+    read_part,
+    read_table,
+)
 from storage.store import LocalStore
 
 URI = "objects/test/x/0123"
@@ -88,6 +99,14 @@ def test_an_unreadable_manifest_is_voided(store: LocalStore) -> None:
     assert store.size(f"{URI}/{MANIFEST}") is None
 
 
+def test_an_object_that_another_worker_has_voided_is_made_again(store: LocalStore) -> None:
+    ref = put(store, table(1))
+    store.delete(f"{URI}/{MANIFEST}")
+    for ask in (lambda: read_part(store, ref, ROWS), lambda: notes_of(store, ref)):
+        with pytest.raises(DamagedObject, match="its manifest is gone; the step will run again"):
+            ask()
+
+
 def test_asking_for_a_part_that_is_not_there_says_so(store: LocalStore) -> None:
     ref = put(store, table(1))
     with pytest.raises(ObjectMissing, match="no part"):
@@ -106,3 +125,26 @@ def test_equal_content_has_an_equal_content_digest(store: LocalStore) -> None:
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:
     assert digest_of({"a": 1, "b": [1.5, None]}) == digest_of({"b": [1.5, None], "a": 1})
+
+
+def test_an_opened_part_is_the_part(store: LocalStore) -> None:
+    ref = put(store, table(1, 2, 3))
+    with opened_part(store, ref) as file:
+        assert file.read() == read_part(store, ref, ROWS)
+    assert file.closed
+
+
+def test_an_altered_part_is_not_opened_and_voids_the_manifest(store: LocalStore) -> None:
+    ref = put(store, table(1))
+    path = part_file(store, ROWS)
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DamagedObject, match="altered"), opened_part(store, ref):
+        pass
+    assert find(store, URI) is None
+
+
+def test_a_part_that_is_gone_is_not_opened(store: LocalStore) -> None:
+    ref = put(store, table(1))
+    part_file(store, ROWS).unlink()
+    with pytest.raises(DamagedObject, match="missing"), opened_part(store, ref):
+        pass

@@ -12,8 +12,9 @@ from prefect.exceptions import Abort
 from prefect.states import AwaitingRetry, Cancelling, Pending, Running, State
 
 from flows.recovery import ATTEMPTS
-from flows.runner import put_back_if_device_lost, yield_to_newer_attempt
+from flows.runner import attempt, put_back_if_device_lost, yield_to_newer_attempt
 from storage.errors import SpecError
+from storage.store import is_known
 from tasks.device import DeviceLost
 
 
@@ -114,3 +115,14 @@ def test_without_a_deployment_there_is_no_other_attempt(serve: Any) -> None:
     serve(run_count=1, deployed=False).run.run_count = 2
     with pytest.raises(SpecError), yield_to_newer_attempt():
         raise SpecError("wrong")
+
+
+@pytest.mark.parametrize(("parent", "run_count", "waits"), [(None, 1, False), (uuid4(), 1, True), (None, 2, True)])
+def test_only_what_follows_on_others_work_waits_for_a_store_that_has_not_answered_yet(
+    parent: Any, run_count: int, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(id=uuid4(), run_count=run_count, parent_task_run_id=parent, deployment_id=uuid4())
+    monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: SimpleNamespace(flow_run=run))
+    with attempt():
+        assert is_known() is waits
+    assert not is_known()
