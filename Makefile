@@ -8,6 +8,8 @@
 # make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
 # make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
+# make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names a
+#              folder of photographs to measure on; make bench-full takes full sizes and hours
 # make lint    style and types
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -19,7 +21,7 @@ HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos lint clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos bench bench-full lint clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -61,6 +63,13 @@ mobile/node_modules/.installed: mobile/package.json mobile/package-lock.json
 chaos: $(INSTALLED)
 	TELLTALE_CHAOS=on TELLTALE_CHAOS_RESULTS=docs/reliability OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 		tests/chaos tests/property/test_fuzz_images.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks --markdown "$(HOME_FOLDER)/benchmarks/bench.md" --json "$(HOME_FOLDER)/benchmarks/bench.json"
+
+bench-full: $(INSTALLED)
+	$(BIN)/python -m benchmarks --full --markdown "$(HOME_FOLDER)/benchmarks/bench-full.md" \
+		--json "$(HOME_FOLDER)/benchmarks/bench-full.json"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

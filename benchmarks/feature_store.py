@@ -1,72 +1,76 @@
-"""Reading and writing a feature shard: a fixed-size binary column against pyarrow's defaults for a list column.
+"""Reading and writing a feature shard: a fixed-size binary column against pyarrow's defaults for a list column."""
 
-    python benchmarks/feature_store.py [ROWS] [DIMENSIONS]
-
-Prints the median of five alternating pairs and the range of the ratios.
-"""
+from __future__ import annotations
 
 import io
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.harness import Case, Unequal
 from storage.objects import parquet_bytes
 from storage.tables import FEATURE_COLUMNS, _feature_frame, embedding_matrix, features_table
 
-PAIRS = 5
+ROWS = 1_000
+
+Float = npt.NDArray[np.float32]
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+def _tables(dimensions: int) -> tuple[Float, pa.Table, pa.Table]:
+    """Random features, as a table with a list column and as a feature shard."""
+    values = np.random.default_rng(0).standard_normal((ROWS, dimensions), dtype=np.float32)
+    identity = pa.table({name: [str(index) for index in range(ROWS)] for name in FEATURE_COLUMNS})
+    listed = pa.FixedSizeListArray.from_arrays(values.ravel(), dimensions).cast(pa.list_(pa.float32()))
+    return values, identity.append_column("embedding", listed), features_table(identity, values)
 
 
-def main(rows: int = 1000, dimensions: int = 4096) -> None:
-    """Measure both ways on the same random features."""
-    values = np.random.default_rng(0).standard_normal((rows, dimensions), dtype=np.float32)
-    identity = pa.table({name: [str(index) for index in range(rows)] for name in FEATURE_COLUMNS})
-    ours = features_table(identity, values)
-    plain = identity.append_column(
-        "embedding", pa.FixedSizeListArray.from_arrays(values.ravel(), dimensions).cast(pa.list_(pa.float32()))
-    )
-    stored = parquet_bytes(ours)
-
-    def write_plain() -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(plain, sink)
-        return sink.getvalue()
-
-    stored_plain = write_plain()
-
-    def read_plain() -> np.ndarray:
-        column = pq.read_table(io.BytesIO(stored_plain))["embedding"].combine_chunks()
-        return column.flatten().to_numpy().reshape(rows, dimensions)
-
-    def read_ours() -> np.ndarray:
-        return embedding_matrix(pl.concat([_feature_frame(pq.read_table(io.BytesIO(stored)))]))
-
-    assert np.array_equal(read_plain(), read_ours())
-    for name, plainly, here in (
-        ("write", write_plain, lambda: parquet_bytes(ours)),
-        ("read to NumPy", read_plain, read_ours),
-    ):
-        pairs = [(seconds(plainly), seconds(here)) for _ in range(PAIRS)]
-        ratios = sorted(plain_s / our_s for plain_s, our_s in pairs)
-        print(
-            f"{name}: list column {statistics.median(p for p, _ in pairs) * 1e3:.1f} ms, "
-            f"fixed-size binary {statistics.median(o for _, o in pairs) * 1e3:.1f} ms, "
-            f"ratio {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-        )
-    print(f"bytes: list column {len(stored_plain):,}, fixed-size binary {len(stored):,}")
+def _write_plainly(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
-if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+def _read_plainly(stored: bytes, dimensions: int) -> Float:
+    column = pq.read_table(io.BytesIO(stored))["embedding"].combine_chunks()
+    values: Float = column.flatten().to_numpy().reshape(-1, dimensions)
+    return values
+
+
+def _read_ours(stored: bytes) -> Float:
+    matrix: Float = embedding_matrix(pl.concat([_feature_frame(pq.read_table(io.BytesIO(stored)))]))
+    return matrix
+
+
+def _check(values: Float, one: Float, other: Float) -> None:
+    if not (np.array_equal(values, one) and np.array_equal(values, other)):
+        raise Unequal("the features that were read are not those that were written")
+
+
+@contextmanager
+def reading_case(size: int, threads: int) -> Iterator[Case]:
+    """A thousand rows of so many dimensions, from Parquet bytes to a matrix."""
+    values, listed, binary = _tables(size)
+    plain, ours = _write_plainly(listed), parquet_bytes(binary)
+
+    def equality(one: Float, other: Float) -> str:
+        _check(values, one, other)
+        return "bit for bit"
+
+    yield Case(lambda: _read_plainly(plain, size), lambda: _read_ours(ours), equality)
+
+
+@contextmanager
+def writing_case(size: int, threads: int) -> Iterator[Case]:
+    """A thousand rows of so many dimensions, from a table to Parquet bytes."""
+    values, listed, binary = _tables(size)
+
+    def equality(one: bytes, other: bytes) -> str:
+        _check(values, _read_plainly(one, size), _read_ours(other))
+        return f"bit for bit; {len(one):,} bytes plainly, {len(other):,} bytes here"
+
+    yield Case(lambda: _write_plainly(listed), lambda: parquet_bytes(binary), equality)

@@ -16,7 +16,7 @@ LEFT_OUT: Place = (None, None)
 DEFAULT_QUALITIES = ((90, 1),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture of a source; `position` is its rank in the source's order, `source` an index of `SourceFacts`."""
 

@@ -227,7 +227,7 @@ def _resize(picture: Pixels, side: int) -> Pixels:
 
 
 def _resize_integers(picture: Pixels, side: int) -> Pixels:
-    """`_resize` by torch, whose weights have 16 bits where Pillow's have 22: four times as fast, at most a level off."""
+    """`_resize` by torch, whose weights have 16 bits and Pillow's 22: four times as fast, at most a level off."""
     if picture.shape[:2] == (side, side):
         return picture
     import torch

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from storage.errors import BadImage, SpecError
-from storage.objects import ROWS, Ref, read_part, read_table
+from storage.objects import ROWS, Ref, opened_part, read_part
 from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
@@ -25,6 +29,12 @@ from tasks.threads import helper_threads, in_order, limit_threads
 # What a GPU gets at once, and how far decoding may be ahead of it, per thread.
 BATCHES_PER_CALL = 8
 DECODED_AHEAD = 4
+
+# What a shard may keep in memory does not grow with it: pictures are read in pieces, and of a view's features so many
+# bytes (a thousand of 4,096) are kept; more are in a temporary file until their table is written.
+_FILES_AT_ONCE = 32
+_READ_BYTES = 1 << 20
+_KEPT_BYTES = 16 << 20
 
 Array = npt.NDArray[np.generic]
 
@@ -50,6 +60,7 @@ class ViewFeatures:
     undecodable: int = 0
     _pending: list[Array] = field(default_factory=list)
     _embedded: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    _spilled: BinaryIO | None = None
 
     def add(self, row: int, item: Array) -> None:
         """Take one picture; batches are full ones in row order, whatever other views are computed beside this one."""
@@ -61,12 +72,32 @@ class ViewFeatures:
     def matrix(self) -> npt.NDArray[np.float32]:
         """The features of `rows`: (N, D)."""
         self._flush()
-        return np.concatenate(self._embedded) if self._embedded else np.empty((0, self.extractor.dimension), np.float32)
+        matrix = np.empty((len(self.rows), self.extractor.dimension), dtype="<f4")
+        start = 0
+        if self._spilled is not None:
+            self._spilled.seek(0)
+            start = self._spilled.readinto(matrix.reshape(-1).view(np.uint8)) // matrix[:1].nbytes  # type: ignore[attr-defined]
+        if self._embedded:
+            np.concatenate(self._embedded, out=matrix[start:])
+        return matrix
+
+    def close(self) -> None:
+        """Give up what was kept."""
+        self._embedded = []
+        if self._spilled is not None:
+            self._spilled.close()
 
     def _flush(self) -> None:
         if self._pending:
             self._embedded.append(self.extractor.embed(self._pending))
             self._pending = []
+        if sum(batch.nbytes for batch in self._embedded) > _KEPT_BYTES:
+            if self._spilled is None:
+                self._spilled = TemporaryFile()  # noqa: SIM115 - it outlives this call
+            self._spilled.seek(0, io.SEEK_END)
+            for batch in self._embedded:
+                self._spilled.write(np.ascontiguousarray(batch, dtype="<f4").data)
+            self._embedded = []
 
 
 def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
@@ -92,10 +123,13 @@ def embed_images(
     canonical: Canonical,
     *,
     enlarge: bool,
+    files: Iterable[bytes] | None = None,
     advance: Callable[[int], None] = lambda count: None,
     threads: int = 1,
 ) -> dict[View, ViewFeatures]:
     """Features of an image shard (`IMAGE_SCHEMA`) in several views; each picture is decoded once.
+
+    `files` are the pictures' bytes, in order, where the table does not hold them itself.
 
     A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
     enlarged where others are reduced, unless `enlarge`. An undecodable picture is left out of every view. Both are
@@ -103,7 +137,8 @@ def embed_images(
     pictures and prepare their views while the extractor computes.
     """
     features = {view: ViewFeatures(extractor) for view in views}
-    files = pc.struct_field(images["image"], "bytes")
+    if files is None:
+        files = (data.as_py() for data in pc.struct_field(images["image"], "bytes"))
     image_ids = images["image_id"].to_pylist()
     sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
     small = [is_enlarged(width, height, canonical) for width, height in sizes]
@@ -112,9 +147,10 @@ def embed_images(
         for is_small in (False, True)
     }
 
-    def prepared(row: int) -> dict[View, Array] | None:
+    def prepared(numbered: tuple[int, bytes]) -> dict[View, Array] | None:
         """The items of one picture; None where it does not decode."""
-        data, its_views = files[row].as_py(), wanted[small[row]]
+        row, data = numbered
+        its_views = wanted[small[row]]
         try:
             pictures = make_views(data, image_ids[row], its_views, canonical) if its_views else {}
         except BadImage:
@@ -122,7 +158,7 @@ def embed_images(
         return {view: extractor.prepare(data, view, picture) for view, picture in pictures.items()}
 
     ahead = DECODED_AHEAD * threads
-    for row, items in enumerate(in_order(prepared, range(images.num_rows), threads=threads, ahead=ahead)):
+    for row, items in enumerate(in_order(prepared, enumerate(files), threads=threads, ahead=ahead)):
         for view in views:
             if view not in wanted[small[row]]:
                 features[view].left_out += 1
@@ -153,28 +189,64 @@ def embed_shard(
     shard: int,
     device: str,
     only_tested: bool,
-) -> dict[View, Output]:
+) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
     `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
     `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `only_tested` leaves out pictures
     that no rotation tests: for features on which nothing is fitted.
     """
-    table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, "width", "height"])
-    if only_tested:
-        table = table.filter(pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"])))
-    progress = run.progress(table.num_rows * len(views), device=device)
-    with device_alone(device):
-        described = embed_images(
-            table,
-            views,
-            _extractor(run.store, extractor, weights, device),
-            canonical,
-            enlarge=enlarge,
-            advance=progress.advance,
-            threads=helper_threads(device),
-        )
-        return {view: _output(table, features) for view, features in described.items()}
+    with opened_part(run.store, images) as file:
+        shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
+        table = shard_file.read(columns=[*FEATURE_COLUMNS, "width", "height"])
+        chosen = np.ones(table.num_rows, dtype=bool)
+        if only_tested:
+            tested = pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"]))
+            chosen = pc.fill_null(tested, False).to_numpy()
+            table = table.filter(pa.array(chosen))
+        progress = run.progress(table.num_rows * len(views), device=device)
+        with device_alone(device):
+            described = embed_images(
+                table,
+                views,
+                _extractor(run.store, extractor, weights, device),
+                canonical,
+                enlarge=enlarge,
+                files=_files(shard_file, chosen),
+                advance=progress.advance,
+                threads=helper_threads(device),
+            )
+    return _Outputs(table, described)
+
+
+def _files(shard: pq.ParquetFile, chosen: npt.NDArray[np.bool_]) -> Iterator[bytes]:
+    """The bytes of the chosen pictures, a few of which are in memory at a time."""
+    row = 0
+    for batch in shard.iter_batches(batch_size=_FILES_AT_ONCE, columns=["image.bytes"]):
+        for data in pc.struct_field(batch["image"], "bytes"):
+            if chosen[row]:
+                yield data.as_py()
+            row += 1
+
+
+class _Outputs(Mapping[View, Output]):
+    """One output per view, each made when it is asked for, once: together they are as large as all features."""
+
+    def __init__(self, table: pa.Table, described: dict[View, ViewFeatures]) -> None:
+        self._table = table
+        self._described = described
+
+    def __getitem__(self, view: View) -> Output:
+        features = self._described[view]
+        output = _output(self._table, features)
+        features.close()
+        return output
+
+    def __iter__(self) -> Iterator[View]:
+        return iter(self._described)
+
+    def __len__(self) -> int:
+        return len(self._described)
 
 
 def inception_extractor(spec: InceptionSpec, network: inception.Inception) -> Extractor:

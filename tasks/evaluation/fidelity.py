@@ -79,12 +79,30 @@ def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArra
             "expected two means (D,) and two covariances (D, D); "
             f"got {mean1.shape}, {cov1.shape}, {mean2.shape}, {cov2.shape}"
         )
-    values, vectors = np.linalg.eigh(cov1)
-    root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
-    product_values = np.linalg.eigvalsh(root @ cov2 @ root)
-    trace_of_root = np.sqrt(np.clip(product_values, 0.0, None)).sum()
-    distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2.0 * trace_of_root
-    return max(float(distance), 0.0)  # rounding may leave equal Gaussians a hair below zero
+    return FrechetReference.of(mean1, cov1).distance(mean2, cov2)
+
+
+@dataclass(frozen=True)
+class FrechetReference:
+    """One side of Frechet distances, prepared for any number of others: mean (D,), root (D, D) and trace of S1."""
+
+    mean: Float
+    root: Float
+    trace: float
+
+    @classmethod
+    def of(cls, mean: NDArray, cov: NDArray) -> FrechetReference:
+        """Of a mean (D,) and a symmetric, positive semi-definite covariance (D, D)."""
+        values, vectors = np.linalg.eigh(cov)
+        root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+        return cls(np.asarray(mean, dtype=np.float64), root, float(np.trace(cov)))
+
+    def distance(self, mean: NDArray, cov: NDArray) -> float:
+        """`frechet_distance` of this side and another one: mean (D,), covariance (D, D)."""
+        product_values = np.linalg.eigvalsh(self.root @ cov @ self.root)
+        trace_of_root = np.sqrt(np.clip(product_values, 0.0, None)).sum()
+        distance = np.sum((self.mean - mean) ** 2) + self.trace + np.trace(cov) - 2.0 * trace_of_root
+        return max(float(distance), 0.0)  # rounding may leave equal Gaussians a hair below zero
 
 
 def frechet_distance_of_features(real: NDArray, fake: NDArray) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tasks.evaluation import fidelity
 from tasks.evaluation.fidelity import (
     FidelityError,
+    FrechetReference,
     InceptionFeatures,
     feature_distances,
     frechet_distance,
@@ -74,6 +75,13 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
     assert frechet_distance(np.zeros(3), identity, np.ones(3), identity) == pytest.approx(3.0)
     assert frechet_distance(np.zeros(3), identity, np.zeros(3), 4 * identity) == pytest.approx(3 * (2 - 1) ** 2)
     assert frechet_distance(np.zeros(3), 0 * identity, np.zeros(3), 0 * identity) == 0.0
+
+
+def test_a_prepared_reference_gives_the_same_distances() -> None:
+    real, fake = gaussian_statistics(features(60, 16, 0)), gaussian_statistics(features(70, 16, 1, shift=0.2))
+    reference = FrechetReference.of(*real)
+    assert reference.distance(*fake) == frechet_distance(*real, *fake)
+    assert reference.distance(*real) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_frechet_distance_of_a_set_to_itself_is_zero_and_it_is_symmetric() -> None:

@@ -226,3 +226,31 @@ def test_with_folds_every_picture_is_tested(store: LocalStore, pictures: pa.Tabl
     images = shard(store, table)
     tested, everything = (embed(store, images, VIEWS[:1], only_tested=only, enlarge=True)[0] for only in (True, False))
     assert tested.rows == everything.rows > 1
+
+
+def test_what_does_not_stay_in_memory_comes_back_the_same(
+    tmp_path: Path, pictures: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, spilled = LocalStore(tmp_path / "kept"), LocalStore(tmp_path / "spilled")
+    in_memory = embed(kept, shard(kept, pictures))
+    # Two batches of two pictures go to a file, the fifth picture stays.
+    monkeypatch.setattr(features_module, "_KEPT_BYTES", 2 * 2 * 512 * 4 - 1)
+    from_file = embed(spilled, shard(spilled, pictures))
+    assert [read_manifest(kept, ref.uri).content for ref in in_memory] == [
+        read_manifest(spilled, ref.uri).content for ref in from_file
+    ]
+
+
+def test_pictures_are_read_in_pieces_and_stay_with_their_rows(
+    tmp_path: Path, pictures: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    column = pictures.schema.get_field_index("split")
+    mixed = pictures.set_column(column, pictures.schema.field(column), pa.array(["train", "test"] * 3 + [None]))
+    monkeypatch.setattr(features_module, "_FILES_AT_ONCE", 2)
+    (ref,) = embed(store, shard(store, mixed), views=(RAW,), extractor=ProbeSpec(), only_tested=True)
+    frame = read_features(store, [ref])
+    assert frame["image_id"].to_list() == ["image-1", "image-5"]
+    rows = [pictures.slice(row, 1) for row in (1, 5)]
+    alone = [embed_images(row, [RAW], probe_extractor(), CANONICAL, enlarge=False)[RAW].matrix()[0] for row in rows]
+    np.testing.assert_array_equal(embedding_matrix(frame), np.stack(alone))

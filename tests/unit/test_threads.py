@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.threads import helper_threads, in_order, made_ahead
+from tasks.threads import helper_threads, in_order, made_ahead, parallel_tasks, threads_environment
 
 
 def test_results_come_in_the_order_of_the_items_however_long_each_takes() -> None:
@@ -80,3 +80,12 @@ def test_what_is_made_ahead_comes_in_order_and_only_ahead_of_a_gpu(device: str) 
 def test_only_a_task_with_a_gpu_takes_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TELLTALE_THREADS", "6")
     assert (helper_threads("cpu"), helper_threads("cuda")) == (1, 6)
+
+
+def test_a_new_process_is_told_its_threads_in_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = threads_environment(3)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        assert environment[name] == "3"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert parallel_tasks() == 3

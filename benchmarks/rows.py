@@ -1,0 +1,137 @@
+"""The rows of the table. Pictures and features are made anew for every size; a row never extrapolates."""
+
+from __future__ import annotations
+
+from benchmarks.feature_store import reading_case, writing_case
+from benchmarks.frechet import frechet_case
+from benchmarks.harness import Row, reported
+from benchmarks.memory import memory_case
+from benchmarks.planning import assigning_case, planning_case
+from benchmarks.support_vectors import svm_case
+from benchmarks.views import fair_case, raw_case, scaled_case
+
+_PICTURES = ("pillow", "simplejpeg", "numpy")
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row(
+            name="views",
+            what="all 12 views of a picture, exact, fair path",
+            plainly="Pillow, one decode per view",
+            unit="pictures",
+            sizes=(2, 4, 8, 16),
+            full_sizes=(25, 50, 100, 200),
+            case=fair_case,
+            reach=4,
+            libraries=_PICTURES,
+        ),
+        Row(
+            name="views-raw",
+            what="all 12 views of a picture, exact, raw path",
+            plainly="Pillow, one decode per view",
+            unit="pictures",
+            sizes=(2, 4, 8, 16),
+            full_sizes=(25, 50, 100, 200),
+            case=raw_case,
+            reach=4,
+            libraries=_PICTURES,
+        ),
+        Row(
+            name="views-scaled",
+            what="all 12 views of a picture, scaled decoding, fair path",
+            plainly="Pillow, one decode per view",
+            unit="pixels on the shorter side",
+            sizes=(480, 720, 1440, 2880),
+            full_sizes=(480, 720, 1440, 2880),
+            case=scaled_case,
+            reach=8,
+            libraries=_PICTURES,
+        ),
+        Row(
+            name="svm",
+            what="SVM, C chosen among 8 by validation, 4,096 dimensions",
+            plainly='`SVC(kernel="linear")` fitted 8 times',
+            unit="training rows",
+            sizes=(125, 250, 500, 1_000),
+            full_sizes=(500, 1_000, 2_000, 4_000),
+            case=svm_case,
+            reach=50,
+            libraries=("scikit-learn", "numpy"),
+        ),
+        Row(
+            name="frechet",
+            what="Fréchet distance, cached reference",
+            plainly="`scipy.linalg.sqrtm`",
+            unit="dimensions",
+            sizes=(128, 256, 512, 1_024),
+            full_sizes=(256, 512, 1_024, 2_048),
+            case=frechet_case,
+            reach=40,
+            libraries=("scipy", "numpy"),
+        ),
+        Row(
+            name="feature-store-read",
+            what="feature store, 1,000 rows read to NumPy",
+            plainly="pyarrow's defaults for a list column",
+            unit="dimensions",
+            sizes=(512, 1_024, 2_048, 4_096),
+            full_sizes=(512, 1_024, 2_048, 4_096),
+            case=reading_case,
+            reach=5,
+            libraries=("pyarrow", "polars", "numpy"),
+        ),
+        Row(
+            name="feature-store-write",
+            what="feature store, 1,000 rows written",
+            plainly="pyarrow's defaults for a list column",
+            unit="dimensions",
+            sizes=(512, 1_024, 2_048, 4_096),
+            full_sizes=(512, 1_024, 2_048, 4_096),
+            case=writing_case,
+            reach=2.5,
+            libraries=("pyarrow", "polars", "numpy"),
+        ),
+        Row(
+            name="memory",
+            what="memory of embedding a shard in 12 views, stub model with 4,096 features",
+            plainly="holding all decoded pictures",
+            unit="pictures",
+            sizes=(64, 125, 250, 500),
+            full_sizes=(1_250, 2_500, 5_000, 10_000),
+            case=memory_case,
+            meter=reported,
+            costs="bytes",
+            threads=(1,),
+            pairs=2,
+            libraries=("pyarrow", "numpy"),
+        ),
+        Row(
+            name="planning",
+            what="groups, splits and the recipes of all shards, planned for synthetic ids",
+            plainly="",
+            unit="pictures",
+            sizes=(10_000, 100_000, 1_000_000, 10_000_000),  # 10,000,000: 5 GB
+            full_sizes=(100_000, 1_000_000, 10_000_000, 100_000_000),
+            case=planning_case,
+            meter=reported,
+            threads=(1,),
+            pairs=1,
+            libraries=("numpy",),
+        ),
+        Row(
+            name="assign",
+            what="memory of the step that assigns groups and splits, over made-up scans",
+            plainly="",
+            unit="pictures",
+            sizes=(10_000, 20_000, 40_000, 80_000),
+            full_sizes=(125_000, 250_000, 500_000, 1_000_000),
+            case=assigning_case,
+            meter=reported,
+            costs="bytes",
+            threads=(1,),
+            pairs=1,
+            libraries=("numpy", "pyarrow"),
+        ),
+    )
+}
