@@ -43,10 +43,12 @@ subset: $(INSTALLED)
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3
 
-# For example: make mobile MODELS=exported; without MODELS the app has no networks yet. PICTURES replaces its pictures.
+# For example: make mobile MODELS=exported FIRST=small; without MODELS the app has no networks yet. FIRST is the one that
+# it starts with, PICTURES a folder in place of its own reference pictures.
 mobile: mobile/node_modules/.installed $(INSTALLED)
 	npm --prefix mobile run build
-	$(if $(MODELS),$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(PICTURES),--pictures "$(PICTURES)"))
+	$(if $(MODELS),$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(FIRST),--first "$(FIRST)") \
+		$(if $(PICTURES),--pictures "$(PICTURES)"))
 
 mobile-serve:
 	@test -e mobile/dist/index.html || { echo "build it first: make mobile MODELS=FOLDER"; exit 1; }

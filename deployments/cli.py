@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storage.errors import BadImage, MissingInput, ObjectMissing, StoreError, TelltaleError
-from storage.runs import LATEST, latest_run
+from storage.runs import LATEST, latest_run, published_networks
 from storage.store import STORE_SETTING, Store, open_store, store_url
 
 if TYPE_CHECKING:
@@ -180,17 +180,6 @@ def newest_run_with_networks(store: Store) -> str:
             "or name an exported network with --model FILE.onnx"
         )
     return max(finished, key=lambda place: store.modified(f"{place}/index.json"))
-
-
-def published_networks(store: Store, place: str) -> tuple[str, ...]:
-    """Names of a run's published networks, in the order in which its experiment lists them, then by name."""
-    files = [Path(key) for key in store.list(f"{place}/models")]
-    names = sorted(file.stem for file in files if file.suffix == ".onnx")
-    if not names:
-        return ()
-    mobile = json.loads(store.read(f"{place}/index.json"))["experiment"]["mobile"]
-    order = [listed["name"] for listed in mobile["networks"]]
-    return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 
 
 def ready_model(model: bytes, card: bytes) -> Model:

@@ -12,7 +12,8 @@ export default defineConfig({
   worker: { format: "es" },
   build: {
     target: "es2022",
-    // The runtime's wasm file is large and meant to be.
+    // The runtime's wasm files are large and meant to be.
+    reportCompressedSize: false,
     chunkSizeWarningLimit: 600,
     modulePreload: { polyfill: false },
     rollupOptions: {

@@ -1,4 +1,4 @@
-/** Every text that a person reads, in one place for translation. Numbers are written as `language` says. */
+/** Every text that a person reads, in one place for translation. Numbers are written as `language` says; no line breaks before a unit. */
 
 import type { BadReason } from "./picture/facts";
 import type { Answer, Kind } from "./network/decision";
@@ -13,17 +13,17 @@ const whole = new Intl.NumberFormat(language);
 
 /** A share in per cent, except where its rounding would claim certainty. */
 export function percent(share: number): string {
-  if (share < 0.001) return "under 0.1 %";
-  return share > 0.999 ? "over 99.9 %" : `${decimals(1).format(100 * share)} %`;
+  if (share < 0.001) return "under 0.1\u00a0%";
+  return share > 0.999 ? "over 99.9\u00a0%" : `${decimals(1).format(100 * share)}\u00a0%`;
 }
 
 export function milliseconds(value: number): string {
-  if (value >= 10_000) return `${decimals(1).format(value / 1000)} s`;
-  return `${decimals(value < 10 ? 1 : 0).format(value)} ms`;
+  if (value >= 10_000) return `${decimals(1).format(value / 1000)}\u00a0s`;
+  return `${decimals(value < 10 ? 1 : 0).format(value)}\u00a0ms`;
 }
 
 export function megabytes(bytes: number): string {
-  return bytes < 100_000 ? `${decimals(0).format(bytes / 1000)} kB` : `${decimals(1).format(bytes / 1e6)} MB`;
+  return bytes < 100_000 ? `${decimals(0).format(bytes / 1000)}\u00a0kB` : `${decimals(1).format(bytes / 1e6)}\u00a0MB`;
 }
 
 export function count(value: number): string {
@@ -150,16 +150,16 @@ export const texts = {
     results: "Results",
     perPicture: "Times per picture, of the model alone. Decoding and reading are apart, below.",
     columns: {
-      model: "Model",
+      measure: "Measure",
       pictures: "Pictures",
-      mean: "Mean",
-      median: "Median",
-      p95: "p95",
-      total: "Total",
       right: "Right",
-      unknown: "Unknown",
+      unknown: "Unknown source",
+      median: "Median time",
+      mean: "Mean time",
+      p95: "95th percentile",
+      total: "Total time",
     },
-    right: (right: number, answered: number) => (answered === 0 ? "–" : `${percentExact(right / answered)} (${right} of ${answered})`),
+    right: (right: number, answered: number) => (answered === 0 ? "–" : `${percentExact(right / answered)} (${right}\u00a0of\u00a0${answered})`),
     decoding: (mean: number, median: number, p95: number, total: number) =>
       `Decoding and reading: mean ${milliseconds(mean)}, median ${milliseconds(median)}, p95 ${milliseconds(p95)}, total ${milliseconds(total)}.`,
     confusion: (model: string) => `${model}: what the pictures are (rows) and what it said (columns)`,
@@ -226,9 +226,14 @@ export const texts = {
     computing: "Computing",
     webgpu: "Use WebGPU",
     webgpuHint:
-      "Computes on the graphics processor. A download of 28 MB, made once when you switch it on. Results may differ in the last digits.",
+      "Computes on the graphics processor. A download of 28\u00a0MB, made once when you switch it on. Results may differ in the last digits.",
     webgpuFailed: (detail: string) => `WebGPU cannot be used here, so WebAssembly stays on: ${detail}`,
     now: (provider: string) => `In use: ${provider}.`,
+    picturesTitle: "Reference pictures",
+    pictures:
+      "They show that the app works and how fast it is; they are too few and too easy to say how good a model is. The app's own are seven " +
+      "photographs in the public domain or under CC0, from the scikit-image package, and seven pictures by telltale's tiny diffusion model, " +
+      "which was trained on such photographs. Whoever publishes the app may bundle others instead.",
     licencesTitle: "Licences",
     licences: "The networks run on ONNX Runtime Web (MIT licence, Microsoft). Its licence notices come with the app's files.",
     version: (version: string) => `Version ${version}`,
@@ -236,7 +241,7 @@ export const texts = {
 };
 
 function percentExact(share: number): string {
-  return `${decimals(1).format(100 * share)} %`;
+  return `${decimals(1).format(100 * share)}\u00a0%`;
 }
 
 function ofHundred(share: number): string {
@@ -254,6 +259,6 @@ function rate(value: Rate, of: string): string {
   const interval =
     value.low === null || value.high === null
       ? "too few for an interval"
-      : `95 % interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)}`;
+      : `95\u00a0% interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)}`;
   return `${percentExact(value.value)} (${interval}) of ${count(value.n)} ${of}`;
 }

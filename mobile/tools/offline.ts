@@ -29,7 +29,10 @@ export function offline(): Plugin {
         Object.values(bundle).map((file) => [file.fileName, file.type === "chunk" ? file.code : file.source]),
       );
       for (const [name, content] of Object.entries(drawn)) files.set(name, content);
-      for (const name of readdirSync("public")) files.set(name, readFileSync(`public/${name}`));
+      // Reference pictures, in a folder of their own, have a list like models: the service worker keeps what it names.
+      for (const entry of readdirSync("public", { withFileTypes: true })) {
+        if (entry.isFile()) files.set(entry.name, readFileSync(`public/${entry.name}`));
+      }
       const worker = bundle[SERVICE_WORKER];
       if (worker?.type !== "chunk") this.error(`expected the chunk ${SERVICE_WORKER}`);
       const version = createHash("sha256");

@@ -29,7 +29,7 @@ from storage.errors import BadImage
 from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
 from tasks.detectors.answer import Answer, Card, answer, nearest_cell
 from tasks.detectors.architecture import architecture
-from tasks.detectors.export import Detection, ExportedNetwork, build_graph, network_card, reduced_sides
+from tasks.detectors.export import Detection, ExportedNetwork, build_graph, network_card, reduce_picture
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.rejection import SCORES, fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
@@ -137,7 +137,17 @@ def scene(random: np.random.Generator, height: int, width: int) -> Pixels:
 def pictures(random: np.random.Generator) -> dict[str, bytes]:
     """Files by name. `png-` decode to the same pixels everywhere, `jpg-` nearly, `bad-` not at all."""
     files = {}
-    for height, width in ((16, 16), (17, 33), (48, 64), (301, 200), (256, 256), (700, 1025), (1601, 901), (90, 3000)):
+    for height, width in (
+        (16, 16),
+        (17, 33),
+        (48, 64),
+        (301, 200),
+        (256, 256),
+        (700, 1025),
+        (1601, 901),
+        (90, 3000),
+        (3000, 60),
+    ):
         files[f"png-{width}x{height}.png"] = encode_png(scene(random, height, width))
     files["png-grey.png"] = saved(Image.fromarray(scene(random, 60, 80)).convert("L"), "PNG")
     files["png-palette.png"] = saved(Image.fromarray(scene(random, 60, 80)).quantize(64), "PNG")
@@ -260,11 +270,11 @@ def kernel_cases(random: np.random.Generator) -> list[dict[str, Any]]:
     """Noise and its reduction."""
     cases = []
     sides = ((40, 50, 50), (51, 40, 50), (100, 77, 50), (333, 100, 99), (64, 500, 64), (1, 90, 30), (90, 1, 30))
-    for height, width, longest in (*sides, (1025, 20, 1024), (33, 3001, 1024)):
+    for height, width, longest in (*sides, (1025, 20, 1024), (2400, 51, 1024), (33, 3001, 1024)):
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         if height % 2:
             pixels = (pixels // 128) * 255  # black, white and pure colours reach the ends of the range
-        reduced = documented_reduction(pixels, longest)
+        reduced = reduce_picture(pixels, longest)
         cases.append(
             {
                 "height": height,
@@ -276,16 +286,6 @@ def kernel_cases(random: np.random.Generator) -> list[dict[str, Any]]:
             }
         )
     return cases
-
-
-def documented_reduction(pixels: Pixels, longest: int) -> Pixels:
-    """`reduce_picture` as it is documented: rows first, then columns.
-
-    In one call Pillow 13 reduces the columns of some tall pictures first, which rounds otherwise.
-    """
-    height, width = reduced_sides(*pixels.shape[:2], longest)
-    narrow = Image.fromarray(pixels).resize((width, pixels.shape[0]), Image.Resampling.BILINEAR)
-    return np.array(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def quality_cases(random: np.random.Generator) -> list[dict[str, Any]]:

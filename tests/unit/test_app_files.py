@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.app import main
+from storage.digest import sha256_hex
 from storage.errors import DamagedObject, MissingInput, SpecError
 from tasks.app_files import (
     APP_SETTING,
@@ -20,6 +21,7 @@ from tasks.app_files import (
     read_pictures,
     write_app,
 )
+from tasks.data.pictures import decode_rgb
 from tests.unit.built_app import FILES, write_built_app
 from tests.unit.published_networks import card_of, tiny_model, write_model
 
@@ -95,6 +97,17 @@ def test_pictures_of_ones_own_replace_those_of_the_app_and_without_any_these_sta
     assert replaced[f"pictures/{entry['file']}"] == b"one"
     assert "pictures/own.jpg" not in replaced
     assert json.loads(picture_files(())["pictures/index.json"]) == []
+
+
+def test_the_apps_own_pictures_are_all_listed_and_can_be_read() -> None:
+    folder = Path(__file__).parents[2] / "mobile" / "public" / "pictures"
+    index = json.loads((folder / "index.json").read_bytes())
+    assert sorted(entry["file"] for entry in index) == sorted(file.name for file in folder.glob("*.jpg"))
+    assert [entry["label"] for entry in index] == ["real"] * 7 + ["tiny-diffusion"] * 7
+    for entry in index:
+        data = (folder / entry["file"]).read_bytes()
+        assert sha256_hex(data).startswith(Path(entry["file"]).stem)
+        assert min(decode_rgb(data).shape[:2]) >= 64
 
 
 def test_new_networks_replace_the_old_ones_in_the_folder(tmp_path: Path) -> None:

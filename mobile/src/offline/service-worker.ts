@@ -36,7 +36,7 @@ self.addEventListener("fetch", (event) => {
   const path = url.href.slice(self.registration.scope.length).split(/[?#]/)[0] ?? "";
   if (event.request.method === "POST" && path === "share") event.respondWith(takeShared(event.request));
   else if (event.request.method !== "GET") return;
-  else if (/^(models|pictures)\/[^/]+\.json$/.test(path)) event.respondWith(newest(event.request));
+  else if (/^(models|pictures)\/[^/]+\.json$/.test(path)) event.respondWith(newest(event, path));
   else if (path.startsWith("assets/")) event.respondWith(asset(event, path));
   else if (!path.startsWith("models/")) event.respondWith(fromCache(event.request, path));
 });
@@ -96,28 +96,46 @@ async function asset(event: FetchEvent, path: string): Promise<Response> {
   return response;
 }
 
-/** The lists of models and pictures, every card and every bundled picture: small, and wanted offline. */
+/** The lists of models and pictures, by path, with the field that names a file of theirs. */
+const LISTED: Readonly<Record<string, string>> = { "models/index.json": "card", "pictures/index.json": "file" };
+
+/** Both lists, every card and every bundled picture: small, and wanted offline. */
 async function keepLists(): Promise<void> {
   const cache = await caches.open(LISTS);
-  const keep = async (folder: string, field: string) => {
-    const response = await fetch(`${folder}/index.json`, { cache: "no-cache" });
-    if (!response.ok) return; // a folder without it: the page says so
-    await cache.put(`${folder}/index.json`, response.clone());
-    const list = (await response.json()) as Record<string, string>[];
-    await cache.addAll(list.map((entry) => `${folder}/${entry[field]}`));
-  };
-  await keep("models", "card");
-  await keep("pictures", "file");
+  for (const path of Object.keys(LISTED)) {
+    const response = await fetch(path, { cache: "no-cache" });
+    if (!response.ok) continue; // a folder without it: the page says so
+    await cache.put(path, response);
+    await keepListed(path);
+  }
 }
 
-async function newest(request: Request): Promise<Response> {
+/** Fetch what a list names and is not here yet, and drop what it names no more. */
+async function keepListed(path: string): Promise<void> {
+  const cache = await caches.open(LISTS);
+  const list = (await (await cache.match(path))?.json()) as Record<string, string>[] | undefined;
+  if (!list) return;
+  const folder = path.slice(0, path.indexOf("/") + 1);
+  const named = list.map((entry) => folder + entry[LISTED[path]!]);
+  for (const file of named) if (!(await cache.match(file))) await cache.add(file);
+  const wanted = new Set([path, ...named].map((file) => new URL(file, self.registration.scope).href));
+  for (const { url } of await cache.keys()) {
+    if (url.startsWith(self.registration.scope + folder) && !wanted.has(url)) await cache.delete(url);
+  }
+}
+
+async function newest(event: FetchEvent, path: string): Promise<Response> {
   const cache = await caches.open(LISTS);
   try {
-    const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    const response = await fetch(event.request);
+    if (response.ok) {
+      await cache.put(event.request, response.clone());
+      // No room, or broken off: it is fetched when it is needed.
+      if (path in LISTED) event.waitUntil(keepListed(path).catch(() => undefined));
+    }
     return response;
   } catch (error) {
-    const kept = await cache.match(request);
+    const kept = await cache.match(event.request);
     if (kept) return kept;
     throw error;
   }

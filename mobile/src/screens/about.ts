@@ -21,6 +21,7 @@ export function aboutScreen(context: Context): Screen {
     h("h2", {}, t.modelsTitle),
     ...models.map(({ element: card }) => card),
     computing(context),
+    h("div", { class: "card" }, h("h2", {}, t.picturesTitle), h("p", {}, t.pictures)),
     h(
       "div",
       { class: "card" },

@@ -151,7 +151,7 @@ export function evaluateScreen(context: Context): Screen {
   );
 
   async function readBundled(): Promise<void> {
-    const response = await fetch("pictures/index.json").catch(() => null);
+    const response = await fetch("pictures/index.json", { cache: "no-cache" }).catch(() => null);
     if (!response?.ok) return;
     const list = (await response.json()) as { file: string; label: string }[];
     bundled = list.map(({ file, label }) => ({ file, label, read: async () => (await fetch(`pictures/${file}`)).blob() }));
@@ -185,14 +185,17 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
 
 function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
   const { columns } = t;
-  const header = [columns.model, columns.pictures, columns.mean, columns.median, columns.p95, columns.total, columns.right, columns.unknown];
-  const rows = models.map((model) => {
+  const measures = [columns.pictures, columns.right, columns.unknown, columns.median, columns.mean, columns.p95, columns.total];
+  const values = models.map((model) => {
     const mine = measured.filter((row) => row.model === model.listed.name);
     const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
     const { right, answered, unknown } = accuracy(mine);
-    const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [mean, median, p95, total].map(milliseconds);
-    return [model.listed.name, count(mine.length), ...timed, t.right(right, answered), count(unknown)];
+    const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [median, mean, p95, total].map(milliseconds);
+    return [count(mine.length), t.right(right, answered), count(unknown), ...timed];
   });
+  // Models side by side: phones are narrow, and few models are compared by many measures.
+  const header = [columns.measure, ...models.map((model) => model.listed.name)];
+  const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!)]);
   const onePerPicture = measured.filter((row) => row.model === models[0]?.listed.name);
   const decoding = times(onePerPicture.map((row) => row.decodeMs));
   return [

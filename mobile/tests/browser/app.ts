@@ -32,8 +32,11 @@ export interface Outcome {
   readonly text: string;
 }
 
+/** A file by its path, or one that is not on the disk. */
+export type Chosen = string | { readonly name: string; readonly mimeType: string; readonly buffer: Buffer };
+
 /** Choose a file in the Detect screen and read what the app says: an outcome, or the message of an error. */
-export async function check(page: Page, file: string): Promise<Outcome | string> {
+export async function check(page: Page, file: Chosen): Promise<Outcome | string> {
   await page.setInputFiles("#choose-picture", file);
   return outcome(page);
 }

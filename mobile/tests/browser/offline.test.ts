@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Browser, BrowserContext } from "playwright-core";
@@ -99,6 +100,14 @@ test("a later visit is usable within three seconds", async () => {
   expect(quickest).toBeLessThan(INTERACTIVE_MS);
 });
 
+test("Chromium finds nothing that would keep it from being installed", async () => {
+  const page = await openApp(context, site.url);
+  const session = await context.newCDPSession(page);
+  const { installabilityErrors: errors } = await session.send("Page.getInstallabilityErrors");
+  // Contexts of tests are incognito, where nothing can be installed.
+  expect(errors.filter(({ errorId }) => errorId !== "in-incognito")).toEqual([]);
+});
+
 test("in the browser's own log the app asks no host but localhost", async () => {
   const folder = mkdtempSync(`${tmpdir()}/telltale-net-`);
   const logged = await launch([`--log-net-log=${folder}/net.json`]);
@@ -122,7 +131,7 @@ test("in the browser's own log the app asks no host but localhost", async () => 
 
 describe("a new version", () => {
   test("of a model is used, and told of", async () => {
-      await (await openApp(context, site.url)).close();
+    await (await openApp(context, site.url)).close();
     const index = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { name: string }[];
     index[1]!.name = "smaller";
     site.replaced.set("models/index.json", Buffer.from(JSON.stringify(index)));
@@ -131,8 +140,25 @@ describe("a new version", () => {
     expect(await page.locator("#model").textContent()).toContain("smaller");
   });
 
+  test("of the reference pictures is there offline, too", async () => {
+    await (await openApp(context, site.url)).close();
+    const [listed] = JSON.parse(readFileSync(`${APP}/pictures/index.json`, "utf8")) as { file: string }[];
+    site.replaced.set("pictures/index.json", Buffer.from(JSON.stringify([{ ...listed, file: "new.jpg" }])));
+    site.replaced.set("pictures/new.jpg", readFileSync(`${APP}/pictures/${listed!.file}`));
+    let page = await openApp(context, site.url);
+    const isKept = (file: string) => page.evaluate(async (path) => (await caches.match(path)) !== undefined, `pictures/${file}`);
+    await expect.poll(() => isKept("new.jpg")).toBe(true);
+    await expect.poll(() => isKept(listed!.file)).toBe(false);
+    await site.stop();
+    await page.close();
+    page = await openApp(context, site.url);
+    await page.click("a[data-tab=evaluate]");
+    await page.click("#start");
+    await expect.poll(() => page.locator("table.summary tbody td").first().textContent()).toBe("1");
+  });
+
   test("of the app waits until the person takes it", async () => {
-      const page = await openApp(context, site.url);
+    const page = await openApp(context, site.url);
     const worker = readFileSync(`${APP}/service-worker.js`, "utf8");
     const version = /telltale-page-\$\{"([0-9a-f]+)"\}/.exec(worker)![1]!;
     site.replaced.set("service-worker.js", Buffer.from(worker.replaceAll(version, "0123456789abcdef")));
@@ -161,7 +187,7 @@ describe("a damaged model file", () => {
   test("that was published like that is refused in words, too", async () => {
     const index = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { file: string; card: string; sha256: string }[];
     const garbage = Buffer.from("no model at all");
-    const sha256 = Buffer.from(await crypto.subtle.digest("SHA-256", garbage)).toString("hex");
+    const sha256 = createHash("sha256").update(garbage).digest("hex");
     const card = { ...(JSON.parse(readFileSync(`${APP}/models/${index[0]!.card}`, "utf8")) as object), sha256 };
     site.replaced.set(`models/${index[0]!.file}`, garbage);
     site.replaced.set(`models/${index[0]!.card}`, Buffer.from(JSON.stringify(card)));

@@ -1,8 +1,11 @@
-/** A static host on localhost, as plain as they come: files, their times, and nothing else. */
+/** A static host on localhost, as plain as they come: files in a folder of the site, their times, and nothing else. */
 
 import { createServer, type Server } from "node:http";
 import { readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
+
+/** Hosts of projects serve folders. */
+const PLACE = "/some/folder/";
 
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -20,6 +23,8 @@ const TYPES: Record<string, string> = {
 export class Site {
   /** Bytes that were sent as bodies, by path. */
   readonly sent = new Map<string, number>();
+  /** How often anything was asked for. */
+  requests = 0;
   /** What is served instead of a file. */
   readonly replaced = new Map<string, Buffer | null>();
   private server: Server | null = null;
@@ -28,13 +33,15 @@ export class Site {
   constructor(private readonly folder: string) {}
 
   get url(): string {
-    return `http://localhost:${this.port}/`;
+    return `http://localhost:${this.port}${PLACE}`;
   }
 
   /** Start, on the port that it had before if there was one. */
   async start(): Promise<void> {
     const server = createServer((request, response) => {
-      const path = decodeURIComponent(new URL(request.url ?? "/", this.url).pathname.slice(1)) || "index.html";
+      this.requests++;
+      const asked = decodeURIComponent(new URL(request.url ?? "/", this.url).pathname);
+      const path = asked.startsWith(PLACE) ? asked.slice(PLACE.length) || "index.html" : "..";
       void this.body(path, request.headers["if-modified-since"]).then(({ status, body, modified }) => {
         const headers: Record<string, string> = { "content-type": TYPES[extname(path)] ?? "application/octet-stream" };
         if (modified) headers["last-modified"] = modified;
@@ -60,7 +67,7 @@ export class Site {
     const replaced = this.replaced.get(path);
     if (replaced) return { status: 200, body: replaced, modified: null };
     try {
-      if (replaced === null) throw new Error("taken away");
+      if (replaced === null || path === "..") throw new Error("taken away, or never there");
       const modified = (await stat(`${this.folder}/${path}`)).mtime.toUTCString();
       if (since === modified) return { status: 304, body: null, modified };
       return { status: 200, body: await readFile(`${this.folder}/${path}`), modified };

@@ -3,9 +3,9 @@ import { percent, texts } from "../../src/texts";
 import type { Answer } from "../../src/network/decision";
 
 test("no probability is written as certainty", () => {
-  expect(percent(0)).toBe("under 0.1 %");
-  expect(percent(1)).toBe("over 99.9 %");
-  expect(percent(0.1234)).toBe("12.3 %");
+  expect(percent(0)).toBe("under 0.1\u00a0%");
+  expect(percent(1)).toBe("over 99.9\u00a0%");
+  expect(percent(0.1234)).toBe("12.3\u00a0%");
 });
 
 test("an answer tells its error rates with interval and number, or that there are too few", () => {
@@ -15,8 +15,8 @@ test("an answer tells its error rates with interval and number, or that there ar
     missed: { value: 0.125, low: null, high: null, n: 8 },
   } as Answer;
   expect(texts.errors(answer)).toContain(
-    "(256 pixels, JPEG quality 40), this model called 6.1 % (95 % interval 3.1 to 12.0) of 500 photographs generated, " +
-      "and took 12.5 % (too few for an interval) of 8 generated pictures for photographs.",
+    "(256 pixels, JPEG quality 40), this model called 6.1\u00a0% (95\u00a0% interval 3.1 to 12.0) of 500 photographs generated, " +
+      "and took 12.5\u00a0% (too few for an interval) of 8 generated pictures for photographs.",
   );
 });
 

@@ -1,0 +1,49 @@
+/**
+ * Pictures of a built app: `npm run screenshots -- FOLDER [PICTURE] [APP]`.
+ *
+ * Every screen as a phone shows it, light and dark, as FOLDER/app-SCREEN-SCHEME.png.
+ */
+
+import { check, launch, openApp } from "../tests/browser/app";
+import { Site } from "../tests/browser/site";
+import { texts } from "../src/texts";
+
+const PHONE = { viewport: { width: 390, height: 800 }, deviceScaleFactor: 1.5, hasTouch: true, isMobile: true };
+
+const [folder, picture = "public/pictures/ec4240d28ace.jpg", app = "dist"] = process.argv.slice(2);
+if (!folder) throw new Error("usage: npm run screenshots -- FOLDER [PICTURE] [APP]");
+
+const site = new Site(app);
+await site.start();
+const browser = await launch();
+const context = await browser.newContext(PHONE);
+const page = await openApp(context, site.url);
+
+async function shoot(name: string): Promise<void> {
+  await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: `${folder}/app-${name}-${colorScheme}.png` });
+  }
+}
+
+await shoot("start");
+await check(page, picture);
+await shoot("detect");
+await page.getByLabel(texts.detect.evidence).check();
+await page.locator(".frame").scrollIntoViewIfNeeded();
+await shoot("evidence");
+await page.click("a[data-tab=evaluate]");
+await page.locator("input[name=model]").nth(1).check();
+await shoot("evaluate");
+await page.click("#start");
+await page.locator("table.summary").waitFor();
+await page.locator(".results").evaluate((results) => results.scrollIntoView());
+await shoot("results");
+await page.click("a[data-tab=history]");
+await page.locator(".entry").waitFor();
+await shoot("history");
+await page.click("a[data-tab=about]");
+await shoot("about");
+await browser.close();
+await site.stop();
