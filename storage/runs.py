@@ -15,7 +15,8 @@ def latest_run(store: Store, experiment: str) -> str:
     """The place of the newest run of an experiment; `ObjectMissing` if there is none."""
     places = _latest(store)
     if experiment not in places:
-        raise ObjectMissing(f"no run of {experiment!r} in {store.url}, only of {sorted(places)}")
+        others = f", only of {sorted(places)}" if places else ", nor of any other experiment"
+        raise ObjectMissing(f"no run of {experiment!r} in {store.url}{others}")
     return places[experiment]
 
 
