@@ -13,7 +13,7 @@ from storage.store import LocalStore
 
 def test_each_experiment_has_its_newest_run(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    with pytest.raises(ObjectMissing, match="no run of 'seed' .* nor of any other experiment"):
+    with pytest.raises(ObjectMissing, match=r"no run of 'seed' .* nor of any other experiment"):
         latest_run(store, "seed")
     set_latest_run(store, "sample", "runs/evaluate/sample-1")
     set_latest_run(store, "coco", "runs/evaluate/coco-1")
