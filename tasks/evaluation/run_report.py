@@ -192,9 +192,7 @@ def _provenance(
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
         "durations": {
-            name: round(sum(manifest_of(store, ref).seconds for ref in refs), 1)
-            for name, refs in timed.items()
-            if refs
+            name: round(sum(manifest_of(store, ref).seconds for ref in refs), 1) for name, refs in timed.items() if refs
         },
         "store": store.url,
         "digests": {
