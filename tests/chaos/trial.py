@@ -93,6 +93,12 @@ class Outcome:
         return self.state == "Completed" and self.identical and not self.lost and not self.half_written
 
     @property
+    def was_given_up(self) -> bool:
+        """Whether a run died as often as a run may, which its state says, and nothing that was finished was lost."""
+        said = self.state.startswith("Crashed: ") and self.state.endswith("was the last")
+        return said and not self.lost and not self.half_written
+
+    @property
     def recomputed(self) -> float:
         """Computations beyond those of an undisturbed run, in percent of these."""
         return 100 * (self.tries - self.steps) / self.steps
