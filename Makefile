@@ -27,9 +27,9 @@ SERVE ?=
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
 
-# Two at once on any machine: one process waits for servers while the other computes.
+# Two files at once on any machine: tests that start servers wait more than they compute. In order, the long ones first.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 serve: $(INSTALLED)
 	@$(BIN)/python -m deployments.bootstrap serve $(SERVE)

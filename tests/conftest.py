@@ -17,19 +17,6 @@ S3_SETTINGS = ("AWS_", "TELLTALE_STORE", "TELLTALE_S3_BLOCK")
 hypothesis.settings.register_profile("telltale", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("telltale")
 
-# Tests that start servers wait more than they compute: one of these groups runs beside the other tests, one after the
-# other, as each takes ports, processes and databases of its own. The modules of the other integration tests likewise.
-BROWSERS_AND_STORES = {"test_mobile", "test_s3"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Integration tests share fixtures that are expensive: each group of them stays in one process."""
-    for item in items:
-        if item.get_closest_marker("integration") is not None:
-            module = item.path.stem
-            item.add_marker(pytest.mark.xdist_group(module if module in BROWSERS_AND_STORES else "servers"))
-
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
