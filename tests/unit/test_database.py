@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,10 @@ def test_a_file_that_outlived_its_server_is_not_believed(tmp_path: Path) -> None
         stranger.kill()
     with subprocess.Popen(["sh", "-c", "sleep 60; true", "-D", str(own.data)]) as server:
         (own.data / "postmaster.pid").write_text(PIDFILE.replace("4711", str(server.pid)))
+        # In the first moments of a program its command line cannot be read yet.
+        deadline = time.monotonic() + 30
+        while own.postmaster() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert own.postmaster() == Postmaster(server.pid, 50123, ready=True)
         server.kill()
     assert own.postmaster() is None
