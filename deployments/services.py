@@ -317,16 +317,38 @@ def _start(
 
 
 def _await_server(server: Process, port: int, say: Say) -> None:
+    _await(
+        lambda: answers(_api_url(port)),
+        lambda: is_running(server, home()),
+        server.log,
+        say,
+        name="the Prefect server",
+        starting=f"starting the Prefect server on port {port} (10 to 40 s)",
+        not_ready="does not answer",
+    )
+
+
+def _await(
+    ready: Callable[[], bool],
+    living: Callable[[], bool],
+    log: str,
+    say: Say,
+    *,
+    name: str,
+    starting: str,
+    not_ready: str,
+) -> None:
+    """Wait until a program is ready, saying so all the while; `ServiceFailed` with its log where it never is."""
     begin = said = time.monotonic()
-    while not answers(_api_url(port)):
+    while not ready():
         now = time.monotonic()
-        if not is_running(server, home()):
-            raise ServiceFailed(f"the Prefect server ended while starting; its log says:\n{tail(server.log)}")
+        if not living():
+            raise ServiceFailed(f"{name} ended while starting; its log says:\n{tail(log)}")
         if now - begin > START_TIMEOUT_S:
             waited = f"{START_TIMEOUT_S:.0f} s"
-            raise ServiceFailed(f"the Prefect server does not answer after {waited}; its log says:\n{tail(server.log)}")
+            raise ServiceFailed(f"{name} {not_ready} after {waited}; its log says:\n{tail(log)}")
         if said == begin or now - said >= SAY_EVERY_S:
-            say(f"starting the Prefect server on port {port} (10 to 40 s) ... {now - begin:.0f} s")
+            say(f"{starting} ... {now - begin:.0f} s")
             said = now
         time.sleep(0.1)
 
@@ -392,18 +414,19 @@ def _start_postgres(own: OwnPostgres, state: State, say: Say, preferred: int | N
 
 
 def _await_postgres(own: OwnPostgres, process: Process, say: Say) -> None:
-    begin = said = time.monotonic()
-    while not ((running := own.postmaster()) and running.pid == process.pid and running.ready):
-        now = time.monotonic()
-        if not _living({process.pid: process.started}):
-            raise ServiceFailed(f"PostgreSQL ended while starting; its log says:\n{tail(process.log)}")
-        if now - begin > START_TIMEOUT_S:
-            waited = f"{START_TIMEOUT_S:.0f} s"
-            raise ServiceFailed(f"PostgreSQL is not ready after {waited}; its log says:\n{tail(process.log)}")
-        if said == begin or now - said >= SAY_EVERY_S:
-            say(f"starting PostgreSQL ... {now - begin:.0f} s")
-            said = now
-        time.sleep(0.1)
+    def ready() -> bool:
+        running = own.postmaster()
+        return running is not None and running.pid == process.pid and running.ready
+
+    _await(
+        ready,
+        lambda: bool(_living({process.pid: process.started})),
+        process.log,
+        say,
+        name="PostgreSQL",
+        starting="starting PostgreSQL",
+        not_ready="is not ready",
+    )
 
 
 def _stop_postgres(processes: Mapping[int, int]) -> None:

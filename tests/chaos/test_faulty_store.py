@@ -21,7 +21,7 @@ from storage.objects import Ref as ObjectRef
 from storage.runs import latest_run
 from storage.store import LocalStore, Store, open_store
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
-from tests.integration.test_evaluate_all import SMALL
+from tests.integration.small_sample import SMALL
 from tests.integration.test_s3 import settings_of
 
 pytestmark = [

@@ -25,24 +25,10 @@ from tests.chaos.cluster import (
 )
 from tests.chaos.hosts import Host, Program
 from tests.integration.served import wait_for
+from tests.integration.small_sample import WITHOUT_NETWORKS
 
 SEED = 11
 TRIAL_S = 1500
-
-# The offline sample, as small as it gets with all of its stages but the networks for phones.
-SMALL: dict[str, Any] = {
-    "sources.photographs.crops_per_photograph": 3,
-    "sources.gan.count": 24,
-    "sources.gan.gan.epochs": 3,
-    "sources.tiny-diffusion.diffusion.steps": 2,
-    "extractor.side": 32,
-    "resolutions": [64],
-    "qualities": [None, 20],
-    "augmented_qualities": [None, 20],
-    "mobile": None,
-    "seed_protocol": None,
-    "bootstrap_resamples": 100,
-}
 
 
 @dataclass(frozen=True)
@@ -164,7 +150,7 @@ def flow_runs(program: Program) -> dict[int, str]:
 @contextmanager
 def reference_run(cluster: Cluster, folder: Path) -> Iterator[Callable[[], Reference]]:
     """Start the undisturbed evaluation; the value waits for its end and returns what it made."""
-    process = evaluate_undisturbed(cluster, folder, SMALL, SEED)
+    process = evaluate_undisturbed(cluster, folder, WITHOUT_NETWORKS, SEED)
 
     def reference() -> Reference:
         assert process.wait(1200) == 0, (folder / "log").read_text()[-3000:]
@@ -191,7 +177,7 @@ def attempt(
     restarts = cluster.restarts
     with cluster.tended():
         run = cluster.start_run(
-            "evaluate/all", {"experiment": "sample", "overrides": SMALL, "seed": SEED, "dispatch": "pools"}
+            "evaluate/all", {"experiment": "sample", "overrides": WITHOUT_NETWORKS, "seed": SEED, "dispatch": "pools"}
         )
         trial = Trial(cluster, random.Random(seed), run)
         inject(trial)

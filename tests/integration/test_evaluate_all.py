@@ -15,32 +15,9 @@ from deployments.services import marked_processes
 from storage.objects import MANIFEST, read_manifest
 from storage.store import LocalStore
 from tests.integration.served import Served, wait_for
+from tests.integration.small_sample import SMALL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
-
-SMALL: dict[str, Any] = {
-    "sources.photographs.crops_per_photograph": 3,
-    "sources.gan.count": 24,
-    "sources.gan.gan.epochs": 3,
-    "sources.tiny-diffusion.diffusion.steps": 2,
-    "extractor.side": 32,
-    "resolutions": [64],
-    "qualities": [None, 20],
-    "augmented_qualities": [None, 20],
-    "mobile.networks": [
-        {
-            "kind": "fine-tuned",
-            "name": "dense",
-            "width": 0.35,
-            "side": 32,
-            "weights": "random:0",
-            "training": {"epochs": 1, "batch": 8},
-        },
-        {"kind": "quantized", "name": "int8", "of": "dense", "calibration_pictures": 12},
-    ],
-    "seed_protocol": None,
-    "bootstrap_resamples": 100,
-}
 
 
 class Telltale(Served):
