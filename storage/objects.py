@@ -17,6 +17,7 @@ from storage.digest import canonical_json, sha256_hex
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
 from storage.store import LocalStore, Store
 
+OBJECTS = "objects"
 MANIFEST = "manifest.json"
 # The part that holds an object's rows; other tables beside it (quarantine, losses) have names of their own.
 ROWS = "part-0.parquet"
@@ -125,6 +126,11 @@ def commit(
         if store.size(f"{uri}/{part.file}") != part.bytes:
             _write_part(store, uri, part.name, parts[part.name])
     return Ref(uri=uri, digest=digest, rows=manifest.rows, bytes=manifest.bytes)
+
+
+def finished_objects(store: Store) -> list[str]:
+    """Where finished objects lie, sorted: one listing of the whole store, which no step needs."""
+    return sorted(key.removesuffix(f"/{MANIFEST}") for key in store.list(OBJECTS) if key.endswith(f"/{MANIFEST}"))
 
 
 def read_manifest(store: Store, uri: str) -> Manifest:

@@ -20,6 +20,12 @@ def latest_run(store: Store, experiment: str) -> str:
     return places[experiment]
 
 
+def latest_content(store: Store, experiment: str) -> dict[str, str]:
+    """Digests of the content tables of an experiment's newest run, by the table's name: no times, hosts or ids."""
+    index = json.loads(store.read(f"{latest_run(store, experiment)}/index.json"))
+    return {uri.rsplit("/", 1)[0]: digest for uri, digest in index["content"].items()}
+
+
 def set_latest_run(store: Store, experiment: str, place: str) -> None:
     """Say that this run is an experiment's newest."""
     store.write(LATEST, canonical_json(_latest(store) | {experiment: place}).encode())

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
-from storage.objects import MANIFEST, Manifest
+from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
 from storage.runs import RUNS
 from storage.store import PARTIAL, LocalStore, Store
 
-OBJECTS = "objects"
 SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
 INDEX = "index.json"
 
@@ -126,9 +125,7 @@ def find_unreferenced(store: Store, older_than: float) -> list[FinishedObject]:
     Raises:
         DamagedObject: a run's index cannot be read; without it nothing can be said.
     """
-    manifests = {
-        key.removesuffix(f"/{MANIFEST}"): store.read(key) for key in store.list(OBJECTS) if key.endswith(f"/{MANIFEST}")
-    }
+    manifests = {uri: store.read(f"{uri}/{MANIFEST}") for uri in finished_objects(store)}
     places = defaultdict(list)
     for uri in manifests:
         places[uri.rsplit("/", 1)[1].encode()].append(uri)

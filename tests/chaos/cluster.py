@@ -26,20 +26,17 @@ from deployments.database import (
     POSTGRES,
     SQLITE,
     Database,
-    DatabaseFailed,
     OwnPostgres,
-    find_programs,
     parse_postmaster,
     postgres_account,
     server_settings,
 )
 from deployments.s3 import S3Server
-from storage.objects import MANIFEST, Manifest
-from storage.runs import latest_run
+from storage.objects import MANIFEST, Manifest, finished_objects
 from storage.s3 import ObjectStore
 from storage.store import STORE_SETTING, Store
 from tests.chaos.hosts import MARK, Host, Network, Program, bare_environment
-from tests.integration.served import answered, wait_for
+from tests.integration.served import PrefectApi, wait_for
 
 POOLS = {"coordinator": 2, "cpu": 1, "gpu": 1}
 WORKER_HOSTS = ("one", "two")
@@ -57,7 +54,7 @@ Snapshot = Mapping[str, bytes]
 
 
 @dataclass
-class Cluster:
+class Cluster(PrefectApi):
     """The four hosts, and what a person or a schedule does with them.
 
     Args:
@@ -243,12 +240,6 @@ class Cluster:
 
     # What is asked.
 
-    def ask(self, path: str, **body: Any) -> Any:
-        """POST to the API, again while no answer comes."""
-        answer = wait_for(lambda: answered("POST", f"{self.api_url}{path}", body), 300)
-        answer.raise_for_status()
-        return answer.json()
-
     def online(self, pool: str) -> set[str]:
         """Names of a pool's workers that the server has heard of lately."""
         return {
@@ -315,31 +306,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def possible_database() -> str:
-    """PostgreSQL where it is installed, as several hosts want it; else SQLite, which lets one writer in at a time."""
-    try:
-        find_programs()
-        postgres_account(os.geteuid())
-    except DatabaseFailed:
-        return SQLITE
-    return POSTGRES
-
-
 def snapshot(store: Store) -> dict[str, bytes]:
     """Every finished object's manifest, by its place."""
-    keys = [key for key in store.list("objects") if key.endswith(f"/{MANIFEST}")]
-    return {key.removesuffix(f"/{MANIFEST}"): store.read(key) for key in keys}
+    return {uri: store.read(f"{uri}/{MANIFEST}") for uri in finished_objects(store)}
 
 
 def digests(manifests: Mapping[str, bytes]) -> dict[str, str]:
     """Content digest of every object."""
     return {place: Manifest.model_validate_json(manifest).content for place, manifest in manifests.items()}
-
-
-def tables(store: Store, experiment: str) -> dict[str, str]:
-    """Digests of the content tables of an experiment's newest run."""
-    index = json.loads(store.read(f"{latest_run(store, experiment)}/index.json"))
-    return {uri.rsplit("/", 1)[0]: digest for uri, digest in index["content"].items()}
 
 
 def half_written(store: Store, manifests: Mapping[str, bytes]) -> list[str]:

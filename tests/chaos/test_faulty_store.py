@@ -6,7 +6,6 @@ local store says what the results must be.
     TELLTALE_CHAOS=on python -m pytest tests/chaos/test_faulty_store.py -s
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,9 +15,9 @@ import pytest
 
 from deployments.s3 import S3Server
 from flows.evaluate import evaluate_all
-from storage.objects import MANIFEST, read_manifest, read_part
 from storage.objects import Ref as ObjectRef
-from storage.runs import latest_run
+from storage.objects import finished_objects, read_manifest, read_part
+from storage.runs import latest_content
 from storage.store import LocalStore, Store, open_store
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
 from tests.integration.small_sample import SMALL
@@ -44,26 +43,19 @@ def evaluated() -> float:
     return time.monotonic() - began
 
 
-def places(store: Store) -> list[str]:
-    """Where the finished objects lie."""
-    return [key.removesuffix(f"/{MANIFEST}") for key in store.list("objects") if key.endswith(f"/{MANIFEST}")]
-
-
 def contents(store: Store) -> dict[str, str]:
     """The content digest of every object that says the same at every time and on every machine."""
-    return {uri: read_manifest(store, uri).content for uri in places(store) if uri.split("/")[1] not in TIMED_STEPS}
-
-
-def results(store: Store) -> dict[str, str]:
-    """The content digests of the result tables, as the run's index states them."""
-    index = json.loads(store.read(f"{latest_run(store, 'sample')}/index.json"))
-    return dict(index["content"])
+    return {
+        uri: read_manifest(store, uri).content
+        for uri in finished_objects(store)
+        if uri.split("/")[1] not in TIMED_STEPS
+    }
 
 
 def verify_every_part(store: Store) -> int:
     """Read every part of every object against its checksum; how many there are."""
     count = 0
-    for uri in places(store):
+    for uri in finished_objects(store):
         manifest = read_manifest(store, uri)
         ref = ObjectRef(uri=uri, digest=manifest.digest, rows=manifest.rows, bytes=manifest.bytes)
         for part in manifest.parts:
@@ -92,10 +84,10 @@ def test_a_sample_run_under_faults_loses_nothing_and_catches_every_wrong_byte(
     parts = verify_every_part(store)
     print(
         f"\n{len(faults.log)} requests, injected {dict(sorted(faults.injected.items()))};"
-        f" {len(places(store))} objects, {parts} parts, all whole;"
+        f" {len(finished_objects(store))} objects, {parts} parts, all whole;"
         f" {undisturbed_s:.0f} s calm on the disk, {disturbed_s:.0f} s under faults on S3"
     )
     assert parts == verify_every_part(calm)
-    assert results(store) == results(calm)
+    assert latest_content(store, "sample") == latest_content(calm, "sample")
     assert contents(store) == contents(calm)
     assert {kind for kind in FAULTS if faults.injected[kind]} == set(FAULTS)

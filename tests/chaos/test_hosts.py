@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from tests.chaos import faults
-from tests.chaos.cluster import Cluster, possible_database
+from tests.chaos.cluster import Cluster
 from tests.chaos.hosts import network
 from tests.chaos.trial import Outcome, Reference, Trial, attempt, reference_run
+from tests.integration.served import possible_database
 
 # Six workers take a minute of two cores to start, each `maintain/recover` ten seconds of one.
 ECONOMICAL: tuple[dict[str, tuple[str, ...]], float] = ({"one": ("coordinator", "cpu"), "two": ("gpu", "cpu")}, 240)

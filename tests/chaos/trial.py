@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.objects import Manifest
+from storage.runs import latest_content
 from storage.store import LocalStore
 from tests.chaos.cluster import (
     FINAL,
@@ -21,7 +22,6 @@ from tests.chaos.cluster import (
     half_written,
     now,
     snapshot,
-    tables,
 )
 from tests.chaos.hosts import Host, Program
 from tests.integration.served import wait_for
@@ -155,7 +155,7 @@ def reference_run(cluster: Cluster, folder: Path) -> Iterator[Callable[[], Refer
     def reference() -> Reference:
         assert process.wait(1200) == 0, (folder / "log").read_text()[-3000:]
         store = LocalStore(folder / "store")
-        return Reference(digests(snapshot(store)), tables(store, "sample"))
+        return Reference(digests(snapshot(store)), latest_content(store, "sample"))
 
     try:
         yield reference
@@ -213,7 +213,7 @@ def examine(
     broken = half_written(store, after)
     completed = ended["type"] == "COMPLETED"
     different = differences(digests(after), reference.objects)
-    identical = completed and not different and tables(store, "sample") == reference.tables
+    identical = completed and not different and latest_content(store, "sample") == reference.tables
     at_fault: Snapshot = trial.finished[-1] if trial.finished else {}
     seen = {place for finished in trial.finished for place in finished}
     # Task runs reach the server as events, a moment after their flow run's end.

@@ -4,14 +4,17 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
+from deployments.database import POSTGRES, SQLITE, DatabaseFailed, find_programs, postgres_account
 from deployments.services import load_state
 
 ANSWER_SECONDS = 300  # machines that share their cores have kept a server from answering for more than one minute
@@ -35,8 +38,45 @@ def answered(method: str, url: str, body: Any) -> httpx.Response | None:
     return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
 
+def possible_database() -> str:
+    """PostgreSQL where it is installed, as many child runs want it; else SQLite, which lets one writer in at a time."""
+    try:
+        find_programs()
+        postgres_account(os.geteuid())
+    except DatabaseFailed:
+        return SQLITE
+    return POSTGRES
+
+
+@contextmanager
+def open_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that others may pass: PostgreSQL's user, where we are root, may not enter pytest's own."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+class PrefectApi:
+    """What answers at `api_url`; a server that is too busy to answer is asked again, as Prefect's client does."""
+
+    @property
+    def api_url(self) -> str:
+        """The address of the API."""
+        raise NotImplementedError
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """POST to the API."""
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """What the API answers to a request, None for nothing."""
+        answer = wait_for(lambda: answered(method, f"{self.api_url}{path}", body), ANSWER_SECONDS)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
 @dataclass
-class Served:
+class Served(PrefectApi):
     """A telltale of its own in a temporary folder."""
 
     home: Path
@@ -72,16 +112,6 @@ class Served:
         found = re.search(r"export PREFECT_API_URL=(\S+)", self.output)
         assert found is not None, self.output
         return found[1]
-
-    def ask(self, path: str, **body: Any) -> Any:
-        """POST to the API; a server that is too busy to answer in time is asked again, as Prefect's own client does."""
-        return self.send("POST", path, body)
-
-    def send(self, method: str, path: str, body: Any = None) -> Any:
-        """What the API answers to a request, None for nothing."""
-        answer = wait_for(lambda: answered(method, f"{self.api_url}{path}", body), ANSWER_SECONDS)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
 
     def deployment(self, name: str, entrypoint: str = "flows.evaluate.evaluate_all") -> dict[str, Any]:
         """One deployment as the API knows it."""

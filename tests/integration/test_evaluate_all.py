@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from deployments.services import marked_processes
-from storage.objects import MANIFEST, read_manifest
+from storage.objects import MANIFEST, finished_objects, read_manifest
+from storage.runs import latest_content
 from storage.store import LocalStore
-from tests.integration.served import Served, wait_for
+from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import SMALL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
@@ -67,8 +68,7 @@ class Telltale(Served):
 
     def manifests(self) -> dict[str, str]:
         """Every finished object's place, and when and where it was made."""
-        places = [key.removesuffix(f"/{MANIFEST}") for key in self.store.list("objects") if key.endswith(MANIFEST)]
-        return {place: self.store.read(f"{place}/{MANIFEST}").decode() for place in places}
+        return {uri: self.store.read(f"{uri}/{MANIFEST}").decode() for uri in finished_objects(self.store)}
 
     def computed(self, before: dict[str, str]) -> set[str]:
         """Places of objects that were made since."""
@@ -82,23 +82,17 @@ class Telltale(Served):
 
 
 @pytest.fixture(scope="module")
-def telltale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telltale]:
-    folder = tmp_path_factory.mktemp("evaluate")
-    served = Telltale.at(folder / "home", TELLTALE_STORE=str(folder / "store"), TELLTALE_THREADS="1")
-    try:
-        served.serve("--coordinator-limit", "1")
-        served.completed(SMALL)
-        yield served
-    finally:
-        served.command("stop")
-        assert marked_processes(served.home) == []
-
-
-def content(store: LocalStore, name: str) -> dict[str, str]:
-    """Digests of the content tables of the newest run of an experiment: no times, hosts or run ids in them."""
-    place = json.loads(store.read("refs/latest.json"))[name]
-    index = json.loads(store.read(f"{place}/index.json"))
-    return {uri.rsplit("/", 1)[0]: digest for uri, digest in index["content"].items()}
+def telltale() -> Iterator[Telltale]:
+    with open_folder("telltale-evaluate-") as folder:
+        settings = {"TELLTALE_STORE": str(folder / "store"), "TELLTALE_THREADS": "1", "DATABASE": possible_database()}
+        served = Telltale.at(folder / "home", **settings)
+        try:
+            served.serve("--coordinator-limit", "1")
+            served.completed(SMALL)
+            yield served
+        finally:
+            served.command("stop")
+            assert marked_processes(served.home) == []
 
 
 def test_the_ui_shows_named_runs_and_the_artifacts(telltale: Telltale) -> None:
@@ -167,7 +161,7 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_
 
     undisturbed = LocalStore(tmp_path / "undisturbed")
     evaluate_inline(telltale, undisturbed, seed=7)
-    assert content(telltale.store, "sample") == content(undisturbed, "sample")
+    assert latest_content(telltale.store, "sample") == latest_content(undisturbed, "sample")
 
 
 def kill_workers(telltale: Telltale) -> None:

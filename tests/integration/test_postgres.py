@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import pytest
 
 from deployments.database import DatabaseFailed, OwnPostgres, find_programs, postgres_account
 from deployments.services import load_state, marked_processes
-from tests.integration.served import Served, wait_for
+from tests.integration.served import Served, open_folder, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -27,15 +26,14 @@ AT_ONCE = 4
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder with a space in its name; PostgreSQL's user, another where we are root, may not enter pytest's own."""
+    """A folder with a space in its name."""
     try:
         find_programs()
         postgres_account(os.geteuid())
     except DatabaseFailed as error:
         pytest.skip(str(error))
-    with tempfile.TemporaryDirectory(prefix="telltale on postgres ") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
+    with open_folder("telltale on postgres ") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

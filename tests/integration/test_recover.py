@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from flows.recovery import HEARTBEAT
-from tests.integration.served import Served, wait_for
+from tests.integration.served import Served, open_folder, possible_database, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -84,13 +84,14 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    telltale = Served.at(tmp_path_factory.mktemp("recover") / "home", PYTHONPATH=str(ROOT))
-    try:
-        telltale.serve("--cpu-limit", "3")
-        yield telltale
-    finally:
-        telltale.command("stop")
+def served() -> Iterator[Served]:
+    with open_folder("telltale-recover-") as folder:
+        telltale = Served.at(folder / "home", PYTHONPATH=str(ROOT), DATABASE=possible_database())
+        try:
+            telltale.serve("--cpu-limit", "3")
+            yield telltale
+        finally:
+            telltale.command("stop")
 
 
 def test_what_died_goes_on_and_nothing_else_is_touched(served: Served) -> None:

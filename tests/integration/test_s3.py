@@ -28,7 +28,7 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from storage.objects import ROWS, Ref, commit, find, read_manifest, read_table
+from storage.objects import ROWS, Ref, commit, find, finished_objects, read_manifest, read_table
 from storage.s3 import PART_BYTES, ObjectStore
 from storage.store import LocalStore, Store, check_writable, known_store, open_store
 from tasks.data.canonical import canonical_pictures
@@ -345,8 +345,7 @@ def run_pictures(store: Store, folder: Path) -> list[Ref]:
 
 def contents(store: Store) -> dict[str, str]:
     """The content digest of every finished object."""
-    manifests = [key for key in store.list("objects") if key.endswith("/manifest.json")]
-    return {key: read_manifest(store, key.removesuffix("/manifest.json")).content for key in manifests}
+    return {uri: read_manifest(store, uri).content for uri in finished_objects(store)}
 
 
 def test_steps_over_a_bad_network_end_with_the_same_content(
