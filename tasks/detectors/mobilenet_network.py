@@ -104,7 +104,11 @@ class MobileNet(nn.Module):
 
 
 def initialise(network: torch.nn.Module, seed: int, prefix: str = "") -> None:
-    """Draw the weights whose names start with `prefix`, by Kaiming's rule (He et al. 2015); biases are zero."""
+    """Draw the weights whose names start with `prefix`, by Kaiming's rule (He et al. 2015); biases are zero.
+
+    Not by `torch.nn.init`, nor are a batch norm's left as that made them: diffusers and transformers replace its
+    functions, for all threads, by ones that do nothing while they load a model.
+    """
     random = torch.Generator().manual_seed(hash_seed("mobilenet", seed))
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and name.startswith(prefix):
@@ -118,6 +122,10 @@ def initialise(network: torch.nn.Module, seed: int, prefix: str = "") -> None:
                 module.weight.normal_(0, (2 / fan) ** 0.5, generator=random)
                 if module.bias is not None:
                     module.bias.zero_()
+        elif isinstance(module, nn.BatchNorm2d) and name.startswith(prefix):
+            with torch.no_grad():
+                module.weight.fill_(1)
+                module.bias.zero_()
 
 
 def folded_torchvision(tensors: Mapping[str, npt.NDArray[Any]], shape: Architecture) -> Tensors:

@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import json
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 ATTEMPTS = 3
+
+# While a model is loaded, diffusers and transformers put functions of their own in the place of torch's, and put back
+# what they found: two at once would leave the wrong ones there.
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
         )
     silence_progress_bars()
     dtype = getattr(torch, spec.dtype)
-    pipeline = load_tiny_pipeline() if spec.model == TINY else _load_pretrained(spec.model, dtype)
+    with _loading:
+        pipeline = load_tiny_pipeline() if spec.model == TINY else _load_pretrained(spec.model, dtype)
     if spec.scheduler is not None:
         pipeline.scheduler = _scheduler_class(spec.scheduler).from_config(pipeline.scheduler.config)
     # Latent pipelines make sides in whole latents; the factor of SD 2.1 is 8.

@@ -87,15 +87,21 @@ def build_discriminator(spec: GanSpec) -> torch.nn.Sequential:
 
 
 def initialise(network: torch.nn.Module, random: torch.Generator) -> None:
-    """Convolutions N(0, 0.02), batch norms N(1, 0.02) and no shift (section 3 of the paper, and the tutorial)."""
+    """Convolutions N(0, 0.02), batch norms N(1, 0.02) and no shift (section 3 of the paper, and the tutorial).
+
+    Not by `torch.nn.init`: diffusers and transformers replace its functions, for all threads, by ones that do nothing
+    while they load a model.
+    """
+    import torch
     from torch import nn
 
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
-            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.normal_(0.0, 0.02, generator=random)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_(1.0, 0.02, generator=random)
+                module.bias.zero_()
 
 
 def training_array(pictures: Iterable[bytes], side: int) -> Pixels:
