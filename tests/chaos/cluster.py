@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ RECOVER = {"pending_minutes": 2}
 SUPERVISOR_S = 5.0
 PORT = 4200
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+# What `maintain/recover` says of a run that it does not put back again, and when it would have done so at the latest.
+GIVEN_UP = "was the last"
+GIVEN_UP_AFTER_S = 4 * RECOVER_EVERY_S
 
 Snapshot = Mapping[str, bytes]
 
@@ -248,10 +252,14 @@ class Cluster(PrefectApi):
             if worker["status"] == "ONLINE" and worker["last_heartbeat_time"]
         }
 
-    def state(self, run: str) -> dict[str, Any]:
-        """A flow run's state."""
+    def ended(self, run: str) -> dict[str, Any] | None:
+        """A flow run that has ended. One that crashed has not, for a while: `maintain/recover` puts it back."""
         (found,) = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run]}})
-        return dict(found["state"])
+        state = found["state"]
+        if state["type"] == "CRASHED" and not state["message"].endswith(GIVEN_UP):
+            age = datetime.now(UTC) - datetime.fromisoformat(state["timestamp"])
+            return found if age.total_seconds() > GIVEN_UP_AFTER_S else None
+        return found if state["type"] in FINAL else None
 
     def living_runs(self) -> list[dict[str, Any]]:
         """Flow runs that are in no final state, without those of `maintain`."""

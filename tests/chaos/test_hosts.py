@@ -1,6 +1,6 @@
 """Evaluations on several hosts while these, their links, their disks and both servers fail.
 
-The short one is part of every test run. The long one (`make chaos`) writes what it measures, after every case, to
+The short one is part of every test run. The long one (`make chaos`) writes what it measures, after every evaluation, to
 `hosts.json` of the folder TELLTALE_CHAOS_RESULTS; `docs/RELIABILITY.md` shows it.
 """
 
@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,20 @@ CASES: dict[str, tuple[Callable[[Trial, int], None], tuple[int, ...]]] = {
 @pytest.mark.parametrize("fault", CASES)
 def test_long_an_evaluation_outlives(fault: str, cluster: Cluster, reference: Callable[[], Reference]) -> None:
     inject, evaluations = CASES[fault]
-    outcomes = []
+    outcomes: list[Outcome] = []
     for seed, times in enumerate(evaluations):
         cluster.revive()
         outcome = attempt(cluster, reference, fault, lambda trial, times=times: inject(trial, times), seed)  # type: ignore[misc]
-        record(cluster, outcome)
         outcomes.append(outcome)
+        record(cluster, fault, outcomes)
     # A run starts four times at most: random victims may be one and the same run four times.
     assert all(outcome.recovered or outcome.was_given_up for outcome in outcomes), outcomes
     assert any(outcome.recovered for outcome in outcomes), outcomes
     assert all(outcome.kept == outcome.finished for outcome in outcomes), outcomes
 
 
-def record(cluster: Cluster, outcome: Outcome) -> None:
-    """Add an outcome to the results' file."""
+def record(cluster: Cluster, fault: str, outcomes: Sequence[Outcome]) -> None:
+    """Put a fault's outcomes into the results' file, in place of those that it has of an earlier run."""
     folder = os.environ.get("TELLTALE_CHAOS_RESULTS")
     if folder:
         path = Path(folder) / "hosts.json"
@@ -108,5 +108,6 @@ def record(cluster: Cluster, outcome: Outcome) -> None:
         known["machine"] = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
         known["hosts"] = cluster.network.isolation
         known["database"] = cluster.database
-        known["outcomes"].append(outcome.record())
+        of_others = [one for one in known["outcomes"] if one["fault"] != fault]
+        known["outcomes"] = of_others + [outcome.record() for outcome in outcomes]
         path.write_text(json.dumps(known, indent=1) + "\n")

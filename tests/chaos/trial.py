@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows.recovery import ATTEMPTS
 from storage.objects import Manifest
 from storage.runs import latest_content
 from storage.store import LocalStore
 from tests.chaos.cluster import (
-    FINAL,
+    GIVEN_UP,
     WORKER_HOSTS,
     Cluster,
     Snapshot,
@@ -44,6 +45,7 @@ class Outcome:
     """What an evaluation under faults came to.
 
     Args:
+        starts: how often the evaluation's own run was started.
         different: objects of another content than in the undisturbed evaluation, or missing, or too many.
         finished: objects that were finished at the last fault.
         kept: those of them whose manifest has the same bytes at the end.
@@ -58,6 +60,7 @@ class Outcome:
 
     fault: str
     times: int
+    starts: int
     state: str
     identical: bool
     different: tuple[str, ...]
@@ -80,9 +83,9 @@ class Outcome:
 
     @property
     def was_given_up(self) -> bool:
-        """Whether a run died as often as a run may, which its state says, and nothing that was finished was lost."""
-        said = self.state.startswith("Crashed: ") and self.state.endswith("was the last")
-        return said and not self.lost and not self.half_written
+        """Whether a run died as often as a run may, and nothing that was finished was lost."""
+        last = self.state.endswith(GIVEN_UP) or self.starts >= ATTEMPTS
+        return self.state.startswith("Crashed: ") and last and not self.lost and not self.half_written
 
     @property
     def recomputed(self) -> float:
@@ -106,7 +109,7 @@ class Trial:
 
     def has_ended(self) -> bool:
         """Whether the evaluation is in a final state."""
-        return self.cluster.state(self.run)["type"] in FINAL
+        return self.cluster.ended(self.run) is not None
 
     def remember(self, what: str) -> None:
         """Note a fault, and what is finished at this moment."""
@@ -181,7 +184,7 @@ def attempt(
         )
         trial = Trial(cluster, random.Random(seed), run)
         inject(trial)
-        ended = wait_for(lambda: (s := cluster.state(run))["type"] in FINAL and s, TRIAL_S)
+        ended = wait_for(lambda: cluster.ended(run), TRIAL_S)
         seconds = time.monotonic() - began
         left = finish_the_rest(cluster)
     return examine(trial, reference(), fault, ended, since, seconds, left, cluster.restarts - restarts)
@@ -211,7 +214,8 @@ def examine(
     store = trial.cluster.store
     after = snapshot(store)
     broken = half_written(store, after)
-    completed = ended["type"] == "COMPLETED"
+    state = ended["state"]
+    completed = state["type"] == "COMPLETED"
     different = differences(digests(after), reference.objects)
     identical = completed and not different and latest_content(store, "sample") == reference.tables
     at_fault: Snapshot = trial.finished[-1] if trial.finished else {}
@@ -222,7 +226,8 @@ def examine(
     return Outcome(
         fault=fault,
         times=len(trial.times),
-        state=str(ended["name"]) if completed else f"{ended['name']}: {ended['message']}",
+        starts=ended["run_count"],
+        state=str(state["name"]) if completed else f"{state['name']}: {state['message']}",
         identical=identical,
         different=tuple(different),
         finished=len(at_fault),
