@@ -165,12 +165,24 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_
 
 
 def kill_workers(telltale: Telltale) -> None:
-    """SIGKILL for every worker and every flow run that it started, as when a host dies; the server lives on."""
+    """SIGKILL for every worker and every flow run that it started, as when a host dies; the server's host lives on."""
+    for pid in workers_and_runs(telltale):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: workers_and_runs(telltale) == [], 30)
+
+
+def workers_and_runs(telltale: Telltale) -> list[int]:
+    """The processes of this telltale without its server and its database."""
     server = telltale.pids()["server"]
-    for pid in marked_processes(telltale.home):
-        if pid != server:
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: marked_processes(telltale.home) == [server], 30)
+    return [pid for pid in marked_processes(telltale.home) if pid != server and not is_postgres(pid)]
+
+
+def is_postgres(pid: int) -> bool:
+    """Whether a process is one of PostgreSQL's."""
+    try:
+        return Path(f"/proc/{pid}/exe").resolve().name == "postgres"
+    except OSError:  # it has ended
+        return False
 
 
 def evaluate_inline(telltale: Telltale, store: LocalStore, seed: int) -> None:
