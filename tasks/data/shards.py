@@ -1,31 +1,35 @@
 """From entries to image shards: scan the pictures, assign groups and splits, write shards with the original bytes."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from storage.digest import sha256_hex
 from storage.errors import BadImage
-from storage.objects import ROWS, Ref, read_table
+from storage.objects import ROWS, Ref, opened_part, read_table
 from storage.store import Store
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, REAL
 from tasks.data.assignment import (
     DEFAULT_QUALITIES,
-    LEFT_OUT,
-    Picture,
+    GroupCodes,
+    Pictures,
     SourceFacts,
+    count_places,
     merge_groups,
     originals,
-    place_name,
+    pictures_of,
     place_pictures,
     unknown_names,
 )
-from tasks.data.duplicates import collapse_rate, find_duplicates
+from tasks.data.duplicates import collapse_rate, find_duplicates, words_of
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined, read_entries
 from tasks.data.pictures import (
     decode_rgb,
@@ -34,11 +38,13 @@ from tasks.data.pictures import (
     perceptual_hash_of_thumbnail,
     thumbnail32,
 )
-from tasks.data.splits import Place
+from tasks.data.splits import LEFT_OUT, PLACES, PlaceCodes
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Splits
 
 THUMBNAIL_BYTES = 32 * 32
+_ROWS_AT_ONCE = 2_000  # read
+_ROWS_PER_ARRAY = 1_000_000
 
 SCAN_SCHEMA = pa.schema(
     [
@@ -64,7 +70,15 @@ ASSIGNMENT_SCHEMA = pa.schema(
     ]
 )
 
-Scanned = list[dict[str, Any]]
+
+@dataclass(frozen=True)
+class Scanned:
+    """What all scans of a source say, as columns of N rows; thumbnails are elsewhere."""
+
+    image_id: pa.ChunkedArray  # string
+    jpeg_quality: pa.ChunkedArray  # int16, null of what is no JPEG
+    sha256: npt.NDArray[np.uint64]  # (N, 4)
+    phash: npt.NDArray[np.uint64]  # (N,)
 
 
 def scan_picture(image_id: str, data: bytes) -> dict[str, Any]:
@@ -83,14 +97,12 @@ def scan_picture(image_id: str, data: bytes) -> dict[str, Any]:
     }
 
 
-def photograph_qualities(
-    jpeg_qualities: Sequence[int | None],
-) -> tuple[list[list[int]], bool]:
+def photograph_qualities(jpeg_qualities: pa.ChunkedArray) -> tuple[list[list[int]], bool]:
     """The histogram `[[jpeg_quality, count], ...]`, sorted, and whether it is the default for want of any JPEG."""
-    counted = Counter(quality for quality in jpeg_qualities if quality is not None)
+    counted = pc.value_counts(jpeg_qualities.drop_null()).to_pylist()
     if not counted:
         return [list(item) for item in DEFAULT_QUALITIES], True
-    return [[quality, counted[quality]] for quality in sorted(counted)], False
+    return sorted([item["values"], item["counts"]] for item in counted), False
 
 
 @step(
@@ -105,7 +117,7 @@ def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count:
 
     `root` is the source's directory or Parquet file.
     """
-    chunk = read_table(run.store, entries, ["image_id", "file"]).slice(start, count).to_pylist()
+    chunk = _chunk(run.store, entries, start, count, ["image_id", "file"]).to_pylist()
     progress = run.progress(len(chunk))
     rows, aside = [], []
     read = read_entries(Path(root), [entry["file"] for entry in chunk])
@@ -152,50 +164,30 @@ def assign_groups(
         SpecError: the splits cannot be had with these pictures; see `place_pictures`.
     """
     facts = [SourceFacts(*row) for row in zip(sources, labels, evaluated, strict=True)]
-    pictures: list[Picture] = []
-    scanned: Scanned = []
-    for index, (entry_ref, scan_refs) in enumerate(zip(entries, scans, strict=True)):
-        of_source = _scanned_rows(run.store, scan_refs)
-        listed = read_table(run.store, entry_ref, ["image_id", "group_id", "position"]).to_pylist()
-        known = {entry["image_id"]: entry for entry in listed}
-        pictures += [Picture(source=index, **known[row["image_id"]]) for row in of_source]
-        scanned += of_source
-
-    pairs = find_duplicates(
-        [row["sha256"] for row in scanned], [row["phash"] for row in scanned], _thumbnails_of(scanned)
-    )
-    merged = merge_groups([picture.group_id for picture in pictures], pairs)
+    with TemporaryFile() as kept:
+        scanned = [_read_scans(run.store, scan_refs, kept) for scan_refs in scans]
+        listed = (_listed(run.store, ref, of_source) for ref, of_source in zip(entries, scanned, strict=True))
+        pictures = pictures_of(listed)
+        sha256 = np.concatenate([of_source.sha256 for of_source in scanned])
+        phash = np.concatenate([of_source.phash for of_source in scanned])
+        pairs = find_duplicates(sha256, phash, _thumbnails(kept, len(pictures)))
+    merged = merge_groups(pictures, pairs)
     first = originals(len(pictures), pairs)
     places = place_pictures(pictures, merged, facts, splits, seed)
-    rows = [
-        {
-            "source": facts[picture.source].name,
-            "image_id": picture.image_id,
-            "group_id": group,
-            "split": place[0],
-            "fold": place[1],
-            "duplicate_of": None if original is None else pictures[original].image_id,
-        }
-        for picture, group, place, original in zip(pictures, merged, places, first, strict=True)
-    ]
-    qualities, is_default = photograph_qualities(
-        [
-            row["jpeg_quality"]
-            for row, picture, place in zip(scanned, pictures, places, strict=True)
-            if facts[picture.source].label == "real" and facts[picture.source].evaluated and place != LEFT_OUT
-        ]
-    )
+    jpeg_quality = pa.chunked_array([chunk for of_source in scanned for chunk in of_source.jpeg_quality.chunks])
+    photographs = np.array([source.label == "real" and source.evaluated for source in facts])[pictures.source]
+    qualities, is_default = photograph_qualities(jpeg_quality.filter(pa.array(photographs & (places != LEFT_OUT))))
     notes = {
         "sources": {
-            source.name: _source_notes(index, facts, pictures, scanned, merged, places, first)
+            source.name: _source_notes(index, facts, pictures, phash, merged, places, first)
             for index, source in enumerate(facts)
         },
-        "groups_merged_away": len({picture.group_id for picture in pictures}) - len(set(merged)),
+        "groups_merged_away": len(pictures.group_names) - len(np.unique(merged)),
         "qualities": qualities,
         "qualities_are_default": is_default,
         "unknown_groups": unknown_names(pictures, splits),
     }
-    return Output({ROWS: pa.Table.from_pylist(rows, schema=ASSIGNMENT_SCHEMA)}, notes)
+    return Output({ROWS: _assignment_table(facts, pictures, merged, places, first)}, notes)
 
 
 @step("shard", version=1, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",))
@@ -228,14 +220,10 @@ def shard_images(
         root: the source's directory or Parquet file.
     """
     scanned = {row["image_id"]: row for row in read_table(run.store, scan).drop_columns(["thumbnail"]).to_pylist()}
-    assigned = {
-        row["image_id"]: row
-        for row in read_table(run.store, assignment).to_pylist()
-        if row["source"] == source and (row["split"], row["fold"]) != LEFT_OUT
-    }
+    assigned = _assigned(run.store, assignment, source, scanned)
     chunk = [
         entry
-        for entry in read_table(run.store, entries).slice(start, count).to_pylist()
+        for entry in _chunk(run.store, entries, start, count).to_pylist()
         if entry["image_id"] in scanned and entry["image_id"] in assigned
     ]
     progress = run.progress(len(chunk))
@@ -270,40 +258,126 @@ def _image_row(
     }
 
 
-def _scanned_rows(store: Store, scans: Sequence[Ref]) -> Scanned:
-    columns = ["image_id", "sha256", "phash", "jpeg_quality", "thumbnail"]
-    return [row for scan in scans for row in read_table(store, scan, columns).to_pylist()]
+def _chunk(store: Store, entries: Ref, start: int, count: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some entries of an index, which is never in memory as a whole."""
+    with opened_part(store, entries) as part:
+        file = pq.ParquetFile(part)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.flatnonzero((ends > start) & (ends - sizes < start + count))
+        table = file.read_row_groups(groups.tolist(), columns=columns)
+    before = sum(sizes[: groups[0]]) if len(groups) else 0
+    return table.slice(start - before, count)
 
 
-def _thumbnails_of(scanned: Scanned) -> npt.NDArray[np.uint8]:
-    joined = b"".join(row["thumbnail"] for row in scanned)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)
+def _assigned(store: Store, assignment: Ref, source: str, image_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The rows of an assignment for pictures of a source, by their ids, without those that take no part."""
+    if not image_ids:
+        return {}
+    ids = pc.field("image_id")
+    # By the range the file's statistics tell which of its pieces need not be read.
+    in_range = (ids >= min(image_ids)) & (ids <= max(image_ids))
+    of_source = (pc.field("source") == source) & in_range & ids.isin(pa.array(list(image_ids), pa.string()))
+    takes_part = pc.field("split").is_valid() | pc.field("fold").is_valid()
+    with opened_part(store, assignment) as part:
+        table = pq.read_table(part, filters=of_source & takes_part)
+    return {row["image_id"]: row for row in table.to_pylist()}
+
+
+def _read_scans(store: Store, scans: Sequence[Ref], thumbnails: BinaryIO) -> Scanned:
+    """All chunks of a source's scans, in pieces; thumbnails are appended to a file."""
+    image_id, jpeg_quality, sha256, phash = [], [], [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    for piece in _pieces(store, scans, ["image_id", "sha256", "phash", "jpeg_quality", "thumbnail"]):
+        image_id.append(piece["image_id"])
+        jpeg_quality.append(piece["jpeg_quality"])
+        sha256.append(words_of(piece["sha256"].to_pylist()))
+        phash.append(words_of(piece["phash"].to_pylist()))
+        thumbnails.write(b"".join(piece["thumbnail"].to_pylist()))
+    return Scanned(
+        image_id=pa.chunked_array(image_id, pa.string()),
+        jpeg_quality=pa.chunked_array(jpeg_quality, pa.int16()),
+        sha256=np.concatenate(sha256).reshape(-1, 4),
+        phash=np.concatenate(phash),
+    )
+
+
+def _pieces(store: Store, refs: Sequence[Ref], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of objects in pieces, one after the other."""
+    for ref in refs:
+        with opened_part(store, ref) as part:
+            yield from pq.ParquetFile(part).iter_batches(_ROWS_AT_ONCE, columns=list(columns))
+
+
+def _listed(store: Store, entries: Ref, scanned: Scanned) -> pa.Table:
+    """What the index of a source says of its scanned pictures, in their order."""
+    with opened_part(store, entries) as part:
+        table = pq.read_table(part, columns=["image_id", "group_id", "position"])
+    rows = pc.index_in(scanned.image_id, value_set=table["image_id"])
+    if rows.null_count:
+        raise KeyError(f"{entries.uri} does not list {scanned.image_id.filter(rows.is_null())[0]}")
+    return table.take(rows)
+
+
+def _thumbnails(kept: BinaryIO, count: int) -> npt.NDArray[np.uint8]:
+    """The rows of a file of thumbnails, (count, 1024), of which only those that are looked at come into memory."""
+    if not count:
+        return np.empty((0, THUMBNAIL_BYTES), dtype=np.uint8)
+    kept.flush()
+    return np.memmap(kept, dtype=np.uint8, mode="r", shape=(count, THUMBNAIL_BYTES))
+
+
+def _assignment_table(
+    facts: Sequence[SourceFacts],
+    pictures: Pictures,
+    merged: GroupCodes,
+    places: PlaceCodes,
+    first: npt.NDArray[np.int64],
+) -> pa.Table:
+    """Rows of `ASSIGNMENT_SCHEMA`. In pieces: all names of a column may be more than one array of text can hold."""
+    sources = pa.array([source.name for source in facts], pa.string())
+    splits = pa.array([split for split, _ in PLACES], pa.string())
+    folds = pa.array([fold for _, fold in PLACES], pa.int16())
+    repeats = first >= 0
+    repeated = pictures.image_id.take(pa.array(first[repeats])).cast(pa.large_string()).combine_chunks()
+    number = np.cumsum(repeats) - 1  # of a repeat among all
+    pieces = [ASSIGNMENT_SCHEMA.empty_table()]
+    for start in range(0, len(pictures), _ROWS_PER_ARRAY):
+        rows = slice(start, start + _ROWS_PER_ARRAY)
+        columns = [
+            sources.take(pa.array(pictures.source[rows])),
+            pictures.image_id[rows],
+            pictures.group_names.take(pa.array(merged[rows])).cast(pa.string()),
+            splits.take(pa.array(places[rows])),
+            folds.take(pa.array(places[rows])),
+            repeated.take(pa.array(number[rows], mask=~repeats[rows])).cast(pa.string()),
+        ]
+        pieces.append(pa.table(columns, schema=ASSIGNMENT_SCHEMA))
+    return pa.concat_tables(pieces)
 
 
 def _source_notes(
     index: int,
     facts: Sequence[SourceFacts],
-    pictures: Sequence[Picture],
-    scanned: Scanned,
-    merged: Sequence[str],
-    places: Sequence[Place],
-    first: Sequence[int | None],
+    pictures: Pictures,
+    phash: npt.NDArray[np.uint64],
+    merged: GroupCodes,
+    places: PlaceCodes,
+    first: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
     """Counts of one source; `duplicates` counts pictures that repeat an earlier one, by the source of that one."""
-    rows = [row for row, picture in enumerate(pictures) if picture.source == index]
-    by_place: dict[str, list[int]] = {}
-    for row in rows:
-        by_place.setdefault(place_name(places[row]), []).append(row)
-    repeated = [original for row in rows if (original := first[row]) is not None]
+    of_source = pictures.source == index
+    images = count_places(places[of_source])
+    # A place and a group as one number: each that occurs is one group there.
+    in_places = np.unique(merged[of_source].astype(np.int64) * len(PLACES) + places[of_source])
+    groups = count_places((in_places % len(PLACES)).astype(np.int8))
+    repeats = first[of_source & (first >= 0)]
+    repeated = np.bincount(pictures.source[repeats], minlength=len(facts)).tolist()
     notes: dict[str, Any] = {
-        "images": len(rows),
-        "groups": len({merged[row] for row in rows}),
-        "places": {
-            name: {"images": len(of_place), "groups": len({merged[row] for row in of_place})}
-            for name, of_place in sorted(by_place.items())
-        },
-        "duplicates": dict(sorted(Counter(facts[pictures[row].source].name for row in repeated).items())),
+        "images": sum(images.values()),
+        "groups": len(np.unique(merged[of_source])),
+        "places": {name: {"images": images[name], "groups": groups[name]} for name in images},
+        "duplicates": {fact.name: count for fact, count in zip(facts, repeated, strict=True) if count},
     }
     if facts[index].label == "fake":
-        notes["collapse"] = round(collapse_rate([scanned[row]["phash"] for row in rows]), 6)
+        notes["collapse"] = round(collapse_rate(phash[of_source]), 6)
     return notes

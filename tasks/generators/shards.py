@@ -12,10 +12,10 @@ from storage.digest import digest_of, hash_seed, sha256_hex
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS, Ref, read_table
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
-from tasks.data.duplicates import collapse_rate
+from tasks.data.duplicates import collapse_rate, words_of
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
 from tasks.data.pictures import Pixels, decode_rgb, encode_png, hash_text, perceptual_hash
-from tasks.data.splits import Place, place_groups
+from tasks.data.splits import PLACES, Place, place_groups
 from tasks.device import device_alone
 from tasks.generators.diffusion import (
     TINY,
@@ -93,7 +93,9 @@ def place_generated(group_ids: Sequence[str], splits: Splits, seed: int) -> dict
     if isinstance(splits, FixedSplits):
         for split, (first, stop) in splits.ranges.items():
             ranged |= {group: (split, None) for group in group_ids[first:stop] if group not in splits.groups}
-    return place_groups((group for group in group_ids if group not in ranged), splits, seed) | ranged
+    free = sorted(set(group_ids) - ranged.keys())
+    places = place_groups(pa.array(free, pa.large_string()), splits, seed)
+    return {group: PLACES[place] for group, place in zip(free, places.tolist(), strict=True)} | ranged
 
 
 def model_digest(model: str) -> str:
@@ -295,7 +297,7 @@ def _prompt(photograph: Mapping[str, Any], diffusion: DiffusionSpec) -> str:
 
 
 def _collapse(table: pa.Table) -> float:
-    return round(collapse_rate(table["phash"].to_pylist()), 6)
+    return round(collapse_rate(words_of(table["phash"].to_pylist())), 6)
 
 
 def _show(run: StepRun, table: pa.Table) -> None:

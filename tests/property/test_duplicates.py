@@ -5,8 +5,8 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.data.assignment import merge_groups, originals
-from tasks.data.duplicates import collapse_rate, find_duplicates, hashes_of, near_pairs
+from tasks.data.assignment import first_connected
+from tasks.data.duplicates import collapse_rate, find_duplicates, near_pairs, words_of
 from tasks.data.pictures import are_duplicates, hamming
 
 Case = tuple[list[str], list[str], npt.NDArray[np.uint8]]
@@ -39,7 +39,13 @@ def collections(draw: st.DrawFn) -> Case:
 
 
 def components(count: int, pairs: list[tuple[int, int]]) -> list[int]:
-    return [row if first is None else first for row, first in enumerate(originals(count, pairs))]
+    return first_connected(count, np.array(pairs, dtype=np.int64).reshape(-1, 2)).tolist()
+
+
+def duplicates(sha256: list[str], phash: list[str], thumbnails: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+    pairs = find_duplicates(words_of(sha256).reshape(-1, 4), words_of(phash), thumbnails)
+    assert pairs.dtype == np.int64
+    return [(i, j) for i, j in pairs.tolist()]
 
 
 def all_pairs(sha256: list[str], phash: list[str], thumbnails: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
@@ -56,7 +62,7 @@ def all_pairs(sha256: list[str], phash: list[str], thumbnails: npt.NDArray[np.ui
 @given(collections())
 def test_the_pairs_connect_what_a_comparison_of_all_pairs_connects(case: Case) -> None:
     count = len(case[0])
-    pairs = find_duplicates(*case)
+    pairs = duplicates(*case)
     assert all(i < j for i, j in pairs)
     assert pairs == sorted(pairs)
     assert components(count, pairs) == components(count, all_pairs(*case))
@@ -68,11 +74,10 @@ def test_the_pairs_connect_what_a_comparison_of_all_pairs_connects(case: Case) -
 def test_the_order_of_the_pictures_does_not_matter(case: Case, seed: int) -> None:
     sha256, phash, thumbnails = case
     order = np.random.default_rng(seed).permutation(len(sha256)).tolist()
-    mixed = find_duplicates([sha256[i] for i in order], [phash[i] for i in order], thumbnails[order])
-    groups = [f"{row:03d}" for row in range(len(sha256))]
-    straight = merge_groups(groups, find_duplicates(*case))
-    turned = merge_groups([groups[i] for i in order], mixed)
-    assert turned == [straight[i] for i in order]
+    mixed = duplicates([sha256[i] for i in order], [phash[i] for i in order], thumbnails[order])
+    straight = components(len(order), duplicates(*case))
+    turned = components(len(order), mixed)
+    assert [[straight[a] == straight[b] for b in order] for a in order] == [[a == b for b in turned] for a in turned]
 
 
 @settings(max_examples=100, deadline=None)
@@ -95,22 +100,14 @@ def test_near_pairs_are_each_found_once(values: list[int], seed: int) -> None:
 def test_collapse_is_the_share_of_pictures_that_repeat_an_earlier_one(case: Case) -> None:
     values = [int(text, 16) for text in case[1]]
     repeats = [any(hamming(values[i], values[j]) <= 4 for i in range(j)) for j in range(len(values))]
-    assert collapse_rate(case[1]) == (np.mean(repeats) if repeats else 0.0)
+    assert collapse_rate(words_of(case[1])) == (np.mean(repeats) if repeats else 0.0)
 
 
 def test_many_equal_hashes_are_compared_in_pieces() -> None:
-    assert collapse_rate(["00000000000000ff"] * 1500) == 1499 / 1500
-    assert hashes_of(["ffffffffffffffff"])[0] == 2**64 - 1
+    assert collapse_rate(words_of(["00000000000000ff"] * 1500)) == 1499 / 1500
 
 
-@given(st.lists(st.sampled_from("abcdef"), max_size=12), st.data())
-def test_merged_groups_hold_their_pictures_together(groups: list[str], data: st.DataObject) -> None:
-    rows = st.integers(0, max(0, len(groups) - 1))
-    pairs = data.draw(st.lists(st.tuples(rows, rows), max_size=5)) if groups else []
-    merged = merge_groups(groups, pairs)
-    for i in range(len(groups)):
-        assert merged[i] <= groups[i]
-        for j in range(len(groups)):
-            if groups[i] == groups[j] or (i, j) in pairs:
-                assert merged[i] == merged[j]
-    assert set(merged) <= set(groups)
+def test_hexadecimal_digits_are_read_as_integers_of_sixteen() -> None:
+    assert words_of(["ffffffffffffffff", "00000000000000ff"]).tolist() == [2**64 - 1, 255]
+    assert words_of([f"{1 << 192:064x}"]).tolist() == [1, 0, 0, 0]
+    assert words_of([]).tolist() == []

@@ -21,7 +21,7 @@ from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
-from tasks.data.duplicates import collapse_rate
+from tasks.data.duplicates import collapse_rate, words_of
 from tasks.data.pictures import Pixels, decode_rgb, hash_text, inspect_picture, perceptual_hash
 from tasks.device import DeviceLost, compute_device
 from tasks.generators import pieces, shards
@@ -105,7 +105,7 @@ def test_no_rows_become_an_empty_shard() -> None:
     ],
 )
 def test_the_collapse_rate_counts_pictures_like_an_earlier_one(hashes: list[str], rate: float) -> None:
-    assert collapse_rate(hashes) == rate
+    assert collapse_rate(words_of(hashes)) == rate
 
 
 def test_named_groups_come_before_ranges_and_ranges_before_shares() -> None:
@@ -138,7 +138,7 @@ def test_sharding_a_gan_source_changes_no_row(store: LocalStore) -> None:
 def test_a_gan_shard_notes_its_collapse_rate(store: LocalStore) -> None:
     ref, _ = generate_gan.compute(store, **gan_arguments(gan_weights(store), 0, 4))
     notes = notes_of(store, ref)
-    assert notes["collapse_rate"] == collapse_rate(read_table(store, ref)["phash"].to_pylist())
+    assert notes["collapse_rate"] == collapse_rate(words_of(read_table(store, ref)["phash"].to_pylist()))
     assert (notes["n"], notes["quarantined"]) == (4, 0)
 
 

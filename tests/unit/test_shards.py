@@ -18,7 +18,7 @@ from PIL import Image
 
 from storage.digest import sha256_hex
 from storage.errors import SpecError
-from storage.objects import Ref, notes_of, read_part, read_table
+from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
 from storage.store import LocalStore
 from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.coco import coco_inventory, index_coco
@@ -302,8 +302,8 @@ def test_notes_hold_qualities_and_the_collapse_of_fakes(tmp_path: Path, store: L
 
 
 def test_without_a_jpeg_the_qualities_are_the_default_and_say_so() -> None:
-    assert photograph_qualities([None, None]) == ([[90, 1]], True)
-    assert photograph_qualities([75, None, 90, 75]) == ([[75, 2], [90, 1]], False)
+    assert photograph_qualities(pa.chunked_array([[None, None]], pa.int16())) == ([[90, 1]], True)
+    assert photograph_qualities(pa.chunked_array([[90, None], [75, 75]], pa.int16())) == ([[75, 2], [90, 1]], False)
 
 
 def test_ranges_leave_photographs_out_of_the_shards(tmp_path: Path, store: LocalStore) -> None:
@@ -330,6 +330,17 @@ def test_a_split_that_is_empty_once_bad_pictures_are_gone_is_refused(tmp_path: P
         path.write_bytes(b"broken")
     with pytest.raises(SpecError, match="no fake picture is left in train, val, test"):
         pipeline.assign(FixedSplits())
+
+
+def test_a_chunk_lies_anywhere_in_a_long_index(tmp_path: Path, store: LocalStore) -> None:
+    names = [f"{number:05d}.jpg" for number in range(4_100)]  # more than one row group
+    table = pa.table({"image_id": names, "file": names})
+    entries = commit(store, "objects/index/x", step="index", digest="0" * 64, recipe={}, parts={ROWS: table})
+    for start in (0, 1_995, 2_000, 3_999, 4_095, 5_000):
+        scan, _ = scan_pictures.compute(
+            store, entries=entries, source="photos", start=start, count=10, root=str(tmp_path)
+        )
+        assert list(aside_of(store, scan)) == names[start : start + 10]
 
 
 def test_a_parquet_file_goes_the_same_way(tmp_path: Path, store: LocalStore) -> None:

@@ -1,21 +1,26 @@
 """Splits and folds belong to groups; explicit ranges and names come before shares by hash."""
 
 from collections import Counter
+from collections.abc import Iterable
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from storage.errors import SpecError
 from tasks.data.assignment import (
-    LEFT_OUT,
-    Picture,
+    GroupCodes,
+    Pictures,
     SourceFacts,
+    first_connected,
     merge_groups,
     originals,
+    pictures_of,
     place_name,
     place_pictures,
     unknown_names,
 )
-from tasks.data.splits import Place, place_groups, role
+from tasks.data.splits import PLACES, Place, place_groups, role
 from tasks.spec import FixedSplits, Folds, Splits
 
 REAL = SourceFacts("coco", "real", True)
@@ -23,31 +28,70 @@ FAKE = SourceFacts("sd", "fake", True)
 GROUPS = [f"g{number:03d}" for number in range(100)]
 
 
-def pictures_of(source: int, count: int, group: str = "") -> list[Picture]:
+Row = tuple[int, str, str, int]  # source, image id, group, position
+
+
+def rows_of(source: int, count: int, group: str = "") -> list[Row]:
     """`count` pictures of a source, each its own group, or all of the one that is named."""
-    return [Picture(source, f"{source}:{n:03d}", group or f"{source}:{n:03d}", n) for n in range(count)]
+    return [(source, f"{source}:{n:03d}", group or f"{source}:{n:03d}", n) for n in range(count)]
 
 
-def placed(pictures: list[Picture], sources: list[SourceFacts], splits: Splits, seed: int = 0) -> list[Place]:
-    return place_pictures(pictures, [picture.group_id for picture in pictures], sources, splits, seed)
+def columns(rows: list[Row]) -> Pictures:
+    """Rows, sorted by source, as columns."""
+    sources = range(max((row[0] for row in rows), default=-1) + 1)
+    of_source = [[row for row in rows if row[0] == source] for source in sources]
+    names = ("image_id", "group_id", "position")
+    types = (pa.string(), pa.string(), pa.int32())
+    return pictures_of(
+        pa.table({name: pa.array([row[k + 1] for row in some], types[k]) for k, name in enumerate(names)})
+        for some in of_source
+    )
 
 
-def test_shares_are_exact_and_depend_on_the_seed_and_not_on_the_order() -> None:
-    places = place_groups(GROUPS, FixedSplits(), seed=0)
+def merged_by(pictures: Pictures, pairs: list[tuple[int, int]]) -> GroupCodes:
+    return merge_groups(pictures, np.array(pairs, dtype=np.int64).reshape(-1, 2))
+
+
+def place_rows(
+    rows: list[Row],
+    sources: list[SourceFacts],
+    splits: Splits,
+    pairs: Iterable[tuple[int, int]] = (),
+) -> list[Place]:
+    pictures = columns(rows)
+    places = place_pictures(pictures, merged_by(pictures, list(pairs)), sources, splits, 0)
+    assert places.dtype == np.int8
+    return [PLACES[place] for place in places]
+
+
+def place_names(names: list[str], splits: Splits, seed: int = 0) -> dict[str, Place]:
+    places = place_groups(pa.array(names, pa.large_string()), splits, seed)
+    return {name: PLACES[place] for name, place in zip(names, places, strict=True)}
+
+
+def test_shares_are_exact_and_depend_on_the_seed() -> None:
+    places = place_names(GROUPS, FixedSplits())
     assert Counter(split for split, _ in places.values()) == {"train": 60, "val": 20, "test": 20}
-    assert place_groups(reversed(GROUPS), FixedSplits(), seed=0) == places
-    assert place_groups(GROUPS, FixedSplits(), seed=1) != places
+    assert place_names(GROUPS, FixedSplits(), seed=1) != places
+
+
+def test_the_order_of_the_pictures_does_not_matter() -> None:
+    rows = [*rows_of(0, 30), *rows_of(1, 30)]
+    for splits in (FixedSplits(), Folds(count=3)):
+        straight = dict(zip(rows, place_rows(rows, [REAL, FAKE], splits), strict=True))
+        turned = [*reversed(rows[:30]), *reversed(rows[30:])]
+        assert dict(zip(turned, place_rows(turned, [REAL, FAKE], splits), strict=True)) == straight
 
 
 def test_named_groups_keep_their_names_split() -> None:
-    splits = FixedSplits(groups={"g007": "test", "g008": "val"})
-    places = place_groups(GROUPS, splits, seed=0)
+    splits = FixedSplits(groups={"g007": "test", "g008": "val", "unknown": "val"})
+    places = place_names(GROUPS, splits)
     assert (places["g007"], places["g008"]) == (("test", None), ("val", None))
 
 
 def test_folds_are_of_equal_size_and_rotate_through_every_role() -> None:
     splits = Folds(count=5)
-    places = place_groups(GROUPS, splits, seed=0)
+    places = place_names(GROUPS, splits)
     assert Counter(fold for _, fold in places.values()) == dict.fromkeys(range(5), 20)
     for _, fold in places.values():
         roles = Counter(role({"split": None, "fold": fold}, rotation, splits) for rotation in range(5))
@@ -59,21 +103,21 @@ def test_the_role_of_a_fixed_split_is_the_split() -> None:
 
 
 def test_pictures_of_a_group_share_its_place_across_sources() -> None:
-    pictures = [*pictures_of(0, 30), *(Picture(1, f"1:{n:03d}", f"0:{n:03d}", n) for n in range(30))]
+    rows = [*rows_of(0, 30), *((1, f"1:{n:03d}", f"0:{n:03d}", n) for n in range(30))]
     for splits in (FixedSplits(), Folds(count=3)):
-        places = placed(pictures, [REAL, FAKE], splits)
+        places = place_rows(rows, [REAL, FAKE], splits)
         assert places[:30] == places[30:]
 
 
 def test_each_source_gets_its_own_shares() -> None:
-    places = placed([*pictures_of(0, 50), *pictures_of(1, 10)], [REAL, FAKE], FixedSplits())
+    places = place_rows([*rows_of(0, 50), *rows_of(1, 10)], [REAL, FAKE], FixedSplits())
     assert Counter(map(place_name, places[:50])) == {"train": 30, "val": 10, "test": 10}
     assert Counter(map(place_name, places[50:])) == {"train": 6, "val": 2, "test": 2}
 
 
 def test_ranges_place_photographs_by_position_and_leave_the_others_out() -> None:
     splits = FixedSplits(ranges={"train": (0, 4), "test": (4, 8), "val": (8, 9)})
-    places = placed([*pictures_of(0, 12), *pictures_of(1, 10)], [REAL, FAKE], splits)
+    places = place_rows([*rows_of(0, 12), *rows_of(1, 10)], [REAL, FAKE], splits)
     assert [place_name(place) for place in places[:12]] == [
         *["train"] * 4,
         *["test"] * 4,
@@ -85,17 +129,17 @@ def test_ranges_place_photographs_by_position_and_leave_the_others_out() -> None
 
 def test_a_fake_inherits_the_range_of_its_photograph() -> None:
     splits = FixedSplits(ranges={"train": (0, 4), "test": (4, 8), "val": (8, 9)})
-    pictures = [*pictures_of(0, 9), *(Picture(1, f"1:{n:03d}", f"0:{n:03d}", n) for n in range(9))]
-    places = placed(pictures, [REAL, FAKE], splits)
+    rows = [*rows_of(0, 9), *((1, f"1:{n:03d}", f"0:{n:03d}", n) for n in range(9))]
+    places = place_rows(rows, [REAL, FAKE], splits)
     assert places[:9] == places[9:]
 
 
 def test_a_range_that_tears_a_group_apart_is_refused_with_the_two_images() -> None:
-    pictures = [*pictures_of(0, 9), *pictures_of(1, 9)]
-    merged = merge_groups([picture.group_id for picture in pictures], [(1, 6)])
+    rows = [*rows_of(0, 9), *rows_of(1, 9)]
+    pairs = [(1, 6)]
     splits = FixedSplits(ranges={"train": (0, 4), "test": (4, 8), "val": (8, 9)})
     with pytest.raises(SpecError, match=r"0:001 is in train and 0:006 in test") as caught:
-        place_pictures(pictures, merged, [REAL, FAKE], splits, 0)
+        place_rows(rows, [REAL, FAKE], splits, pairs)
     assert "tears a group apart" in str(caught.value)
 
 
@@ -110,66 +154,88 @@ def test_a_range_that_tears_a_group_apart_is_refused_with_the_two_images() -> No
 def test_ranges_that_make_no_sense_are_refused(ranges: dict[str, tuple[int, int]], sentence: str) -> None:
     splits = FixedSplits.model_validate({"ranges": ranges})
     with pytest.raises(SpecError, match=sentence):
-        placed([*pictures_of(0, 10), *pictures_of(1, 10)], [REAL, FAKE], splits)
+        place_rows([*rows_of(0, 10), *rows_of(1, 10)], [REAL, FAKE], splits)
 
 
 def test_a_named_group_is_found_under_the_name_it_was_merged_to() -> None:
-    pictures = [*pictures_of(0, 20), *pictures_of(1, 20)]
-    merged = merge_groups([picture.group_id for picture in pictures], [(2, 9)])
-    assert merged[9] == "0:002"
-    places = place_pictures(pictures, merged, [REAL, FAKE], FixedSplits(groups={"0:009": "test"}), 0)
+    rows = [*rows_of(0, 20), *rows_of(1, 20)]
+    pairs = [(2, 9)]
+    pictures = columns(rows)
+    assert pictures.group_names[merged_by(pictures, pairs)[9]].as_py() == "0:002"
+    places = place_rows(rows, [REAL, FAKE], FixedSplits(groups={"0:009": "test"}), pairs)
     assert places[2] == places[9] == ("test", None)
     torn = FixedSplits(groups={"0:009": "test", "0:002": "train"})
     with pytest.raises(SpecError, match="they hold the same picture"):
-        place_pictures(pictures, merged, [REAL, FAKE], torn, 0)
+        place_rows(rows, [REAL, FAKE], torn, pairs)
 
 
 def test_names_that_no_group_has_are_known() -> None:
-    assert unknown_names(pictures_of(0, 3), FixedSplits(groups={"0:001": "test", "cat": "val"})) == ["cat"]
-    assert unknown_names(pictures_of(0, 3), Folds(count=3)) == []
+    assert unknown_names(columns(rows_of(0, 3)), FixedSplits(groups={"0:001": "test", "cat": "val"})) == ["cat"]
+    assert unknown_names(columns(rows_of(0, 3)), Folds(count=3)) == []
 
 
 def test_a_source_that_is_not_evaluated_is_training_material_under_any_splits() -> None:
     sources = [REAL, FAKE, SourceFacts("more", "real", False)]
-    pictures = [*pictures_of(0, 10), *pictures_of(1, 10), *pictures_of(2, 10)]
+    rows = [*rows_of(0, 10), *rows_of(1, 10), *rows_of(2, 10)]
     for splits in (FixedSplits(), Folds(count=3), FixedSplits(ranges={"train": (0, 5), "val": (5, 6), "test": (6, 9)})):
-        assert placed(pictures, sources, splits)[20:] == [("train", None)] * 10
+        assert place_rows(rows, sources, splits)[20:] == [("train", None)] * 10
 
 
 def test_training_material_that_repeats_an_evaluated_picture_is_left_out_unless_that_one_trains() -> None:
     sources = [REAL, FAKE, SourceFacts("more", "real", False)]
-    pictures = [*pictures_of(0, 20), *pictures_of(1, 20), *pictures_of(2, 20)]
-    merged = merge_groups([picture.group_id for picture in pictures], [(n, 40 + n) for n in range(20)])
-    assert place_pictures(pictures, merged, sources, Folds(count=3), 0)[40:] == [LEFT_OUT] * 20
-    places = place_pictures(pictures, merged, sources, FixedSplits(), 0)
-    assert places[40:] == [place if place == ("train", None) else LEFT_OUT for place in places[:20]]
+    rows = [*rows_of(0, 20), *rows_of(1, 20), *rows_of(2, 20)]
+    pairs = [(n, 40 + n) for n in range(20)]
+    assert place_rows(rows, sources, Folds(count=3), pairs)[40:] == [(None, None)] * 20
+    places = place_rows(rows, sources, FixedSplits(), pairs)
+    assert places[40:] == [place if place == ("train", None) else (None, None) for place in places[:20]]
     assert ("train", None) in places[40:]
-    assert LEFT_OUT in places[40:]
+    assert (None, None) in places[40:]
 
 
 def test_a_split_that_remains_empty_is_refused() -> None:
     with pytest.raises(SpecError, match=r"no fake picture is left in val, test: .* got {'train': 1}"):
-        placed([*pictures_of(0, 10), *pictures_of(1, 1)], [REAL, FAKE], FixedSplits(train=0.9, val=0.05))
+        place_rows([*rows_of(0, 10), *rows_of(1, 1)], [REAL, FAKE], FixedSplits(train=0.9, val=0.05))
     with pytest.raises(SpecError, match="no real picture is left in test"):
-        placed(
-            [*pictures_of(0, 10), *pictures_of(1, 10)],
+        place_rows(
+            [*rows_of(0, 10), *rows_of(1, 10)],
             [REAL, FAKE],
             FixedSplits(ranges={"train": (0, 5), "val": (5, 10)}),
         )
     with pytest.raises(SpecError, match="no real picture is left in train, val, test"):
-        placed(pictures_of(1, 10), [REAL, FAKE], FixedSplits())
+        place_rows(rows_of(1, 10), [REAL, FAKE], FixedSplits())
 
 
 def test_fewer_groups_than_folds_are_refused() -> None:
     with pytest.raises(SpecError, match=r"left in fold-2, fold-3, fold-4: .*fewer groups than the 5"):
-        placed([*pictures_of(0, 10), Picture(1, "a", "a", 0), Picture(1, "b", "b", 1)], [REAL, FAKE], Folds(count=5))
+        place_rows([*rows_of(0, 10), (1, "a", "a", 0), (1, "b", "b", 1)], [REAL, FAKE], Folds(count=5))
     with pytest.raises(SpecError, match="fewer groups"):
-        placed([*pictures_of(0, 10), *pictures_of(1, 10, group="one")], [REAL, FAKE], Folds(count=3))
+        place_rows([*rows_of(0, 10), *rows_of(1, 10, group="one")], [REAL, FAKE], Folds(count=3))
 
 
 def test_a_label_without_sources_on_disk_is_not_asked_for() -> None:
-    assert len(placed(pictures_of(0, 10), [REAL], FixedSplits())) == 10
+    assert len(place_rows(rows_of(0, 10), [REAL], FixedSplits())) == 10
 
 
 def test_the_original_of_a_duplicate_is_the_first_picture() -> None:
-    assert originals(5, [(1, 3), (3, 4)]) == [None, None, None, 1, 1]
+    assert originals(5, np.array([(1, 3), (3, 4)])).tolist() == [-1, -1, -1, 1, 1]
+
+
+def test_what_pairs_connect_is_named_by_its_smallest_member() -> None:
+    pairs = np.array([(6, 7), (4, 7), (1, 2), (2, 1), (5, 5)])
+    assert first_connected(8, pairs).tolist() == [0, 1, 1, 3, 4, 5, 4, 4]
+    assert first_connected(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+
+
+def test_columns_of_pictures_know_their_groups_by_name_in_ascending_order() -> None:
+    rows = [
+        (0, "a", "über", 1),
+        (0, "b", "zebra", 0),
+        (1, "c", "Z", 2),
+        (1, "d", "zebra", 0),
+        (1, "e", "\U0001f600", 7),
+    ]
+    pictures = columns(rows)
+    assert pictures.group_names.to_pylist() == sorted({group for _, _, group, _ in rows})
+    assert [pictures.group_names[code].as_py() for code in pictures.group] == [group for _, _, group, _ in rows]
+    assert pictures.image_id.to_pylist() == ["a", "b", "c", "d", "e"]
+    assert (pictures.source.tolist(), pictures.position.tolist()) == ([0, 0, 1, 1, 1], [1, 0, 2, 0, 7])
