@@ -147,10 +147,12 @@ class Step:
             wanted[self._each] = tuple(elements[index][0] for index in missing)
         run = StepRun(store, self.run_name(**arguments), digest_of(self.recipe(**elements[missing[0]][1])))
         made = self.function(run, **wanted)
-        seconds = (time.monotonic() - started) / len(missing)
+        shared = (time.monotonic() - started) / len(missing)
         for index in missing:
             element, single = elements[index]
-            output = made[element] if self._each else made
+            started = time.monotonic()
+            output = made[element] if self._each else made  # what is made one by one is made now
+            seconds = shared + time.monotonic() - started
             recipe = self.recipe(**single)
             refs[index] = commit(
                 store,

@@ -1,5 +1,6 @@
 """Steps: one recipe, one object; what is finished is found, what is missing is made."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
-from storage.objects import ROWS, Ref, read_table
+from storage.objects import ROWS, Ref, read_manifest, read_table
 from storage.store import LocalStore
 from tasks.recipe import NotFinished, Output, Step, StepRun, _may_pass, folder_name, only_finished, step
 from tasks.spec import View
@@ -72,6 +73,31 @@ def test_a_step_with_many_objects_makes_only_the_missing_ones(store: LocalStore)
     assert not cached
     assert CALLS == [(1, 2), (3,)]
     assert [read_table(store, ref)["x"].to_pylist() for ref in refs] == [[1], [4], [9]]
+
+
+def test_what_is_made_one_by_one_counts_for_its_own_object(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasks.recipe.time.monotonic", lambda: clock[0])
+
+    class Lazily(Mapping[int, Output]):
+        def __getitem__(self, value: int) -> Output:
+            clock[0] += value
+            return Output({})
+
+        def __iter__(self) -> Iterator[int]:
+            return iter((2, 3))
+
+        def __len__(self) -> int:
+            return 2
+
+    def work(run: StepRun, *, values: tuple[int, ...]) -> Mapping[int, Output]:
+        clock[0] += 10
+        return Lazily()
+
+    refs, _ = step("work", version=1, label=lambda values, **_: str(values), each="values")(work).compute(
+        store, values=(2, 3)
+    )
+    assert [read_manifest(store, ref.uri).seconds for ref in refs] == [5 + 2, 5 + 3]
 
 
 def test_the_order_and_company_of_elements_do_not_change_their_digests(store: LocalStore) -> None:
