@@ -71,7 +71,8 @@ class Row:
     """One claim. `case(size, threads)` makes its input at one size; `sizes` ascend, and the largest one is compared.
 
     `reach` is the ratio plain / ours that is aimed at; None where the row has no plain way, or no aim. `unit` is what
-    `sizes` count, `meter` what a cost is: seconds, or bytes with `reported`. Fewer `pairs` are for what hardly varies.
+    `sizes` count, `meter` what a cost is: seconds, or bytes with `reported`. Fewer `pairs` are for what hardly varies;
+    none for what takes minutes: then the runs that are compared are those that count.
     """
 
     name: str
@@ -165,7 +166,7 @@ def measure_row(row: Row, threads: int, plan: Plan, say: Callable[[str], None] =
     measured: list[Measured] = []
     breaks = None
     for size in sizes:
-        pairs = min(plan.pairs, row.pairs) if size == sizes[-1] else plan.growth_pairs
+        pairs = min(plan.pairs if size == sizes[-1] else plan.growth_pairs, row.pairs)
         try:
             with row.case(size, threads) as case:
                 measured.append(measure_case(case, size, row.meter, pairs, plan.plain_once))
@@ -183,16 +184,18 @@ def measure_case(case: Case, size: int, meter: Meter, pairs: int, plain_once: bo
     """Compare both results, then measure in pairs whose order alternates. The runs that are compared warm both ways up.
 
     With `plain_once` the compared plain run is the only one, and counts; so does the first one where there is no plain
-    way.
+    way, and both where there are to be no pairs.
     """
     if case.plain is None:
         first, result = meter(case.ours)
         words = case.equality(None, result)
         return Measured(size, (), (first, *(meter(case.ours)[0] for _ in range(pairs - 1))), words)
     first, plain_result = meter(case.plain)
-    _, our_result = meter(case.ours)
+    our_first, our_result = meter(case.ours)
     words = case.equality(plain_result, our_result)
     del plain_result, our_result
+    if pairs == 0:
+        return Measured(size, (first,), (our_first,), words)
     plain: list[float] = []
     ours: list[float] = []
     for pair in range(pairs):

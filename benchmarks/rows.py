@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from benchmarks.embedding import exact_case, int8_case
 from benchmarks.feature_store import reading_case, writing_case
+from benchmarks.first_table import added_case, again_case, cold_case
 from benchmarks.frechet import frechet_case
 from benchmarks.harness import Row, reported
 from benchmarks.memory import memory_case
+from benchmarks.orchestration import sample_case
 from benchmarks.planning import assigning_case, planning_case
 from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
 
 _PICTURES = ("pillow", "simplejpeg", "numpy")
+
+_TABLE = "the first project's table from picture files; beside it one fair cell, the control and the report"
+_TABLE_PLAINLY = "its method row by row: one picture at a time, one SVM per row"
+_TABLE_UNIT = "pictures per source and split"
+_TABLE_LIBRARIES = ("torch", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy")
+_TABLE_SIZES = (2, 3, 4, 6)
+_TABLE_FULL_SIZES = (25, 50, 100, 200)
 
 ROWS = {
     row.name: row
@@ -47,6 +59,28 @@ ROWS = {
             case=scaled_case,
             reach=8,
             libraries=_PICTURES,
+        ),
+        Row(
+            name="embed",
+            what="VGG16 features on a CPU, exact",
+            plainly="torch, float32, picture by picture",
+            unit="pictures",
+            sizes=(2, 4, 8, 16),
+            full_sizes=(16, 32, 64, 128),
+            case=exact_case,
+            reach=1.3,
+            libraries=("torch", "torchvision", "numpy"),
+        ),
+        Row(
+            name="embed-int8",
+            what="VGG16 features on a CPU, int8",
+            plainly="torch, float32, picture by picture",
+            unit="pictures",
+            sizes=(2, 4, 8, 16),
+            full_sizes=(16, 32, 64, 128),
+            case=int8_case,
+            reach=4,
+            libraries=("torch", "torchvision", "numpy"),
         ),
         Row(
             name="svm",
@@ -111,7 +145,7 @@ ROWS = {
             what="groups, splits and the recipes of all shards, planned for synthetic ids",
             plainly="",
             unit="pictures",
-            sizes=(10_000, 100_000, 1_000_000, 10_000_000),  # 10,000,000: 5 GB
+            sizes=(10_000, 100_000, 1_000_000, 4_000_000),
             full_sizes=(100_000, 1_000_000, 10_000_000, 100_000_000),
             case=planning_case,
             meter=reported,
@@ -132,6 +166,83 @@ ROWS = {
             threads=(1,),
             pairs=1,
             libraries=("numpy", "pyarrow"),
+        ),
+        Row(
+            name="table",
+            what=f"{_TABLE}, cold",
+            plainly=_TABLE_PLAINLY,
+            unit=_TABLE_UNIT,
+            sizes=_TABLE_SIZES,
+            full_sizes=_TABLE_FULL_SIZES,
+            case=cold_case,
+            reach=2.5,
+            pairs=0,
+            libraries=_TABLE_LIBRARIES,
+        ),
+        Row(
+            name="table-added",
+            what=f"{_TABLE}, one row more",
+            plainly=_TABLE_PLAINLY,
+            unit=_TABLE_UNIT,
+            sizes=_TABLE_SIZES,
+            full_sizes=_TABLE_FULL_SIZES,
+            case=added_case,
+            reach=20,
+            threads=(2,),
+            pairs=0,
+            libraries=_TABLE_LIBRARIES,
+        ),
+        Row(
+            name="table-again",
+            what=f"{_TABLE}, nothing changed",
+            plainly=_TABLE_PLAINLY,
+            unit=_TABLE_UNIT,
+            sizes=_TABLE_SIZES,
+            full_sizes=_TABLE_FULL_SIZES,
+            case=again_case,
+            reach=200,
+            threads=(2,),
+            pairs=0,
+            libraries=_TABLE_LIBRARIES,
+        ),
+        Row(
+            name="table-int8",
+            what=f"{_TABLE}, cold, VGG16 in int8",
+            plainly=f"{_TABLE_PLAINLY}, float32",
+            unit=_TABLE_UNIT,
+            sizes=_TABLE_SIZES,
+            full_sizes=_TABLE_FULL_SIZES,
+            case=partial(cold_case, precision="int8"),
+            reach=7,
+            threads=(2,),
+            pairs=0,
+            libraries=_TABLE_LIBRARIES,
+        ),
+        Row(
+            name="table-added-int8",
+            what=f"{_TABLE}, one row more, VGG16 in int8",
+            plainly=f"{_TABLE_PLAINLY}, float32",
+            unit=_TABLE_UNIT,
+            sizes=_TABLE_SIZES,
+            full_sizes=_TABLE_FULL_SIZES,
+            case=partial(added_case, precision="int8"),
+            reach=50,
+            threads=(2,),
+            pairs=0,
+            libraries=_TABLE_LIBRARIES,
+        ),
+        Row(
+            name="orchestration",
+            what="orchestration: wall time of the offline sample without a step at work; all is there from run 2 on",
+            plainly="",
+            unit="runs of one store",
+            sizes=(1, 2, 3, 4),
+            full_sizes=(1, 2, 3, 4),
+            case=sample_case,
+            meter=reported,
+            threads=(2,),
+            pairs=1,
+            libraries=("prefect", "torch"),
         ),
     )
 }

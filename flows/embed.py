@@ -15,6 +15,7 @@ from storage.objects import Ref
 from tasks.detectors.features import embed_shard
 from tasks.detectors.inception import import_inception, inception_digest
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
+from tasks.detectors.vgg16_int8 import int8_weights
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
@@ -41,12 +42,12 @@ def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...
 
 
 def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
-    """The experiment's extractor with its weights named by digest, and their object (None for random ones)."""
+    """The experiment's extractor with its weights named by digest, and their object (None for random ones in float)."""
     extractor, path = resolve_vgg16(experiment.extractor)
-    if path is None:
-        return extractor, None
-    weights = import_vgg16(sha256=extractor.weights.removeprefix("sha256:"), layer=extractor.layer, path=path)
-    return extractor, weights
+    weights = None
+    if path is not None:
+        weights = import_vgg16(sha256=extractor.weights.removeprefix("sha256:"), layer=extractor.layer, path=path)
+    return extractor, int8_weights(extractor, weights) if extractor.precision == "int8" else weights
 
 
 def network_of_quality(experiment: Experiment) -> tuple[InceptionSpec | None, Ref | None]:

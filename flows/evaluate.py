@@ -31,7 +31,7 @@ from tasks.detectors.variants import Variant
 from tasks.evaluation.cells import evaluate_stage, plan_cell
 from tasks.evaluation.counts import count_images
 from tasks.evaluation.examples import example_pictures
-from tasks.evaluation.protocols import STAGES, Scoring, stage_rows, svm_head
+from tasks.evaluation.protocols import Scoring, stage_rows, svm_head
 from tasks.evaluation.quality import measure_quality
 from tasks.evaluation.run_report import write_report
 from tasks.evaluation.scoring import score_view
@@ -211,7 +211,7 @@ def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec,
                 )
     scores = dict(zip(wanted, collect(wanted.values()), strict=True))
     stages = []
-    for stage in STAGES if rows else ():
+    for stage in dict.fromkeys(row.stage for row in rows):
         chosen = tuple(row for row in rows if row.stage == stage)
         stages.append(
             evaluate_stage.submit(

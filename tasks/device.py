@@ -1,5 +1,7 @@
 """The device that tasks compute on: its kind (`device` in recipes), one task at a time, its loss, load and price."""
 
+import ctypes
+import functools
 import math
 import os
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from storage.errors import SpecError, TelltaleError
 
@@ -27,9 +30,26 @@ class DeviceLost(TelltaleError):
 
 def compute_device() -> str:
     """`cuda` where torch finds a usable GPU, else `cpu`."""
+    if not has_driver():
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@functools.cache
+def has_driver() -> bool:
+    """Whether a GPU's driver is there at all, NVIDIA's or AMD's: without one torch, seconds to import, is not asked.
+
+    A run that finds everything made would otherwise import it for this answer alone.
+    """
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -25,6 +25,10 @@ def _is_exact(kernel: str) -> bool:
     return kernel == "exact"
 
 
+def _are_first_projects(qualities: tuple[int, ...]) -> bool:
+    return qualities == (20, 40, 60)
+
+
 class Spec(BaseModel):
     """The root of all specifications: frozen, and nothing that is not named here."""
 
@@ -91,7 +95,7 @@ class Vgg16Spec(Spec):
 
     `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
     compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
-    `precision` is.
+    `precision` is. `int8` is for CPUs with VNNI: a mode of its own name, whose features stand beside the exact ones.
     """
 
     kind: Literal["vgg16"] = "vgg16"
@@ -100,13 +104,14 @@ class Vgg16Spec(Spec):
     weights: str = "imagenet"
     batch: int = Field(default=16, ge=1)
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
-    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = Field(default="float32", exclude_if=_is_full)
     compile: bool = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str:
-        """For example `vgg16-pool5-avg-224`."""
-        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
+        """For example `vgg16-pool5-avg-224`, or `vgg16-pool5-avg-224-int8`."""
+        suffix = "-int8" if self.precision == "int8" else ""
+        return f"vgg16-{self.layer}-{self.side or 'as-is'}{suffix}"
 
 
 class ProbeSpec(Spec):
@@ -366,11 +371,18 @@ class Mix(Spec):
 
 
 class SeedProtocol(Spec):
-    """Which sources play the roles of the first project's table: its photographs, its GAN and its Stable Diffusion."""
+    """Which sources play the roles of the first project's table: its photographs, its GAN and its Stable Diffusion.
+
+    `qualities` are those of its compressed rows. Without `ablation` its own rows alone are made: none of its defects is
+    repaired, and the grid may have other resolutions than the table.
+    """
 
     real: Name
     gan: Name
     stable: Name
+    # Left out where they are the default, so that recipes from before they were a choice stay what they are.
+    qualities: tuple[Quality, ...] = Field(default=(20, 40, 60), exclude_if=_are_first_projects)
+    ablation: bool = Field(default=True, exclude_if=bool)
 
 
 class Training(Spec):

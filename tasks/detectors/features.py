@@ -20,7 +20,7 @@ from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
-from tasks.detectors import inception, probe, vgg16
+from tasks.detectors import inception, probe, vgg16, vgg16_int8
 from tasks.device import device_alone
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
@@ -111,6 +111,24 @@ def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, devi
     )
 
 
+def int8_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray], device: str = "cpu") -> Extractor:
+    """VGG16 features of the view's pixels in integers, of tensors that `import_int8` made.
+
+    Raises:
+        SpecError: the device or this processor has no kernel for it.
+    """
+    problems = vgg16_int8.check_int8(spec, device)
+    if problems:
+        raise SpecError(problems[0])
+    network = vgg16_int8.Int8Vgg16(spec, tensors)
+    return Extractor(
+        prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
+        embed=lambda items: vgg16_int8.embed_pictures(network, spec, items),  # type: ignore[arg-type]
+        batch=spec.batch,
+        dimension=vgg16.DIMENSIONS[spec.layer],
+    )
+
+
 def probe_extractor() -> Extractor:
     """The features of the probe."""
     return Extractor(prepare=probe.probe_features, embed=np.stack, batch=256, dimension=probe.DIMENSION)
@@ -192,9 +210,9 @@ def embed_shard(
 ) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
-    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
-    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `only_tested` leaves out pictures
-    that no rotation tests: for features on which nothing is fitted.
+    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe;
+    for int8 the quantised ones, random or not), `enlarge` for sources that are smaller by nature, `device` is `cpu` or
+    `cuda`. `only_tested` leaves out pictures that no rotation tests: for features on which nothing is fitted.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
@@ -270,6 +288,10 @@ def _extractor(
             raise SpecError("the Inception network needs its weights' object")
         network = inception.load_inception_bytes(read_part(store, weights, inception.FILE))
         return inception_extractor(spec, network)
+    if spec.precision == "int8":
+        if weights is None:
+            raise SpecError("VGG16 in int8 needs its quantised weights' object (weights/vgg16-int8)")
+        return int8_extractor(spec, read_weights(store, weights)[0], device)
     return vgg16_extractor(spec, read_weights(store, weights)[0] if weights else None, device)
 
 

@@ -226,13 +226,24 @@ def training_view(experiment: Experiment) -> View:
 def stage_rows(experiment: Experiment, extractor: Vgg16Spec) -> tuple[StageRow, ...]:
     """The first project's ten rows at every stage; none where the experiment has no seed protocol.
 
-    Rows whose resolution the experiment does not have are left out.
+    Rows whose resolution the experiment does not have are left out, as their last stage needs the grid's own head.
     """
     roles = experiment.seed_protocol
     if roles is None:
         return ()
-    rows = [row for row in SEED_ROWS if row.cell.resolution in (*experiment.resolutions, "native")]
-    return tuple(_stage_row(experiment, roles, extractor, row, stage) for stage in STAGES for row in rows)
+    rows, stages = seed_rows(roles), STAGES[:1]
+    if roles.ablation:
+        rows = tuple(row for row in rows if row.cell.resolution in (*experiment.resolutions, "native"))
+        stages = STAGES
+    return tuple(_stage_row(experiment, roles, extractor, row, stage) for stage in stages for row in rows)
+
+
+def seed_rows(roles: SeedProtocol) -> tuple[SeedRow, ...]:
+    """The first project's rows, compressed ones at the qualities that the protocol names."""
+    kept = [row for row in SEED_ROWS if row.cell.jpeg_quality in (None, *roles.qualities)]
+    known = {row.cell.jpeg_quality for row in kept}
+    further = [quality for quality in dict.fromkeys(roles.qualities) if quality not in known]
+    return (*kept, *(SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=q)) for q in further))
 
 
 def _stage_row(

@@ -75,6 +75,15 @@ def test_a_single_plain_run_stands_against_every_run_of_ours() -> None:
     assert measured.ratios == (3.0, 3.0, 3.0)
 
 
+def test_without_pairs_the_runs_that_are_compared_count() -> None:
+    ways = Ways()
+    measured = measure_case(ways.case(), 8, reported, pairs=0)
+    assert ways.ran == ["plain", "ours", "compare plain ours"]
+    assert measured.ratios == (3.0,)
+    result = measure_row(row(linear, pairs=0), 1, Plan(pairs=5))
+    assert [len(one.ours) for one in result.measured] == [1, 1, 1, 1]
+
+
 def test_without_a_plain_way_there_is_no_ratio() -> None:
     ways = Ways()
     measured = measure_case(replace(ways.case(), plain=None), 8, reported, pairs=2)

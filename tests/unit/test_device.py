@@ -1,6 +1,8 @@
 """Devices: their errors told from the work's, one task at a time on a GPU, and what an hour of one costs."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from tasks import device as device_module
 from tasks.device import DeviceLost, GpuLoad, device_alone, full_precision, gpu_load, hourly_price
 from tasks.progress import Progress
 from tasks.recipe import StepRun
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,21 @@ def test_what_the_device_did_is_told_from_what_the_work_did(error: Exception) ->
     assert isinstance(caught.value, TelltaleError)
     assert caught.value.__cause__ is error
     assert "\n" not in str(caught.value)
+
+
+def test_torch_is_not_imported_to_say_that_there_is_no_gpu() -> None:
+    code = "import sys; from tasks.device import *; print(has_driver(), compute_device(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    driver, device, imported = done.stdout.split()
+    assert driver == imported
+    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_torch_has_the_last_word_where_there_is_a_driver(driver: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "has_driver", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_module.compute_device() == ("cuda" if driver else "cpu")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("CUDA error")])
@@ -133,6 +152,10 @@ def test_the_load_is_the_mean_of_answers_that_nobody_waits_for(driver: Callable[
         assert load._asking is not None
         load._asking.join()
     assert load.mean() == pytest.approx(0.8)
+    # That asked once more; the answer must not come after the driver has gone.
+    asking = load._asking
+    assert asking is not None
+    asking.join()
     assert GpuLoad("cpu").mean() is None
 
 

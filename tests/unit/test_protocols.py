@@ -5,6 +5,7 @@ from storage.objects import Ref
 from tasks.evaluation.protocols import (
     SEED_ROWS,
     STAGES,
+    SeedRow,
     StageRow,
     cell_scorings,
     needed_features,
@@ -12,7 +13,7 @@ from tasks.evaluation.protocols import (
 )
 from tasks.evaluation.reported import read_reported, reference_table_path
 from tasks.presets import parse_experiment
-from tasks.spec import Cell, Experiment, InceptionSpec, Vgg16Spec, View
+from tasks.spec import Cell, Experiment, InceptionSpec, SeedProtocol, Vgg16Spec, View
 
 EXTRACTOR = Vgg16Spec(weights="random:0")
 
@@ -112,6 +113,47 @@ def test_no_fair_view_is_embedded_at_the_pictures_own_size() -> None:
     for (_, extractor), views in needed_features(experiment(), EXTRACTOR).items():
         if isinstance(extractor, Vgg16Spec) and extractor.side is None:
             assert {view.path for view in views} == {"raw"}
+
+
+def test_without_the_ablation_the_ten_rows_are_made_whatever_the_grid() -> None:
+    roles = {"real": "coco", "gan": "gan", "stable": "sd", "ablation": False}
+    alone = experiment(seed_protocol=roles, resolutions=[64], qualities=[None])
+    rows = stage_rows(alone, EXTRACTOR)
+    assert [row.row for row in rows] == list(SEED_ROWS)
+    assert {row.stage for row in rows} == {STAGES[0]}
+    views = {
+        view.name
+        for (_, extractor), views in needed_features(alone, EXTRACTOR).items()
+        for view in views
+        if extractor == EXTRACTOR
+    }
+    assert views == {"raw/native/none", "raw/256/none", "fair/64/none"} | {
+        f"fair/64/q{quality}" for quality in (60, 40, 20)
+    }
+
+
+def test_another_quality_of_the_table_is_one_row_more_and_one_view_of_each_fake() -> None:
+    roles = {"real": "coco", "gan": "gan", "stable": "sd", "ablation": False}
+    few, more = experiment(seed_protocol=roles), experiment(seed_protocol=roles | {"qualities": [20, 40, 60, 80]})
+    rows = [row.row for row in stage_rows(more, EXTRACTOR)]
+    assert rows == [*SEED_ROWS, SeedRow(mix="combined", cell=Cell.parse("64/q80"))]
+    before, after = needed_features(few, EXTRACTOR), needed_features(more, EXTRACTOR)
+    added = {key: set(views) - set(before[key]) for key, views in after.items()}
+    assert {source: views for (source, _), views in added.items() if views} == {
+        "gan": {View(path="raw", resolution=64, jpeg_quality=80)},
+        "sd": {View(path="raw", resolution=64, jpeg_quality=80)},
+    }
+
+
+def test_fewer_qualities_of_the_table_are_fewer_rows() -> None:
+    roles = {"real": "coco", "gan": "gan", "stable": "sd", "qualities": [40]}
+    kept = {row.row.cell.jpeg_quality for row in stage_rows(experiment(seed_protocol=roles), EXTRACTOR)}
+    assert kept == {None, 40}
+
+
+def test_a_protocol_with_nothing_changed_is_written_as_before() -> None:
+    roles = SeedProtocol(real="coco", gan="gan", stable="sd")
+    assert roles.model_dump(mode="json") == {"real": "coco", "gan": "gan", "stable": "sd"}
 
 
 def test_without_a_seed_protocol_there_are_no_rows() -> None:

@@ -98,7 +98,8 @@ def test_pool5_averages_are_those_of_torchvisions_layers(network) -> None:
 
     whole = torchvision_vgg16()
     whole.features.load_state_dict(
-        {name.removeprefix("features."): t for name, t in vgg16._random_tensors("pool5-avg", 0).items()}, assign=True
+        {name.removeprefix("features."): torch.from_numpy(t) for name, t in vgg16.random_tensors(small()).items()},
+        assign=True,
     )
     picture = noise(1)[0]
     scaled = (picture.astype(np.float32) / 255 - np.float32(vgg16.MEAN)) / np.float32(vgg16.STD)
@@ -343,3 +344,13 @@ def test_torchvisions_file_is_verified_and_converted(
     assert resolved.weights.startswith("sha256:")
     assert path == str(cache / f"vgg16-{digest[:8]}.safetensors")
     assert [file.name for file in cache.iterdir()] == [f"vgg16-{digest[:8]}.safetensors"]
+
+
+@pytest.mark.parametrize("side", [64, None])
+def test_packed_convolutions_agree_and_give_the_same_bits_in_every_batch(network, side: int | None) -> None:
+    pictures = [*noise(2), *noise(2, 75, 49)]
+    expected = vgg16.embed_pictures(network, small(side), pictures)
+    packed = vgg16.move_vgg16(vgg16.load_vgg16(small(side), None), small(side), "cpu")
+    found = vgg16.embed_pictures(packed, small(side), pictures)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
+    assert np.array_equal(vgg16.embed_pictures(packed, small(side, batch=1), pictures), found)
