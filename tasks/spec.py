@@ -113,6 +113,11 @@ class Vgg16Spec(Spec):
         suffix = "-int8" if self.precision == "int8" else ""
         return f"vgg16-{self.layer}-{self.side or 'as-is'}{suffix}"
 
+    @property
+    def features(self) -> str:
+        """What is measured, for the names of distances: `pool5-avg`, or `pool5-avg-int8`, which is another measure."""
+        return f"{self.layer}-int8" if self.precision == "int8" else self.layer
+
 
 class ProbeSpec(Spec):
     """The features of a detector that sees no picture content."""

@@ -166,6 +166,7 @@ def test_without_calibration_pictures_nothing_is_quantised(tensors) -> None:
 def test_the_name_and_the_recipe_say_int8_and_other_recipes_stay() -> None:
     plain = exact(int8())
     assert int8().name == "vgg16-pool5-avg-64-int8"
+    assert (int8().features, Vgg16Spec(layer="fc7").features) == ("pool5-avg-int8", "fc7")
     assert plain.name == "vgg16-pool5-avg-64"
     assert plain.model_dump(mode="json") == {
         "kind": "vgg16",
