@@ -7,6 +7,9 @@ the first stage of the ablation, every defect included, so that both ways decide
 already. What it makes beside the table: one cell of the fair grid with its heads, the probe, the control with shuffled
 labels, distances, example pictures and the report.
 
+A row of the plain way takes as long whatever other rows are made beside it. So each is measured once, at each size, and
+counts for all rows of the benchmark that one process measures: the table, one with a row more, the same again.
+
 Pictures are made from the photographs of `benchmarks.inputs`: crops as photographs, and of each one shuffled and
 smoothed in place of a generator's picture; TELLTALE_BENCH_FAKES names a folder of pictures to take for Stable
 Diffusion's instead. TELLTALE_BENCH_VGG16 names VGG16's weights (safetensors), without which they are random.
@@ -14,15 +17,18 @@ Diffusion's instead. TELLTALE_BENCH_VGG16 names VGG16's weights (safetensors), w
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +37,9 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageFilter
 
+from benchmarks import inputs
 from benchmarks.harness import Case, Unequal
-from benchmarks.inputs import CANONICAL, pictures
+from benchmarks.inputs import CANONICAL
 from benchmarks.orchestration import evaluate, serve
 from benchmarks.views import plain_view
 from storage.errors import MissingInput
@@ -92,6 +99,15 @@ FULL_FROM = 25
 
 
 @dataclass(frozen=True)
+class PlainRow:
+    """What the plain way decided in a row, and how long its fit and all of it took."""
+
+    decisions: Decisions
+    fit_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PlainTable:
     """What the plain way decided, by row; and how long it took to fit what an earlier row had fitted already."""
 
@@ -110,63 +126,75 @@ class OurTable:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The pictures on disk and the experiment on them; stores lie beside them."""
+@dataclass
+class Pictures:
+    """The pictures of one size on disk, and the rows that the plain way has made of them."""
 
     folder: Path
-    size: int
+    made: dict[str, PlainRow] = field(default_factory=dict)
 
-    @property
-    def experiment(self) -> str:
-        """The experiment's file."""
-        return str(self.folder / "table.yaml")
 
-    def fresh_store(self) -> str:
-        """An empty store."""
-        return tempfile.mkdtemp(prefix="store-", dir=self.folder)
+@dataclass
+class Bench:
+    """An experiment on such pictures; stores lie beside them. `store` is one in which the table is made already."""
 
-    def run(self, store: str, overrides: dict[str, Any] | None = None) -> OurTable:
-        """telltale's way."""
+    pictures: Pictures
+    experiment: str
+    store: str | None = None
+
+    def cold(self) -> tuple[float, OurTable]:
+        """telltale's way in an empty store."""
+        store = tempfile.mkdtemp(prefix="store-", dir=self.pictures.folder)
+        made = self.run(store)
+        self.store = store
+        return made
+
+    def warm_store(self) -> str:
+        """A store of a finished run."""
+        if self.store is None:
+            self.cold()
+        assert self.store is not None
+        return self.store
+
+    def run(self, store: str, overrides: dict[str, Any] | None = None) -> tuple[float, OurTable]:
+        """telltale's way: its seconds, and what it left."""
         began = time.perf_counter()
         place = evaluate(store, self.experiment, overrides)
-        return OurTable(store, place, overrides or {}, time.perf_counter() - began)
+        table = OurTable(store, place, overrides or {}, time.perf_counter() - began)
+        return table.seconds, table
 
-    def plain(self, threads: int, overrides: dict[str, Any] | None = None) -> PlainTable:
-        """The plain way."""
-        return plain_table(self.folder, load_experiment(self.experiment, overrides), threads)
+    def plain(self, threads: int, overrides: dict[str, Any] | None = None) -> tuple[float, PlainTable]:
+        """The plain way: its seconds, and what it decided."""
+        table = plain_table(self.pictures, load_experiment(self.experiment, overrides), threads)
+        return table.seconds, table
 
 
 @contextmanager
 def cold_case(size: int, threads: int, precision: str = "float32") -> Iterator[Case]:
     """The table from so many pictures per source and split, in an empty store."""
-    with _bench(size, precision) as bench:
-        yield Case(
-            lambda: bench.plain(threads), lambda: bench.run(bench.fresh_store()), lambda p, o: compare(bench, p, o)
-        )
+    bench = _bench(size, precision)
+    yield Case(lambda: bench.plain(threads), bench.cold, lambda p, o: compare(bench, p, o))
 
 
 @contextmanager
 def added_case(size: int, threads: int, precision: str = "float32") -> Iterator[Case]:
     """The same where the table is there already, and one compressed row is added; plainly everything is made again."""
-    with _bench(size, precision) as bench:
-        store = bench.fresh_store()
-        bench.run(store)
-        rows = _growing_tables()
-        yield Case(
-            lambda: bench.plain(threads, _with_qualities(FURTHER_QUALITIES[:1])),
-            lambda: bench.run(store, next(rows)),
-            lambda p, o: compare(bench, p, o),
-        )
+    bench = _bench(size, precision)
+    store = bench.warm_store()
+    rows = _growing_tables()
+    yield Case(
+        lambda: bench.plain(threads, _with_qualities(FURTHER_QUALITIES[:1])),
+        lambda: bench.run(store, next(rows)),
+        lambda p, o: compare(bench, p, o),
+    )
 
 
 @contextmanager
 def again_case(size: int, threads: int, precision: str = "float32") -> Iterator[Case]:
     """The same where the table is there already, and nothing has changed."""
-    with _bench(size, precision) as bench:
-        store = bench.fresh_store()
-        bench.run(store)
-        yield Case(lambda: bench.plain(threads), lambda: bench.run(store), lambda p, o: compare(bench, p, o))
+    bench = _bench(size, precision)
+    store = bench.warm_store()
+    yield Case(lambda: bench.plain(threads), lambda: bench.run(store), lambda p, o: compare(bench, p, o))
 
 
 def _with_qualities(further: Sequence[int]) -> dict[str, Any]:
@@ -178,15 +206,27 @@ def _growing_tables() -> Iterator[dict[str, Any]]:
         yield _with_qualities(FURTHER_QUALITIES[:count])
 
 
-@contextmanager
-def _bench(size: int, precision: str) -> Iterator[Bench]:
+@functools.cache
+def _bench(size: int, precision: str) -> Bench:
+    """One for all rows of this process."""
     serve()
-    with tempfile.TemporaryDirectory(prefix="telltale-bench-", ignore_cleanup_errors=True) as folder:
-        scale = FULL if size >= FULL_FROM else REDUCED
-        write_pictures(Path(folder), size, scale)
-        document = experiment_document(Path(folder), size, scale, precision)
-        (Path(folder) / "table.yaml").write_text(json.dumps(document), encoding="utf-8")
-        yield Bench(Path(folder), size)
+    pictures = _pictures(size)
+    document = experiment_document(pictures.folder, size, _scale(size), precision)
+    file = pictures.folder / f"table-{precision}.yaml"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return Bench(pictures, str(file))
+
+
+@functools.cache
+def _pictures(size: int) -> Pictures:
+    folder = Path(tempfile.mkdtemp(prefix="telltale-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_pictures(folder, size, _scale(size))
+    return Pictures(folder)
+
+
+def _scale(size: int) -> Scale:
+    return FULL if size >= FULL_FROM else REDUCED
 
 
 # -- the pictures
@@ -226,7 +266,7 @@ def photographs(count: int, size: tuple[int, int]) -> Iterator[Image.Image]:
     Raises:
         MissingInput: there are too few photographs to cut so many from.
     """
-    files = [data for _, data in pictures(count)]
+    files = [data for _, data in inputs.pictures(count)]
     kept: list[npt.NDArray[np.float64]] = []
     for number, data in enumerate(files):
         with Image.open(io.BytesIO(data)) as image:
@@ -318,7 +358,7 @@ def experiment_document(folder: Path, size: int, scale: Scale, precision: str) -
 # -- the plain way
 
 
-def plain_table(folder: Path, experiment: Experiment, threads: int) -> PlainTable:
+def plain_table(pictures: Pictures, experiment: Experiment, threads: int) -> PlainTable:
     """Row after row, one picture at a time, one SVM per row; VGG16 in float32 with torch's own threads."""
     import torch
 
@@ -326,17 +366,30 @@ def plain_table(folder: Path, experiment: Experiment, threads: int) -> PlainTabl
     began = time.perf_counter()
     spec = experiment.extractor
     network = plain_network(spec)
+    seconds = time.perf_counter() - began
     decisions: dict[str, Decisions] = {}
     fitted: set[str] = set()
     again = 0.0
     for row in stage_rows(experiment, spec):
-        began_row = time.perf_counter()
-        machine = _plain_fit(folder, experiment, row, network)
+        name = row_name(row)
+        if name not in pictures.made:
+            pictures.made[name] = plain_row(pictures.folder, experiment, row, network)
+        made = pictures.made[name]
+        decisions[name] = made.decisions
+        seconds += made.seconds
         resolution = str(row.real.head.views[0].resolution)
-        again += time.perf_counter() - began_row if resolution in fitted else 0.0
+        again += made.fit_s if resolution in fitted else 0.0
         fitted.add(resolution)
-        decisions[row_name(row)] = _plain_test(folder, experiment, row, network, machine)
-    return PlainTable(decisions, again, time.perf_counter() - began)
+    return PlainTable(decisions, again, seconds)
+
+
+def plain_row(folder: Path, experiment: Experiment, row: StageRow, network: torch.nn.Module) -> PlainRow:
+    """One row from the files on."""
+    began = time.perf_counter()
+    machine = _plain_fit(folder, experiment, row, network)
+    fit_s = time.perf_counter() - began
+    decisions = _plain_test(folder, experiment, row, network, machine)
+    return PlainRow(decisions, fit_s, time.perf_counter() - began)
 
 
 def row_name(row: StageRow) -> str:

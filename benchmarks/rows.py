@@ -91,6 +91,7 @@ ROWS = {
             full_sizes=(500, 1_000, 2_000, 4_000),
             case=svm_case,
             reach=50,
+            pairs=3,
             libraries=("scikit-learn", "numpy"),
         ),
         Row(
@@ -177,6 +178,8 @@ ROWS = {
             case=cold_case,
             reach=2.5,
             pairs=0,
+            meter=reported,
+            group="table",
             libraries=_TABLE_LIBRARIES,
         ),
         Row(
@@ -190,6 +193,8 @@ ROWS = {
             reach=20,
             threads=(2,),
             pairs=0,
+            meter=reported,
+            group="table",
             libraries=_TABLE_LIBRARIES,
         ),
         Row(
@@ -203,6 +208,8 @@ ROWS = {
             reach=200,
             threads=(2,),
             pairs=0,
+            meter=reported,
+            group="table",
             libraries=_TABLE_LIBRARIES,
         ),
         Row(
@@ -216,6 +223,8 @@ ROWS = {
             reach=7,
             threads=(2,),
             pairs=0,
+            meter=reported,
+            group="table",
             libraries=_TABLE_LIBRARIES,
         ),
         Row(
@@ -229,6 +238,8 @@ ROWS = {
             reach=50,
             threads=(2,),
             pairs=0,
+            meter=reported,
+            group="table",
             libraries=_TABLE_LIBRARIES,
         ),
         Row(

@@ -15,6 +15,7 @@ from benchmarks.first_table import (
     REAL_SOURCE,
     STABLE,
     Decisions,
+    Pictures,
     PlainTable,
     Scale,
     drawn_files,
@@ -102,7 +103,7 @@ def test_a_row_tests_as_many_photographs_as_fakes(folder: Path) -> None:
 def test_the_plain_way_decides_as_telltales_parts_do(folder: Path) -> None:
     """One row, put together from views, batches and the Gram matrix instead."""
     spec = experiment(folder)
-    plain = plain_table(folder, spec, threads=1)
+    plain = plain_table(Pictures(folder), spec, threads=1)
     row = next(row for row in stage_rows(spec, spec.extractor) if row_name(row) == "combined 64/q20")
     network = load_vgg16(spec.extractor, None)
     canonical = Canonical(side=32, qualities=((90, 1),))

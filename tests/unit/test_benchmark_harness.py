@@ -217,9 +217,26 @@ def test_a_row_that_fails_fails_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = RowResult("svm", 1, error="they differ")
-    monkeypatch.setattr(command_line, "_measured_apart", lambda *_: failed)
+    monkeypatch.setattr(command_line, "_measured_apart", lambda *_: [failed])
     assert command_line.main(["--row", "svm", "--threads", "1"]) == 1
     assert "FAILED: svm, 1 thread(s): they differ" in capsys.readouterr().err
+
+
+def test_rows_of_one_group_are_measured_in_one_process_and_shown_in_the_order_of_the_question(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], int]] = []
+
+    def measured(names: list[str], threads: int, *_: object) -> list[RowResult]:
+        asked.append((names, threads))
+        return [RowResult(name, threads, error="not measured") for name in names]
+
+    monkeypatch.setattr(command_line, "_measured_apart", measured)
+    rows = ["table", "svm", "table-added"]
+    command_line.main([word for name in rows for word in ("--row", name)])
+    assert asked == [(["table"], 1), (["table", "table-added"], 2), (["svm"], 1), (["svm"], 2)]
+    failures = [line.split(":")[1].strip() for line in capsys.readouterr().err.splitlines() if "FAILED" in line]
+    assert [line.split(",")[0] for line in failures] == ["table", "table", "svm", "svm", "table-added"]
 
 
 def test_every_row_has_four_sizes_each_way() -> None:
