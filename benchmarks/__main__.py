@@ -10,6 +10,7 @@ photographs from the scikit-image and scikit-learn wheels.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -49,30 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         inputs = pictures_named()
     except TelltaleError as error:
         parser.error(str(error))
-    results = [
-        result
-        for together in _groups(names)
-        for count in threads
-        for result in _measured_apart(
-            [name for name in together if count in ROWS[name].threads], count, given.full, given.pairs
-        )
-    ]
-    results.sort(key=lambda result: names.index(result.row))
     libraries = [library for name in names for library in ROWS[name].libraries]
+    facts = machine_facts(libraries)
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
-    table = markdown(ROWS, results, machine_facts(libraries), command, inputs)
-    for path, text in (
-        (given.markdown, table),
-        (given.json, json.dumps([result.document() for result in results], indent=1) + "\n"),
-    ):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    results: list[RowResult] = []
+    table = ""
+    for together, count in itertools.product(_groups(names), threads):
+        measured_now = [name for name in together if count in ROWS[name].threads]
+        results += _measured_apart(measured_now, count, given.full, given.pairs)
+        results.sort(key=lambda result: names.index(result.row))
+        table = markdown(ROWS, results, facts, command, inputs)
+        # After each process: what took an hour is not lost to what comes after it.
+        _write(given.markdown, table)
+        _write(given.json, json.dumps([result.document() for result in results], indent=1) + "\n")
     print(table)
     failed = [result for result in results if result.error is not None]
     for result in failed:
         print(f"FAILED: {result.row}, {result.threads} thread(s): {result.error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def _plan(name: str, full: bool, pairs: int) -> Plan:
