@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 from benchmarks.embedding import exact_case, int8_case
 from benchmarks.feature_store import reading_case, writing_case
 from benchmarks.first_table import added_case, again_case, cold_case
 from benchmarks.frechet import frechet_case
-from benchmarks.harness import Row, reported
+from benchmarks.harness import Case, Row, reported
 from benchmarks.memory import memory_case
 from benchmarks.orchestration import sample_case
 from benchmarks.planning import assigning_case, planning_case
@@ -17,12 +19,35 @@ from benchmarks.views import fair_case, raw_case, scaled_case
 
 _PICTURES = ("pillow", "simplejpeg", "numpy")
 
-_TABLE = "the first project's table from picture files; beside it one fair cell, the control and the report"
-_TABLE_PLAINLY = "its method row by row: one picture at a time, one SVM per row"
-_TABLE_UNIT = "pictures per source and split"
-_TABLE_LIBRARIES = ("torch", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy")
-_TABLE_SIZES = (2, 3, 4, 6)
-_TABLE_FULL_SIZES = (25, 50, 100, 200)
+
+def _table_row(
+    name: str,
+    which: str,
+    case: Callable[..., AbstractContextManager[Case]],
+    reach: float,
+    threads: tuple[int, ...] = (2,),
+    precision: str = "float32",
+) -> Row:
+    """A row of the first project's whole table; all of them share the plain way's measurements."""
+    in_int8 = precision == "int8"
+    table = "the first project's table from picture files; beside it one fair cell, the control and the report"
+    plainly = "its method row by row: one picture at a time, one SVM per row"
+    return Row(
+        name=name,
+        what=f"{table}, {which}{', VGG16 in int8' if in_int8 else ''}",
+        plainly=f"{plainly}, float32" if in_int8 else plainly,
+        unit="pictures per source and split",
+        sizes=(2, 3, 4, 6),
+        full_sizes=(25, 50, 100, 200),
+        case=partial(case, precision=precision),
+        reach=reach,
+        threads=threads,
+        pairs=0,
+        meter=reported,
+        group="table",
+        libraries=("torch", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy"),
+    )
+
 
 ROWS = {
     row.name: row
@@ -168,80 +193,11 @@ ROWS = {
             pairs=1,
             libraries=("numpy", "pyarrow"),
         ),
-        Row(
-            name="table",
-            what=f"{_TABLE}, cold",
-            plainly=_TABLE_PLAINLY,
-            unit=_TABLE_UNIT,
-            sizes=_TABLE_SIZES,
-            full_sizes=_TABLE_FULL_SIZES,
-            case=cold_case,
-            reach=2.5,
-            pairs=0,
-            meter=reported,
-            group="table",
-            libraries=_TABLE_LIBRARIES,
-        ),
-        Row(
-            name="table-added",
-            what=f"{_TABLE}, one row more",
-            plainly=_TABLE_PLAINLY,
-            unit=_TABLE_UNIT,
-            sizes=_TABLE_SIZES,
-            full_sizes=_TABLE_FULL_SIZES,
-            case=added_case,
-            reach=20,
-            threads=(2,),
-            pairs=0,
-            meter=reported,
-            group="table",
-            libraries=_TABLE_LIBRARIES,
-        ),
-        Row(
-            name="table-again",
-            what=f"{_TABLE}, nothing changed",
-            plainly=_TABLE_PLAINLY,
-            unit=_TABLE_UNIT,
-            sizes=_TABLE_SIZES,
-            full_sizes=_TABLE_FULL_SIZES,
-            case=again_case,
-            reach=200,
-            threads=(2,),
-            pairs=0,
-            meter=reported,
-            group="table",
-            libraries=_TABLE_LIBRARIES,
-        ),
-        Row(
-            name="table-int8",
-            what=f"{_TABLE}, cold, VGG16 in int8",
-            plainly=f"{_TABLE_PLAINLY}, float32",
-            unit=_TABLE_UNIT,
-            sizes=_TABLE_SIZES,
-            full_sizes=_TABLE_FULL_SIZES,
-            case=partial(cold_case, precision="int8"),
-            reach=7,
-            threads=(2,),
-            pairs=0,
-            meter=reported,
-            group="table",
-            libraries=_TABLE_LIBRARIES,
-        ),
-        Row(
-            name="table-added-int8",
-            what=f"{_TABLE}, one row more, VGG16 in int8",
-            plainly=f"{_TABLE_PLAINLY}, float32",
-            unit=_TABLE_UNIT,
-            sizes=_TABLE_SIZES,
-            full_sizes=_TABLE_FULL_SIZES,
-            case=partial(added_case, precision="int8"),
-            reach=50,
-            threads=(2,),
-            pairs=0,
-            meter=reported,
-            group="table",
-            libraries=_TABLE_LIBRARIES,
-        ),
+        _table_row("table", "cold", cold_case, 2.5, threads=(1, 2)),
+        _table_row("table-added", "one row more", added_case, 20),
+        _table_row("table-again", "nothing changed", again_case, 200),
+        _table_row("table-int8", "cold", cold_case, 7, precision="int8"),
+        _table_row("table-added-int8", "one row more", added_case, 50, precision="int8"),
         Row(
             name="orchestration",
             what="orchestration: wall time of the offline sample without a step at work; all is there from run 2 on",
