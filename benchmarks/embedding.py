@@ -16,7 +16,7 @@ from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import pictures
 from storage.errors import MissingInput
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.detectors import vgg16, vgg16_int8
+from tasks.detectors import vgg16, vgg16_int8, vgg16_winograd
 from tasks.spec import Vgg16Spec
 
 WEIGHTS_SETTING = "TELLTALE_BENCH_VGG16"
@@ -52,7 +52,7 @@ def plain_features(network: object, batch: list[Pixels]) -> Features:
 def exact_case(size: int, threads: int) -> Iterator[Case]:
     """So many pictures in float32."""
     spec, plain = _plain(size, threads)
-    network = vgg16.move_vgg16(vgg16.load_vgg16(spec, _tensors()), spec, "cpu")
+    network = vgg16_winograd.WinogradVgg16(spec, _tensors())
     batch = _batch(size)
 
     def equality(expected: Features, found: Features) -> str:
@@ -61,7 +61,7 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
             raise Unequal(f"features differ by {difference:.1e} of the largest one, more than {TOLERANCE:.0e}")
         return f"{weights_named()}: largest difference {difference:.1e} of the largest value"
 
-    yield Case(plain, lambda: vgg16.embed_pictures(network, spec, batch), equality)
+    yield Case(plain, lambda: vgg16.embed_on_cpu(network, spec, batch), equality)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def int8_case(size: int, threads: int) -> Iterator[Case]:
             f"{weights_named()}: correlation {correlation:.5f} of features minus their means, least cosine {cosine:.5f}"
         )
 
-    yield Case(plain, lambda: vgg16_int8.embed_pictures(network, in_int8, batch), equality)
+    yield Case(plain, lambda: vgg16.embed_on_cpu(network, in_int8, batch), equality)
 
 
 def _plain(size: int, threads: int) -> tuple[Vgg16Spec, functools.partial[Features]]:

@@ -31,7 +31,7 @@ from storage.errors import MissingInput
 from tasks.data.pictures import inspect_picture
 from tasks.data.splits import place_groups
 from tasks.data.views import make_views
-from tasks.detectors import vgg16, vgg16_int8
+from tasks.detectors import vgg16, vgg16_int8, vgg16_winograd
 from tasks.detectors.svm import FeatureRows, LinearHead, fit_head
 from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.spec import Folds, HeadSpec, Vgg16Spec, View
@@ -174,7 +174,7 @@ def describe(
 ) -> Iterator[dict[tuple[View, str], Features]]:
     """Features of some pictures at a time, exactly and in int8, in all views."""
     in_int8 = exact.model_copy(update={"precision": "int8"})
-    network = vgg16.load_vgg16(exact, tensors)
+    floats = vgg16_winograd.WinogradVgg16(exact, tensors)
     weights = vgg16.random_tensors(exact) if tensors is None else tensors
     quantized = vgg16_int8.quantize_vgg16(weights, vgg16_int8.calibration_pictures(in_int8))
     integers = vgg16_int8.Int8Vgg16(in_int8, quantized)
@@ -183,8 +183,8 @@ def describe(
         described = {}
         for view in VIEWS:
             pixels = [views[view].pixels for views in made]
-            described[view, "exact"] = vgg16.embed_pictures(network, exact, pixels)
-            described[view, "int8"] = vgg16_int8.embed_pictures(integers, in_int8, pixels)
+            described[view, "exact"] = vgg16.embed_on_cpu(floats, exact, pixels)
+            described[view, "int8"] = vgg16.embed_on_cpu(integers, in_int8, pixels)
         yield described
 
 

@@ -20,7 +20,7 @@ from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
-from tasks.detectors import inception, probe, vgg16, vgg16_int8
+from tasks.detectors import inception, probe, vgg16, vgg16_int8, vgg16_winograd
 from tasks.device import device_alone
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
@@ -102,6 +102,8 @@ class ViewFeatures:
 
 def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
     """VGG16 features of the view's pixels. A GPU gets several batches at once, so that none waits for the next."""
+    if device == "cpu" and spec.precision == "float32":
+        return _cpu_extractor(spec, vgg16_winograd.WinogradVgg16(spec, tensors))
     network = vgg16.move_vgg16(vgg16.load_vgg16(spec, tensors), spec, device)
     return Extractor(
         prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
@@ -120,10 +122,13 @@ def int8_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray], device: str 
     problems = vgg16_int8.check_int8(spec, device)
     if problems:
         raise SpecError(problems[0])
-    network = vgg16_int8.Int8Vgg16(spec, tensors)
+    return _cpu_extractor(spec, vgg16_int8.Int8Vgg16(spec, tensors))
+
+
+def _cpu_extractor(spec: Vgg16Spec, network: Callable[[vgg16.Pixels], npt.NDArray[np.float32]]) -> Extractor:
     return Extractor(
         prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
-        embed=lambda items: vgg16_int8.embed_pictures(network, spec, items),  # type: ignore[arg-type]
+        embed=lambda items: vgg16.embed_on_cpu(network, spec, items),  # type: ignore[arg-type]
         batch=spec.batch,
         dimension=vgg16.DIMENSIONS[spec.layer],
     )
@@ -193,7 +198,13 @@ def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **
     return f"{extractor.name}/{views.name}/{source}-{shard:05d}"
 
 
-@step("embed", version=1, label=_label, each="views", libraries=("torch", "torchvision", "pillow", "simplejpeg"))
+@step(
+    "embed",
+    version=2,
+    label=_label,
+    each="views",
+    libraries=("torch", "torchvision", "ncnn", "pillow", "simplejpeg"),
+)
 def embed_shard(
     run: StepRun,
     *,

@@ -1,10 +1,14 @@
-"""VGG16 as a feature extractor: configuration D of Simonyan & Zisserman 2015, with torchvision's layout and weights."""
+"""VGG16 as a feature extractor: configuration D of Simonyan & Zisserman 2015, with torchvision's layout and weights.
+
+The network itself is torch's: on GPUs, and in half precision. CPUs have networks of their own for the same weights, in
+float32 (`vgg16_winograd`) and in integers (`vgg16_int8`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,9 +130,8 @@ def embed_pictures(network: torch.nn.Module, spec: Vgg16Spec, pictures: Sequence
     """Features of pictures, float32 (N, D), on the device where the network is.
 
     `spec.batch` pictures of equal size are computed at a time (as-is pictures at most a megapixel, or one). A picture's
-    features depend on its neighbours in the batch by float noise only (below 1e-5 of the largest value in float32). A
-    CPU computes the convolutions picture by picture, whose activations stay nearer to it, and the connected layers,
-    whose weights are what costs, batch by batch. While a GPU computes a batch the next one is put together.
+    features depend on its neighbours in the batch by float noise only (below 1e-5 of the largest value in float32).
+    While a GPU computes a batch the next one is put together.
 
     Args:
         pictures: uint8 (H, W, 3), RGB; each is brought to its input size by `prepare_picture` first.
@@ -146,6 +149,20 @@ def embed_pictures(network: torch.nn.Module, spec: Vgg16Spec, pictures: Sequence
     return features
 
 
+def embed_on_cpu(
+    network: Callable[[Pixels], npt.NDArray[np.float32]], spec: Vgg16Spec, pictures: Sequence[Pixels]
+) -> npt.NDArray[np.float32]:
+    """`embed_pictures` by a network that is made for CPUs: of `vgg16_winograd` or `vgg16_int8`.
+
+    Their convolutions give a picture the same bits in every batch; the connected layers do so up to float noise.
+    """
+    prepared = [prepare_picture(picture, spec) for picture in pictures]
+    features = np.empty((len(prepared), DIMENSIONS[spec.layer]), dtype=np.float32)
+    for chosen in batches_of_one_size(prepared, spec):
+        features[chosen] = network(np.stack([prepared[index] for index in chosen]))
+    return features
+
+
 def batches_of_one_size(prepared: Sequence[Pixels], spec: Vgg16Spec) -> list[list[int]]:
     """Indices of pictures that are computed together: of one size, `spec.batch` of them (as-is a megapixel, or one)."""
     by_size: dict[tuple[int, ...], list[int]] = {}
@@ -159,10 +176,7 @@ def batches_of_one_size(prepared: Sequence[Pixels], spec: Vgg16Spec) -> list[lis
 
 
 def move_vgg16(network: torch.nn.Module, spec: Vgg16Spec, device: str) -> torch.nn.Module:
-    """The network on its device, in the specification's precision.
-
-    On a GPU it is compiled if asked for. On a CPU, in float32, its convolutions are packed: faster, and equal up to
-    float noise (1e-5 of the largest value).
+    """The network on its device, in the specification's precision; on a GPU compiled if asked for.
 
     Raises:
         SpecError: the precision is int8, for which there is another network (`vgg16_int8.Int8Vgg16`).
@@ -175,11 +189,6 @@ def move_vgg16(network: torch.nn.Module, spec: Vgg16Spec, device: str) -> torch.
     network = network.to(device=device, dtype=getattr(torch, spec.precision))
     if device == "cuda" and spec.compile:
         network.compile()
-    if device == "cpu" and spec.precision == "float32":
-        from tasks.detectors.packed_convolutions import can_pack, packed
-
-        if can_pack():
-            network.features = packed(network.features)  # type: ignore[arg-type]
     return network
 
 
@@ -295,15 +304,7 @@ def _forward(network: torch.nn.Module, pixels: Pixels, padded_to: int = 0) -> to
         batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
         std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-
-        def normalised(pixels: torch.Tensor) -> torch.Tensor:
-            return ((pixels.float() / 255 - mean) / std).to(parameter.dtype)
-
-        if device.type == "cpu":
-            convolutions, others = network[0], network[1:]  # type: ignore[index]
-            computed: torch.Tensor = others(torch.cat([convolutions(normalised(one)) for one in batch.split(1)]))
-        else:
-            computed = network(normalised(batch))
+        computed: torch.Tensor = network(((batch.float() / 255 - mean) / std).to(parameter.dtype))
     return computed[:count]
 
 

@@ -37,17 +37,15 @@ from storage.weights import read_weights, weight_parts
 from tasks.data.pictures import Pixels, decode_own_jpeg, encode_jpeg
 from tasks.data.sample import PHOTOGRAPHS, read_photograph
 from tasks.detectors.vgg16 import (
-    CONNECTED_OF_LAYER,
     CONVOLUTIONS,
-    DIMENSIONS,
     LAST_CONVOLUTION,
     MEAN,
     POOLED,
     STD,
-    batches_of_one_size,
     prepare_picture,
     random_tensors,
 )
+from tasks.detectors.vgg16_winograd import ConnectedLayers
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Vgg16Spec
 from tasks.threads import limit_threads
@@ -121,8 +119,6 @@ class Int8Vgg16:
 
     def __init__(self, spec: Vgg16Spec, tensors: Tensors) -> None:
         """Pack the weights of `quantize_vgg16`; raises SpecError where this processor's integers are not exact."""
-        import torch
-
         _require_integers()
         scales = {index: tensors[f"features.{index}.input"].item() for index in CONVOLUTIONS}
         following = dict(zip(CONVOLUTIONS, [*list(scales.values())[1:], None], strict=True))
@@ -137,25 +133,14 @@ class Int8Vgg16:
             )
             for index in CONVOLUTIONS
         ]
-        self._connected = [
-            tuple(torch.from_numpy(np.array(tensors[f"classifier.{index}.{part}"], np.float32)) for part in _PARTS)
-            for index in CONNECTED_OF_LAYER[spec.layer]
-        ]
+        self._connected = ConnectedLayers(spec, tensors)
 
     def __call__(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """Features of pictures of one size."""
         import torch
 
         with torch.inference_mode():
-            maps = torch.cat([self._maps(picture) for picture in pixels])  # (N, 512, 7, 7)
-            if not self._connected:
-                features = maps.mean(dim=(2, 3))
-            else:
-                features = maps.flatten(1)
-                for weight, bias in self._connected:
-                    features = torch.relu_(torch.nn.functional.linear(features, weight, bias))
-        found: npt.NDArray[np.float32] = features.numpy()
-        return found
+            return self._connected(torch.cat([self._maps(picture) for picture in pixels]))
 
     def _maps(self, picture: Pixels) -> torch.Tensor:
         """The pooled activations of one picture, (1, 512, 7, 7): by itself it stays within the processor's caches."""
@@ -167,21 +152,6 @@ class Int8Vgg16:
             if index in POOLED:
                 values = pool(values)
         return torch.nn.functional.adaptive_avg_pool2d(values, 7)
-
-
-def embed_pictures(network: Int8Vgg16, spec: Vgg16Spec, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-    """Features of pictures, float32 (N, D); each is brought to its input size first.
-
-    Of `pool5-avg` the same bits in every batch; of the connected layers, which are float, up to float noise.
-
-    Args:
-        pictures: uint8 (H, W, 3), RGB.
-    """
-    prepared = [prepare_picture(picture, spec) for picture in pictures]
-    features = np.empty((len(prepared), DIMENSIONS[spec.layer]), dtype=np.float32)
-    for chosen in batches_of_one_size(prepared, spec):
-        features[chosen] = network(np.stack([prepared[index] for index in chosen]))
-    return features
 
 
 def check_int8(spec: Vgg16Spec, device: str) -> list[str]:
@@ -220,7 +190,6 @@ def check_processor() -> str | None:
     return None
 
 
-_PARTS = ("weight", "bias")
 _REMEDY = "set extractor.precision to float32"
 
 

@@ -344,13 +344,3 @@ def test_torchvisions_file_is_verified_and_converted(
     assert resolved.weights.startswith("sha256:")
     assert path == str(cache / f"vgg16-{digest[:8]}.safetensors")
     assert [file.name for file in cache.iterdir()] == [f"vgg16-{digest[:8]}.safetensors"]
-
-
-@pytest.mark.parametrize("side", [64, None])
-def test_packed_convolutions_agree_and_give_the_same_bits_in_every_batch(network, side: int | None) -> None:
-    pictures = [*noise(2), *noise(2, 75, 49)]
-    expected = vgg16.embed_pictures(network, small(side), pictures)
-    packed = vgg16.move_vgg16(vgg16.load_vgg16(small(side), None), small(side), "cpu")
-    found = vgg16.embed_pictures(packed, small(side), pictures)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
-    assert np.array_equal(vgg16.embed_pictures(packed, small(side, batch=1), pictures), found)

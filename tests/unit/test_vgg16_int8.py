@@ -105,7 +105,7 @@ def test_weights_are_stored_as_integers_with_a_scale_per_channel(tensors, quanti
 
 def test_features_are_near_the_float_networks(network, tensors) -> None:
     expected = vgg16.embed_pictures(vgg16.load_vgg16(exact(int8()), tensors), exact(int8()), photographs())
-    found = vgg16_int8.embed_pictures(network, int8(), photographs())
+    found = vgg16.embed_on_cpu(network, int8(), photographs())
     assert (found.dtype, found.shape) == (np.float32, (len(PHOTOGRAPHS), 512))
     assert correlation(expected, found) > 0.995
     assert np.abs(found - expected).max() < 0.05 * expected.max()
@@ -113,17 +113,17 @@ def test_features_are_near_the_float_networks(network, tensors) -> None:
 
 def test_features_are_the_same_bits_in_every_batch_and_order(network) -> None:
     pictures = photographs()
-    together = vgg16_int8.embed_pictures(network, int8(), pictures)
+    together = vgg16.embed_on_cpu(network, int8(), pictures)
     for batch in (1, 3):
-        assert np.array_equal(vgg16_int8.embed_pictures(network, int8(batch=batch), pictures), together)
-    assert np.array_equal(vgg16_int8.embed_pictures(network, int8(), pictures[::-1])[::-1], together)
+        assert np.array_equal(vgg16.embed_on_cpu(network, int8(batch=batch), pictures), together)
+    assert np.array_equal(vgg16.embed_on_cpu(network, int8(), pictures[::-1])[::-1], together)
 
 
 def test_pictures_keep_their_own_size_without_a_side(quantized, tensors) -> None:
     spec = int8(side=None)
     pictures = [photograph[: 40 + 7 * number, :75] for number, photograph in enumerate(photographs()[:4])]
     expected = vgg16.embed_pictures(vgg16.load_vgg16(exact(spec), tensors), exact(spec), pictures)
-    found = vgg16_int8.embed_pictures(vgg16_int8.Int8Vgg16(spec, quantized), spec, pictures)
+    found = vgg16.embed_on_cpu(vgg16_int8.Int8Vgg16(spec, quantized), spec, pictures)
     assert correlation(expected, found) > 0.99
 
 
@@ -246,4 +246,4 @@ def test_real_weights_agree_on_photographs() -> None:
         int8(), vgg16_int8.quantize_vgg16(tensors, vgg16_int8.calibration_pictures(int8())[:24])
     )
     expected = vgg16.embed_pictures(vgg16.load_vgg16(exact(int8()), tensors), exact(int8()), photographs())
-    assert correlation(expected, vgg16_int8.embed_pictures(network, int8(), photographs())) > 0.998
+    assert correlation(expected, vgg16.embed_on_cpu(network, int8(), photographs())) > 0.998
