@@ -3,6 +3,9 @@
 A step is timed from the call of its function until its object is committed, where it had something to make; finding
 finished objects is not its work, but the flow's. Wall time in which no step was at work is what the flow costs:
 planning, look-ups, Prefect's states and artifacts, waiting for the server. The server's start is not in it.
+
+A run begins when the server is at rest. After one it goes on writing what has happened, and on SQLite refuses a run
+that begins meanwhile: its client asks again after two seconds, then four, then eight.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,6 +32,10 @@ Span = tuple[float, float]
 
 COLD_SHARE = 0.05
 AGAIN_S = 10.0
+
+# At rest: so small a share of one core over a second; it is waited for so long.
+_REST_SHARE = 0.1
+_REST_S = 120.0
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Sample:
 
     def run(self) -> Evaluation:
         """Once more."""
+        rest()
         with timed_steps() as spans:
             began = time.perf_counter()
             evaluate(self.store, "sample")
@@ -146,6 +155,32 @@ def serve() -> None:
     # Registered before Prefect's own, and so called after it has sent its last logs.
     atexit.register(end)
     os.environ.update(ensure_server(say=lambda line: None).environment)
+
+
+def rest() -> None:
+    """Wait until the server has written what the run before made it write.
+
+    Raises:
+        Unequal: it goes on for two minutes.
+    """
+    from deployments.services import home, load_state
+
+    server = load_state(home()).server
+    assert server is not None
+    end = time.monotonic() + _REST_S
+    used = _processor_seconds(server.pid)
+    while time.monotonic() < end:
+        time.sleep(1.0)
+        before, used = used, _processor_seconds(server.pid)
+        if used - before < _REST_SHARE:
+            return
+    raise Unequal(f"the server did not come to rest within {_REST_S:.0f} s")
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has computed so far (proc(5): fields 14 and 15 of its `stat`)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @functools.cache

@@ -34,9 +34,9 @@ def artifact_key(*parts: str) -> str:
 class Progress:
     """Counts what a task or flow has done; the artifact is written at most every two seconds, and when done.
 
-    With `eager` it is written at every step, the first included: for the few stages of a flow. `done` were finished by
-    an earlier attempt: they count as done, not for the rate. `price` is what an hour of the device costs, `load` says
-    how busy it is (0..1).
+    With `eager` there is an artifact from the beginning, however soon all is done: for a flow, whose stages it names.
+    `done` were finished by an earlier attempt: they count as done, not for the rate. `price` is what an hour of the
+    device costs, `load` says how busy it is (0..1).
     """
 
     def __init__(
@@ -61,19 +61,18 @@ class Progress:
         self._started = clock()
         self._reported = self._started
         self._artifact: object | None = None
-        self._eager = eager
         if eager:
-            self.advance(0)
+            self._tell_displays()
+            self._report()
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
         self.done += count
         now = self._clock()
-        for display in _displays:
-            display.update(self.name, self.done, self.total)
+        self._tell_displays()
         last = self.done >= self.total
-        # Work of under a period gets no artifact: its task run says the same.
-        if self._eager or now - self._reported >= ARTIFACT_PERIOD_S or (last and self._artifact is not None):
+        # Work of under a period gets no artifact of its own accord: its task run says the same.
+        if now - self._reported >= ARTIFACT_PERIOD_S or (last and self._artifact is not None):
             self._reported = now
             self._report()
 
@@ -89,6 +88,10 @@ class Progress:
         if load is not None:
             parts.append(f"GPU busy {load:.0%}")
         return ", ".join(parts)
+
+    def _tell_displays(self) -> None:
+        for display in _displays:
+            display.update(self.name, self.done, self.total)
 
     def _report(self) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact

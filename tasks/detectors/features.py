@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,7 @@ _READ_BYTES = 1 << 20
 _KEPT_BYTES = 16 << 20
 
 Array = npt.NDArray[np.generic]
+CpuNetwork = Callable[[vgg16.Pixels], npt.NDArray[np.float32]]  # (N, H, W, 3) to (N, D)
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,7 @@ class ViewFeatures:
 
 
 def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
-    """VGG16 features of the view's pixels. A GPU gets several batches at once, so that none waits for the next."""
-    if device == "cpu" and spec.precision == "float32":
-        return _cpu_extractor(spec, vgg16_winograd.WinogradVgg16(spec, tensors))
+    """VGG16 features by torch's network. A GPU gets several batches at once, so that none waits for the next."""
     network = vgg16.move_vgg16(vgg16.load_vgg16(spec, tensors), spec, device)
     return Extractor(
         prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
@@ -113,19 +114,8 @@ def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, devi
     )
 
 
-def int8_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray], device: str = "cpu") -> Extractor:
-    """VGG16 features of the view's pixels in integers, of tensors that `import_int8` made.
-
-    Raises:
-        SpecError: the device or this processor has no kernel for it.
-    """
-    problems = vgg16_int8.check_int8(spec, device)
-    if problems:
-        raise SpecError(problems[0])
-    return _cpu_extractor(spec, vgg16_int8.Int8Vgg16(spec, tensors))
-
-
-def _cpu_extractor(spec: Vgg16Spec, network: Callable[[vgg16.Pixels], npt.NDArray[np.float32]]) -> Extractor:
+def cpu_extractor(spec: Vgg16Spec, network: CpuNetwork) -> Extractor:
+    """VGG16 features of the view's pixels, by a network that is made for CPUs."""
     return Extractor(
         prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
         embed=lambda items: vgg16.embed_on_cpu(network, spec, items),  # type: ignore[arg-type]
@@ -299,11 +289,38 @@ def _extractor(
             raise SpecError("the Inception network needs its weights' object")
         network = inception.load_inception_bytes(read_part(store, weights, inception.FILE))
         return inception_extractor(spec, network)
-    if spec.precision == "int8":
-        if weights is None:
-            raise SpecError("VGG16 in int8 needs its quantised weights' object (weights/vgg16-int8)")
-        return int8_extractor(spec, read_weights(store, weights)[0], device)
-    return vgg16_extractor(spec, read_weights(store, weights)[0] if weights else None, device)
+    if spec.precision == "int8" and weights is None:
+        raise SpecError("VGG16 in int8 needs its quantised weights' object (weights/vgg16-int8)")
+    for problem in vgg16_int8.check_int8(spec, device):
+        raise SpecError(problem)
+
+    def tensors() -> dict[str, np.ndarray] | None:
+        return read_weights(store, weights)[0] if weights else None
+
+    if device == "cpu" and spec.precision in _CPU_NETWORKS:
+        return cpu_extractor(spec, _shared_network(spec, weights, tensors))
+    return vgg16_extractor(spec, tensors(), device)
+
+
+_CPU_NETWORKS: dict[str, Callable[[Vgg16Spec, Any], CpuNetwork]] = {
+    "float32": vgg16_winograd.WinogradVgg16,
+    "int8": vgg16_int8.Int8Vgg16,
+}
+_networks: WeakValueDictionary[tuple[str | None, ...], Any] = WeakValueDictionary()
+_making = threading.Lock()
+
+
+def _shared_network(
+    spec: Vgg16Spec, weights: Ref | None, tensors: Callable[[], dict[str, np.ndarray] | None]
+) -> CpuNetwork:
+    """One network for all tasks of this process that compute with it: its weights are 0.3 to 0.8 GB."""
+    key = (spec.precision, spec.layer, spec.weights, weights.digest if weights else None)
+    with _making:
+        network: CpuNetwork | None = _networks.get(key)
+        if network is None:
+            network = _CPU_NETWORKS[spec.precision](spec, tensors())
+            _networks[key] = network
+    return network
 
 
 def _output(images: pa.Table, features: ViewFeatures) -> Output:

@@ -68,9 +68,9 @@ def gaussian_statistics(features: NDArray) -> tuple[Float, Float]:
 def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArray) -> float:
     """Squared Frechet (2-Wasserstein) distance of two Gaussians, >= 0: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    means: (D,), covariances: (D, D) symmetric, positive semi-definite. S1 S2 has the eigenvalues of the symmetric
-    S1^(1/2) S2 S1^(1/2), so the trace of its root is a sum of real roots: no complex matrix root, and singular
-    covariances (fewer images than dimensions) need no offset. Raises FidelityError where the shapes do not match.
+    means: (D,), covariances: (D, D) symmetric, positive semi-definite. With S1 = R'R, S1 S2 has the eigenvalues of the
+    symmetric R S2 R', so the trace of its root is a sum of real roots: no complex matrix root, and singular covariances
+    (fewer images than dimensions) need no offset. Raises FidelityError where the shapes do not match.
     """
     mean1, mean2 = np.asarray(mean1, dtype=np.float64), np.asarray(mean2, dtype=np.float64)
     cov1, cov2 = np.asarray(cov1, dtype=np.float64), np.asarray(cov2, dtype=np.float64)
@@ -84,22 +84,35 @@ def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArra
 
 @dataclass(frozen=True)
 class FrechetReference:
-    """One side of Frechet distances, prepared for any number of others: mean (D,), root (D, D) and trace of S1."""
+    """One side of Frechet distances, prepared for any number of others: mean (D,), factor (D, D) and trace of S1.
+
+    `factor` is the upper triangular R of S1 = R'R: with it LAPACK makes R S2 R' in a quarter of the operations of two
+    products with a symmetric root.
+    """
 
     mean: Float
-    root: Float
+    factor: Float
     trace: float
 
     @classmethod
     def of(cls, mean: NDArray, cov: NDArray) -> FrechetReference:
         """Of a mean (D,) and a symmetric, positive semi-definite covariance (D, D)."""
-        values, vectors = np.linalg.eigh(cov)
-        root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
-        return cls(np.asarray(mean, dtype=np.float64), root, float(np.trace(cov)))
+        from scipy.linalg import eigh, qr
+
+        # Not Cholesky's: a covariance of fewer images than dimensions is singular.
+        values, vectors = eigh(cov)
+        root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
+        (factor,) = qr(root, mode="r", overwrite_a=True)
+        return cls(np.asarray(mean, dtype=np.float64), np.asfortranarray(factor), float(np.trace(cov)))
 
     def distance(self, mean: NDArray, cov: NDArray) -> float:
         """`frechet_distance` of this side and another one: mean (D,), covariance (D, D)."""
-        product_values = np.linalg.eigvalsh(self.root @ cov @ self.root)
+        from scipy.linalg import eigh
+        from scipy.linalg.lapack import dsygst
+
+        # itype 2: R S2 R', of which the upper triangle is computed; LAPACK reads columns, and S2 is symmetric.
+        product, _ = dsygst(np.asarray(cov, dtype=np.float64).T, self.factor, itype=2)
+        product_values = eigh(product, lower=False, eigvals_only=True, driver="ev", overwrite_a=True)
         trace_of_root = np.sqrt(np.clip(product_values, 0.0, None)).sum()
         distance = np.sum((self.mean - mean) ** 2) + self.trace + np.trace(cov) - 2.0 * trace_of_root
         return max(float(distance), 0.0)  # rounding may leave equal Gaussians a hair below zero

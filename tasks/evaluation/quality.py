@@ -33,7 +33,7 @@ def evaluated_rows(features: pl.DataFrame) -> pl.DataFrame:
     return features.filter((pl.col("split") == "test") | pl.col("fold").is_not_null())
 
 
-@step("quality", version=1, label=lambda source, cell, **_: f"{source}/{cell.name}", libraries=("numpy", "scipy"))
+@step("quality", version=2, label=lambda source, cell, **_: f"{source}/{cell.name}", libraries=("numpy", "scipy"))
 def measure_quality(
     run: StepRun,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from tasks.data.pictures import encode_jpeg
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
 from tasks.detectors import features as features_module
 from tasks.detectors import probe
-from tasks.detectors.features import embed_images, embed_shard, probe_extractor, vgg16_extractor
+from tasks.detectors.features import cpu_extractor, embed_images, embed_shard, probe_extractor
 from tasks.detectors.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
+from tasks.detectors.vgg16_winograd import WinogradVgg16
 from tasks.spec import Canonical, ProbeSpec, Vgg16Spec, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
@@ -174,9 +176,13 @@ def test_imported_weights_are_used(store: LocalStore, pictures: pa.Table, tmp_pa
 def test_as_is_pictures_of_several_sizes_keep_their_rows() -> None:
     table = image_table([(jpeg(64), 80, 64), (png(40), 40, 40), (jpeg(64, 1), 80, 64)])
     spec = VGG16.model_copy(update={"side": None})
-    together = embed_images(table, [RAW_NATIVE], vgg16_extractor(spec, None), CANONICAL, enlarge=False)[RAW_NATIVE]
+    together = embed_images(
+        table, [RAW_NATIVE], cpu_extractor(spec, WinogradVgg16(spec, None)), CANONICAL, enlarge=False
+    )[RAW_NATIVE]
     alone = [
-        embed_images(table.slice(row, 1), [RAW_NATIVE], vgg16_extractor(spec, None), CANONICAL, enlarge=False)
+        embed_images(
+            table.slice(row, 1), [RAW_NATIVE], cpu_extractor(spec, WinogradVgg16(spec, None)), CANONICAL, enlarge=False
+        )
         for row in range(3)
     ]
     expected = np.concatenate([part[RAW_NATIVE].matrix() for part in alone])
@@ -197,7 +203,9 @@ def test_the_probe_sees_the_files_and_no_content(store: LocalStore, pictures: pa
 
 def test_several_threads_decode_to_the_same_features(pictures: pa.Table) -> None:
     one, four = (
-        embed_images(pictures, VIEWS, vgg16_extractor(VGG16, None), CANONICAL, enlarge=False, threads=threads)
+        embed_images(
+            pictures, VIEWS, cpu_extractor(VGG16, WinogradVgg16(VGG16, None)), CANONICAL, enlarge=False, threads=threads
+        )
         for threads in (1, 4)
     )
     for view in VIEWS:
@@ -254,3 +262,13 @@ def test_pictures_are_read_in_pieces_and_stay_with_their_rows(
     rows = [pictures.slice(row, 1) for row in (1, 5)]
     alone = [embed_images(row, [RAW], probe_extractor(), CANONICAL, enlarge=False)[RAW].matrix()[0] for row in rows]
     np.testing.assert_array_equal(embedding_matrix(frame), np.stack(alone))
+
+
+def test_tasks_side_by_side_share_one_network_and_leave_none_behind(store: LocalStore) -> None:
+    of_one_network = [features_module._extractor(store, VGG16, None, "cpu") for _ in range(2)]
+    assert len(features_module._networks) == 1
+    of_another = features_module._extractor(store, VGG16.model_copy(update={"weights": "random:1"}), None, "cpu")
+    assert len(features_module._networks) == 2
+    del of_one_network, of_another
+    gc.collect()
+    assert len(features_module._networks) == 0
