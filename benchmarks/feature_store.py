@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Case, Unequal
-from storage.objects import parquet_bytes
+from storage.objects import parquet_bytes, table_of
 from storage.tables import FEATURE_COLUMNS, _feature_frame, embedding_matrix, features_table
 
 ROWS = 1_000
@@ -42,7 +42,7 @@ def _read_plainly(stored: bytes, dimensions: int) -> Float:
 
 
 def _read_ours(stored: bytes) -> Float:
-    matrix: Float = embedding_matrix(pl.concat([_feature_frame(pq.read_table(io.BytesIO(stored)))]))
+    matrix: Float = embedding_matrix(pl.concat([_feature_frame(table_of(stored))]))
     return matrix
 
 

@@ -95,7 +95,7 @@ class Scale:
 REDUCED = Scale((320, 240), 256, 192, 112, "pool5-avg")
 FULL = Scale((640, 480), 512, 320, 224, "fc7")
 # From so many pictures per source and split.
-FULL_FROM = 25
+FULL_FROM = 8
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ class Row:
 
     Rows of one `group` are measured in one process, in their order, and may share what takes long to prepare.
 
-    `reach` is the ratio plain / ours that is aimed at; None where the row has no plain way, or no aim. `unit` is what
-    `sizes` count, `meter` what a cost is: seconds, or bytes with `reported`. Fewer `pairs` are for what hardly varies;
-    none for what takes minutes: then the runs that are compared are those that count.
+    `reach` is the ratio plain / ours that is aimed at, `at_most` the cost of ours; None where there is no such aim.
+    `unit` is what `sizes` count, `meter` what a cost is: seconds, or bytes with `reported`. Fewer `pairs` are for what
+    hardly varies; none for what takes minutes: then the runs that are compared are those that count.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Row:
     full_sizes: tuple[int, ...]
     case: Callable[[int, int], AbstractContextManager[Case]]
     reach: float | None = None
+    at_most: float | None = None
     meter: Meter = seconds
     costs: str = "s"
     threads: tuple[int, ...] = (1, 2)

@@ -1,8 +1,9 @@
 """Peak memory of embedding an image shard in twelve views, against holding all decoded pictures.
 
-    python -m benchmarks.memory plain|ours FOLDER     (one measurement in a process of its own, as the rows start it)
+    python -m benchmarks.memory plain|ours stub|vgg16 FOLDER     (one measurement in a process of its own)
 
-The network is a stub: it describes a view by its first 4,096 values, so that nothing but telltale's own way remains.
+The network `stub` describes a view by its first 4,096 values, so that nothing but telltale's own way remains; `vgg16`
+is the first project's, with random weights.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import ViewPicture, apply_view, fair_canonical
 from tasks.detectors import features
-from tasks.spec import View
+from tasks.detectors.vgg16_winograd import WinogradVgg16
+from tasks.spec import Vgg16Spec, View
+from tasks.threads import limit_threads
 
+VGG16 = Vgg16Spec(layer="fc7", side=224, weights="random:0")
 DIMENSIONS = 4_096
 BATCH = 16
 _REF = "ref.json"
 
 
 @contextmanager
-def memory_case(size: int, threads: int) -> Iterator[Case]:
+def memory_case(size: int, threads: int, network: str) -> Iterator[Case]:
     """An image shard of so many pictures in a store of its own."""
     with tempfile.TemporaryDirectory(prefix="telltale-bench-") as folder:
         write_shard(Path(folder), size)
@@ -50,7 +54,7 @@ def memory_case(size: int, threads: int) -> Iterator[Case]:
                 raise Unequal(f"other features in {[view for view in one if one[view] != other.get(view)]}")
             return f"features of {len(one)} views equal, bit for bit"
 
-        yield Case(lambda: _apart("plain", folder), lambda: _apart("ours", folder), equality)
+        yield Case(lambda: _apart("plain", network, folder), lambda: _apart("ours", network, folder), equality)
 
 
 def write_shard(folder: Path, count: int) -> Ref:
@@ -83,15 +87,24 @@ def stub_extractor() -> features.Extractor:
     return features.Extractor(prepare=_first_values, embed=np.stack, batch=BATCH, dimension=DIMENSIONS)
 
 
-def embed_here(store: Store, images: Ref) -> dict[str, Ref]:
-    """Run the step itself with the stub: the features of each view, by its name."""
-    features._extractor = lambda *_: stub_extractor()
+def vgg16_extractor() -> features.Extractor:
+    """VGG16's fc7, as a step computes it on a CPU."""
+    return features.cpu_extractor(VGG16, WinogradVgg16(VGG16, None))
+
+
+EXTRACTORS = {"stub": stub_extractor, "vgg16": vgg16_extractor}
+
+
+def embed_here(store: Store, images: Ref, network: str) -> dict[str, Ref]:
+    """Run the step itself: the features of each view, by its name."""
+    if network == "stub":
+        features._extractor = lambda *_: stub_extractor()
     views = grid("fair")
     refs, _ = features.embed_shard.compute(
         store,
         images=images,
         views=views,
-        extractor=features.ProbeSpec(),
+        extractor=VGG16,
         weights=None,
         canonical=CANONICAL,
         enlarge=False,
@@ -103,16 +116,20 @@ def embed_here(store: Store, images: Ref) -> dict[str, Ref]:
     return {view.name: ref for view, ref in zip(views, refs, strict=True)}
 
 
-def embed_plainly(store: Store, images: Ref) -> dict[str, str]:
+def embed_plainly(store: Store, images: Ref, network: str) -> dict[str, str]:
     """Decode all pictures, then make each view of all of them."""
+    limit_threads()
+    extractor = EXTRACTORS[network]()
     table = read_table(store, images)
     ids = table["image_id"].to_pylist()
     decoded: list[Pixels] = [decode_rgb(data) for data in pc.struct_field(table["image"], "bytes").to_pylist()]
     canonical = [fair_canonical(rgb, image_id, CANONICAL) for rgb, image_id in zip(decoded, ids, strict=True)]
     digests = {}
     for view in grid("fair"):
-        rows = [_first_values(b"", view, apply_view(picture, view)) for picture in canonical]
-        digests[view.name] = hashlib.sha256(np.stack(rows).tobytes()).hexdigest()
+        items = [extractor.prepare(b"", view, apply_view(picture, view)) for picture in canonical]
+        batches = [items[start : start + extractor.batch] for start in range(0, len(items), extractor.batch)]
+        embedded = np.concatenate([extractor.embed(batch) for batch in batches])
+        digests[view.name] = hashlib.sha256(embedded.tobytes()).hexdigest()
     return digests
 
 
@@ -147,10 +164,10 @@ def _store(folder: Path) -> Store:
     return open_store(str(folder / "store"))
 
 
-def _apart(way: str, folder: str) -> tuple[float, dict[str, str]]:
+def _apart(way: str, network: str, folder: str) -> tuple[float, dict[str, str]]:
     # What an earlier run made would only be found.
     shutil.rmtree(Path(folder) / "store" / "objects" / "embed", ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.memory", way, folder]
+    command = [sys.executable, "-m", "benchmarks.memory", way, network, folder]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
     if not lines:
@@ -161,14 +178,14 @@ def _apart(way: str, folder: str) -> tuple[float, dict[str, str]]:
 
 def main(arguments: Sequence[str]) -> None:
     """One way in this process: its peak and what it made."""
-    way, folder = arguments
+    way, network, folder = arguments
     store = _store(Path(folder))
     ref = Ref.model_validate_json((Path(folder) / _REF).read_text(encoding="utf-8"))
     if way == "plain":
-        digests = embed_plainly(store, ref)
+        digests = embed_plainly(store, ref, network)
         peak = peak_memory()
     else:
-        embedded = embed_here(store, ref)
+        embedded = embed_here(store, ref, network)
         peak = peak_memory()
         digests = {view: _digest(store, made) for view, made in embedded.items()}
     print(json.dumps({"peak": peak, "digests": digests}))

@@ -12,7 +12,7 @@ from benchmarks.first_table import added_case, again_case, cold_case
 from benchmarks.frechet import frechet_case
 from benchmarks.harness import Case, Row, reported
 from benchmarks.memory import memory_case
-from benchmarks.orchestration import sample_case
+from benchmarks.orchestration import AGAIN_S, sample_case
 from benchmarks.planning import assigning_case, planning_case
 from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
@@ -38,14 +38,14 @@ def _table_row(
         plainly=f"{plainly}, float32" if in_int8 else plainly,
         unit="pictures per source and split",
         sizes=(2, 3, 4, 6),
-        full_sizes=(25, 50, 100, 200),
+        full_sizes=(8, 16, 32, 64),
         case=partial(case, precision=precision),
         reach=reach,
         threads=threads,
         pairs=0,
         meter=reported,
         group="table",
-        libraries=("torch", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy"),
+        libraries=("torch", "ncnn", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy"),
     )
 
 
@@ -94,7 +94,7 @@ ROWS = {
             full_sizes=(16, 32, 64, 128),
             case=exact_case,
             reach=1.3,
-            libraries=("torch", "torchvision", "numpy"),
+            libraries=("torch", "torchvision", "ncnn", "numpy"),
         ),
         Row(
             name="embed-int8",
@@ -159,12 +159,28 @@ ROWS = {
             unit="pictures",
             sizes=(64, 125, 250, 500),
             full_sizes=(1_250, 2_500, 5_000, 10_000),
-            case=memory_case,
+            case=partial(memory_case, network="stub"),
+            at_most=1.5e9,
             meter=reported,
             costs="bytes",
             threads=(1,),
-            pairs=2,
+            pairs=0,
             libraries=("pyarrow", "numpy"),
+        ),
+        Row(
+            name="memory-vgg16",
+            what="memory of embedding a shard in 12 views, VGG16 fc7",
+            plainly="holding all decoded pictures",
+            unit="pictures",
+            sizes=(1, 2, 4, 8),
+            full_sizes=(62, 125, 250, 500),
+            case=partial(memory_case, network="vgg16"),
+            at_most=1.5e9,
+            meter=reported,
+            costs="bytes",
+            threads=(1,),
+            pairs=0,
+            libraries=("torch", "ncnn", "pyarrow", "numpy"),
         ),
         Row(
             name="planning",
@@ -206,6 +222,7 @@ ROWS = {
             sizes=(1, 2, 3, 4),
             full_sizes=(1, 2, 3, 4),
             case=sample_case,
+            at_most=AGAIN_S,
             meter=reported,
             threads=(2,),
             pairs=1,

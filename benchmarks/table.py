@@ -82,21 +82,24 @@ def _ratio_line(row: Row, result: RowResult) -> str:
     if result.error is not None:
         return f"| {row.what} | | {result.threads} | {row.plainly} | ERROR: {result.error} | | | |"
     last = result.compared
-    ours, size = quantity(statistics.median(last.ours), row.costs), f"{last.size:,} {row.unit}"
-    start = f"| {row.what} | {size} | {result.threads} | {row.plainly} |"
-    if not last.plain:
-        return f"{start} | {ours} | | |"
-    ratio = statistics.median(last.ratios)
-    spread = f"{ratio:.3g} ({min(last.ratios):.3g} to {max(last.ratios):.3g})"
-    plain = quantity(statistics.median(last.plain), row.costs)
-    return f"{start} {plain} | {ours} | {spread} | {_verdict(row, ratio)} |"
+    cost, size = statistics.median(last.ours), f"{last.size:,} {row.unit}"
+    plain = ratio = ""
+    if last.plain:
+        plain = quantity(statistics.median(last.plain), row.costs)
+        ratio = f"{statistics.median(last.ratios):.3g} ({min(last.ratios):.3g} to {max(last.ratios):.3g})"
+    return (
+        f"| {row.what} | {size} | {result.threads} | {row.plainly} | {plain} | {quantity(cost, row.costs)} | {ratio} | "
+        f"{_verdict(row, last, cost)} |"
+    )
 
 
-def _verdict(row: Row, ratio: float) -> str:
-    if row.reach is None:
-        return ""
-    missing = 1 - ratio / row.reach
-    return f">= {row.reach:g}: " + ("reached" if missing <= 0 else f"short by {missing:.0%}")
+def _verdict(row: Row, last: Measured, cost: float) -> str:
+    aims = []
+    if row.reach is not None and last.ratios:
+        aims.append((f">= {row.reach:g}", 1 - statistics.median(last.ratios) / row.reach, "short"))
+    if row.at_most is not None:
+        aims.append((f"<= {quantity(row.at_most, row.costs)}", cost / row.at_most - 1, "over"))
+    return "; ".join(f"{aim}: " + (f"{word} by {by:.0%}" if by > 0 else "reached") for aim, by, word in aims)
 
 
 def _growth_line(row: Row, result: RowResult) -> str:

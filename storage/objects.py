@@ -178,12 +178,21 @@ def opened_part(store: Store, ref: Ref, name: str = ROWS) -> Iterator[BinaryIO]:
 
 def read_table(store: Store, ref: Ref, columns: Sequence[str] | None = None, name: str = ROWS) -> pa.Table:
     """Read one Parquet part of an object, verified: its rows, or a side table by name."""
-    return pq.read_table(io.BytesIO(read_part(store, ref, name)), columns=list(columns) if columns else None)
+    return table_of(read_part(store, ref, name), columns)
 
 
 def void(store: Store, uri: str) -> None:
     """Take a manifest back, so that the step runs again."""
     store.delete(f"{uri}/{MANIFEST}")
+
+
+def table_of(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read what `parquet_bytes` made.
+
+    By this thread alone: `pyarrow.parquet.read_table` lets go of Python's bytes in threads of its own, some of them
+    after it has returned, and a process that ends in that moment aborts.
+    """
+    return pq.ParquetFile(io.BytesIO(data)).read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -71,7 +71,10 @@ class ConnectedLayers:
         import torch
 
         self._layers = [
-            tuple(torch.from_numpy(np.array(tensors[f"classifier.{index}.{part}"], np.float32)) for part in _PARTS)
+            # Copied only where they are of another type, or read-only: fc7's are half a gigabyte.
+            tuple(
+                torch.from_numpy(np.require(tensors[f"classifier.{index}.{part}"], np.float32, "W")) for part in _PARTS
+            )
             for index in CONNECTED_OF_LAYER[spec.layer]
         ]
 

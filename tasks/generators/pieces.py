@@ -1,17 +1,15 @@
 """What is finished of a shard that is not: kept in the store, so that an attempt after a lost worker goes on there."""
 
-import io
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.digest import sha256_hex
 from storage.errors import ObjectMissing
-from storage.objects import parquet_bytes
+from storage.objects import parquet_bytes, table_of
 from storage.store import Store
 from storage.tables import IMAGE_SCHEMA
 
@@ -47,7 +45,7 @@ class Pieces:
                 logger.warning("damaged piece %s: removed, its pictures are made again", key)
                 self._store.delete(key)
                 continue
-            found |= {row["image_id"]: row for row in pq.read_table(io.BytesIO(data)).to_pylist()}
+            found |= {row["image_id"]: row for row in table_of(data).to_pylist()}
         return found
 
     def add(self, row: dict[str, Any]) -> None:
