@@ -12,7 +12,7 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
-from tasks.detectors.features import embed_shard
+from tasks.detectors.features import embed_shard, networks_kept
 from tasks.detectors.inception import import_inception, inception_digest
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
 from tasks.detectors.vgg16_int8 import int8_weights
@@ -66,30 +66,31 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
     weights = {"vgg16": vgg16_weights, "inception": inception_weights}
     smaller = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
     needed = needed_features(experiment, extractor, inception)
-    futures = {
-        (source, wanted): [
-            embed_shard.submit(
-                images=shard,
-                views=views,
-                extractor=wanted,
-                weights=weights.get(wanted.kind),
-                canonical=canonical,
-                enlarge=source in smaller,
-                source=source,
-                shard=index,
-                device=compute_device() if isinstance(wanted, Vgg16Spec) else "cpu",
-                # No head is fitted on pictures at their own size: the seed protocol only tests on them.
-                only_tested=isinstance(wanted, Vgg16Spec) and wanted.side is None,
-            )
-            for index, shard in enumerate(images[source])
-        ]
-        for (source, wanted), views in needed.items()
-    }
     shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]] = {}
-    for (source, wanted), waiting in futures.items():
-        per_shard = collect(waiting)
-        for position, view in enumerate(needed[source, wanted]):
-            shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
+    with networks_kept():
+        futures = {
+            (source, wanted): [
+                embed_shard.submit(
+                    images=shard,
+                    views=views,
+                    extractor=wanted,
+                    weights=weights.get(wanted.kind),
+                    canonical=canonical,
+                    enlarge=source in smaller,
+                    source=source,
+                    shard=index,
+                    device=compute_device() if isinstance(wanted, Vgg16Spec) else "cpu",
+                    # No head is fitted on pictures at their own size: the seed protocol only tests on them.
+                    only_tested=isinstance(wanted, Vgg16Spec) and wanted.side is None,
+                )
+                for index, shard in enumerate(images[source])
+            ]
+            for (source, wanted), views in needed.items()
+        }
+        for (source, wanted), waiting in futures.items():
+            per_shard = collect(waiting)
+            for position, view in enumerate(needed[source, wanted]):
+                shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
     return Features(extractor, inception, shards)
 
 

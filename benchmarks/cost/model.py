@@ -84,7 +84,7 @@ class Work:
 def evaluation_work(experiment: Experiment, photographs: int, stored_weights: bool = True) -> tuple[Work, ...]:
     """The work of a whole evaluation: one source of photographs on disk, a GAN, a text-to-image source.
 
-    `stored_weights` says whether VGG16's weights are an object that every task reads, as all but random ones are.
+    `stored_weights` says whether VGG16's weights are an object, as all but random ones are.
 
     Raises:
         ValueError: the experiment has networks, a seed protocol, folds or other sources, which are not counted here.
@@ -220,7 +220,7 @@ def _embedding(
             reads[made_by[source]] += shards[source]
         weighed = stored_weights and kind == "vgg16"
         if weighed:
-            reads["weights/vgg16"] = 2 * tasks
+            reads["weights/vgg16"] = 2  # all tasks of a flow run compute with one network
         yield Work(
             f"embed/{kind}", tasks, objects, 1, rows, refs=objects * (2 if weighed else 1),
             values=4.0 * dimensions[kind] * rows, reads=reads,

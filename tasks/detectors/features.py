@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -306,8 +307,24 @@ _CPU_NETWORKS: dict[str, Callable[[Vgg16Spec, Any], CpuNetwork]] = {
     "float32": vgg16_winograd.WinogradVgg16,
     "int8": vgg16_int8.Int8Vgg16,
 }
-_networks: WeakValueDictionary[tuple[str | None, ...], Any] = WeakValueDictionary()
+_Key = tuple[str | None, ...]
+# Those that a task computes with, and those of the stages that are running.
+_networks: WeakValueDictionary[_Key, Any] = WeakValueDictionary()
+_stages: list[dict[_Key, CpuNetwork]] = []
 _making = threading.Lock()
+
+
+@contextmanager
+def networks_kept() -> Iterator[None]:
+    """Until this block ends, a network stays for the next task of this process that computes with it."""
+    kept: dict[_Key, CpuNetwork] = {}
+    with _making:
+        _stages.append(kept)
+    try:
+        yield
+    finally:
+        with _making:
+            _stages.remove(kept)
 
 
 def _shared_network(
@@ -320,6 +337,8 @@ def _shared_network(
         if network is None:
             network = _CPU_NETWORKS[spec.precision](spec, tensors())
             _networks[key] = network
+        for kept in _stages:
+            kept[key] = network
     return network
 
 

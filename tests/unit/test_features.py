@@ -272,3 +272,15 @@ def test_tasks_side_by_side_share_one_network_and_leave_none_behind(store: Local
     del of_one_network, of_another
     gc.collect()
     assert len(features_module._networks) == 0
+
+
+def test_a_network_stays_from_one_task_of_a_stage_to_the_next(store: LocalStore) -> None:
+    def made_and_gone() -> int:
+        features_module._extractor(store, VGG16, None, "cpu")
+        gc.collect()
+        return len(features_module._networks)
+
+    with features_module.networks_kept():
+        assert [made_and_gone(), made_and_gone()] == [1, 1]
+    gc.collect()
+    assert len(features_module._networks) == 0
