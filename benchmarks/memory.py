@@ -111,7 +111,7 @@ def embed_here(store: Store, images: Ref, network: str) -> dict[str, Ref]:
         source="photographs",
         shard=0,
         device="cpu",
-        only_tested=False,
+        rows="all",
     )
     return {view.name: ref for view, ref in zip(views, refs, strict=True)}
 

@@ -210,7 +210,7 @@ def _recipes(source: str, count: int, shard_size: int) -> int:
                 source=source,
                 shard=shard,
                 device="cpu",
-                only_tested=False,
+                rows="all",
             )
         # The views of a shard are one task with an object for each.
         tasks += 3

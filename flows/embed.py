@@ -1,5 +1,6 @@
 """Embedding every image shard in every view that an experiment needs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,12 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
-from tasks.detectors.features import embed_shard, networks_kept
+from tasks.detectors.features import Rows, embed_shard, networks_kept
 from tasks.detectors.inception import import_inception, inception_digest
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
 from tasks.detectors.vgg16_int8 import int8_weights
 from tasks.device import compute_device
-from tasks.evaluation.protocols import needed_features
+from tasks.evaluation.protocols import needed_features, views_of_training_alone
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
 
 
@@ -65,11 +66,10 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
     inception, inception_weights = network_of_quality(experiment)
     weights = {"vgg16": vgg16_weights, "inception": inception_weights}
     smaller = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
-    needed = needed_features(experiment, extractor, inception)
     shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]] = {}
     with networks_kept():
         futures = {
-            (source, wanted): [
+            (source, wanted, views): [
                 embed_shard.submit(
                     images=shard,
                     views=views,
@@ -80,18 +80,35 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
                     source=source,
                     shard=index,
                     device=compute_device() if isinstance(wanted, Vgg16Spec) else "cpu",
-                    # No head is fitted on pictures at their own size: the seed protocol only tests on them.
-                    only_tested=isinstance(wanted, Vgg16Spec) and wanted.side is None,
+                    rows=rows,
                 )
                 for index, shard in enumerate(images[source])
             ]
-            for (source, wanted), views in needed.items()
+            for source, wanted, views, rows in _wanted(experiment, extractor, inception)
         }
-        for (source, wanted), waiting in futures.items():
+        for (source, wanted, views), waiting in futures.items():
             per_shard = collect(waiting)
-            for position, view in enumerate(needed[source, wanted]):
+            for position, view in enumerate(views):
                 shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
     return Features(extractor, inception, shards)
+
+
+def _wanted(
+    experiment: Experiment, extractor: Vgg16Spec, inception: InceptionSpec | None
+) -> Iterator[tuple[str, ExtractorSpec, tuple[View, ...], Rows]]:
+    """What to embed: sources, extractors, views, and of which of the pictures."""
+    trained = views_of_training_alone(experiment, extractor)
+    for (source, wanted), views in needed_features(experiment, extractor, inception).items():
+        if isinstance(wanted, Vgg16Spec) and wanted.side is None:
+            # No head is fitted on pictures at their own size: the seed protocol only tests on them.
+            yield source, wanted, views, "tested"
+            continue
+        of_training = tuple(view for view in views if wanted == extractor and view in trained)
+        others = tuple(view for view in views if view not in of_training)
+        if of_training:
+            yield source, wanted, of_training, "trained"
+        if others:
+            yield source, wanted, others, "all"
 
 
 @flow(

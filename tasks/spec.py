@@ -154,6 +154,11 @@ class SvmSpec(Spec):
     standardise: bool = True
     calibrate: bool = True
 
+    @property
+    def looks_at_val(self) -> bool:
+        """Whether val rows decide anything: C, or the calibration."""
+        return self.calibrate or len(self.c_values) > 1
+
 
 class HeadSpec(Spec):
     """One head: a linear SVM on features of some views, for some sources.

@@ -136,7 +136,7 @@ def measure_embedding(folder: Path, count: int, say: Say) -> dict[str, Any]:
             source="photographs",
             shard=0,
             device="cpu",
-            only_tested=False,
+            rows="all",
         )
     )
     say(f"VGG16 fc7 at 224 pixels, {count} pictures in {len(views)} views: {took:.1f} s")

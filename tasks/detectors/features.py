@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -40,6 +40,7 @@ _READ_BYTES = 1 << 20
 _KEPT_BYTES = 16 << 20
 
 Array = npt.NDArray[np.generic]
+Rows = Literal["all", "tested", "trained"]
 CpuNetwork = Callable[[vgg16.Pixels], npt.NDArray[np.float32]]  # (N, H, W, 3) to (N, D)
 
 
@@ -185,6 +186,9 @@ def embed_images(
     return features
 
 
+_SPLIT_OF = {"tested": "test", "trained": "train"}
+
+
 def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **_: object) -> str:
     return f"{extractor.name}/{views.name}/{source}-{shard:05d}"
 
@@ -208,21 +212,22 @@ def embed_shard(
     source: str,
     shard: int,
     device: str,
-    only_tested: bool,
+    rows: Rows,
 ) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
     `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe;
     for int8 the quantised ones, random or not), `enlarge` for sources that are smaller by nature, `device` is `cpu` or
-    `cuda`. `only_tested` leaves out pictures that no rotation tests: for features on which nothing is fitted.
+    `cuda`. `rows` leaves out pictures that no rotation tests, or trains on: for features on which nothing is fitted, or
+    nothing but fitted.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
         table = shard_file.read(columns=[*FEATURE_COLUMNS, "width", "height"])
         chosen = np.ones(table.num_rows, dtype=bool)
-        if only_tested:
-            tested = pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"]))
-            chosen = pc.fill_null(tested, False).to_numpy()
+        if rows != "all":
+            role = pc.or_kleene(pc.equal(table["split"], _SPLIT_OF[rows]), pc.is_valid(table["fold"]))
+            chosen = pc.fill_null(role, False).to_numpy()
             table = table.filter(pa.array(chosen))
         progress = run.progress(table.num_rows * len(views), device=device)
         with device_alone(device):

@@ -300,7 +300,7 @@ def _fit_rotation(
     notes: dict[str, object] = {"n_train": _count_sources(train, head)}
     candidates = sorted(head.svm.c_values)
     calibration = (1.0, 0.0)
-    if len(candidates) == 1 and not head.svm.calibrate:
+    if not head.svm.looks_at_val:
         machine = fit(candidates[0])
     else:
         val = rows.take(roles == "val")

@@ -291,13 +291,30 @@ def needed_features(
         for source in sources:
             needed.setdefault((source, extractor_), {}).update(dict.fromkeys(views))
 
-    scorings = [scoring for cell in experiment.cells for scoring in cell_scorings(experiment, cell, extractor)]
-    for row in stage_rows(experiment, extractor):
-        scorings += [row.real, row.fake, *([row.reference] if row.reference else [])]
-    for scoring in scorings:
+    for scoring in _scorings(experiment, extractor):
         note(scoring.extractor, (scoring.view,), scoring.sources)
         note(scoring.head.extractor, scoring.head.views, (*scoring.head.real, *scoring.head.fakes))
     if inception is not None:
         uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
         note(inception, uncompressed, (*experiment.real_names, *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}
+
+
+def views_of_training_alone(experiment: Experiment, extractor: Vgg16Spec) -> frozenset[View]:
+    """Views whose features by this extractor only fit heads that leave val alone: they are needed of train rows."""
+    fitted: set[View] = set()
+    others: set[View] = set()
+    for scoring in _scorings(experiment, extractor):
+        if scoring.extractor == extractor:
+            others.add(scoring.view)
+        if scoring.head.extractor == extractor:
+            (others if scoring.head.svm.looks_at_val else fitted).update(scoring.head.views)
+    return frozenset(fitted - others)
+
+
+def _scorings(experiment: Experiment, extractor: Vgg16Spec) -> Iterator[Scoring]:
+    """All scores that an experiment needs."""
+    for cell in experiment.cells:
+        yield from cell_scorings(experiment, cell, extractor)
+    for row in stage_rows(experiment, extractor):
+        yield from (row.real, row.fake, *([row.reference] if row.reference else []))

@@ -337,7 +337,7 @@ def run_pictures(store: Store, folder: Path) -> list[Ref]:
             source="x",
             shard=number,
             device="cpu",
-            only_tested=False,
+            rows="all",
         )[0]
     ]
     return [*made, *features]

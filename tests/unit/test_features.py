@@ -86,7 +86,7 @@ def embed(store: LocalStore, images: Ref, views: tuple[View, ...] = VIEWS, **cha
         "source": "coco",
         "shard": 3,
         "device": "cpu",
-        "only_tested": False,
+        "rows": "all",
     }
     refs, _ = embed_shard.compute(store, **(arguments | changes))
     return refs
@@ -219,11 +219,15 @@ def test_progress_counts_pictures_times_views(pictures: pa.Table) -> None:
     assert sum(counted) == pictures.num_rows * len(VIEWS)
 
 
-def test_pictures_that_no_rotation_tests_can_be_left_out(store: LocalStore, pictures: pa.Table) -> None:
+def test_pictures_that_no_rotation_tests_or_trains_on_can_be_left_out(store: LocalStore, pictures: pa.Table) -> None:
     split = pa.array(["test"] + ["train"] * (pictures.num_rows - 1))
     table = pictures.set_column(pictures.schema.get_field_index("split"), "split", split)
-    (ref,) = embed(store, shard(store, table), VIEWS[:1], only_tested=True, enlarge=True)
-    assert ref.rows == 1
+    images = shard(store, table)
+    of = {
+        rows: embed(store, images, VIEWS[:1], rows=rows, enlarge=True)[0].rows for rows in ("tested", "trained", "all")
+    }
+    assert of["tested"] == 1
+    assert of["all"] == of["tested"] + of["trained"]
 
 
 def test_with_folds_every_picture_is_tested(store: LocalStore, pictures: pa.Table) -> None:
@@ -232,7 +236,7 @@ def test_with_folds_every_picture_is_tested(store: LocalStore, pictures: pa.Tabl
     table = pictures.set_column(index("fold"), "fold", folds)
     table = table.set_column(index("split"), "split", pa.nulls(table.num_rows, pa.string()))
     images = shard(store, table)
-    tested, everything = (embed(store, images, VIEWS[:1], only_tested=only, enlarge=True)[0] for only in (True, False))
+    tested, everything = (embed(store, images, VIEWS[:1], rows=rows, enlarge=True)[0] for rows in ("tested", "all"))
     assert tested.rows == everything.rows > 1
 
 
@@ -256,7 +260,7 @@ def test_pictures_are_read_in_pieces_and_stay_with_their_rows(
     column = pictures.schema.get_field_index("split")
     mixed = pictures.set_column(column, pictures.schema.field(column), pa.array(["train", "test"] * 3 + [None]))
     monkeypatch.setattr(features_module, "_FILES_AT_ONCE", 2)
-    (ref,) = embed(store, shard(store, mixed), views=(RAW,), extractor=ProbeSpec(), only_tested=True)
+    (ref,) = embed(store, shard(store, mixed), views=(RAW,), extractor=ProbeSpec(), rows="tested")
     frame = read_features(store, [ref])
     assert frame["image_id"].to_list() == ["image-1", "image-5"]
     rows = [pictures.slice(row, 1) for row in (1, 5)]

@@ -10,6 +10,7 @@ from tasks.evaluation.protocols import (
     cell_scorings,
     needed_features,
     stage_rows,
+    views_of_training_alone,
 )
 from tasks.evaluation.reported import read_reported, reference_table_path
 from tasks.presets import parse_experiment
@@ -130,6 +131,17 @@ def test_without_the_ablation_the_ten_rows_are_made_whatever_the_grid() -> None:
     assert views == {"raw/native/none", "raw/256/none", "fair/64/none"} | {
         f"fair/64/q{quality}" for quality in (60, 40, 20)
     }
+
+
+def test_without_the_ablation_the_tables_heads_need_their_training_pictures_alone() -> None:
+    roles = {"real": "coco", "gan": "gan", "stable": "sd"}
+    few = experiment(seed_protocol=roles | {"ablation": False})
+    assert views_of_training_alone(few, EXTRACTOR) == {
+        View(path="raw", resolution="native"),
+        View(path="raw", resolution=256),
+    }
+    # With it, test pictures enter the network at the same side from the third stage on.
+    assert views_of_training_alone(experiment(seed_protocol=roles), EXTRACTOR) == frozenset()
 
 
 def test_another_quality_of_the_table_is_one_row_more_and_one_view_of_each_fake() -> None:

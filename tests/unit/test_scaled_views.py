@@ -35,7 +35,7 @@ def recipe(canonical: Canonical) -> dict:
         source="s",
         shard=0,
         device="cpu",
-        only_tested=False,
+        rows="all",
     )
 
 

@@ -215,7 +215,7 @@ def test_features_in_int8_are_objects_of_their_own(tmp_path: Path) -> None:
         "enlarge": False,
         "source": "photographs",
         "shard": 0,
-        "only_tested": False,
+        "rows": "all",
     }
     weights, cached = import_int8.compute(store, weights=None, extractor=int8(side=32))
     assert not cached
