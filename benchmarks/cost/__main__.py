@@ -15,10 +15,13 @@ fitted to `points.json`. What nobody measured is left out, or is an option of th
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from benchmarks.cost.limits import (
     SHARD_BYTES,
@@ -46,6 +49,7 @@ from benchmarks.cost.prediction import (
     preset,
     read_points,
 )
+from tasks.threads import threads_environment
 
 Table = list[list[str]]
 
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
     parser.add_argument("--points", type=Path, default=POINTS, help="measured points to fit to")
     parser.add_argument(
-        "--measure", action="store_true", help="measure the points on this machine, an hour on one core"
+        "--measure", action="store_true", help="measure the points on this machine, on one core, ten minutes or more"
     )
     parser.add_argument("--part", choices=PARTS, action="append", help="of --measure, only this; again for another")
     parser.add_argument("--json", type=Path, help="where --measure keeps the points, after each of them")
@@ -117,6 +121,9 @@ def _rate(text: str) -> tuple[str, float]:
 
 
 def _measure(path: Path | None, parts: Sequence[str] | None) -> None:
+    # Of one thread: what a process computes is then what its only task does.
+    os.environ.update(threads_environment(1))
+    threadpool_limits(limits=1)
     from benchmarks.cost.measure import measure_all
 
     def keep(points: dict[str, Any]) -> None:
