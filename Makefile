@@ -8,8 +8,8 @@
 # make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
 # make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
-# make bench   telltale's ways against the plain ones, reduced sizes, half an hour; TELLTALE_BENCH_PICTURES names a
-#              folder of photographs to measure on; make bench-full takes full sizes and hours
+# make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
+#              a folder of photographs to measure on; make bench-full takes full sizes and hours
 # make lint    style and types
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
