@@ -192,12 +192,13 @@ def table_of(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     By this thread alone: `pyarrow.parquet.read_table` lets go of Python's bytes in threads of its own, some of them
     after it has returned, and a process that ends in that moment aborts.
     """
-    return pq.ParquetFile(io.BytesIO(data)).read(columns=list(columns) if columns else None, use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
     """Write a table as Parquet with fixed options, so that equal tables give equal bytes."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()  # a Python file is written in many small calls
     plain = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     coded = [field.name for field in table.schema if pa.types.is_string(field.type)]
     compression = {name: "none" if name in plain else "zstd" for name in table.column_names}
@@ -209,7 +210,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
         write_statistics=coded,
         row_group_size=2_000,
     )
-    return sink.getvalue()
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _has_nested(table: pa.Table) -> bool:
