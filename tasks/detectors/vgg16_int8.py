@@ -23,9 +23,9 @@ The kernels are oneDNN's, by the operators that torch's own compiler calls (docs
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +48,14 @@ from tasks.detectors.vgg16 import (
 from tasks.detectors.vgg16_winograd import ConnectedLayers
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Vgg16Spec
-from tasks.threads import limit_threads
+from tasks.threads import in_order, limit_threads, parallel_tasks
 
 if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, npt.NDArray[Any]]
+Value = TypeVar("Value")
+Made = TypeVar("Made")
 
 # A calibration picture's resolution before it is brought to the network's input size, and its JPEG quality.
 _CALIBRATION_VIEWS = ((320, 92), (256, 20), (64, 60))
@@ -238,6 +240,10 @@ class _Convolution:
         """What the ReLU would get, in float32."""
         return self._compute(values, None, "none")
 
+    def means(self, values: torch.Tensor) -> npt.NDArray[np.float64]:
+        """Their means over the picture, (O,)."""
+        return _channel_means(self.sums(values))
+
     def _compute(self, values: torch.Tensor, output_scale: float | None, then: str) -> torch.Tensor:
         import torch
 
@@ -300,21 +306,38 @@ def _observe(
         index: torch.from_numpy(weight).contiguous(memory_format=torch.channels_last)
         for index, weight in weights.items()
     }
-    means: dict[int, list[npt.NDArray[np.float64]]] = {index: [] for index in weights}
-    highest = dict.fromkeys(weights, 0.0)
     middle = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
-    with torch.inference_mode():
-        for picture in pictures:
-            values = as_integers(picture).float() - middle
-            for index, kernel in kernels.items():
-                bias = torch.from_numpy(biases[index])
-                values = torch.nn.functional.conv2d(values, kernel, bias, padding=int(index != 0))
-                means[index].append(_channel_means(values))
-                values = torch.relu_(values)
-                highest[index] = max(highest[index], float(values.max()))
-                if index in POOLED:
-                    values = torch.nn.functional.max_pool2d(values, 2)
-    return {index: _Seen(np.mean(means[index], axis=0), highest[index]) for index in weights}
+
+    def seen_in(picture: Pixels) -> dict[int, _Seen]:
+        seen = {}
+        values = as_integers(picture).float() - middle
+        for index, kernel in kernels.items():
+            bias = torch.from_numpy(biases[index])
+            values = torch.nn.functional.conv2d(values, kernel, bias, padding=int(index != 0))
+            mean = _channel_means(values)
+            values = torch.relu_(values)
+            seen[index] = _Seen(mean, float(values.max()))
+            if index in POOLED:
+                values = torch.nn.functional.max_pool2d(values, 2)
+        return seen
+
+    found = _of_each(seen_in, pictures)
+    return {
+        index: _Seen(np.mean([seen[index].mean for seen in found], axis=0), max(seen[index].highest for seen in found))
+        for index in weights
+    }
+
+
+def _of_each(function: Callable[[Value], Made], values: Sequence[Value]) -> list[Made]:
+    """`function` of every value, in order, by all threads: quantisation goes before everything else."""
+    import torch
+
+    def without_gradients(value: Value) -> Made:
+        with torch.inference_mode():
+            return function(value)
+
+    threads = parallel_tasks()
+    return list(in_order(without_gradients, values, threads=threads, ahead=2 * threads))
 
 
 def _quantize(
@@ -324,37 +347,33 @@ def _quantize(
     pictures: Sequence[Pixels],
 ) -> Tensors:
     """Integers of all convolutions, each layer's biases corrected for the integers that it really gets."""
-    import torch
-
     quantized: Tensors = {}
     values = [as_integers(picture) for picture in pictures]
     input_scale = 1.0
-    with torch.inference_mode():
-        for index, weight in weights.items():
-            scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / _LARGEST
-            scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-            levels = np.rint(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
-            convolution = _Convolution(
-                levels, scale, biases[index], input_scale=input_scale, output_scale=None, padded=index != 0
-            )
-            means = np.mean([_channel_means(convolution.sums(value)) for value in values], axis=0)
-            bias = (biases[index] + seen[index].mean - means).astype(np.float32)
-            quantized |= {
-                f"features.{index}.weight": levels,
-                f"features.{index}.scale": scale,
-                f"features.{index}.bias": bias,
-                f"features.{index}.input": np.array([input_scale], np.float32),
-            }
-            if index == LAST_CONVOLUTION:
-                break
-            output_scale = float(np.float32(_HEADROOM * seen[index].highest / _LEVELS or 1.0))
-            convolution = _Convolution(
-                levels, scale, bias, input_scale=input_scale, output_scale=output_scale, padded=index != 0
-            )
-            for position, value in enumerate(values):
-                made = convolution(value)
-                values[position] = pool(made) if index in POOLED else made
-            input_scale = output_scale
+    for index, weight in weights.items():
+        scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / _LARGEST
+        scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+        levels = np.rint(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
+        convolution = _Convolution(
+            levels, scale, biases[index], input_scale=input_scale, output_scale=None, padded=index != 0
+        )
+        means = np.mean(_of_each(convolution.means, values), axis=0)
+        bias = (biases[index] + seen[index].mean - means).astype(np.float32)
+        quantized |= {
+            f"features.{index}.weight": levels,
+            f"features.{index}.scale": scale,
+            f"features.{index}.bias": bias,
+            f"features.{index}.input": np.array([input_scale], np.float32),
+        }
+        if index == LAST_CONVOLUTION:
+            break
+        output_scale = float(np.float32(_HEADROOM * seen[index].highest / _LEVELS or 1.0))
+        convolution = _Convolution(
+            levels, scale, bias, input_scale=input_scale, output_scale=output_scale, padded=index != 0
+        )
+        made = _of_each(convolution, values)
+        values = [pool(value) for value in made] if index in POOLED else made
+        input_scale = output_scale
     return quantized
 
 
