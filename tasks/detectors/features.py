@@ -297,8 +297,9 @@ def _extractor(
         return inception_extractor(spec, network)
     if spec.precision == "int8" and weights is None:
         raise SpecError("VGG16 in int8 needs its quantised weights' object (weights/vgg16-int8)")
-    for problem in vgg16_int8.check_int8(spec, device):
-        raise SpecError(problem)
+    problems = vgg16_int8.check_int8(spec, device)
+    if problems:
+        raise SpecError(problems[0])
 
     def tensors() -> dict[str, np.ndarray] | None:
         return read_weights(store, weights)[0] if weights else None
