@@ -38,7 +38,7 @@ def _table_row(
         plainly=f"{plainly}, float32" if in_int8 else plainly,
         unit="pictures per source and split",
         sizes=(2, 3, 4, 6),
-        full_sizes=(8, 16, 32, 64),
+        full_sizes=(8, 12, 16, 32),
         case=partial(case, precision=precision),
         reach=reach,
         threads=threads,

@@ -39,7 +39,7 @@ from tasks.evaluation.protocols import SEED_ROWS, STAGES, stage_rows
 from tasks.presets import parse_experiment
 from tasks.spec import Canonical, Experiment, Vgg16Spec, View
 
-SMALL = Scale((48, 36), 40, 32, 32, "pool5-avg")
+SMALL = Scale((48, 36), 40, 32, 32)
 SIZE = 2
 
 
