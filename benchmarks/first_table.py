@@ -66,8 +66,8 @@ GAN_SIDE = 64
 # The compressed rows that are added to the table, in this order, each once.
 FURTHER_QUALITIES = (80, 70, 50, 30, 90, 10)
 
-# Of decisions, over the largest of their row, which is about the margin: libsvm ends where its conditions hold to 1e-3 of
-# the margin, on either side, so that equal features in another order of sums give decisions that far apart.
+# Of decisions, over the largest of their row, which is about the margin: libsvm ends where its conditions hold to 1e-3
+# of the margin, on either side, so that equal features in another order of sums give decisions that far apart.
 TOLERANCE = 2e-3
 # By 8-bit arithmetic: how many decisions may have another sign, and how alike they have to be.
 FLIPPED_SHARE = 0.02
