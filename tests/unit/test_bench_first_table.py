@@ -152,7 +152,7 @@ def test_stored_decisions_of_a_row_take_each_class_from_its_own_view(folder: Pat
 @pytest.mark.parametrize(
     ("pairs", "furthest", "worst"),
     [
-        ([[1.0, 1.002], [-1.0, -1.0]], 2e-3, 0.0),
+        ([[1.0, 1.003], [-1.0, -1.0]], 3e-3, 0.0),
         ([[1.0, 1.0], [-1.0, -1.0]], 0.0, 0.25),
     ],
 )
