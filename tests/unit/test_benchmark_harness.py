@@ -173,6 +173,12 @@ def test_the_table_says_by_how_much_an_aim_is_missed() -> None:
     assert ">= 48: short by 50%" in markdown({"it": row(linear, reach=48)}, [result], FACTS, "c", "p")
 
 
+@pytest.mark.parametrize(("at_most", "verdict"), [(10.0, "<= 10 s: reached"), (5.0, "<= 5 s: over by 60%")])
+def test_the_table_says_whether_a_cost_stays_below_its_aim(at_most: float, verdict: str) -> None:
+    costs = row(linear, reach=None, at_most=at_most)
+    assert f"| {verdict} |" in markdown({"it": costs}, [measure_row(costs, 1, Plan(pairs=1))], FACTS, "c", "p")
+
+
 def test_a_failed_row_stands_in_the_table_with_its_reason() -> None:
     text = markdown({"it": row(linear)}, [RowResult("it", 1, error="they differ")], FACTS, "c", "p")
     assert "ERROR: they differ" in text
