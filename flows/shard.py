@@ -1,7 +1,6 @@
 """From directories to image shards: index, scan, duplicates and splits, shards."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from flows.preflight import checked_experiment
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
-from tasks.data.coco import coco_inventory, index_coco
+from tasks.cache import cache_folder
+from tasks.data.coco import check_coco, coco_inventory, index_coco
 from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.sample import SPLIT, write_sample_coco
@@ -126,13 +126,15 @@ def _index(source: DiskSource) -> _Located:
     if isinstance(source, FolderSource):
         entries = index_folder(
             source=unlocated(source),
-            inventory=folder_inventory(source),
+            inventory=folder_inventory(source).digest,
             path=source.path,
             metadata=source.metadata,
         )
         return _Located(source, entries, source.path)
     if isinstance(source, ColumnSource):
-        entries = index_column(source=unlocated_column(source), inventory=column_inventory(source), path=source.path)
+        entries = index_column(
+            source=unlocated_column(source), inventory=column_inventory(source).digest, path=source.path
+        )
         return _Located(source, entries, source.path)
     if isinstance(source, SampleSource):
         directory, split, first = str(_sample_directory(source.crops_per_photograph)), SPLIT, 0
@@ -140,7 +142,7 @@ def _index(source: DiskSource) -> _Located:
         directory, split, first = source.directory, source.split, source.first
     entries = index_coco(
         source=source.name,
-        inventory=coco_inventory(directory, split),
+        inventory=coco_inventory(directory, split).digest,
         split=split,
         first=first,
         limit=source.limit,
@@ -150,21 +152,26 @@ def _index(source: DiskSource) -> _Located:
 
 
 def _sample_directory(crops_per_photograph: int) -> Path:
-    """The sample's COCO directory in the system's temporary folder; written anew when it is not whole.
+    """The sample's COCO directory in the cache; written anew when it is not whole.
 
     Another process may write it at the same time: each writes a folder of its own, and the first rename wins.
     """
-    parent = Path(tempfile.gettempdir()) / f"telltale-{os.getuid()}"
-    parent.mkdir(mode=0o700, exist_ok=True)
+    parent = cache_folder()
     target = parent / f"sample-{crops_per_photograph}"
     with tempfile.TemporaryDirectory(dir=parent) as fresh:
         write_sample_coco(Path(fresh) / "sample", crops_per_photograph=crops_per_photograph)
-        if target.exists() and coco_inventory(str(target), SPLIT) == coco_inventory(f"{fresh}/sample", SPLIT):
+        if _is_copy(target, Path(fresh) / "sample"):
             return target
         shutil.rmtree(target, ignore_errors=True)
         with contextlib.suppress(OSError):
             (Path(fresh) / "sample").rename(target)
     return target
+
+
+def _is_copy(target: Path, fresh: Path) -> bool:
+    if check_coco(str(target), SPLIT):
+        return False
+    return coco_inventory(str(target), SPLIT).digest == coco_inventory(str(fresh), SPLIT).digest
 
 
 @flow(

@@ -17,6 +17,10 @@ class MissingInput(TelltaleError):
         super().__init__("missing: " + "; ".join(missing))
 
 
+class InputChanged(TelltaleError):
+    """Files of a source changed while a run was reading them: what it has read of them fits no recipe."""
+
+
 class BadImage(TelltaleError):
     """A picture that cannot be used; the caller quarantines it under `reason`."""
 

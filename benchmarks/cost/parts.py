@@ -21,7 +21,7 @@ from benchmarks.harness import cpu_seconds
 from benchmarks.memory import current_memory, peak_memory
 from benchmarks.support_vectors import labelled
 from benchmarks.table import ROOT
-from storage.digest import hash_seed
+from storage.digest import hash_seed, sha256_hex
 from storage.objects import ROWS, Ref, commit
 from storage.store import LocalStore, Store
 from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
@@ -88,7 +88,7 @@ def measure_tables(folder: Path, rows: int, say: Say) -> dict[str, Any]:
     data = (root / "photographs" / "000000.jpg").read_bytes()
     ids = [f"photographs:{row:08d}.jpg" for row in range(rows)]
     columns = {"position": range(rows), "image_id": ids, "file": ["000000.jpg"] * rows, "group_id": ids}
-    entries = _filled(ENTRY_SCHEMA, rows, columns)
+    entries = _filled(ENTRY_SCHEMA, rows, {**columns, "sha256": [sha256_hex(data)] * rows})
     places = {"source": ["photographs"] * rows, "image_id": ids, "group_id": ids, "split": ["train"] * rows}
     assignment = _filled(ASSIGNMENT_SCHEMA, rows, places)
     scan = pa.Table.from_pylist([scan_picture(ids[0], data)], schema=SCAN_SCHEMA)

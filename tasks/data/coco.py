@@ -13,20 +13,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
     is_safe_name,
-    list_files,
     quarantine_table,
     quarantined,
     read_document,
     refuse_large,
     whole_text,
 )
+from tasks.data.inventory import Inventory, list_files, outside_folders, take_inventory
 from tasks.recipe import Output, StepRun, step
 
 _REMEDY = "get it with the deployment fetch/coco, or name another directory"
@@ -61,21 +60,26 @@ def check_coco(directory: str, split: str) -> list[str]:
         missing.append(f"COCO pictures {split}/ in {directory}: {_REMEDY}")
     elif not pictures.resolve().is_relative_to(root.resolve()):
         missing.append(f"{split}/ in {directory} is a link that leads out of it: name the directory it leads to")
+    else:
+        outside = outside_folders(list_files(pictures, within=root))
+        if outside is not None:
+            missing.append(f"COCO pictures {split}/ in {directory}: {outside}")
     return missing
 
 
-def coco_inventory(directory: str, split: str) -> str:
-    """Digest of what `index_coco` reads: the annotation files' content, and names and sizes of the pictures.
+def coco_inventory(directory: str, split: str) -> Inventory:
+    """What `index_coco` reads: names and content of the pictures, and the annotation files'.
 
     Raises:
         MissingInput: `check_coco` finds something missing.
+        InputChanged: a file is being written to.
     """
     missing = check_coco(directory, split)
     if missing:
         raise MissingInput(*missing)
     root = Path(directory)
     annotations = [[path.name, _file_digest(path)] for path in _annotation_files(root, split)]
-    return digest_of({"annotations": annotations, "pictures": list_files(root / split)})
+    return take_inventory(root / split, list_files(root / split, within=root), lambda name: True, annotations)
 
 
 def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
@@ -108,7 +112,7 @@ def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
 
 @step(
     "index/coco",
-    version=1,
+    version=2,
     label=lambda source, **_: source,
     unkeyed=("directory",),
     libraries=("pycocotools",),
@@ -118,13 +122,16 @@ def index_coco(
 ) -> Output:
     """Index COCO annotations: one entry per picture, sorted by image id; `first` and `limit` select a range of them.
 
-    The range is one of the annotations' images, whether or not their files are there. `inventory` is
+    The range is one of the annotations' images, whether or not their files are there. `inventory` is the digest of
     `coco_inventory(directory, split)`.
 
     Raises:
         SpecError: an annotation file is broken.
+        InputChanged: files have changed since the inventory.
     """
     root = Path(directory)
+    found = coco_inventory(directory, split)
+    found.expect(inventory, source)
     captions = read_annotations(
         _captions(root, split),
         {"images": {"id": int, "file_name": str}, "annotations": {"id": int, "image_id": int, "caption": str}},
@@ -132,7 +139,7 @@ def index_coco(
     has_instances = _instances(root, split).is_file()
     categories = _categories_by_image(_instances(root, split)) if has_instances else {}
     licences = _licence_names(captions.dataset["licenses"])
-    present = {name for name, _ in list_files(root / split)}
+    present = {item.name: item for item in found.listed}
 
     aside = []
     images: dict[int, dict[str, Any]] = {}
@@ -156,12 +163,17 @@ def index_coco(
         if name not in present:
             aside.append(quarantined(source, text_id, "missing-file", name))
             continue
+        listed = present[name]
+        if listed.reason is not None:
+            aside.append(quarantined(source, text_id, listed.reason, listed.detail))
+            continue
         spoken = min(captions.imgToAnns.get(image_id, []), key=lambda item: item["id"], default=None)
         rows.append(
             {
                 "position": position,
                 "image_id": text_id,
                 "file": f"{split}/{name}",
+                "sha256": found.sha256[name],
                 "group_id": f"{source}:{whole_text(str(image['group']))}" if "group" in image else text_id,
                 "prompt": None,
                 "caption": None if spoken is None else whole_text(spoken["caption"]),
@@ -171,7 +183,7 @@ def index_coco(
             }
         )
     named = {image["file_name"] for image in captions.dataset["images"]}
-    aside += [quarantined(source, f"{source}:{name}", "no-entry", name) for name in sorted(present - named)]
+    aside += [quarantined(source, f"{source}:{name}", "no-entry", name) for name in sorted(present.keys() - named)]
     notes = {"n": len(rows), "quarantined": len(aside), "annotated": len(images), "instances": has_instances}
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
 

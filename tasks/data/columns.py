@@ -9,23 +9,20 @@ pictures are scanned.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
     cell_name,
-    footer_digest,
     is_safe_name,
-    list_files,
     open_parquet,
     picture_column,
     prompt_group,
@@ -34,6 +31,7 @@ from tasks.data.entries import (
     stated_text,
     unreadable_parquet,
 )
+from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import ColumnSource
 
@@ -62,6 +60,9 @@ def check_column(source: ColumnSource) -> list[str]:
     """
     if not Path(source.path).exists():
         return [f"{source.path}: expected a Parquet file, or a directory of them, with columns of pictures"]
+    outside = outside_folders(list_files(Path(source.path))) if Path(source.path).is_dir() else None
+    if outside is not None:
+        return [f"Parquet files below {source.path}: {outside}"]
     if not _listed(Path(source.path)):
         return [f"Parquet files below {source.path}: put them there, or name another path"]
     wrong: dict[str, list[str]] = {}
@@ -75,33 +76,35 @@ def check_column(source: ColumnSource) -> list[str]:
     ]
 
 
-def column_inventory(source: ColumnSource) -> str:
-    """Digest of what `index_column` reads: names, sizes and footers of the files that hold the first `limit` rows.
+def column_inventory(source: ColumnSource) -> Inventory:
+    """Names and content of the files that hold the first `limit` rows.
 
     Raises:
         MissingInput: `check_column` finds something missing.
+        InputChanged: a file is being written to.
     """
-    return digest_of(
-        [[part.name, part.path.stat().st_size, footer_digest(part.path)] for part in _checked_parts(source)]
-    )
+    return _inventory(Path(source.path), _checked_parts(source))
 
 
-@step("index/column", version=1, label=lambda source, **_: source.name, unkeyed=("path",))
+@step("index/column", version=2, label=lambda source, **_: source.name, unkeyed=("path",))
 def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: str) -> Output:
     """Index one column: one entry per row, in the order of the files' names and of their rows.
 
     Args:
         run: the step's surroundings.
         source: `unlocated_column(source)`.
-        inventory: `column_inventory(source)`.
+        inventory: the digest of `column_inventory(source)`.
         path: the Parquet file, or the directory of Parquet files.
 
     Raises:
         MissingInput: files or columns have gone since the inventory.
+        InputChanged: files have changed since.
         SpecError: a file's prompts or groups are damaged.
     """
     parts = _checked_parts(source.model_copy(update={"path": path}))
-    listed = itertools.islice(_entries(source, parts), source.limit)
+    found = _inventory(Path(path), parts)
+    found.expect(inventory, source.name)
+    listed = itertools.islice(_entries(source, parts, found.sha256), source.limit)
     tables = [ENTRY_SCHEMA.empty_table()]
     while rows := list(itertools.islice(listed, _ROWS_AT_ONCE)):
         tables.append(pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
@@ -112,6 +115,10 @@ def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: st
         "without_prompt": entries["prompt"].null_count if source.prompt_column else None,
     }
     return Output({ROWS: entries, QUARANTINE: quarantine_table([])}, notes)
+
+
+def _inventory(root: Path, parts: Sequence[ParquetPart]) -> Inventory:
+    return take_inventory(root, [Listed(part.name, part.path.stat()) for part in parts], lambda name: True)
 
 
 def _checked_parts(source: ColumnSource) -> list[ParquetPart]:
@@ -125,7 +132,10 @@ def _listed(path: Path) -> list[tuple[str, Path]]:
     """Every Parquet file with its name; others, such as a read-me beside them, are no part of the set."""
     if path.is_file():
         return [("", path)]
-    return [(name, path / name) for name, _ in list_files(path) if name.endswith(".parquet")]
+    # A link may lead anywhere, as in the cache of a model hub: its name is its directory's, not an annotation's.
+    return [
+        (item.name, path / item.name) for item in list_files(path) if item.is_file and item.name.endswith(".parquet")
+    ]
 
 
 def _needed(path: Path, limit: int | None) -> Iterator[ParquetPart | tuple[str, SpecError]]:
@@ -165,11 +175,13 @@ def _described_by(source: ColumnSource) -> list[str]:
     return list(dict.fromkeys(name for name in (source.prompt_column, source.group_column) if name))
 
 
-def _entries(source: ColumnSource, parts: Sequence[ParquetPart]) -> Iterator[dict[str, Any]]:
+def _entries(
+    source: ColumnSource, parts: Sequence[ParquetPart], sha256: Mapping[str, str | None]
+) -> Iterator[dict[str, Any]]:
     position = 0
     for part in parts:
         # What a row is called must not say where the set lies: it may be moved.
-        of_file = footer_digest(part.path)[:12]
+        of_file = str(sha256[part.name])[:12]
         for row, known in enumerate(_descriptions(part, _described_by(source))):
             prompt = stated_text(known.get(source.prompt_column))
             group = stated_text(known.get(source.group_column))
@@ -179,6 +191,7 @@ def _entries(source: ColumnSource, parts: Sequence[ParquetPart]) -> Iterator[dic
                 "position": position,
                 "image_id": f"{source.name}:{part.name}{'/' if part.name else ''}row-{row:09d}",
                 "file": cell_name(row, source.column, part.name),
+                "sha256": sha256[part.name],
                 "group_id": group,
                 "prompt": prompt,
                 "caption": None,

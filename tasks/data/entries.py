@@ -4,10 +4,7 @@ Names come from annotations and are data: nothing here follows one out of its di
 """
 
 import bisect
-import errno
-import hashlib
 import itertools
-import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
 from storage.tables import QUARANTINE_SCHEMA
+from tasks.data.inventory import UNREADABLE
 from tasks.data.pictures import MAX_BYTES
 
 ENTRY_SCHEMA = pa.schema(
@@ -27,6 +25,8 @@ ENTRY_SCHEMA = pa.schema(
         ("image_id", pa.string()),
         # Path below the source's directory, `row:<n>` of a Parquet file, or a cell as `cell_name` writes it.
         ("file", pa.string()),
+        # Of the picture's file, or of the Parquet file that holds it; null where it may not be read.
+        ("sha256", pa.string()),
         ("group_id", pa.string()),
         ("prompt", pa.string()),
         ("caption", pa.string()),
@@ -87,20 +87,6 @@ def is_safe_name(name: str) -> bool:
     return stays and not any(sign in name for sign in ("\\", "\0")) and whole_text(name) == name
 
 
-def list_files(root: Path) -> list[tuple[str, int]]:
-    """Every file below a directory as (path below it, bytes), sorted; links to directories are not followed."""
-    found = []
-    folders = [root]
-    while folders:
-        with os.scandir(folders.pop()) as scanned:
-            for item in scanned:
-                if item.is_dir(follow_symlinks=False):
-                    folders.append(Path(item.path))
-                elif item.is_file():
-                    found.append((Path(item.path).relative_to(root).as_posix(), item.stat().st_size))
-    return sorted(found)
-
-
 def read_document(path: Path) -> str:
     """The text of an annotation or metadata file, UTF-8 with or without a mark.
 
@@ -142,7 +128,7 @@ def read_entry(root: Path, file: str) -> bytes:
         raise BadImage("missing-file", repr(file)) from error
     except OSError as error:
         # Anything else, such as a network disk that went away, is not the picture's fault and may pass.
-        if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
+        if error.errno in UNREADABLE:
             raise BadImage("unreadable", f"{file!r}: {error.strerror}") from error
         raise
 
@@ -154,7 +140,7 @@ def read_entries(root: Path, files: Iterable[str]) -> Iterator[tuple[str, bytes 
     and only some of its rows are in memory at a time: they are named in ascending order (`row_name`, `cell_name`).
     """
     is_parquet = root.is_file()
-    for place, same_place in itertools.groupby(files, key=lambda file: _parquet_place(file, is_parquet)):
+    for place, same_place in itertools.groupby(files, key=lambda file: parquet_place(file, is_parquet)):
         named = list(same_place)
         if place is None:
             for file in named:
@@ -176,6 +162,17 @@ def row_name(row: int) -> str:
 def cell_name(row: int, column: str, file: str = "") -> str:
     """What `file` says for one of several pictures in a row of a Parquet file, of `file` below a directory of them."""
     return ":".join((row_name(row), column, *([file] if file else [])))
+
+
+def parquet_place(file: str, is_parquet: bool) -> tuple[str, str | None] | None:
+    """The Parquet file (below the root, empty for the root itself) and the column of an entry; None for a plain file.
+
+    A column of None means the one that `image_columns` finds.
+    """
+    cell = _CELL.fullmatch(file)
+    if cell is None or (cell["file"] is None) != is_parquet or not is_safe_name(cell["file"] or "root"):
+        return None
+    return cell["file"] or "", cell["column"]
 
 
 def image_columns(schema: pa.Schema) -> tuple[str, str | None]:
@@ -236,29 +233,10 @@ def unreadable_parquet(path: Path, error: Exception) -> SpecError:
     return SpecError(f"{path.name} is not readable as Parquet, it may be cut off: {error}")
 
 
-def footer_digest(path: Path) -> str:
-    """sha256 of a Parquet file's footer, which holds its schema and the place, size and statistics of its columns."""
-    length = _footer_length(path)
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _FOOTER_END - length))
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _footer_length(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _FOOTER_END))
         return int.from_bytes(file.read(4), "little")
-
-
-def _parquet_place(file: str, is_parquet: bool) -> tuple[str, str | None] | None:
-    """The Parquet file (below the root, empty for the root itself) and the column of an entry; None for a plain file.
-
-    A column of None means the one that `image_columns` finds.
-    """
-    cell = _CELL.fullmatch(file)
-    if cell is None or (cell["file"] is None) != is_parquet or not is_safe_name(cell["file"] or "root"):
-        return None
-    return cell["file"] or "", cell["column"]
 
 
 def _read_rows(path: Path, rows: Sequence[int], column: str | None) -> Iterator[bytes | BadImage]:

@@ -13,16 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
-    footer_digest,
     image_columns,
     is_safe_name,
-    list_files,
     open_parquet,
     parquet_schema,
     prompt_group,
@@ -35,6 +32,7 @@ from tasks.data.entries import (
     unreadable_parquet,
     whole_text,
 )
+from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FolderSource
 
@@ -55,8 +53,12 @@ def check_folder(source: FolderSource) -> list[str]:
     missing = []
     path = Path(source.path)
     if path.is_dir():
-        if next(path.iterdir(), None) is None:
+        listed = list_files(path)
+        if not listed:
             missing.append(f"pictures in {source.path}, which {source.name} names: the directory is empty")
+        outside = outside_folders(listed)
+        if outside is not None:
+            missing.append(f"pictures in {source.path}, which {source.name} names: {outside}")
     elif not path.is_file():
         missing.append(f"{source.path}, which {source.name} names: expected a directory or a Parquet file of pictures")
     else:
@@ -75,26 +77,25 @@ def check_folder(source: FolderSource) -> list[str]:
     return missing
 
 
-def folder_inventory(source: FolderSource) -> str:
-    """Digest of what `index_folder` reads: names and sizes of the files, the metadata's content.
-
-    Of a Parquet file it is the size and the footer, which holds the schema and the place, size and statistics of every
-    column chunk: the file itself may have many gigabytes.
+def folder_inventory(source: FolderSource) -> Inventory:
+    """What `index_folder` reads: the pictures' names and content, or the Parquet file's, and the metadata's.
 
     Raises:
         MissingInput: `check_folder` finds something missing.
+        InputChanged: a file is being written to.
     """
     missing = check_folder(source)
     if missing:
         raise MissingInput(*missing)
     path = Path(source.path)
     metadata = None if source.metadata is None else Path(source.metadata)
-    content = [[path.stat().st_size, footer_digest(path)]] if path.is_file() else list_files(path)
     described = None
     if metadata is not None:
         with metadata.open("rb") as file:
             described = [hashlib.file_digest(file, "sha256").hexdigest(), metadata.suffix, _prefix(path, metadata)]
-    return digest_of({"content": content, "metadata": described})
+    if path.is_file():
+        return take_inventory(path, [Listed("", path.stat())], lambda name: True, described)
+    return take_inventory(path, list_files(path), _has_picture_name, described)
 
 
 def read_metadata(path: Path) -> list[dict[str, Any]]:
@@ -128,7 +129,7 @@ def read_metadata(path: Path) -> list[dict[str, Any]]:
 
 @step(
     "index/folder",
-    version=1,
+    version=2,
     label=lambda source, **_: source.name,
     unkeyed=("path", "metadata"),
 )
@@ -141,16 +142,19 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     Args:
         run: the step's surroundings.
         source: `unlocated(source)`.
-        inventory: `folder_inventory(source)`.
+        inventory: the digest of `folder_inventory(source)`.
         path: the directory or Parquet file.
         metadata: the metadata file.
 
     Raises:
         SpecError: metadata or Parquet file are broken, or `limit_per_class` finds no class.
+        InputChanged: this is no longer what the inventory was taken of.
     """
     root, about = Path(path), None if metadata is None else Path(metadata)
+    found = folder_inventory(source.model_copy(update={"path": path, "metadata": metadata}))
+    found.expect(inventory, source.name)
     described, aside = _described(source.name, root, about)
-    listed = _parquet_pictures(root) if root.is_file() else _folder_pictures(root, about)
+    listed = _parquet_pictures(root) if root.is_file() else _folder_pictures(root, found.listed, about)
     pictures = []
     seen = set()
     for name, file, known in listed:
@@ -167,7 +171,7 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     if source.limit_per_class is not None:
         pictures = _limited_per_class(source, pictures, aside)
     rows = [
-        _entry(source, position, name, file, known)
+        _entry(source, position, name, file, known) | {"sha256": found.sha256["" if root.is_file() else file]}
         for position, (name, file, known) in enumerate(pictures[: source.limit])
     ]
     notes = {
@@ -182,11 +186,18 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
 _Found = tuple[str, str | None, dict[str, Any]]
 
 
-def _folder_pictures(root: Path, metadata: Path | None) -> Iterator[_Found]:
-    for name, _ in list_files(root):
+def _has_picture_name(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _folder_pictures(root: Path, listed: Sequence[Listed], metadata: Path | None) -> Iterator[_Found]:
+    for item in listed:
+        name = item.name
         if metadata is not None and (root / name).resolve() == metadata.resolve():
             continue
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        if item.reason is not None:
+            yield name, None, {"reason": item.reason, "detail": item.detail}
+        elif not _has_picture_name(name):
             yield name, None, {"reason": "not-an-image", "detail": name}
         elif not is_safe_name(name):
             yield name, None, {"reason": "unsafe-name", "detail": repr(name)}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.digest import sha256_hex
-from storage.errors import BadImage
+from storage.errors import BadImage, InputChanged
 from storage.objects import ROWS, Ref, opened_part, read_table
 from storage.store import Store
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, REAL
@@ -30,7 +30,8 @@ from tasks.data.assignment import (
     unknown_names,
 )
 from tasks.data.duplicates import collapse_rate, find_duplicates, words_of
-from tasks.data.entries import QUARANTINE, quarantine_table, quarantined, read_entries
+from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries
+from tasks.data.inventory import Listed, content_digests
 from tasks.data.pictures import (
     decode_rgb,
     hash_text,
@@ -116,12 +117,14 @@ def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count:
     """Read a chunk of entries: facts, hashes and thumbnails of good pictures, reasons for the others.
 
     `root` is the source's directory or Parquet file.
+
+    Raises:
+        InputChanged: a file is no longer what the index says.
     """
-    chunk = _chunk(run.store, entries, start, count, ["image_id", "file"]).to_pylist()
+    chunk = _chunk(run.store, entries, start, count, ["image_id", "file", "sha256"]).to_pylist()
     progress = run.progress(len(chunk))
     rows, aside = [], []
-    read = read_entries(Path(root), [entry["file"] for entry in chunk])
-    for entry, (_, data) in zip(chunk, read, strict=True):
+    for entry, data in _read_unchanged(Path(root), source, chunk):
         try:
             if isinstance(data, BadImage):
                 raise data
@@ -190,7 +193,7 @@ def assign_groups(
     return Output({ROWS: _assignment_table(facts, pictures, merged, places, first)}, notes)
 
 
-@step("shard", version=1, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",))
+@step("shard", version=2, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",))
 def shard_images(
     run: StepRun,
     *,
@@ -205,8 +208,7 @@ def shard_images(
 ) -> Output:
     """Write a chunk of a source as an image shard: original bytes and what is known of each picture.
 
-    Pictures that the scan set aside or the assignment left out are not in it; one that changed since the scan is set
-    aside as `changed`.
+    Pictures that the scan set aside or the assignment left out are not in it.
 
     Args:
         run: the step's surroundings.
@@ -218,6 +220,9 @@ def shard_images(
         start: the chunk's first entry.
         count: the chunk's entries.
         root: the source's directory or Parquet file.
+
+    Raises:
+        InputChanged: a picture is no longer what was scanned.
     """
     scanned = {row["image_id"]: row for row in read_table(run.store, scan).drop_columns(["thumbnail"]).to_pylist()}
     assigned = _assigned(run.store, assignment, source, scanned)
@@ -227,19 +232,47 @@ def shard_images(
         if entry["image_id"] in scanned and entry["image_id"] in assigned
     ]
     progress = run.progress(len(chunk))
-    rows, aside = [], []
-    read = read_entries(Path(root), [entry["file"] for entry in chunk])
-    for entry, (_, data) in zip(chunk, read, strict=True):
+    rows = []
+    for entry, data in _read_unchanged(Path(root), source, chunk):
         facts, place = scanned[entry["image_id"]], assigned[entry["image_id"]]
         if isinstance(data, BadImage) or sha256_hex(data) != facts["sha256"]:
-            detail = str(data) if isinstance(data, BadImage) else "other bytes than when it was scanned"
-            aside.append(quarantined(source, entry["image_id"], "changed", detail))
-        else:
-            rows.append(_image_row(entry, facts, place, source, label, data))
+            raise _changed(source, entry["file"])
+        rows.append(_image_row(entry, facts, place, source, label, data))
         progress.advance()
     table = pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA.with_metadata(IMAGE_METADATA))
-    notes = {"n": len(rows), "quarantined": len(aside), "left_out": len(scanned) - len(chunk)}
-    return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes)
+    return Output({ROWS: table}, {"n": len(rows), "left_out": len(scanned) - len(chunk)})
+
+
+def _read_unchanged(
+    root: Path, source: str, chunk: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], bytes | BadImage]]:
+    """Entries with their pictures' bytes, or with why one cannot be used; `InputChanged` where the index knew others.
+
+    A Parquet file is asked once its rows have been read, when it may have been replaced between them.
+    """
+    parquet: dict[str, str] = {}  # sha256 of each file, by its name, which is empty for the root itself
+    read = read_entries(root, [entry["file"] for entry in chunk])
+    for entry, (_, data) in zip(chunk, read, strict=True):
+        place = parquet_place(entry["file"], root.is_file())
+        if place is not None:
+            parquet[place[0]] = entry["sha256"]
+        elif isinstance(data, BadImage):
+            if data.reason == "missing-file" or (data.reason == "unreadable" and entry["sha256"] is not None):
+                raise _changed(source, entry["file"])
+        elif sha256_hex(data) != entry["sha256"]:
+            raise _changed(source, entry["file"])
+        yield entry, data
+    for name, sha256 in parquet.items():
+        try:
+            found = content_digests(root, [Listed(name, (root / name).stat())])
+        except FileNotFoundError as error:
+            raise _changed(source, name or root.name) from error
+        if found[name] != sha256:
+            raise _changed(source, name or root.name)
+
+
+def _changed(source: str, file: str) -> InputChanged:
+    return InputChanged(f"{source}: {file!r} has changed or gone since the run began: start it again")
 
 
 def _image_row(

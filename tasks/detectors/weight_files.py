@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import DownloadFailed, MissingInput, SpecError
+from tasks.cache import cache_folder
 
-CACHE_SETTING = "TELLTALE_CACHE"
 ANSWER_WITHIN_S = 3.0
 
 
@@ -155,16 +154,6 @@ def _is_url(weights: str) -> bool:
 
 def _missing_file(weights: str, network: WeightsOf) -> str:
     return f"{network.title} weights {weights}: no such file; {network.remedy}"
-
-
-def cache_folder() -> Path:
-    """A folder of this user alone: what lies in it is trusted as weights."""
-    configured = os.environ.get(CACHE_SETTING)
-    folder = Path(configured) if configured else Path(tempfile.gettempdir()) / f"telltale-cache-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise SpecError(f"the cache {folder} belongs to another user; set {CACHE_SETTING} to a folder of your own")
-    return folder
 
 
 def _expected_file(weights: str, network: WeightsOf) -> Path:

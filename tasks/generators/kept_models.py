@@ -17,7 +17,7 @@ from storage.digest import digest_of
 from storage.errors import MissingInput, SpecError
 from storage.objects import Ref, read_part
 from storage.store import Store, open_store
-from tasks.detectors.weight_files import cache_folder
+from tasks.cache import cache_folder
 from tasks.recipe import Output, StepRun, step
 
 STORED = "store:"

@@ -1,5 +1,6 @@
 """A COCO directory becomes an entry table; what is broken in it is set aside or refused."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -52,7 +53,7 @@ def write_coco(
 
 
 def indexed(root: Path, store: LocalStore, first: int = 0, limit: int | None = None) -> Ref:
-    inventory = coco_inventory(str(root), SPLIT)
+    inventory = coco_inventory(str(root), SPLIT).digest
     ref, _ = index_coco.compute(
         store, source="coco", inventory=inventory, split=SPLIT, first=first, limit=limit, directory=str(root)
     )
@@ -81,6 +82,7 @@ def test_entries_are_sorted_by_image_id_with_first_caption_categories_and_licenc
         "position": 0,
         "image_id": "coco:000000000009",
         "file": "val2017/000000000009.jpg",
+        "sha256": hashlib.sha256((tmp_path / "coco" / SPLIT / "000000000009.jpg").read_bytes()).hexdigest(),
         "group_id": "coco:000000000009",
         "prompt": None,
         "caption": "first of 9",
@@ -151,17 +153,19 @@ def test_an_annotation_file_that_is_cut_off_is_refused_before_any_work(
 ) -> None:
     root = write_coco(tmp_path / "coco")
     path = root / "annotations" / f"{kind}_{SPLIT}.json"
-    inventory = coco_inventory(str(root), SPLIT)
+    inventory = coco_inventory(str(root), SPLIT).digest
     path.write_bytes(path.read_bytes()[:-20])
     [missing] = check_coco(str(root), SPLIT)
     assert "cut off" in missing
     assert path.name in missing
     with pytest.raises(MissingInput, match="fetch/coco"):
         coco_inventory(str(root), SPLIT)
-    with pytest.raises(SpecError, match=f"{path.name} is not readable as JSON"):
+    with pytest.raises(MissingInput, match="cut off"):
         index_coco.compute(
             store, source="coco", inventory=inventory, split=SPLIT, first=0, limit=None, directory=str(root)
         )
+    with pytest.raises(SpecError, match=f"{path.name} is not readable as JSON"):
+        read_annotations(path, {})
 
 
 @pytest.mark.parametrize(
@@ -194,15 +198,14 @@ def test_annotations_without_their_keys_are_refused_with_one_sentence(
 def test_annotations_of_ten_gigabytes_are_refused_before_they_are_read(tmp_path: Path, store: LocalStore) -> None:
     root = write_coco(tmp_path / "coco")
     path = root / "annotations" / f"captions_{SPLIT}.json"
-    inventory = coco_inventory(str(root), SPLIT)
     with path.open("r+b") as file:
         file.truncate(10 * 10**9)
     [missing] = check_coco(str(root), SPLIT)
     assert f"{path.name} has 10000000000 bytes, more than" in missing
+    with pytest.raises(MissingInput, match="more than 2000000000: split it"):
+        indexed(root, store)
     with pytest.raises(SpecError, match="more than 2000000000: split it"):
-        index_coco.compute(
-            store, source="coco", inventory=inventory, split=SPLIT, first=0, limit=None, directory=str(root)
-        )
+        read_annotations(path, {})
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images":' * 100_000, "[" * 100_000 + "]" * 100_000])

@@ -66,7 +66,7 @@ def column(path: Path, name: str = "first", **fields: Any) -> ColumnSource:
 
 def indexed(store: LocalStore, source: ColumnSource) -> list[dict[str, Any]]:
     ref, _ = index_column.compute(
-        store, source=unlocated_column(source), inventory=column_inventory(source), path=source.path
+        store, source=unlocated_column(source), inventory=column_inventory(source).digest, path=source.path
     )
     assert isinstance(ref, Ref)
     table = read_table(store, ref)

@@ -39,7 +39,7 @@ def indexed(store: LocalStore, given: FolderSource) -> Ref:
     ref, _ = index_folder.compute(
         store,
         source=unlocated(given),
-        inventory=folder_inventory(given),
+        inventory=folder_inventory(given).digest,
         path=given.path,
         metadata=given.metadata,
     )

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from storage.digest import sha256_hex
-from storage.errors import SpecError
+from storage.errors import InputChanged, SpecError
 from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
 from storage.store import LocalStore
 from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
@@ -65,7 +65,7 @@ class Pipeline:
             index_folder.compute(
                 self.store,
                 source=unlocated(source),
-                inventory=folder_inventory(source),
+                inventory=folder_inventory(source).digest,
                 path=source.path,
                 metadata=source.metadata,
             )[0]
@@ -240,28 +240,58 @@ def test_bad_pictures_are_set_aside_with_their_reason_and_odd_ones_are_used(tmp_
     assert {row["image"]["path"]: row["image"]["bytes"] for row in rows_of(store, [shard])} == good
 
 
-def test_a_file_that_changes_or_goes_after_the_scan_is_set_aside(tmp_path: Path, store: LocalStore) -> None:
+@pytest.mark.parametrize("change", ["other bytes of equal size and times", "gone", "another orientation"])
+def test_nothing_is_made_of_a_file_that_changed_after_the_index(tmp_path: Path, store: LocalStore, change: str) -> None:
     pipeline = two_sources(store, tmp_path)
     assignment = pipeline.assign(FixedSplits())
     entries = pipeline.index()
     scans = pipeline.scan(entries)
-    old = (tmp_path / "photos" / "000.jpg").read_bytes()
-    (tmp_path / "photos" / "000.jpg").write_bytes(old[:-1] + b"\0")
-    (tmp_path / "photos" / "001.jpg").unlink()
-    shard, _ = shard_images.compute(
-        store,
-        entries=entries[0],
-        scan=scans[0][0],
-        assignment=assignment,
-        source="photos",
-        label="real",
-        start=0,
-        count=4,
-        root=str(tmp_path / "photos"),
-    )
-    assert shard.rows == 2
-    assert aside_of(store, shard) == {"photos:000.jpg": "changed", "photos:001.jpg": "changed"}
-    assert notes_of(store, shard)["quarantined"] == 2
+    path = tmp_path / "photos" / "000.jpg"
+    old, times = path.read_bytes(), path.stat()
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(old[:-1] + b"\0" if "bytes" in change else upside_down(old))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    chunk = {"entries": entries[0], "source": "photos", "start": 0, "count": 4, "root": str(tmp_path / "photos")}
+    with pytest.raises(InputChanged, match=r"photos: '000\.jpg' has changed or gone"):
+        shard_images.compute(store, **chunk, scan=scans[0][0], assignment=assignment, label="real")
+    empty = LocalStore(tmp_path / "another store")
+    copied = index_of(empty, read_table(store, entries[0]))
+    with pytest.raises(InputChanged, match=r"photos: '000\.jpg' has changed or gone"):
+        scan_pictures.compute(empty, **{**chunk, "entries": copied})
+    assert list(empty.list("objects/scan")) == []
+    if change != "gone":
+        # What lies there now is another recipe.
+        assert pipeline.assign(FixedSplits()) != assignment
+
+
+def test_rows_of_a_parquet_file_that_was_replaced_are_not_taken(tmp_path: Path, store: LocalStore) -> None:
+    pictures = [encoded(scene(seed), "BMP") for seed in range(9)]
+    path = tmp_path / "photos.parquet"
+    # Without statistics and compression the two files' footers and sizes are equal.
+    plain: Any = {"compression": "none", "write_statistics": False, "use_dictionary": False}
+    pq.write_table(pa.table({"image": pictures}), path, **plain)
+    pipeline = Pipeline(store, (folder_source("photos", path, "real"),))
+    [entries] = pipeline.index()
+    pq.write_table(pa.table({"image": pictures[::-1]}), path, **plain)
+    with pytest.raises(InputChanged, match=r"photos: 'photos\.parquet' has changed or gone"):
+        pipeline.scan((entries,))
+    assert pipeline.index() != (entries,)
+
+
+def upside_down(jpeg: bytes) -> bytes:
+    """The same scan data with an EXIF orientation of 3 in front."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        sink = io.BytesIO()
+        image.save(sink, "JPEG", quality="keep", exif=exif)
+    return sink.getvalue()
+
+
+def index_of(store: LocalStore, table: pa.Table) -> Ref:
+    return commit(store, "objects/index/copy", step="index", digest="1" * 64, recipe={}, parts={ROWS: table})
 
 
 def test_duplicates_within_and_across_sources_share_a_place_and_are_counted(tmp_path: Path, store: LocalStore) -> None:
@@ -334,7 +364,7 @@ def test_a_split_that_is_empty_once_bad_pictures_are_gone_is_refused(tmp_path: P
 
 def test_a_chunk_lies_anywhere_in_a_long_index(tmp_path: Path, store: LocalStore) -> None:
     names = [f"{number:05d}.jpg" for number in range(4_100)]  # more than one row group
-    table = pa.table({"image_id": names, "file": names})
+    table = pa.table({"image_id": names, "file": [f"../{name}" for name in names], "sha256": names})
     entries = commit(store, "objects/index/x", step="index", digest="0" * 64, recipe={}, parts={ROWS: table})
     for start in (0, 1_995, 2_000, 3_999, 4_095, 5_000):
         scan, _ = scan_pictures.compute(
@@ -366,7 +396,7 @@ def test_real_photographs_and_fakes_go_through(store: LocalStore) -> None:
     entries, _ = index_coco.compute(
         store,
         source=coco.name,
-        inventory=coco_inventory(coco.directory, coco.split),
+        inventory=coco_inventory(coco.directory, coco.split).digest,
         split=coco.split,
         first=0,
         limit=24,
