@@ -19,6 +19,7 @@ from tasks.cache import cache_folder
 from tasks.data.coco import check_coco, coco_inventory, index_coco
 from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.sample import SPLIT, write_sample_coco
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
 from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
@@ -68,6 +69,8 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     reject changes nothing of what the detectors are trained and tested on.
     """
     located = [_index(source) for source in experiment.sources if isinstance(source, DiskSource)]
+    if not experiment.allow_overlap:
+        refuse_shared_files(open_store(), [(item.source.name, item.source.label, item.entries) for item in located])
     size = experiment.shard_size
     scans = [
         [
@@ -119,6 +122,9 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned]) -> Ref:
         splits=experiment.splits,
         seed=experiment.seed,
     )
+    shared = notes_of(open_store(), assignment)["shared"]
+    if shared["count"] and not experiment.allow_overlap:
+        raise overlap(shared["count"], shared["first"])
     return assignment
 
 

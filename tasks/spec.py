@@ -1,5 +1,6 @@
 """What an experiment is made of: frozen models, validated once, at the border."""
 
+import operator
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -575,6 +576,8 @@ class Experiment(Spec):
     training_seeds: int = Field(default=3, ge=1)
     bootstrap_resamples: int = Field(default=2000, ge=100)
     shard_size: int = Field(default=1000, ge=1)
+    # Whether a file may be a photograph and a fake at once; its labels contradict each other.
+    allow_overlap: bool = Field(default=False, exclude_if=operator.not_)
 
     @model_validator(mode="before")
     @classmethod

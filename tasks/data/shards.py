@@ -32,6 +32,7 @@ from tasks.data.assignment import (
 from tasks.data.duplicates import collapse_rate, find_duplicates, words_of
 from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries
 from tasks.data.inventory import Listed, content_digests
+from tasks.data.overlap import NAMED, shared_rows
 from tasks.data.pictures import (
     decode_rgb,
     hash_text,
@@ -136,7 +137,7 @@ def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count:
     return Output({ROWS: pa.Table.from_pylist(rows, schema=SCAN_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
 
 
-@step("assign", version=1, label=lambda sources, **_: f"{len(sources)}-sources")
+@step("assign", version=2, label=lambda sources, **_: f"{len(sources)}-sources")
 def assign_groups(
     run: StepRun,
     *,
@@ -150,8 +151,8 @@ def assign_groups(
 ) -> Output:
     """Find duplicates among all scanned pictures, merge their groups, and give each group a split or a fold.
 
-    The notes hold counts per source, what was merged, and `qualities`, the histogram of the evaluated photographs' JPEG
-    qualities, from which the fair path draws.
+    The notes hold counts per source, what was merged, `shared`, the files that are photographs and fakes at once, and
+    `qualities`, the histogram of the evaluated photographs' JPEG qualities, from which the fair path draws.
 
     Args:
         run: the step's surroundings.
@@ -174,6 +175,8 @@ def assign_groups(
         sha256 = np.concatenate([of_source.sha256 for of_source in scanned])
         phash = np.concatenate([of_source.phash for of_source in scanned])
         pairs = find_duplicates(sha256, phash, _thumbnails(kept, len(pictures)))
+    is_real = np.array([source.label == "real" for source in facts])[pictures.source]
+    shared = shared_rows(sha256, is_real)
     merged = merge_groups(pictures, pairs)
     first = originals(len(pictures), pairs)
     places = place_pictures(pictures, merged, facts, splits, seed)
@@ -184,6 +187,10 @@ def assign_groups(
         "sources": {
             source.name: _source_notes(index, facts, pictures, phash, merged, places, first)
             for index, source in enumerate(facts)
+        },
+        "shared": {
+            "count": len(shared),
+            "first": [pictures.image_id.take(pa.array(pair)).to_pylist() for pair in shared[:NAMED]],
         },
         "groups_merged_away": len(pictures.group_names) - len(np.unique(merged)),
         "qualities": qualities,

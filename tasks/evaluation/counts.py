@@ -21,12 +21,13 @@ COUNT_SCHEMA = pa.schema(
         ("groups", pa.int32()),
         ("left_out", pa.int32()),  # too small for the fair path, over the whole source
         ("quarantined", pa.int32()),  # over the whole source
+        ("duplicates", pa.int32()),  # files of the whole source that repeat an earlier picture of any source
         ("collapse_rate", pa.float64()),  # share of near-duplicates among a generator's pictures
     ]
 )
 
 
-@step("counts", version=1, label=lambda sources, **_: "-".join(sources)[:60])
+@step("counts", version=2, label=lambda sources, **_: "-".join(sources)[:60])
 def count_images(
     run: StepRun,
     *,
@@ -44,7 +45,7 @@ def count_images(
         features: feature shards of an uncompressed fair view per source, with the identity columns of what is
             evaluated; none for a source that only trains generators, or that only the rejection is tested on.
         entries: index and scan objects per source, which quarantine as well.
-        assignment: notes the collapse rates of fakes that were read from disk.
+        assignment: notes duplicates of what was read from disk, and the collapse rates of the fakes among it.
     """
     from_disk = notes_of(run.store, assignment)["sources"]
     rows: list[dict[str, Any]] = []
@@ -57,6 +58,7 @@ def count_images(
             "label": label,
             "left_out": sum(int(notes_of(run.store, ref).get("left_out", 0)) for ref in embedded),
             "quarantined": sum(table.num_rows for table in tables),
+            "duplicates": _repeats(from_disk.get(source)),
             "collapse_rate": from_disk.get(source, {}).get("collapse", _collapse(run.store, images)),
         }
         apart = "generator training" if label == "real" else "rejection only"
@@ -75,6 +77,11 @@ def quarantined(store: Store, ref: Ref) -> pa.Table | None:
     if all(part.name != QUARANTINE for part in manifest_of(store, ref).parts):
         return None
     return read_table(store, ref, name=QUARANTINE)
+
+
+def _repeats(notes: dict[str, Any] | None) -> int | None:
+    """Pictures that repeat an earlier one; None where they were not compared, as those that a run makes."""
+    return None if notes is None else sum(notes["duplicates"].values())
 
 
 def _apart(images: Sequence[Ref], purpose: str) -> dict[str, Any]:

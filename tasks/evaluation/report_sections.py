@@ -707,14 +707,16 @@ def _counts(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block
     if len(counts):
         columns = (
             Column("source", "text"), Column("label", "text"), Column("split or fold", "text"), Column("images"),
-            Column("groups"), Column("left out"), Column("quarantined"), Column("collapse rate"),
+            Column("groups"), Column("left out"), Column("quarantined"), Column("duplicates"),
+            Column("collapse rate"),
         )  # fmt: skip
         rows = tuple(tuple(Cell(_plain_value(value)) for value in row) for row in counts.iter_rows())
         blocks.append(
             Text(
                 "Left out are pictures whose square is smaller than the canonical side "
                 f"({data.experiment.canonical_side} pixels): enlarging them where others are reduced would tell "
-                "them. The collapse rate is the share of a generator's pictures that are near duplicates of another "
+                "them. Duplicates repeat an earlier picture of any source: they are of its group, so of its split. "
+                "The collapse rate is the share of a generator's pictures that are near duplicates of another "
                 "one."
             )
         )

@@ -39,7 +39,7 @@ class ReportData:
         examples: source, view, png; one strip of pictures per source and view.
         quality: source, resolution, jpeg_quality, metric, value, low, high, n_real, n_fake, note.
         quarantine: source, image_id, reason, detail.
-        counts: source, label, split_or_fold, images, groups, left_out, quarantined, collapse_rate.
+        counts: source, label, split_or_fold, images, groups, left_out, quarantined, duplicates, collapse_rate.
         provenance: nested; keys and values are shown as they are, numbers under `durations` as times in seconds.
         extra_pictures: (title, PNG bytes).
         own_sides: side in pixels of the pictures of generators that are smaller by nature, where known; a GAN's is in

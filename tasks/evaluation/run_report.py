@@ -33,7 +33,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=2, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=3, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,
@@ -184,7 +184,8 @@ def _provenance(
             **{f"GAN {ref.digest[:12]}": _gan_card(store, ref) for ref in gans},
         },
         "splits": {
-            "duplicates": split_notes.get("duplicates"),
+            "duplicates": {name: _repeats(notes) for name, notes in split_notes["sources"].items()},
+            "photographs that are fakes as well": split_notes["shared"]["count"],
             "jpeg qualities of the photographs": len(split_notes["qualities"]),
         },
         "versions": {
@@ -200,6 +201,11 @@ def _provenance(
             **({} if networks is None else {"comparison": _content_digest(networks.comparison)}),
         },
     }
+
+
+def _repeats(notes: dict[str, Any]) -> str:
+    """How many pictures of a source repeat an earlier one, of which source; for example `3 of coco, 1 of sd-1.4`."""
+    return ", ".join(f"{count} of {source}" for source, count in notes["duplicates"].items()) or "none"
 
 
 def _gan_card(store: Store, ref: Ref) -> str:

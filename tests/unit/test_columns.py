@@ -375,7 +375,7 @@ def with_unseen(root: Path) -> dict[str, Any]:
     ]
     rejection = {"unknown": ["dalle"], "shifted": ["again"]}
     given["mobile"] = {"networks": [{"kind": "fine-tuned", "name": "dense"}], "rejection": rejection}
-    return given
+    return given | {"allow_overlap": True}
 
 
 def test_an_unseen_source_changes_nothing_of_the_others(tmp_path: Path, in_place: LocalStore) -> None:

@@ -192,7 +192,7 @@ QUALITY_SCHEMA = {
 }  # fmt: skip
 COUNTS_SCHEMA = {
     "source": pl.String, "label": pl.String, "split_or_fold": pl.String, "images": pl.Int32, "groups": pl.Int32,
-    "left_out": pl.Int32, "quarantined": pl.Int32, "collapse_rate": pl.Float64,
+    "left_out": pl.Int32, "quarantined": pl.Int32, "duplicates": pl.Int32, "collapse_rate": pl.Float64,
 }  # fmt: skip
 QUARANTINE_SCHEMA = {"source": pl.String, "image_id": pl.String, "reason": pl.String, "detail": pl.String}
 
@@ -215,6 +215,7 @@ def make_data(experiment: Experiment | None = None, intervals: bool = True, **ch
             71,
             2,
             1 if fold == 0 else 0,
+            None if source.name == "gan" else 17,
             0.013 if source.name == "gan" else None,
         )
         for source in experiment.sources
