@@ -123,9 +123,9 @@ def unpack_zip(
 ) -> list[str]:
     """Unpack a ZIP archive below a directory; returns the names of the files that are wanted, sorted.
 
-    Files that are there with the right size are kept. The archive is refused as a whole, before a file is written,
-    where a name leaves the directory, a member is a link, or the declared sizes exceed `max_bytes` (and no member can
-    exceed its declared size).
+    Files that are there with the right size and CRC-32 are kept. The archive is refused as a whole, before a file is
+    written, where a name leaves the directory, a member is a link, or the declared sizes exceed `max_bytes` (and no
+    member can exceed its declared size).
 
     Raises:
         DownloadFailed: such an archive, one that is no ZIP or encrypted, or a member whose CRC-32 is wrong.
@@ -324,7 +324,7 @@ def _refuse_unsafe(archive: Path, directory: Path, member: zipfile.ZipInfo) -> N
 
 
 def _unpack_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    if target.is_file() and target.stat().st_size == member.file_size:
+    if target.is_file() and target.stat().st_size == member.file_size and _crc32(target) == member.CRC:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -335,6 +335,14 @@ def _unpack_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            value = zlib.crc32(piece, value)
+    return value
 
 
 def _belongs_to_layout(name: str) -> bool:
