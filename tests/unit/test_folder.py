@@ -379,3 +379,17 @@ def test_a_parquet_file_whose_pictures_are_none_is_refused(tmp_path: Path, kind:
     pq.write_table(pa.table({"image": pa.nulls(3, kind)}), path)
     (missing,) = check_folder(source(path))
     assert "expected a column `image` (struct of bytes and path, or binary)" in missing
+
+
+def test_a_link_to_a_folder_elsewhere_is_refused_by_name_and_one_within_is_set_aside(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    root = folder(tmp_path, "fakes/a.png", "fakes/deep/b.png", "elsewhere/c.png") / "fakes"
+    (root / "again").symlink_to(root / "deep")
+    (root / "gone.png").symlink_to(root / "nothing.png")
+    ref = indexed(store, source(root))
+    assert [row["image_id"] for row in rows_of(store, ref)] == ["sd:a.png", "sd:deep/b.png"]
+    assert set_aside(store, ref) == [("sd:again", "link-to-folder"), ("sd:gone.png", "missing-file")]
+    (root / "more").symlink_to(tmp_path / "elsewhere")
+    [missing] = check_folder(source(root))
+    assert "'more': links to folders outside, whose pictures would be missing" in missing
