@@ -1,4 +1,4 @@
-"""VGG16 features on a CPU: exactly and in int8, against torch picture by picture, as the first project did."""
+"""VGG16 features on a CPU against torch picture by picture, as the first project did."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import pictures
 from storage.errors import MissingInput
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.detectors import vgg16, vgg16_int8, vgg16_winograd
+from tasks.detectors import vgg16, vgg16_winograd
 from tasks.spec import Vgg16Spec
 
 WEIGHTS_SETTING = "TELLTALE_BENCH_VGG16"
 RANDOM = "random:0"
 SIDE = 224
 TOLERANCE = 1e-4  # of the largest value
-CORRELATION = 0.99
 
 Features = npt.NDArray[np.float32]
 
@@ -51,7 +50,11 @@ def plain_features(network: object, batch: list[Pixels]) -> Features:
 @contextmanager
 def exact_case(size: int, threads: int) -> Iterator[Case]:
     """So many pictures in float32."""
-    spec, plain = _plain(size, threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    spec = _extractor()
+    plain = vgg16.load_vgg16(spec, _tensors()).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network = vgg16_winograd.WinogradVgg16(spec, _tensors())
     batch = _batch(size)
 
@@ -61,41 +64,7 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
             raise Unequal(f"features differ by {difference:.1e} of the largest one, more than {TOLERANCE:.0e}")
         return f"{weights_named()}: largest difference {difference:.1e} of the largest value"
 
-    yield Case(plain, lambda: vgg16.embed_on_cpu(network, spec, batch), equality)
-
-
-@contextmanager
-def int8_case(size: int, threads: int) -> Iterator[Case]:
-    """The same in int8, calibrated before; it is not equal and does not pretend to be: how near it is is said.
-
-    Whether it may stand for the exact one is decided by scores (`benchmarks/int8_agreement.py`).
-    """
-    spec, plain = _plain(size, threads)
-    in_int8 = spec.model_copy(update={"precision": "int8"})
-    network = vgg16_int8.Int8Vgg16(in_int8, _quantized(in_int8))
-    batch = _batch(size)
-
-    def equality(expected: Features, found: Features) -> str:
-        correlation = float(np.corrcoef(*((one - expected.mean(axis=0)).ravel() for one in (expected, found)))[0, 1])
-        if correlation < CORRELATION:
-            raise Unequal(f"features correlate at {correlation:.4f}, less than {CORRELATION}")
-        norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-        cosine = float(((expected * found).sum(axis=1) / norms).min())
-        return (
-            f"{weights_named()}: correlation {correlation:.5f} of features minus their means, least cosine {cosine:.5f}"
-        )
-
-    yield Case(plain, lambda: vgg16.embed_on_cpu(network, in_int8, batch), equality)
-
-
-def _plain(size: int, threads: int) -> tuple[Vgg16Spec, functools.partial[Features]]:
-    """The extractor, and the plain way for so many pictures; torch gets its threads."""
-    import torch
-
-    torch.set_num_threads(threads)
-    spec = _extractor()
-    network = vgg16.load_vgg16(spec, _tensors()).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return spec, functools.partial(plain_features, network, _batch(size))
+    yield Case(lambda: plain_features(plain, batch), lambda: vgg16.embed_on_cpu(network, spec, batch), equality)
 
 
 def _extractor() -> Vgg16Spec:
@@ -113,14 +82,6 @@ def _extractor() -> Vgg16Spec:
 def _tensors() -> dict[str, np.ndarray] | None:
     spec = _extractor()
     return None if spec.weights == RANDOM else vgg16.read_vgg16_tensors(Path(spec.weights), spec.layer)
-
-
-@functools.cache
-def _quantized(spec: Vgg16Spec) -> dict[str, np.ndarray]:
-    """Made once for all sizes."""
-    tensors = _tensors()
-    weights = vgg16.random_tensors(spec) if tensors is None else tensors
-    return vgg16_int8.quantize_vgg16(weights, vgg16_int8.calibration_pictures(spec))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from benchmarks.embedding import exact_case, int8_case
+from benchmarks.embedding import exact_case
 from benchmarks.feature_store import reading_case, writing_case
 from benchmarks.first_table import added_case, again_case, cold_case
 from benchmarks.frechet import frechet_case
@@ -26,20 +26,17 @@ def _table_row(
     case: Callable[..., AbstractContextManager[Case]],
     reach: float,
     threads: tuple[int, ...] = (2,),
-    precision: str = "float32",
 ) -> Row:
     """A row of the first project's whole table; all of them share the plain way's measurements."""
-    in_int8 = precision == "int8"
     table = "the first project's table from picture files; beside it one fair cell, the control and the report"
-    plainly = "its method row by row: one picture at a time, one SVM per row"
     return Row(
         name=name,
-        what=f"{table}, {which}{', VGG16 in int8' if in_int8 else ''}",
-        plainly=f"{plainly}, float32" if in_int8 else plainly,
+        what=f"{table}, {which}",
+        plainly="its method row by row: one picture at a time, one SVM per row",
         unit="pictures per source and split",
         sizes=(2, 3, 4, 6),
         full_sizes=(8, 12, 16, 32),
-        case=partial(case, precision=precision),
+        case=case,
         reach=reach,
         threads=threads,
         pairs=0,
@@ -95,17 +92,6 @@ ROWS = {
             case=exact_case,
             reach=1.3,
             libraries=("torch", "torchvision", "ncnn", "numpy"),
-        ),
-        Row(
-            name="embed-int8",
-            what="VGG16 features on a CPU, int8",
-            plainly="torch, float32, picture by picture",
-            unit="pictures",
-            sizes=(2, 4, 8, 16),
-            full_sizes=(16, 32, 64, 128),
-            case=int8_case,
-            reach=4,
-            libraries=("torch", "torchvision", "numpy"),
         ),
         Row(
             name="svm",
@@ -212,8 +198,6 @@ ROWS = {
         _table_row("table", "cold", cold_case, 2.5, threads=(1, 2)),
         _table_row("table-added", "one row more", added_case, 20),
         _table_row("table-again", "nothing changed", again_case, 200),
-        _table_row("table-int8", "cold", cold_case, 7, precision="int8"),
-        _table_row("table-added-int8", "one row more", added_case, 50, precision="int8"),
         Row(
             name="orchestration",
             what="orchestration: wall time of the offline sample without a step at work; all is there from run 2 on",

@@ -16,7 +16,6 @@ from storage.objects import Ref
 from tasks.detectors.features import Rows, embed_shard, networks_kept
 from tasks.detectors.inception import import_inception, inception_digest
 from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
-from tasks.detectors.vgg16_int8 import int8_weights
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features, views_of_training_alone
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
@@ -43,12 +42,12 @@ def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...
 
 
 def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
-    """The experiment's extractor with its weights named by digest, and their object (None for random ones in float)."""
+    """The experiment's extractor with its weights named by digest, and their object (None for random ones)."""
     extractor, path = resolve_vgg16(experiment.extractor)
     weights = None
     if path is not None:
         weights = import_vgg16(sha256=extractor.weights.removeprefix("sha256:"), layer=extractor.layer, path=path)
-    return extractor, int8_weights(extractor, weights) if extractor.precision == "int8" else weights
+    return extractor, weights
 
 
 def network_of_quality(experiment: Experiment) -> tuple[InceptionSpec | None, Ref | None]:

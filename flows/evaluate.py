@@ -250,7 +250,7 @@ def _quality(experiment: Experiment, features: Features) -> list[Ref]:
             measure_quality.submit(
                 source=fake,
                 cell=cell,
-                layer=features.extractor.features,
+                layer=features.extractor.layer,
                 real=features.of(experiment.real_names, features.extractor, view),
                 fake=features.of((fake,), features.extractor, view),
                 inception_real=features.of(experiment.real_names, features.inception, view)

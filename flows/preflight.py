@@ -13,8 +13,6 @@ from tasks.data.folder import check_folder
 from tasks.detectors.inception import check_inception
 from tasks.detectors.mobilenet_weights import check_mobilenet
 from tasks.detectors.vgg16 import check_vgg16
-from tasks.detectors.vgg16_int8 import check_int8
-from tasks.device import compute_device
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_unfilled
 from tasks.spec import CocoSource, ColumnSource, DiffusionSource, Experiment, FineTuned, FolderSource
@@ -38,7 +36,6 @@ def checked_experiment(
     found = [
         *_missing_data(experiment),
         *check_vgg16(experiment.extractor),
-        *_missing_integers(experiment),
         *check_inception(experiment.inception),
         *_missing_network_weights(experiment),
         *_missing_store(pools),
@@ -61,12 +58,6 @@ def _missing_data(experiment: Experiment) -> Iterator[str]:
             yield from check_column(source)
         elif isinstance(source, DiffusionSource):
             yield from check_pipeline(source.diffusion)
-
-
-def _missing_integers(experiment: Experiment) -> Iterator[str]:
-    # Asked only where it matters: torch takes a second to import.
-    if experiment.extractor.precision == "int8":
-        yield from check_int8(experiment.extractor, compute_device())
 
 
 def _missing_network_weights(experiment: Experiment) -> Iterator[str]:

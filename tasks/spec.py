@@ -96,7 +96,7 @@ class Vgg16Spec(Spec):
 
     `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
     compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
-    `precision` is. `int8` is for CPUs with VNNI: a mode of its own name, whose features stand beside the exact ones.
+    `precision` is.
     """
 
     kind: Literal["vgg16"] = "vgg16"
@@ -105,19 +105,13 @@ class Vgg16Spec(Spec):
     weights: str = "imagenet"
     batch: int = Field(default=16, ge=1)
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
-    precision: Literal["float32", "float16", "bfloat16", "int8"] = Field(default="float32", exclude_if=_is_full)
+    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
     compile: bool = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str:
-        """For example `vgg16-pool5-avg-224`, or `vgg16-pool5-avg-224-int8`."""
-        suffix = "-int8" if self.precision == "int8" else ""
-        return f"vgg16-{self.layer}-{self.side or 'as-is'}{suffix}"
-
-    @property
-    def features(self) -> str:
-        """What is measured, for the names of distances: `pool5-avg`, or `pool5-avg-int8`, which is another measure."""
-        return f"{self.layer}-int8" if self.precision == "int8" else self.layer
+        """For example `vgg16-pool5-avg-224`."""
+        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
 
 
 class ProbeSpec(Spec):

@@ -23,7 +23,7 @@ from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
-from tasks.detectors import inception, probe, vgg16, vgg16_int8, vgg16_winograd
+from tasks.detectors import inception, probe, vgg16, vgg16_winograd
 from tasks.device import device_alone
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
@@ -216,10 +216,9 @@ def embed_shard(
 ) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
-    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe;
-    for int8 the quantised ones, random or not), `enlarge` for sources that are smaller by nature, `device` is `cpu` or
-    `cuda`. `rows` leaves out pictures that no rotation tests, or trains on: for features on which nothing is fitted, or
-    nothing but fitted.
+    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
+    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `rows` leaves out pictures that no
+    rotation tests, or trains on: for features on which nothing is fitted, or nothing but fitted.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
@@ -295,24 +294,15 @@ def _extractor(
             raise SpecError("the Inception network needs its weights' object")
         network = inception.load_inception_bytes(read_part(store, weights, inception.FILE))
         return inception_extractor(spec, network)
-    if spec.precision == "int8" and weights is None:
-        raise SpecError("VGG16 in int8 needs its quantised weights' object (weights/vgg16-int8)")
-    problems = vgg16_int8.check_int8(spec, device)
-    if problems:
-        raise SpecError(problems[0])
 
     def tensors() -> dict[str, np.ndarray] | None:
         return read_weights(store, weights)[0] if weights else None
 
-    if device == "cpu" and spec.precision in _CPU_NETWORKS:
+    if device == "cpu" and spec.precision == "float32":
         return cpu_extractor(spec, _shared_network(spec, weights, tensors))
     return vgg16_extractor(spec, tensors(), device)
 
 
-_CPU_NETWORKS: dict[str, Callable[[Vgg16Spec, Any], CpuNetwork]] = {
-    "float32": vgg16_winograd.WinogradVgg16,
-    "int8": vgg16_int8.Int8Vgg16,
-}
 _Key = tuple[str | None, ...]
 # Those that a task computes with, and those of the stages that are running.
 _networks: WeakValueDictionary[_Key, Any] = WeakValueDictionary()
@@ -337,11 +327,11 @@ def _shared_network(
     spec: Vgg16Spec, weights: Ref | None, tensors: Callable[[], dict[str, np.ndarray] | None]
 ) -> CpuNetwork:
     """One network for all tasks of this process that compute with it: its weights are 0.3 to 0.8 GB."""
-    key = (spec.precision, spec.layer, spec.weights, weights.digest if weights else None)
+    key = (spec.layer, spec.weights, weights.digest if weights else None)
     with _making:
         network: CpuNetwork | None = _networks.get(key)
         if network is None:
-            network = _CPU_NETWORKS[spec.precision](spec, tensors())
+            network = vgg16_winograd.WinogradVgg16(spec, tensors())
             _networks[key] = network
         for kept in _stages:
             kept[key] = network

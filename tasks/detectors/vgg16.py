@@ -1,7 +1,7 @@
 """VGG16 as a feature extractor: configuration D of Simonyan & Zisserman 2015, with torchvision's layout and weights.
 
-The network itself is torch's: on GPUs, and in half precision. CPUs have networks of their own for the same weights, in
-float32 (`vgg16_winograd`) and in integers (`vgg16_int8`).
+The network itself is torch's: on GPUs, and in half precision. In float32 a CPU has one of its own for the same weights
+(`vgg16_winograd`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ CONVOLUTIONS = {
     28: (512, 512),
 }
 POOLED = (2, 7, 14, 21, 28)  # convolutions with a pooling of 2x2 behind them
-LAST_CONVOLUTION = 28
 # Fully connected layers by their index in `classifier`: (outputs, inputs).
 _CONNECTED = {0: (4096, 512 * 7 * 7), 3: (4096, 4096)}
 CONNECTED_OF_LAYER = {"pool5-avg": (), "fc6": (0,), "fc7": (0, 3)}
@@ -152,9 +151,9 @@ def embed_pictures(network: torch.nn.Module, spec: Vgg16Spec, pictures: Sequence
 def embed_on_cpu(
     network: Callable[[Pixels], npt.NDArray[np.float32]], spec: Vgg16Spec, pictures: Sequence[Pixels]
 ) -> npt.NDArray[np.float32]:
-    """`embed_pictures` by a network that is made for CPUs: of `vgg16_winograd` or `vgg16_int8`.
+    """`embed_pictures` by a network that is made for CPUs (`vgg16_winograd`).
 
-    Their convolutions give a picture the same bits in every batch; the connected layers do so up to float noise.
+    Its convolutions give a picture the same bits in every batch; the connected layers do so up to float noise.
     """
     prepared = [prepare_picture(picture, spec) for picture in pictures]
     features = np.empty((len(prepared), DIMENSIONS[spec.layer]), dtype=np.float32)
@@ -176,15 +175,8 @@ def batches_of_one_size(prepared: Sequence[Pixels], spec: Vgg16Spec) -> list[lis
 
 
 def move_vgg16(network: torch.nn.Module, spec: Vgg16Spec, device: str) -> torch.nn.Module:
-    """The network on its device, in the specification's precision; on a GPU compiled if asked for.
-
-    Raises:
-        SpecError: the precision is int8, for which there is another network (`vgg16_int8.Int8Vgg16`).
-    """
+    """The network on its device, in the specification's precision; on a GPU compiled if asked for."""
     import torch
-
-    if spec.precision == "int8":
-        raise SpecError("VGG16 in int8 is computed from quantised weights, not by the float network")
 
     network = network.to(device=device, dtype=getattr(torch, spec.precision))
     if device == "cuda" and spec.compile:

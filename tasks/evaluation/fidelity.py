@@ -245,9 +245,8 @@ def feature_distances(real_features: NDArray, fake_features: NDArray, layer: str
     """Kernel distance (the headline) and Frechet distance on the experiment's own VGG16 features.
 
     real_features: (N, D), fake_features: (M, D) of one layer and view, for example layer "pool5-avg", which gives the
-    names `Kernel-VGG16-pool5avg` and `Frechet-VGG16-pool5avg`, or "pool5-avg-int8" (`Frechet-VGG16-pool5avg-int8`).
-    A side with too few images gives rows without a value and a note that says so. Raises FidelityError on shapes that
-    do not match or non-finite features.
+    names `Kernel-VGG16-pool5avg` and `Frechet-VGG16-pool5avg`. A side with too few images gives rows without a value
+    and a note that says so. Raises FidelityError on shapes that do not match or non-finite features.
     """
     real, fake = _validated_pair(real_features, fake_features, minimum=0)
     name = layer.replace("pool5-avg", "pool5avg")

@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks.harness import cpu_seconds, measure_case
 from benchmarks.rows import ROWS
-from tasks.detectors.vgg16_int8 import check_processor
 
 PAIRS = 3
 
@@ -21,7 +20,6 @@ PAIRS = 3
         ("views-raw", 3, 2.0),
         ("views-scaled", 720, 5.0),
         ("embed", 4, 1.6),
-        ("embed-int8", 4, 2.5),
         ("svm", 120, 4.0),
         ("frechet", 256, 3.0),
         ("feature-store-read", 4_096, 3.0),
@@ -29,8 +27,6 @@ PAIRS = 3
     ],
 )
 def test_ours_is_still_faster_than_the_plain_way(row: str, size: int, at_least: float) -> None:
-    if row == "embed-int8" and (problem := check_processor()):
-        pytest.skip(problem)
     with ROWS[row].case(size, 1) as case:
         measured = measure_case(case, size, cpu_seconds, PAIRS)
     assert max(measured.ratios) >= at_least, (measured.ratios, measured.plain, measured.ours)

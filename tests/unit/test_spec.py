@@ -46,6 +46,10 @@ def test_a_minimal_experiment_has_the_designs_grid() -> None:
         ({"sources": [{"kind": "coco", "name": "coco", "directory": "d"}]}, "needs real and fake sources"),
         ({"sources": [{"kind": "video", "name": "v"}]}, "does not match any of the expected tags"),
         ({"name": "../up"}, "name: String should match pattern"),
+        (
+            {"extractor": {"kind": "vgg16", "precision": "int8"}},
+            "extractor.*precision.*Input should be 'float32', 'float16' or 'bfloat16'",
+        ),
     ],
 )
 def test_a_broken_experiment_is_refused(changes: dict[str, Any], message: str) -> None:

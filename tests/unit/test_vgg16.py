@@ -203,8 +203,11 @@ def test_a_gpus_features_agree_with_the_cpus(network, precision: str) -> None:
     assert cosines.min() > 0.999
 
 
-def test_compiling_is_part_of_no_recipe() -> None:
-    assert Vgg16Spec(compile=True).model_dump(mode="json") == Vgg16Spec().model_dump(mode="json")
+def test_a_recipe_in_full_precision_says_nothing_but_what_decides_the_features() -> None:
+    plain = Vgg16Spec(layer="pool5-avg", side=64, weights="random:0", batch=16, precision="float32", compile=True)
+    recorded = {"kind": "vgg16", "layer": "pool5-avg", "side": 64, "weights": "random:0", "batch": 16}
+    assert plain.model_dump(mode="json") == recorded
+    assert plain.name == "vgg16-pool5-avg-64"
 
 
 def test_a_padded_batch_gives_the_features_of_its_own_pictures(network) -> None:

@@ -1,0 +1,42 @@
+"""The benchmark of VGG16's features: both ways describe the same pictures, or nothing is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+from benchmarks import embedding
+from benchmarks.harness import Unequal
+from tasks.detectors import vgg16
+from tasks.spec import Vgg16Spec
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pictures of 32 pixels, and weights in a file that ends before the connected layers."""
+    path = tmp_path / "vgg16.safetensors"
+    save_file(vgg16.random_tensors(Vgg16Spec(layer="pool5-avg", side=32, weights="random:0")), path)
+    monkeypatch.setenv(embedding.WEIGHTS_SETTING, str(path))
+    monkeypatch.setattr(embedding, "SIDE", 32)
+    for cached in (embedding._tensors, embedding._batch):
+        cached.cache_clear()
+    yield
+    for cached in (embedding._tensors, embedding._batch):
+        cached.cache_clear()
+
+
+def test_both_ways_describe_the_same_pictures() -> None:
+    with embedding.exact_case(2, 1) as both:
+        sentence = both.equality(both.plain(), both.ours())
+    assert sentence.startswith("pool5-avg of the weights that")
+    assert "largest difference" in sentence
+
+
+def test_features_that_differ_are_not_measured() -> None:
+    with embedding.exact_case(2, 1) as both:
+        found = both.ours()
+        with pytest.raises(Unequal, match=r"differ by 5\.0e-02 of the largest one"):
+            both.equality(found, found + found.max() * 0.05)
