@@ -7,15 +7,15 @@
 queues in the order in which it meets them.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,8 +25,9 @@ import yaml
 
 from deployments import services
 from deployments.database import POSTGRES, OwnPostgres, take_setting
-from storage.errors import TelltaleError
-from tasks.presets import PRESETS, load_experiment
+from deployments.failures import exit_status, sentence
+from storage.errors import SpecError, TelltaleError
+from tasks.presets import PRESETS, load_unfilled
 from tasks.spec import Experiment
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gp
     check_presets()
     wanted = schedules_setting()
     devices_setting()
+    services.check_settings()
     handle = services.ensure_server(typer.echo, database)
     os.environ.update(handle.environment)
     with services.locked(services.home()):
@@ -93,7 +95,7 @@ def register() -> None:
     """Only make the pools and register all deployments, on the server that PREFECT_API_URL names."""
     address = os.environ.get("PREFECT_API_URL")
     if not address or not services.answers(address):
-        raise TelltaleError(f"PREFECT_API_URL: expected the address of a server that answers, got {address!r}")
+        raise SpecError(f"PREFECT_API_URL: expected the address of a server that answers, got {address!r}")
     check_presets()
     wanted = schedules_setting()
     make_pools()
@@ -129,11 +131,7 @@ def check_presets() -> dict[str, Experiment]:
 
     One bad default would stop all deployments half-way, so this comes first.
     """
-    checked = {}
-    for path in sorted(PRESETS.glob("*.yaml")):
-        with _stand_ins(path.read_text(encoding="utf-8")):
-            checked[path.stem] = load_experiment(path.stem)
-    return checked
+    return {path.stem: load_unfilled(path.stem)[0] for path in sorted(PRESETS.glob("*.yaml"))}
 
 
 def make_pools() -> None:
@@ -226,7 +224,7 @@ def schedules_setting() -> str:
     """
     setting = os.environ.get(SCHEDULES_SETTING) or "off"
     if setting not in ("on", "off"):
-        raise TelltaleError(f"{SCHEDULES_SETTING}: expected on or off, got {setting!r}")
+        raise SpecError(f"{SCHEDULES_SETTING}: expected on or off, got {setting!r}")
     return setting
 
 
@@ -239,7 +237,7 @@ def devices_setting() -> tuple[str, ...]:
     setting = os.environ.get(DEVICES_SETTING) or ""
     devices = tuple(setting.split(",")) if setting else ()
     if not all(re.fullmatch(r"[A-Za-z0-9-]+", device) for device in devices) or len(set(devices)) < len(devices):
-        raise TelltaleError(
+        raise SpecError(
             f"{DEVICES_SETTING}: expected different devices as CUDA_VISIBLE_DEVICES names them, such as 0,1, "
             f"got {setting!r}"
         )
@@ -315,7 +313,7 @@ UI: {handle.ui_url}
 Logs: {services.home() / "logs"}
 
 In your shell:
-    export PATH="{Path(sys.executable).parent}:$PATH"
+    export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"
     export PREFECT_API_URL={handle.api_url}
 Then, for example:
     prefect deployment run evaluate/sample
@@ -324,25 +322,13 @@ Then, for example:
     )
 
 
-@contextlib.contextmanager
-def _stand_ins(text: str) -> Iterator[None]:
-    """Set the variables that a preset needs (`${NAME}`) and that are not set, for as long as it is validated."""
-    names = [name for name in re.findall(r"\$\{([A-Z_][A-Z0-9_]*)\}", text) if not os.environ.get(name)]
-    os.environ.update(dict.fromkeys(names, "not-set"))
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-
-
 def main() -> None:
-    """Run a command; our own errors are one message and exit status 1."""
+    """Run a command; what is wrong outside is one message, and exit status 2 where an input or a setting is, else 1."""
     try:
         application()
-    except TelltaleError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    except (TelltaleError, OSError) as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
+        sys.exit(exit_status(error))
 
 
 if __name__ == "__main__":

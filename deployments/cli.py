@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storage.errors import BadImage, MissingInput, ObjectMissing, StoreError, TelltaleError
-from storage.runs import LATEST, latest_run, published_networks
+from deployments.failures import sentence
+from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
+from storage.paths import with_home
+from storage.runs import latest_run, latest_runs, published_networks
 from storage.store import STORE_SETTING, Store, open_store, store_url
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from tasks.detectors.export import ExportedNetwork
 
 SOME_UNREADABLE, USAGE = 1, 2
+# As a shell reports a program that the end of its output's reader has ended.
+READER_GONE = 141
 
 # More bytes than any picture within the limit of 100 million pixels has.
 MAX_BYTES = 2**30
@@ -46,7 +53,10 @@ def telltale() -> None:
     """Tell generated pictures from photographs, with the error rates that were measured."""
 
 
-@app.command(epilog="Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command or a missing model.")
+@app.command(
+    epilog="Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command, a missing model, or an "
+    "answer that cannot be written; 141 where nobody reads it any more."
+)
 def detect(
     pictures: Annotated[
         list[Path],
@@ -68,7 +78,8 @@ def detect(
         typer.Option(
             "--json",
             help="One JSON object per picture and line: picture, verdict (photograph, generated, unknown-source), "
-            "source, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, error.",
+            "source, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, error. "
+            "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
         ),
     ] = False,
 ) -> None:
@@ -89,6 +100,8 @@ def detect(
     except TelltaleError as error:
         typer.echo(f"error: {one_line(str(error))}", err=True)
         raise typer.Exit(USAGE) from error
+    except BrokenPipeError as error:
+        raise typer.Exit(READER_GONE) from error
     raise typer.Exit(SOME_UNREADABLE if failures else 0)
 
 
@@ -110,6 +123,7 @@ def read_picture(path: Path) -> bytes:
         BadImage: `not-found`, `not-a-file` (a folder, a pipe), `too-large` (over 1 GiB), `unreadable` (no permission).
     """
     try:
+        path = Path(with_home(str(path)))
         if path.is_dir():
             raise BadImage("not-a-file", "a folder; name the pictures in it")
         if not path.exists():
@@ -119,6 +133,8 @@ def read_picture(path: Path) -> bytes:
         if path.stat().st_size > MAX_BYTES:
             raise BadImage("too-large", f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
         return path.read_bytes()
+    except SpecError as error:
+        raise BadImage("not-found", str(error)) from error
     except OSError as error:
         raise BadImage("unreadable", error.strerror or str(error)) from error
 
@@ -130,6 +146,9 @@ def local_model(path: Path) -> Model:
         MissingInput: the model or its card is missing or cannot be read.
         TelltaleError: they do not belong together, or are none (`ready_model`).
     """
+    path = Path(with_home(str(path)))
+    if not path.name:
+        raise MissingInput(f"an exported network at {path} (a folder)")
     files = {"an exported network": path, "its card": path.with_suffix(".json")}
     found = {}
     for what, file in files.items():
@@ -172,8 +191,7 @@ def newest_run_with_networks(store: Store) -> str:
     Raises:
         MissingInput: there is none.
     """
-    places = set(json.loads(store.read(LATEST)).values()) if store.size(LATEST) else set()
-    finished = [place for place in sorted(places) if published_networks(store, place)]
+    finished = [place for place in sorted({*latest_runs(store).values()}) if published_networks(store, place)]
     if not finished:
         raise MissingInput(
             f"a run with networks in {store.url} ({STORE_SETTING}): make one with `make demo`, "
@@ -199,7 +217,16 @@ def ready_model(model: bytes, card: bytes) -> Model:
 
 def show_json(picture: Path, answered: Answer | BadImage, model: Model) -> None:
     """One picture's answer, or what is wrong with it, as one line of JSON."""
-    typer.echo(json.dumps({"picture": str(picture)} | _json_of(answered, model), allow_nan=False))
+    typer.echo(json.dumps(_json_name(picture) | _json_of(answered, model), allow_nan=False))
+
+
+def _json_name(picture: Path) -> dict[str, str]:
+    """A file's name as text; where its bytes are no UTF-8, which JSON is, these too."""
+    name = os.fsencode(picture)
+    try:
+        return {"picture": name.decode()}
+    except UnicodeDecodeError:
+        return {"picture": name.decode(errors="replace"), "picture_bytes": base64.b64encode(name).decode()}
 
 
 def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
@@ -238,7 +265,12 @@ class Terminal:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console: Console = Console(highlight=False, markup=False, emoji=False)
+        class Terminal(Console):
+            def on_broken_pipe(self) -> None:
+                # Rich would end the process itself, with the status of an unreadable picture.
+                raise BrokenPipeError
+
+        self._console: Console = Terminal(highlight=False, markup=False, emoji=False)
 
     def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
         """Print one answer, or why there is none."""
@@ -329,7 +361,25 @@ def main() -> None:
         # A file's name may hold what a terminal's encoding lacks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except OSError as error:
+        # Such as a disk that is full. The error output may lie on it, too.
+        with contextlib.suppress(OSError):
+            typer.echo(f"error: {one_line(sentence(error))}", err=True)
+        sys.exit(USAGE)
+    finally:
+        _drop_what_nobody_takes()
+
+
+def _drop_what_nobody_takes() -> None:
+    """Give up what could not be written: the interpreter would try it once more as it ends, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from storage.errors import TelltaleError
+from storage.errors import SpecError, TelltaleError
 
 SETTING = "DATABASE"
 SQLITE = "sqlite"
@@ -109,10 +109,10 @@ def parse_setting(setting: str) -> Database:
     if scheme != DRIVER or not separator:
         # Whatever looks like an address may hold a password, wherever it was put.
         got = f"{scheme}://..." if separator and "@" not in scheme else "an address" if "@" in setting else setting
-        raise TelltaleError(f"{SETTING}: expected {EXPECTED}, got {got}")
+        raise SpecError(f"{SETTING}: expected {EXPECTED}, got {got}")
     address = _split(setting)
     if not address.path.strip("/") or (not address.hostname and "host=" not in address.query):
-        raise TelltaleError(f"{SETTING}: expected {EXPECTED}, got an address without a host or a database's name")
+        raise SpecError(f"{SETTING}: expected {EXPECTED}, got an address without a host or a database's name")
     return Database(shown_address(address), setting)
 
 
@@ -136,7 +136,12 @@ def server_settings(
     """
     if database.kind == SQLITE:
         # SQLite lets one writer in at a time: wait rather than fail while many child runs report.
-        return {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}
+        settings = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}
+        if "?" in str(own.home):
+            # What Prefect makes of such a path ends there, and its database would lie beside the home.
+            file = (own.home / "prefect" / "prefect.db").as_uri()
+            settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{file}?uri=true"
+        return settings
     if database.address is None and port is None:
         raise DatabaseFailed("our PostgreSQL has no port yet")
     address = database.address or own.address(port or 0)

@@ -1,6 +1,6 @@
 """`make demo` and `make subset`: run an experiment in this process against a local server, and show the result."""
 
-import json
+import logging
 import os
 import time
 from typing import Annotated, Any
@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deployments.services import ensure_server
+from deployments.failures import exit_status, sentence
+from deployments.services import check_settings, ensure_server
 from storage.errors import TelltaleError
-from storage.store import STORE_SETTING
+from storage.store import LocalStore, open_store
+from tasks.overrides import parse_overrides
+from tasks.presets import load_unfilled
 
 app = typer.Typer(add_completion=False)
 
@@ -40,7 +43,7 @@ class Bars:
                 self.rich.remove_task(old)
 
 
-@app.command()
+@app.command(epilog="Exit status: 0; 2 for a wrong input, option or setting, or a missing one; 1 for other failures.")
 def main(
     experiment: Annotated[str, typer.Option(help="A preset's name or a YAML file.")] = "sample",
     overrides: Annotated[str, typer.Option(help='Values over it, as JSON: {"sources.gan.count": 50}.')] = "{}",
@@ -52,14 +55,17 @@ def main(
     # The bars are for the terminal; the log goes to the UI.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     try:
+        changes = parse_overrides(overrides)
+        # What is wrong is said before a server is started, which takes up to a minute.
+        check_settings()
+        load_unfilled(experiment, changes, seed)
         server = ensure_server()
         os.environ.update(server.environment)
-        place = _evaluate(console, experiment, json.loads(overrides), seed)
-    except TelltaleError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(1) from error
-    _print_results(console, place)
+        place = _evaluate(console, experiment, changes, seed)
+        _print_results(console, place)
+    except (TelltaleError, OSError) as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
+        raise typer.Exit(exit_status(error)) from error
     console.print(f"report:  {_shown_path(f'{place}/report.html')}", soft_wrap=True, highlight=False)
     console.print(f"tables:  {_shown_path(f'{place}/tables')}", soft_wrap=True, highlight=False)
     console.print(f"UI:      {server.ui_url}  (the server keeps running; `make stop` ends it)", highlight=False)
@@ -71,6 +77,7 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
     from flows.evaluate import evaluate_all
     from tasks.progress import show_on
 
+    _leave_failures_to_the_end()
     bars = Bars(console)
     stop_showing = show_on(bars)
     try:
@@ -80,10 +87,24 @@ def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed
         stop_showing()
 
 
+def _leave_failures_to_the_end() -> None:
+    """Keep Prefect's account of a failure from the terminal: it goes to the UI, and here one sentence says what it is.
+
+    What Prefect's own threads say of events that they could not send concerns no result.
+    """
+
+    def is_no_failed_run(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or not record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_no_failed_run)
+    for threads in ("prefect._internal", "APILogWorker", "EventsWorker"):
+        logging.getLogger(threads).setLevel(logging.CRITICAL)
+
+
 def _print_results(console: Console, place: str) -> None:
     """The ten rows of the first project's table, the grid of the headline detector, and the networks for a phone."""
     from deployments.tables import FIRST_PROJECT, NETWORK_COLUMNS, NETWORKS, SVM_GRID, short_tables
-    from storage.store import open_store
 
     tables = short_tables(open_store(), place)
     for title in (FIRST_PROJECT, SVM_GRID, NETWORKS):
@@ -101,8 +122,8 @@ def _print_results(console: Console, place: str) -> None:
 
 
 def _shown_path(key: str) -> str:
-    url = os.environ[STORE_SETTING]
-    return f"{url.removeprefix('file://').rstrip('/')}/{key}"
+    store = open_store()
+    return str(store.path(key)) if isinstance(store, LocalStore) else f"{store.url}/{key}"
 
 
 if __name__ == "__main__":

@@ -36,8 +36,14 @@ from deployments.database import (
     postgres_environment,
     server_settings,
 )
-from storage.errors import TelltaleError
-from storage.store import STORE_SETTING
+from storage.credentials import BLOCK_SETTING
+from storage.errors import SpecError, TelltaleError
+from storage.paths import absolute, with_home
+from storage.store import STORE_SETTING, local_folder, open_store
+from tasks.app_files import APP_SETTING
+from tasks.detectors.weight_files import CACHE_SETTING
+from tasks.device import PRICE_SETTING, hourly_price
+from tasks.threads import THREADS_SETTING, parallel_tasks
 
 HOME_SETTING = "TELLTALE_HOME"
 MARK = "TELLTALE_SERVICES"
@@ -45,6 +51,10 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 REPORT_TIME_S = 3.0
 SAY_EVERY_S = 3.0
+
+# Values that no path is meant by, even where a file has that name.
+NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, STORE_SETTING, THREADS_SETTING)
+MADE_PATHS = (APP_SETTING, CACHE_SETTING)
 
 Say = Callable[[str], None]
 
@@ -92,7 +102,18 @@ class ServerHandle:
 
 def home() -> Path:
     """The absolute path of the folder in which everything lives."""
-    return Path(os.environ.get(HOME_SETTING) or ".telltale").resolve()
+    return absolute(os.environ.get(HOME_SETTING) or ".telltale")
+
+
+def check_settings() -> None:
+    """Refuse settings that would otherwise fail in a worker, or after minutes.
+
+    Raises:
+        SpecError: the store, the tasks at once, or the price of a GPU hour is none.
+    """
+    open_store(_store())
+    parallel_tasks()
+    hourly_price("cuda")
 
 
 def ensure_server(say: Say = print, database: Database | None = None) -> ServerHandle:
@@ -178,8 +199,18 @@ def worker_name(pool: str, device: str | None = None) -> str:
 def worker_settings() -> dict[str, str]:
     """The `TELLTALE_*` settings as workers get them: flow runs work in temporary folders, so paths become absolute."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("TELLTALE_") and name != MARK}
-    absolute = {name: str(Path(value).resolve()) for name, value in settings.items() if value and Path(value).exists()}
-    return {**settings, **absolute, HOME_SETTING: str(home()), STORE_SETTING: _store()}
+    # What is there is a path. Folders that are only going to be made are known by their settings' names.
+    paths = {
+        name: str(absolute(value))
+        for name, value in settings.items()
+        if value and name not in NO_PATHS and (name in MADE_PATHS or _is_there(with_home(value)))
+    }
+    return {**settings, **paths, HOME_SETTING: str(home()), STORE_SETTING: _store()}
+
+
+def _is_there(path: str) -> bool:
+    # Unlike `Path.exists`, without an error for a value that is too long for a path.
+    return os.access(path, os.F_OK)
 
 
 def stop(say: Say = print) -> list[int]:
@@ -191,7 +222,7 @@ def stop(say: Say = print) -> list[int]:
         ServiceFailed: something is still there afterwards.
     """
     folder = home()
-    if not folder.is_dir():
+    if not _is_there(str(folder)):
         return []
     with locked(folder):
         state = load_state(folder)
@@ -243,9 +274,9 @@ def marked_processes(folder: Path) -> list[int]:
 
 def answers(api_url: str, timeout: float = 3.0) -> bool:
     """Whether a healthy Prefect API answers at this address."""
-    local = urlsplit(api_url).hostname in ("127.0.0.1", "localhost", "::1")
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     try:
+        local = urlsplit(api_url).hostname in ("127.0.0.1", "localhost", "::1")
+        opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
         with opener.open(f"{api_url.rstrip('/')}/health", timeout=timeout) as response:
             return bool(response.read().strip() == b"true")
     except (OSError, ValueError):
@@ -260,7 +291,7 @@ def load_state(folder: Path) -> State:
         workers = {pool: Process(**process) for pool, process in document["workers"].items()}
         database = Process(**document["database"]) if document.get("database") else None
         return State(**{**document, "server": server, "workers": workers, "database": database})
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State()
 
 
@@ -273,9 +304,19 @@ def save_state(folder: Path, state: State) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One start or stop at a time per home folder; a second caller waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "services.lock").open("w") as lock:
+    """One start or stop at a time per home folder, which is made; a second caller waits.
+
+    Raises:
+        SpecError: the folder cannot be made or takes no files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "services.lock").open("w")
+    except OSError as error:
+        raise SpecError(
+            f"{HOME_SETTING}: {folder} cannot be used as a folder of our own ({error.strerror}): set it to another one"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -500,7 +541,7 @@ def _status(pid: int) -> list[str]:
 
 def _carries_mark(pid: int, folder: Path) -> bool:
     try:
-        return f"{MARK}={folder}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return os.fsencode(f"{MARK}={folder}") in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
 
@@ -549,9 +590,8 @@ def _store() -> str:
     configured = os.environ.get(STORE_SETTING)
     if not configured:
         return str(home() / "store")
-    if urlsplit(configured).scheme not in ("", "file"):
-        return configured
-    return str(Path(configured.removeprefix("file://")).resolve())
+    folder = local_folder(configured)
+    return configured if folder is None else str(folder)
 
 
 def _free_port(preferred: int | None) -> int:

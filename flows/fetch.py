@@ -1,11 +1,10 @@
 """Downloading COCO."""
 
-from pathlib import Path
-
 from prefect import flow
 
 import tasks.data.fetch as fetching
 from flows.runner import attempt
+from storage.paths import absolute
 
 
 @flow(name="fetch", flow_run_name="fetch COCO {splits}", persist_result=False)
@@ -20,6 +19,6 @@ def fetch_coco(directory: str, splits: list[str] | None = None, address: str | N
     with attempt():
         chosen = tuple(splits or ("train2017", "val2017"))
         if address is None:
-            fetching.fetch_coco(Path(directory), chosen)
+            fetching.fetch_coco(absolute(directory), chosen)
         else:
-            fetching.fetch_coco(Path(directory), chosen, address)
+            fetching.fetch_coco(absolute(directory), chosen, address)

@@ -42,7 +42,10 @@ def checked_experiment(
         *_missing_pools(pools),
     ]
     # What hangs on a variable that is not set cannot be looked for.
-    missing = [*unset, *(line for line in dict.fromkeys(found) if "${" not in line)]
+    missing = [
+        *unset.values(),
+        *(line for line in dict.fromkeys(found) if not any(variable in line for variable in unset)),
+    ]
     if missing:
         raise MissingInput(*missing)
     return experiment

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 from prefect import flow
@@ -13,6 +12,7 @@ from prefect.logging import get_run_logger
 from flows.runner import attempt
 from storage.digest import canonical_json, digest_of, sha256_hex
 from storage.errors import MissingInput, ObjectExists, ObjectMissing
+from storage.paths import absolute
 from storage.runs import RUNS, latest_run, published_networks
 from storage.store import Store, open_store
 from tasks.app_files import MOST_BYTES, app_folder, complete_app, first_visit_bytes, read_app, read_pictures
@@ -54,7 +54,7 @@ def publish_mobile(
     with attempt():
         store = open_store()
         built, chosen = _checked_inputs(store, experiment, run)
-        app = publish_app(store, built, chosen, first, None if pictures is None else read_pictures(Path(pictures)))
+        app = publish_app(store, built, chosen, first, None if pictures is None else read_pictures(absolute(pictures)))
         _show(store, experiment, app)
         return app.place
 

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import PurePosixPath
+from typing import Any
 
 from storage.digest import canonical_json
-from storage.errors import ObjectMissing
+from storage.errors import DamagedObject, ObjectMissing
 from storage.store import Store
 
 RUNS = "runs/evaluate"
@@ -13,7 +14,7 @@ LATEST = "refs/latest.json"
 
 def latest_run(store: Store, experiment: str) -> str:
     """The place of the newest run of an experiment; `ObjectMissing` if there is none."""
-    places = _latest(store)
+    places = latest_runs(store)
     if experiment not in places:
         others = f", only of {sorted(places)}" if places else ", nor of any other experiment"
         raise ObjectMissing(f"no run of {experiment!r} in {store.url}{others}")
@@ -22,13 +23,13 @@ def latest_run(store: Store, experiment: str) -> str:
 
 def latest_content(store: Store, experiment: str) -> dict[str, str]:
     """Digests of the content tables of an experiment's newest run, by the table's name: no times, hosts or ids."""
-    index = json.loads(store.read(f"{latest_run(store, experiment)}/index.json"))
+    index = _document(store, f"{latest_run(store, experiment)}/index.json")
     return {uri.rsplit("/", 1)[0]: digest for uri, digest in index["content"].items()}
 
 
 def set_latest_run(store: Store, experiment: str, place: str) -> None:
     """Say that this run is an experiment's newest."""
-    store.write(LATEST, canonical_json(_latest(store) | {experiment: place}).encode())
+    store.write(LATEST, canonical_json(latest_runs(store) | {experiment: place}).encode())
 
 
 def published_networks(store: Store, place: str) -> tuple[str, ...]:
@@ -37,11 +38,22 @@ def published_networks(store: Store, place: str) -> tuple[str, ...]:
     names = sorted(file.stem for file in files if file.suffix == ".onnx")
     if not names:
         return ()
-    mobile = json.loads(store.read(f"{place}/index.json"))["experiment"]["mobile"]
+    mobile = _document(store, f"{place}/index.json")["experiment"]["mobile"]
     order = [listed["name"] for listed in mobile["networks"]]
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 
 
-def _latest(store: Store) -> dict[str, str]:
-    places: dict[str, str] = json.loads(store.read(LATEST)) if store.size(LATEST) else {}
+def latest_runs(store: Store) -> dict[str, str]:
+    """The place of every experiment's newest run, by the experiment's name."""
+    places: dict[str, str] = _document(store, LATEST) if store.size(LATEST) else {}
     return places
+
+
+def _document(store: Store, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(store.read(key))
+    except ValueError as error:
+        raise DamagedObject(f"{key} in {store.url} is not readable as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DamagedObject(f"{key} in {store.url}: expected a JSON object, got {type(found).__name__}")
+    return found

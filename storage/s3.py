@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from storage.store import checked_key, is_known
+from storage.store import LONGEST_KEY, STORE_SETTING, checked_key, is_known
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,16 @@ CONNECT_TIMEOUT_S = 4
 READ_TIMEOUT_S = 30
 # Larger objects are sent in parts of this size, so that a broken connection costs one part.
 PART_BYTES = 16 * 2**20
+# A key has at most 1024 bytes in all.
+LONGEST_PREFIX = 1024 - LONGEST_KEY - 1
 READ_TRIES = 5
 
 REFUSALS = {
     "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
     "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException", "401", "AuthFailure",
+    # botocore's own, before any request.
+    "CredentialRetrievalError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "SSOError",
+    "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
 }  # fmt: skip
 DENIALS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403"}
 ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
@@ -62,6 +68,43 @@ PASSING = {
     "RequestThrottled", "RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
     "TooManyRequests", "XAmzContentSHA256Mismatch", "408", "409", "429",
 }  # fmt: skip
+
+
+def _bucket_and_prefix(url: str) -> tuple[str, str]:
+    """The two parts of an address, both as they stand there: `%20` is three characters of a key.
+
+    Raises:
+        SpecError: it has not this form. It is not repeated in the message: it may hold a password.
+    """
+    expected = "an object store's address is s3://bucket/prefix"
+    scheme, separator, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme.lower() != "s3" or not separator or not bucket:
+        raise SpecError(expected)
+    if "@" in bucket or ":" in bucket:
+        raise SpecError(
+            f"{expected}: neither credentials nor a server are part of it (set AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
+        )
+    if set("?#") & set(rest):
+        raise SpecError(f"{expected}, with neither ? nor #: there they would begin a query or a fragment, not a key")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", bucket):
+        raise SpecError(f"{expected}: a bucket's name has 3 or more letters, digits, dots and hyphens, and no others")
+    prefix = prefix.removesuffix("/")
+    if not prefix:
+        return bucket, ""
+    if len(prefix.encode("utf-8", "surrogatepass")) > LONGEST_PREFIX:
+        raise SpecError(f"{expected}, with a prefix of at most {LONGEST_PREFIX} bytes")
+    try:
+        unchanged = checked_key(prefix) == prefix
+    except SpecError:
+        unchanged = False
+    if not unchanged:
+        raise SpecError(
+            f"{expected}: a prefix holds names parted by single slashes, without . and .., backslashes and characters "
+            "that cannot be printed"
+        )
+    return bucket, prefix
 
 
 @dataclass
@@ -99,13 +142,8 @@ class ObjectStore:
     """
 
     def __init__(self, url: str, patience: float = PATIENCE_S) -> None:
-        address = urlsplit(url)
-        if address.scheme != "s3" or not address.netloc or "@" in address.netloc or address.query or address.fragment:
-            # Not shown: it may hold a password.
-            raise SpecError("an object store's address is s3://bucket/prefix; credentials are never part of it")
-        self._bucket = address.netloc
-        prefix = address.path.strip("/")
-        self._prefix = f"{checked_key(prefix)}/" if prefix else ""
+        self._bucket, prefix = _bucket_and_prefix(url)
+        self._prefix = f"{prefix}/" if prefix else ""
         self._patience = patience
 
     @property
@@ -306,7 +344,7 @@ class ObjectStore:
             error = StoreRefused(f"{where}: there is no bucket {self._bucket!r}: create it, or correct TELLTALE_STORE")
         elif failed.status == 404:
             error = ObjectMissing(f"nothing under {key} in {self.url}")
-        elif failed.code in REFUSALS or (failed.status == 0 and not failed.may_pass):
+        elif failed.code in REFUSALS:
             error = StoreRefused(
                 f"{where} does not accept the credentials ({code}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
                 f" AWS_PROFILE for the AWS files, or {BLOCK_SETTING} for a Prefect block"
@@ -318,7 +356,11 @@ class ObjectStore:
             error = StoreRefused(f"{where}: the bucket is in another region ({code}): set AWS_DEFAULT_REGION")
         elif failed.code in FULL:
             error = StoreNotWritable(f"{where} is full ({code})")
-        elif failed.status == 0 and failed.may_pass:
+        elif failed.status == 0 and not failed.may_pass:
+            error = StoreRefused(
+                f"{where} cannot be asked ({code}): check {STORE_SETTING}, AWS_ENDPOINT_URL and AWS_DEFAULT_REGION"
+            )
+        elif failed.status == 0:
             error = StoreUnreachable(f"{where} does not answer ({code}): check AWS_ENDPOINT_URL and the network")
         elif failed.may_pass:
             error = StoreError(f"{where} did not {action} {key or 'it'} within {self._patience:.0f} s ({code})")
@@ -390,8 +432,6 @@ def _failed(error: Exception) -> _Failed:
         status = int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
         may_pass = code in PASSING or (status >= 500 and code not in {*FULL, *UNKNOWN_CONDITION})
         return _Failed(code or str(status), status, may_pass)
-    if isinstance(error, exceptions.ParamValidationError):
-        raise error
     broken = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
     garbled = (ResponseParserError, aiohttp.ClientError)
     if isinstance(error, (*broken, *garbled, OSError, EOFError)):

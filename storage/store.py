@@ -3,14 +3,16 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
-from storage.errors import ObjectExists, ObjectMissing, SpecError, StoreError, StoreNotWritable
+from storage.errors import ObjectExists, ObjectMissing, SpecError, StoreError, StoreNotWritable, StoreRefused
+from storage.paths import absolute
 
 STORE_SETTING = "TELLTALE_STORE"
 DEFAULT_STORE = ".telltale/store"
@@ -85,17 +87,48 @@ def store_url() -> str:
 
 
 def open_store(url: str | None = None) -> Store:
-    """Open a store by address: a path, `file://`, or `s3://bucket/prefix` with the usual AWS settings."""
-    url = url or store_url()
-    scheme = urlsplit(url).scheme
-    if scheme in ("", "file"):
-        return LocalStore(Path(url.removeprefix("file://")))
-    if scheme == "s3":
-        from storage.s3 import ObjectStore
+    """Open a store by address: a path, `file:///folder`, or `s3://bucket/prefix` with the usual AWS settings.
 
-        return ObjectStore(url)
-    # Not the address itself: it may hold a password.
-    raise SpecError(f"{STORE_SETTING}: expected a path, file:// or s3:// address, got one of {scheme}://")
+    In a path `~` is a home folder, and a relative one counts from the working directory. In a `file://` address `%20`
+    and its like stand for characters, as in every link; in a path and in a bucket's prefix they stand for themselves.
+
+    Raises:
+        SpecError: it is none of these.
+        StoreRefused: a file is where the folder should be.
+    """
+    url = url or store_url()
+    folder = local_folder(url)
+    if folder is not None:
+        for place in (folder, *folder.parents):
+            if place.is_file():
+                raise StoreRefused(f"{STORE_SETTING}: expected a folder, {place} is a file")
+        return LocalStore(folder)
+    from storage.s3 import ObjectStore
+
+    return ObjectStore(url)
+
+
+def local_folder(url: str) -> Path | None:
+    """The absolute path of a store on the local disk, None for a bucket's address.
+
+    Raises:
+        SpecError: it is no address of a store. It is not repeated in the message: it may hold a password.
+    """
+    # A single letter, too: nobody means a folder `C:` here.
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
+    if scheme is None:
+        return absolute(url)
+    name = scheme[1].lower()
+    if name == "s3":
+        return None
+    if name != "file":
+        raise SpecError(f"{STORE_SETTING}: expected a path, file:// or s3:// address, got one of {scheme[0]}//")
+    place = url[scheme.end() :].removeprefix("//").removeprefix("localhost")
+    if not place.startswith("/") or set("?#") & set(place):
+        raise SpecError(
+            f"{STORE_SETTING}: expected file:///folder, the path with all its slashes, ? as %3F and # as %23"
+        )
+    return absolute(unquote(place, errors="surrogateescape"))
 
 
 def checked_key(key: str) -> str:
@@ -119,7 +152,7 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        return f"file://{self.root}"
+        return self.root.as_uri()
 
     def path(self, key: str) -> Path:
         """Where a key lies on the disk."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from storage.digest import sha256_hex
 from storage.errors import DamagedObject, MissingInput, SpecError
+from storage.paths import absolute
 
 APP_SETTING = "TELLTALE_APP"
 
@@ -27,7 +28,7 @@ MODELS, PICTURES = "models/", "pictures/"
 def app_folder() -> Path:
     """Where the built app lies: `TELLTALE_APP`, else `mobile/dist` of the working tree."""
     named = os.environ.get(APP_SETTING)
-    return Path(named) if named else Path(__file__).parents[1] / "mobile" / "dist"
+    return absolute(named) if named else Path(__file__).parents[1] / "mobile" / "dist"
 
 
 def read_app(folder: Path) -> dict[str, bytes]:

@@ -2,12 +2,30 @@
 
 import operator
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from storage.errors import SpecError
+from storage.paths import with_home
 
+# More than anything here counts, and little enough for every library that is given such a number.
+MOST = 2**31 - 1
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise ValueError("a path is empty")
+    try:
+        return with_home(text)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+# A path, or in some fields a name or an address that may be a path. Relative ones count from the working directory.
+LocalPath = Annotated[str, AfterValidator(_path)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
@@ -30,10 +48,48 @@ def _are_first_projects(qualities: tuple[int, ...]) -> bool:
     return qualities == (20, 40, 60)
 
 
-class Spec(BaseModel):
-    """The root of all specifications: frozen, and nothing that is not named here."""
+def _own_numbers(value: Any, annotation: Any) -> Iterator[int | float | bool]:
+    """The numbers and truth values of a field, also those in its lists; a specification within has checked its own."""
+    is_mapping = isinstance(value, dict) and get_origin(annotation) is dict
+    return _numbers(list(value.values()) if is_mapping else value)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _numbers(value: Any) -> Iterator[int | float | bool]:
+    if isinstance(value, bool | int | float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether bool is among the types that an annotation is made of."""
+    return annotation is bool or any(_takes_truth(argument) for argument in get_args(annotation))
+
+
+class Spec(BaseModel):
+    """The root of all specifications: frozen, finite, and nothing that is not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_numbers_as_numbers(cls, document: Any) -> Any:
+        # Pydantic would take true for 1, and libraries below fail on numbers that are larger than theirs.
+        if isinstance(document, dict):
+            for name, field in cls.model_fields.items():
+                for value in _own_numbers(document.get(name), field.annotation):
+                    if isinstance(value, bool) and not _takes_truth(field.annotation):
+                        raise ValueError(f"{name}: expected no truth value, got {str(value).lower()}")
+        return document
+
+    @model_validator(mode="after")
+    def _has_numbers_that_fit(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            for value in _own_numbers(getattr(self, name), field.annotation):
+                if isinstance(value, int) and abs(value) > MOST and name != "seed":
+                    raise ValueError(f"{name}: expected a number of at most {MOST}, got a larger one")
+        return self
 
 
 class View(Spec):
@@ -102,7 +158,7 @@ class Vgg16Spec(Spec):
     kind: Literal["vgg16"] = "vgg16"
     layer: Literal["fc7", "fc6", "pool5-avg"] = "fc7"
     side: Annotated[int, Field(ge=32, le=1024)] | None = 224
-    weights: str = "imagenet"
+    weights: LocalPath = "imagenet"
     batch: int = Field(default=16, ge=1)
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
@@ -168,7 +224,7 @@ class HeadSpec(Spec):
     real: tuple[Name, ...] = Field(min_length=1)
     fakes: tuple[Name, ...] = Field(min_length=1)
     svm: SvmSpec = SvmSpec()
-    seed: int = 0
+    seed: Seed = 0
 
 
 class GanSpec(Spec):
@@ -177,9 +233,9 @@ class GanSpec(Spec):
     With `precision` bfloat16 the convolutions are computed in it, and sums, losses and weights in float32.
     """
 
-    latent: int = 100
-    generator_features: int = 64
-    discriminator_features: int = 64
+    latent: int = Field(default=100, ge=1)
+    generator_features: int = Field(default=64, ge=1)
+    discriminator_features: int = Field(default=64, ge=1)
     side: Literal[64] = 64
     batch: int = Field(default=128, ge=2)
     epochs: int = Field(default=100, ge=1)
@@ -189,7 +245,7 @@ class GanSpec(Spec):
     flip: bool = False
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DiffusionSpec(Spec):
@@ -202,7 +258,7 @@ class DiffusionSpec(Spec):
     no recipe and no seed contains it.
     """
 
-    model: str
+    model: LocalPath
     prompts: Literal["captions", "categories"] = "captions"
     steps: int = Field(default=25, ge=1)
     guidance: float = Field(default=7.5, ge=0)
@@ -211,7 +267,7 @@ class DiffusionSpec(Spec):
     batch: int = Field(default=4, ge=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = Field(default=False, exclude=True)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class SourceBase(Spec):
@@ -228,7 +284,7 @@ class CocoSource(SourceBase):
     """
 
     kind: Literal["coco"] = "coco"
-    directory: str
+    directory: LocalPath
     split: str = "val2017"
     first: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
@@ -252,8 +308,8 @@ class FolderSource(SourceBase):
     """
 
     kind: Literal["folder"] = "folder"
-    path: str
-    metadata: str | None = None
+    path: LocalPath
+    metadata: LocalPath | None = None
     label: Literal["real", "fake"]
     limit: int | None = Field(default=None, ge=1)
     limit_per_class: int | None = Field(default=None, ge=1)
@@ -269,7 +325,7 @@ class ColumnSource(SourceBase):
     """
 
     kind: Literal["column"] = "column"
-    path: str
+    path: LocalPath
     column: Column
     prompt_column: Column | None = None
     group_column: Column | None = None
@@ -344,6 +400,9 @@ class FixedSplits(Spec):
     def _leaves_a_test_share(self) -> Self:
         if self.train + self.val >= 1:
             raise ValueError(f"train + val must leave a share for test, got {self.train} + {self.val}")
+        for split, (start, stop) in self.ranges.items():
+            if not 0 <= start < stop:
+                raise ValueError(f"ranges: {split} must be from 0 or more up to something larger, got {start}, {stop}")
         return self
 
     @property
@@ -429,7 +488,7 @@ class FineTuned(NetworkBase):
     head: Literal["v1", "v2", "v3"] = "v3"
     unlocked: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = 8
     width: float = Field(default=1.0, ge=0.1, le=1.4)
-    weights: str = "imagenet"
+    weights: LocalPath = "imagenet"
     side: int = Field(default=224, ge=32, le=512)
     training: Training = Training()
 
@@ -552,7 +611,7 @@ class Experiment(Spec):
 
     name: Name
     description: str = ""
-    seed: int = 0
+    seed: Seed = 0
     sources: tuple[Source, ...]
     splits: Splits = FixedSplits()
     canonical_side: int = Field(default=320, ge=16, le=2048)
@@ -561,7 +620,7 @@ class Experiment(Spec):
     qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
     extractor: Vgg16Spec = Vgg16Spec()
     # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
-    inception: str | None = None
+    inception: LocalPath | None = None
     svm: SvmSpec = SvmSpec()
     mobile: Mobile | None = None
     augmented_qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
@@ -669,3 +728,14 @@ class Experiment(Spec):
         if len(single) == 1:
             return single
         return (*single, Mix(name="combined", real=self.real_names, fakes=self.fake_names))
+
+
+def _specs(root: type[Spec]) -> Iterator[type[Spec]]:
+    for spec in root.__subclasses__():
+        yield spec
+        yield from _specs(spec)
+
+
+# What the `kind` of a source, a network, an extractor or a splitting says it is.
+KINDS = {spec.model_fields["kind"].default: spec for spec in _specs(Spec) if "kind" in spec.model_fields}
+FIELD_NAMES = frozenset(name for spec in _specs(Spec) for name in spec.model_fields)

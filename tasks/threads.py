@@ -3,10 +3,13 @@
 import contextlib
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from storage.errors import SpecError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -14,6 +17,8 @@ Result = TypeVar("Result")
 THREADS_SETTING = "TELLTALE_THREADS"
 # What libraries ask, when they are imported, for the size of their pools.
 _POOL_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+
+MOST_TASKS = 1024
 
 _LOOK_S = 0.1
 
@@ -34,9 +39,17 @@ def threads_environment(threads: int) -> dict[str, str]:
 
 
 def parallel_tasks() -> int:
-    """How many tasks a flow computes at once (`TELLTALE_THREADS`, default the number of usable cores)."""
+    """How many tasks a flow computes at once (`TELLTALE_THREADS`, default the number of usable cores).
+
+    Raises:
+        SpecError: the setting is no number from 1 to 1024.
+    """
     configured = os.environ.get(THREADS_SETTING)
-    return max(1, int(configured) if configured else len(os.sched_getaffinity(0)))
+    if not configured:
+        return len(os.sched_getaffinity(0))
+    if not re.fullmatch(r"[0-9]{1,4}", configured) or not 1 <= int(configured) <= MOST_TASKS:
+        raise SpecError(f"{THREADS_SETTING}: expected tasks at once, from 1 to {MOST_TASKS}, got {configured!r}")
+    return int(configured)
 
 
 def helper_threads(device: str) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import DownloadFailed, MissingInput, SpecError
+from storage.paths import with_home
 from tasks.cache import cache_folder
 
 ANSWER_WITHIN_S = 3.0
@@ -129,10 +130,11 @@ def find_header_problem(
 
 
 def random_seed(weights: str, title: str) -> int:
-    """The seed of `random:<seed>`; `SpecError` for anything else."""
-    match = re.fullmatch(r"random:(\d+)", weights)
-    if match is None:
-        raise SpecError(f"random {title} weights are named like random:0, got {weights!r}")
+    """The seed of `random:<seed>`, which has 64 bits; `SpecError` for anything else."""
+    match = re.fullmatch(r"random:([0-9]{1,20})", weights)
+    if match is None or int(match[1]) >= 2**64:
+        below = " with a seed below 2**64" if re.fullmatch(r"random:[0-9]+", weights) else ""
+        raise SpecError(f"random {title} weights are named like random:0{below}, got {weights!r}")
     return int(match[1])
 
 
@@ -162,7 +164,7 @@ def _expected_file(weights: str, network: WeightsOf) -> Path:
         return cache_folder() / f"{Path(network.imagenet_url()).stem}.safetensors"
     if _is_url(weights):
         return cache_folder() / f"{network.prefix}-{hashlib.sha256(weights.encode()).hexdigest()[:16]}.safetensors"
-    return Path(weights).expanduser()
+    return Path(with_home(weights))
 
 
 def _torchvision_download(network: WeightsOf) -> Path:

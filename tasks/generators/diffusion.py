@@ -118,17 +118,17 @@ def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:
     if spec.model == TINY:
         shipped = (SHIPPED_WEIGHTS / "model_index.json").is_file()
         return [] if shipped else ["the tiny diffusion model's shipped weights: install telltale again"]
-    if spec.model.startswith((".", "/", "~")):
-        found = (Path(spec.model).expanduser() / "model_index.json").is_file()
+    if spec.model.startswith((".", "/")) or Path(spec.model).is_dir():
+        found = (Path(spec.model) / "model_index.json").is_file()
         return [] if found else [f"a diffusers pipeline at {spec.model}: it has no model_index.json"]
     if spec.model.startswith(STORED):
         return [] if find_model(open_store(), spec.model) else [missing_from_store(spec.model)]
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     name, revision = _revision_of(spec.model)
-    if isinstance(try_to_load_from_cache(name, "model_index.json", revision=revision), str):
-        return []
     try:
+        if isinstance(try_to_load_from_cache(name, "model_index.json", revision=revision), str):
+            return []
         HfApi().model_info(name, revision=revision, timeout=timeout_s)
     except Exception as error:
         return [
@@ -223,8 +223,8 @@ def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
-    directory = Path(model).expanduser()
-    is_path = directory.exists() or model.startswith((".", "/", "~"))
+    directory = Path(model)
+    is_path = directory.exists() or model.startswith((".", "/"))
     if is_path and not (directory / "model_index.json").is_file():
         raise MissingInput(
             f"the diffusion model in {model}: expected a diffusers directory with model_index.json; save one with "

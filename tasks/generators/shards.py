@@ -112,10 +112,10 @@ def model_digest(model: str) -> str:
         return folder_digest(SHIPPED_WEIGHTS)
     if model.startswith(STORED):
         return model.removeprefix(STORED)
-    directory = Path(model).expanduser()
+    directory = Path(model)
     if directory.is_dir():
         return folder_digest(directory)
-    if model.startswith((".", "/", "~")):
+    if model.startswith((".", "/")):
         raise MissingInput(f"the diffusion model in {model}: no such directory; name a diffusers directory or a hub id")
     return f"hub:{model}"
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_presets, deployments
-from storage.errors import MissingInput
+from storage.errors import MissingInput, SpecError
 from tasks.data.sample import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec import (
@@ -162,6 +162,42 @@ def test_the_seed_mobile_preset_trains_the_second_projects_networks(environment:
         assert not training.balanced
         assert not training.augmented
     assert mobile.rejection.bounds == (0.6, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("smaple", "no experiment 'smaple', did you mean sample?"),
+        ("Sample", "did you mean sample?"),
+        ("sample.yml", "no file .*/sample.yml, did you mean sample.yaml?"),
+        ("mine/sample.yaml", "no file .*/mine/sample.yaml$"),
+        ("../experiments/sample", "no experiment '../experiments/sample'"),
+        ("", "no experiment ''"),
+        (".yaml", "no file .*/.yaml"),
+        ("x" * 300 + ".yaml", "no file"),
+        ("x" * 300, "no experiment"),
+        ("a\0b.yaml", "null character"),
+        ("folder.yaml", "folder.yaml is a folder"),
+        ("list.yaml", "list.yaml: expected a mapping, got list"),
+        ("text.yaml", "text.yaml: expected a mapping, got str"),
+    ],
+)
+def test_an_experiment_that_is_not_there_is_named_with_what_is_near(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "list.yaml").write_text("[name]")
+    (tmp_path / "text.yaml").write_text("name")
+    (tmp_path / "sample.yaml").write_text("{}")
+    with pytest.raises(SpecError, match=reason):
+        load_experiment(name)
+
+
+def test_the_first_problem_of_a_long_value_is_not_the_whole_value() -> None:
+    with pytest.raises(SpecError) as raised:
+        load_experiment("sample", {"seed": "9" * 10_000})
+    assert len(str(raised.value)) < 500
 
 
 def _deployments() -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def test_a_minimal_experiment_has_the_designs_grid() -> None:
         ({"qualities": [None, 101]}, "qualities.*less than or equal to 100"),
         ({"qualities": [60, 40]}, "qualities must contain null"),
         ({"qualities": [None, 60, 60]}, "listed twice"),
-        ({"resolution": [64]}, "resolution: Extra inputs are not permitted"),
+        ({"resolution": [64]}, "resolution: there is no such field, did you mean resolutions"),
         ({"mixes": [{"name": "m", "real": ["coco"], "fakes": ["dalle"]}]}, "unknown fake source 'dalle'"),
         ({"mixes": [{"name": "m", "real": ["photos"], "fakes": ["gan"]}]}, "unknown real source 'photos'"),
         ({"seed_protocol": {"real": "coco", "gan": "gan", "stable": "sd"}}, "unknown fake source 'sd'"),
@@ -136,3 +136,43 @@ def test_what_is_no_cells_name_is_refused(name: str) -> None:
 
 def test_folds_have_one_rotation_each() -> None:
     assert Folds(count=5).rotations == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"seed": 2**32}, "seed: .*less than or equal to 4294967295"),
+        ({"seed": True}, "seed: expected no truth value, got true"),
+        ({"seed": 1.5}, "seed: .*fractional part"),
+        ({"seed": float("inf")}, "seed: .*finite number"),
+        ({"seed": float("nan")}, "seed: .*finite number"),
+        ({"shard_size": 10**30}, "shard_size: expected a number of at most 2147483647"),
+        ({"shard_size": 0}, "shard_size: .*greater than or equal to 1"),
+        ({"shard_size": "yes"}, "shard_size: .*'yes'"),
+        ({"qualities": [None, True]}, "qualities: expected no truth value, got true"),
+        ({"resolutions": [True]}, "resolutions: expected no truth value, got true"),
+        ({"splits": {"kind": "fixed", "train": float("nan")}}, "splits.train: .*finite number"),
+        ({"splits": {"kind": "fixed", "train": False}}, "splits: train: expected no truth value, got false"),
+        ({"splits": {"kind": "fixed", "ranges": {"train": [True, 3]}}}, "ranges: expected no truth value"),
+        ({"splits": {"kind": "fixed", "ranges": {"train": [-5, 3]}}}, "ranges: train must be from 0"),
+        ({"splits": {"kind": "fixed", "ranges": {"train": [3, 3]}}}, "ranges: train must be from 0"),
+        ({"splits": {"kind": "fixed", "ranges": {"train": [0, 10**30]}}}, "ranges: expected a number of at most"),
+        ({"svm": {"c_values": [float("inf")]}}, "svm.c_values.0: .*finite number"),
+        ({"svm": {"c_values": [True]}}, "svm: c_values: expected no truth value"),
+        ({"svm": {"calibrate": 2}}, "svm.calibrate: .*boolean"),
+        ({"name": 10}, "name: .*quote it to make it a text"),
+        ({"name": 1e300}, "name: .*quote it to make it a text"),
+        ({"extractor": {"batch": 1e30}}, "extractor.batch: .*exceeded maximum size"),
+        ({"splits": {"count": 5}}, "splits: it needs a kind"),
+        ({"training_seed": 5}, "training_seed: there is no such field, did you mean training_seeds"),
+    ],
+)
+def test_a_number_that_is_none_or_fits_nowhere_is_refused_with_its_field(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(document(**changes))
+
+
+@pytest.mark.parametrize(("written", "read"), [("12", 12), (12.0, 12), ("0", 0), (2**32 - 1, 2**32 - 1)])
+def test_a_number_may_come_as_text_from_a_variable(written: Any, read: int) -> None:
+    assert parse_experiment(document(seed=written)).seed == read

@@ -1,0 +1,85 @@
+"""Environment variables in the texts of an experiment: `${NAME}` and `${NAME:-default}`."""
+
+import os
+import re
+from typing import Any
+
+from storage.errors import SpecError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What a shell or another program would replace. A dollar sign before anything else is one.
+_LOOKS_LIKE_ONE = re.compile(r"\$[A-Za-z_{(]")
+UNDERSTOOD = "understood are ${NAME}, ${NAME:-default}, also nested, and $$ for a dollar sign"
+
+
+def fill_in(value: Any, unset: list[str]) -> Any:
+    """A document with its variables replaced by their values, which are taken as they are.
+
+    A variable without value, or with an empty one, gives its default. A text that becomes empty becomes None: the
+    field's default. Without value and default a variable stays as `${NAME}`, and its name is added to `unset`.
+
+    Raises:
+        SpecError: something looks like a variable but is none, or stands in a key.
+    """
+    if isinstance(value, dict):
+        for key in value:
+            if isinstance(key, str) and _LOOKS_LIKE_ONE.search(key):
+                raise SpecError(f"{key!r} looks like a variable, which can stand in values only, not in a key")
+        return {key: fill_in(item, unset) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill_in(item, unset) for item in value]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    # An optional variable that is not set leaves nothing, not an empty text.
+    return _filled(value, value, unset) or None
+
+
+def _filled(text: str, whole: str, unset: list[str]) -> str:
+    """`text` filled in, which is a part of `whole`."""
+    pieces = []
+    at = 0
+    while (start := text.find("$", at)) >= 0:
+        pieces.append(text[at:start])
+        if text.startswith("$$", start):
+            pieces.append("$")
+            at = start + 2
+        elif text.startswith("${", start):
+            end = _closing_brace(text, start, whole)
+            pieces.append(_looked_up(text[start + 2 : end], whole, unset))
+            at = end + 1
+        elif _LOOKS_LIKE_ONE.match(text, start):
+            raise SpecError(f"{whole!r} holds something like a variable that is none: {UNDERSTOOD}")
+        else:
+            pieces.append("$")
+            at = start + 1
+    return "".join([*pieces, text[at:]])
+
+
+def _closing_brace(text: str, start: int, whole: str) -> int:
+    depth = 0
+    for index in range(start, len(text)):
+        if text.startswith("${", index):
+            depth += 1
+        elif text[index] == "}":
+            depth -= 1
+            if depth == 0:
+                return index
+    raise SpecError(f"{whole!r} holds a variable without its closing brace: {UNDERSTOOD}")
+
+
+def _looked_up(inner: str, whole: str, unset: list[str]) -> str:
+    name = _NAME.match(inner)
+    rest = inner[name.end() :] if name else inner
+    if name is None or not (rest == "" or rest.startswith(":-")):
+        raise SpecError(f"{whole!r} holds ${{{inner}}}, which is no variable: {UNDERSTOOD}")
+    # Looked at even where it is not needed: a mistake in it is not to wait for another machine.
+    missing: list[str] = []
+    default = _filled(rest.removeprefix(":-"), whole, missing) if rest else None
+    found = os.environ.get(name[0])
+    if found:
+        return found
+    if default is None:
+        unset.append(name[0])
+        return f"${{{name[0]}}}"
+    unset += missing
+    return default

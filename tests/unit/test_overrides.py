@@ -1,0 +1,174 @@
+"""Overrides: one value changes, its neighbours stay, and what could mean two things is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from storage.errors import SpecError
+from tasks.overrides import override, parse_overrides
+from tasks.presets import load_experiment
+from tasks.spec import ColumnSource, FixedSplits, FolderSource, Folds
+
+DOCUMENT: dict[str, Any] = {
+    "name": "e",
+    "sources": [
+        {"kind": "folder", "name": "real", "path": "r", "label": "real", "limit": 7},
+        {"kind": "folder", "name": "sd-1", "path": "s1", "label": "fake", "limit": 1, "metadata": "m.csv"},
+        {"kind": "folder", "name": "sd-1.4", "path": "s14", "label": "fake", "limit": 14},
+    ],
+    "splits": {"kind": "fixed", "train": 0.5, "groups": {"real:a.1.jpg": "train"}},
+    "extractor": {"layer": "fc6", "side": 224, "weights": "random:3", "batch": 8},
+    "qualities": [None, 60],
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump(DOCUMENT))
+    return str(path)
+
+
+def changed(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The document's leaves that the overrides change, by path."""
+    before, after = yaml.safe_load(yaml.safe_dump(DOCUMENT)), yaml.safe_load(yaml.safe_dump(DOCUMENT))
+    override(after, overrides)
+    old, new = _leaves(before), _leaves(after)
+    return {path: new.get(path) for path in {**old, **new} if old.get(path) != new.get(path)}
+
+
+def _leaves(node: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(node, dict):
+        return {key: value for name, each in node.items() for key, value in _leaves(each, f"{path}/{name}").items()}
+    if isinstance(node, list) and all(isinstance(each, dict) for each in node):
+        return {k: v for each in node for k, v in _leaves(each, f"{path}/{each['name']}").items()}
+    return {path: node}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes"),
+    [
+        ({"extractor.side": 96}, {"/extractor/side": 96}),
+        ({"extractor": {"side": 96}}, {"/extractor/side": 96}),
+        ({"extractor": {"side": 96, "batch": 2}}, {"/extractor/side": 96, "/extractor/batch": 2}),
+        ({"extractor": {}}, {}),
+        ({"splits": {"groups": {"real:b.jpg": "val"}}}, {"/splits/groups/real:b.jpg": "val"}),
+        ({"splits.groups.real:a.1.jpg": "test"}, {"/splits/groups/real:a.1.jpg": "test"}),
+        ({"sources.sd-1.4.limit": 5}, {"/sources/sd-1.4/limit": 5}),
+        ({"sources.sd-1.limit": 5}, {"/sources/sd-1/limit": 5}),
+        ({"sources.sd-1.4": {"limit": 5}}, {"/sources/sd-1.4/limit": 5}),
+        (
+            {"sources": {"sd-1.4": {"limit": 5}, "real": {"limit": 6}}},
+            {"/sources/sd-1.4/limit": 5, "/sources/real/limit": 6},
+        ),
+        ({"qualities": [None]}, {"/qualities": [None]}),
+        ({"svm": {"calibrate": False}}, {"/svm/calibrate": False}),
+        ({"mobile.rejection.kept": 0.9}, {"/mobile/rejection/kept": 0.9}),
+        ({"sources.sd-1.metadata": None}, {"/sources/sd-1/metadata": None}),
+        # Two spellings of one value agree.
+        ({"extractor.side": 96, "extractor": {"side": 96}}, {"/extractor/side": 96}),
+    ],
+)
+def test_an_override_changes_what_it_names_and_nothing_else(overrides: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert changed(overrides) == changes
+
+
+def test_a_merged_override_gives_the_experiment_that_the_dotted_one_gives(file: str) -> None:
+    merged = load_experiment(file, {"extractor": {"side": 96}})
+    assert merged == load_experiment(file, {"extractor.side": 96})
+    assert merged.extractor.model_dump() | {"side": 224} == load_experiment(file).extractor.model_dump()
+    assert (merged.extractor.weights, merged.extractor.layer) == ("random:3", "fc6")
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"splits": {"kind": "folds", "count": 4}}, {"splits.count": 4, "splits.kind": "folds"}]
+)
+def test_another_kind_leaves_the_fields_behind_that_it_does_not_have(file: str, overrides: dict[str, Any]) -> None:
+    assert load_experiment(file).splits == FixedSplits(train=0.5, groups={"real:a.1.jpg": "train"})
+    assert load_experiment(file, overrides).splits == Folds(count=4)
+
+
+def test_another_kind_keeps_the_fields_that_it_has(file: str) -> None:
+    source = load_experiment(file, {"sources.sd-1": {"kind": "column", "column": "image"}}).sources[1]
+    assert source == ColumnSource(name="sd-1", path="s1", column="image", limit=1)
+    assert isinstance(load_experiment(file).sources[1], FolderSource)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"extractor.sid": 96}, "extractor.sid: there is no such field, did you mean side"),
+        ({"extractor": {"sid": 96}}, "extractor.sid: there is no such field, did you mean side"),
+        ({"sources.sd-1.4.limt": 5}, "sources.sd-1.4.limt: there is no such field, did you mean limit"),
+        ({"sources.sd-1.4.limit": -5}, "sources.sd-1.4.limit: .*greater than or equal to 1"),
+        ({"sources.sd-1.4.limit": {"at": 5}}, r"'sources.sd-1.4.limit' puts a mapping over 14"),
+        ({"sources.sd-2.limit": 5}, r"names no item of the list, expected one of \['real', 'sd-1', 'sd-1.4'\]"),
+        ({"sources": {"sd-2": {}}}, r"names no item of the list"),
+        ({"sources.sd-1.4": 5}, "names no field of sd-1.4"),
+        ({"qualities.0": 5}, "a list without names: replace the list as a whole"),
+        ({"extractor..side": 5}, "parted by single dots"),
+        ({"": 5}, "parted by single dots"),
+        ({"name.first": "x"}, "reaches into 'e'"),
+        ({"extractor.side": 96, "extractor": {"side": 97}}, "which another override sets otherwise"),
+        ({"sources": [], "sources.sd-1.limit": 3}, "which another override sets otherwise"),
+        ({"bogus": {"a": 1}}, "bogus: there is no such field"),
+        ({"splits.count": 4}, "splits.count: there is no such field, expected one of"),
+        ({"extractor": {"kind": "probe"}}, "extractor.kind: "),
+        ({"sources.sd-1.kind": "video"}, "sources.sd-1: .*does not match any of the expected tags"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_refused_with_its_dotted_name(
+    file: str, overrides: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SpecError, match=reason):
+        load_experiment(file, overrides)
+
+
+def test_a_name_that_ends_in_a_field_is_ambiguous_and_a_mapping_says_which() -> None:
+    def document() -> dict[str, Any]:
+        return {"sources": [{"name": "a", "limit": 1}, {"name": "a.limit", "limit": 2}]}
+
+    with pytest.raises(SpecError, match=r"'a' or 'a.limit'"):
+        override(document(), {"sources.a.limit": {"limit": 3}})
+    one = document()
+    # A number can only be the field's.
+    override(one, {"sources.a.limit": 3})
+    assert [source["limit"] for source in one["sources"]] == [3, 2]
+    override(one, {"sources": {"a.limit": {"limit": 4}}})
+    assert [source["limit"] for source in one["sources"]] == [3, 4]
+
+
+def test_two_items_of_one_name_cannot_be_told_apart() -> None:
+    with pytest.raises(SpecError, match="two items have the name 'a'"):
+        override({"sources": [{"name": "a"}, {"name": "a"}]}, {"sources.a.limit": 3})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x=1",
+        "[1]",
+        "5",
+        "null",
+        '"a"',
+        "",
+        "{",
+        "{'seed': 1}",
+        '{"seed": 1, "seed": 2}',
+        '{"a": {"b": 1, "b": 2}}',
+        '{"seed": ' + "1" * 5000 + "}",
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"overrides: expected a JSON object such as"):
+        parse_overrides(text)
+
+
+def test_a_json_object_is_read() -> None:
+    assert parse_overrides('{"extractor.side": 96, "qualities": [null, 60]}') == {
+        "extractor.side": 96,
+        "qualities": [None, 60],
+    }

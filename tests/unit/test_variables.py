@@ -1,0 +1,124 @@
+"""Environment variables in an experiment: resolved, or refused at once; never left in a path."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.errors import MissingInput, SpecError
+from tasks.presets import load_experiment, load_unfilled
+from tasks.spec import FolderSource
+from tasks.variables import fill_in
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"A": "a", "lower_case": "/low", "Mixed1": "m", "EMPTY": "", "NESTED": "${A}"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("UNSET", "unset", "OTHER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${lower_case}/x", "/low/x"),
+        ("${Mixed1}", "m"),
+        ("${A}${A}", "aa"),
+        ("${UNSET:-${A}}", "a"),
+        ("${UNSET:-x${A}y}", "xay"),
+        ("${UNSET:-${OTHER:-b}}", "b"),
+        ("${UNSET:-${OTHER:-${A}}}/c", "a/c"),
+        ("${A:-${UNSET}}", "a"),
+        ("${EMPTY:-d}", "d"),
+        ("${UNSET:-}", None),
+        ("x${UNSET:-}", "x"),
+        ("${UNSET:-a-b:-c}", "a-b:-c"),
+        ("$${literal}", "${literal}"),
+        ("$$HOME", "$HOME"),
+        ("costs 5$", "costs 5$"),
+        ("$5", "$5"),
+        ("a$/b", "a$/b"),
+        # A value is what it is, whatever it looks like.
+        ("${NESTED}", "${A}"),
+        ("", ""),
+    ],
+)
+def test_a_variable_is_resolved(text: str, value: str | None) -> None:
+    unset: list[str] = []
+    assert fill_in({"path": [text]}, unset) == {"path": [value]}
+    assert unset == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${A-default}",
+        "${A:=b}",
+        "${A:+b}",
+        "${A:?needed}",
+        "${A:default}",
+        "${}",
+        "${1}",
+        "${A B}",
+        "${A.b}",
+        "${env:A}",
+        "${{A}}",
+        "${A",
+        "${A:-${B}",
+        "$A/x",
+        "$lower_case",
+        "$(pwd)/x",
+        "${UNSET:-$A}",
+        "${A:-${B-c}}",
+    ],
+)
+def test_what_looks_like_a_variable_and_is_none_is_refused_with_what_is_understood(text: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        fill_in({"path": text}, [])
+    said = str(raised.value)
+    assert repr(text) in said
+    assert "${NAME:-default}" in said
+
+
+def test_a_variable_in_a_key_is_refused() -> None:
+    with pytest.raises(SpecError, match="not in a key"):
+        fill_in({"groups": {"${A}:b": "train"}}, [])
+
+
+def test_each_variable_without_value_is_named_once() -> None:
+    unset: list[str] = []
+    filled = fill_in({"a": "${UNSET}/x", "b": "${unset:-${OTHER}}", "c": 5}, unset)
+    assert unset == ["UNSET", "OTHER"]
+    assert filled == {"a": "${UNSET}/x", "b": "${OTHER}", "c": 5}
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "e.yaml"
+    path.write_text(
+        "name: e\nsources:\n  - {kind: folder, name: r, path: r, label: real}\n"
+        f"  - {{kind: folder, name: f, path: '{text}', label: fake}}\n"
+    )
+    return str(path)
+
+
+def test_a_path_in_a_file_and_one_in_an_override_are_resolved_alike(tmp_path: Path) -> None:
+    def path_of(experiment: str, overrides: dict[str, Any] | None = None) -> str:
+        source = load_experiment(experiment, overrides).sources[1]
+        assert isinstance(source, FolderSource)
+        return source.path
+
+    assert path_of(_file(tmp_path, "${lower_case}/p")) == "/low/p"
+    assert path_of(_file(tmp_path, "p"), {"sources.f.path": "${UNSET:-${lower_case}}"}) == "/low"
+
+
+def test_a_number_that_hangs_on_a_variable_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _file(tmp_path, "p")
+    overrides = {"seed": "${unset}"}
+    with pytest.raises(MissingInput, match=r"environment variable unset, which e\.yaml needs"):
+        load_unfilled(path, overrides)
+    monkeypatch.setenv("unset", "12")
+    assert load_experiment(path, overrides).seed == 12
+    monkeypatch.setenv("unset", "twelve")
+    with pytest.raises(SpecError, match=r"seed: .*'twelve'"):
+        load_experiment(path, overrides)
