@@ -94,14 +94,17 @@ def open_store(url: str | None = None) -> Store:
 
     Raises:
         SpecError: it is none of these.
-        StoreRefused: a file is where the folder should be.
+        StoreRefused: there can be no folder: a file is in its place, or the path is out of reach.
     """
     url = url or store_url()
     folder = local_folder(url)
     if folder is not None:
-        for place in (folder, *folder.parents):
-            if place.is_file():
-                raise StoreRefused(f"{STORE_SETTING}: expected a folder, {place} is a file")
+        try:
+            files = [place for place in (folder, *folder.parents) if place.is_file()]
+        except OSError as error:
+            raise StoreRefused(f"{STORE_SETTING}: {folder} cannot be a folder of ours ({error.strerror})") from error
+        if files:
+            raise StoreRefused(f"{STORE_SETTING}: expected a folder, {files[0]} is a file")
         return LocalStore(folder)
     from storage.s3 import ObjectStore
 

@@ -152,6 +152,30 @@ def test_an_address_that_is_none_is_told(s3_server: S3Server, use_settings: Use)
     assert isinstance(refused(use_settings, settings_of(s3_server, AWS_ENDPOINT_URL="127.0.0.1:1")), StoreRefused)
 
 
+def test_a_region_that_is_none_is_not_blamed_on_the_credentials(s3_server: S3Server, use_settings: Use) -> None:
+    error = refused(use_settings, settings_of(s3_server, AWS_REGION="no region", AWS_DEFAULT_REGION="no region"))
+    assert isinstance(error, StoreRefused)
+    assert "AWS_DEFAULT_REGION" in str(error)
+    assert "does not accept the credentials" not in str(error)
+
+
+def test_a_prefix_of_any_characters_is_kept_as_it_stands(s3_server: S3Server, use_settings: Use) -> None:
+    """Each of them is another one for whoever encodes a key once too often or too rarely."""
+    use_settings(settings_of(s3_server))
+    place = f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
+    prefixes = ["a b", "a%20b", "a+b", "a%2520b", "é ü", "e\u0301", "a&b=c", "a;b,c:d@e$f", "(a)'b'!*", "a/b c/d"]
+    for prefix in prefixes:
+        store = open_store(f"{place}/{prefix}")
+        store.create("x/y z", prefix.encode())
+        with pytest.raises(ObjectExists):
+            store.create("x/y z", b"again")
+    for prefix in prefixes:
+        store = open_store(f"{place}/{prefix}/")
+        assert (store.list(""), store.read("x/y z")) == (["x/y z"], prefix.encode())
+        store.delete("x/y z")
+        assert store.size("x/y z") is None
+
+
 def test_the_usual_aws_files_are_read(s3_server: S3Server, use_settings: Use, tmp_path: Path) -> None:
     settings = settings_of(s3_server)
     key, secret = settings.pop("AWS_ACCESS_KEY_ID"), settings.pop("AWS_SECRET_ACCESS_KEY")

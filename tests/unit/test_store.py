@@ -65,6 +65,94 @@ def test_a_broken_address_of_a_bucket_is_refused_and_not_repeated(url: str) -> N
     assert "password" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("s3://bucket/a#b", "neither \\? nor #"),
+        ("s3://bucket/a?b", "neither \\? nor #"),
+        ("s3://bucket#b", "neither \\? nor #"),
+        ("s3://bucket?versionId=1", "neither \\? nor #"),
+        ("s3://bucket/a//b", "single slashes"),
+        ("s3://bucket//a", "single slashes"),
+        ("s3://bucket/a//", "single slashes"),
+        ("s3://bucket/../b", "single slashes"),
+        ("s3://bucket/a/./b", "single slashes"),
+        ("s3://bucket/a/..", "single slashes"),
+        ("s3://bucket/a\\b", "backslashes"),
+        ("s3://bucket/a\nb", "cannot be printed"),
+        ("s3://bucket/\udcff", "cannot be printed"),
+        ("s3://bucket/.partial-a", "single slashes"),
+        ("s3://bucket/" + "a" * 224, "at most 223 bytes"),
+        ("s3://bucket/" + "é" * 112, "at most 223 bytes"),
+        ("s3://Bücket/a", "a bucket's name"),
+        ("s3://my bucket/a", "a bucket's name"),
+        ("s3://bucket%20/a", "a bucket's name"),
+        ("s3://ab/a", "a bucket's name"),
+        ("s3://..\\a/b", "a bucket's name"),
+        ("s3://localhost:9000/bucket", "AWS_ENDPOINT_URL"),
+        ("s3://key:secret@bucket/a", "neither credentials nor a server"),
+        ("s3:/bucket/a", "s3://bucket/prefix$"),
+        ("s3:bucket/a", "s3://bucket/prefix$"),
+        ("s3:///a", "s3://bucket/prefix$"),
+    ],
+)
+def test_an_address_of_a_bucket_that_names_no_place_says_what_is_wrong_with_it(url: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason) as raised:
+        open_store(url)
+    if "#" in url or "?" in url:
+        assert "credentials" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("S3://bucket/a", "s3://bucket/a"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://My_old.bucket/a b/c%20d/e+f/é", "s3://My_old.bucket/a b/c%20d/e+f/é"),
+        ("s3://bucket/" + "a" * 223, "s3://bucket/" + "a" * 223),
+    ],
+)
+def test_a_prefix_stands_for_itself(url: str, shown: str) -> None:
+    assert open_store(url).url == shown
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b", "a#b", "a%20b", "a+b", "é", "a\udcffb", "a&b", "[a]", "a;b", "a\nb"])
+def test_a_folder_of_any_name_keeps_what_is_written_and_its_address_leads_back(name: str, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / name))
+    store.write("x/a b", b"data")
+    assert (tmp_path / name / "x" / "a b").read_bytes() == b"data"
+    assert store.url.isascii()
+    again = open_store(store.url)
+    assert (again.url, again.list(""), again.read("x/a b")) == (store.url, ["x/a b"], b"data")
+
+
+@pytest.mark.parametrize("url", ["file:{}/a%20b", "file://{}/a%20b", "file://localhost{}/a%20b", "FILE://{}/a%20b"])
+def test_a_file_address_is_read_as_every_link_is(url: str, tmp_path: Path) -> None:
+    store = open_store(url.format(tmp_path))
+    assert isinstance(store, LocalStore)
+    assert store.root == tmp_path.resolve() / "a b"
+
+
+@pytest.mark.parametrize(
+    "url", ["file:store", "file://host/store", "file://store", "file:///a?b", "file:///a#b", "file:"]
+)
+def test_a_file_address_of_another_machine_or_without_its_slashes_is_refused(url: str) -> None:
+    with pytest.raises(SpecError, match="expected file:///folder"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("url", ["c:\\store", "gs://bucket/a", "http://host/a", "a:b"])
+def test_another_scheme_is_refused(url: str) -> None:
+    with pytest.raises(SpecError, match="expected a path, file:// or s3:// address"):
+        open_store(url)
+
+
+def test_a_path_that_no_parser_of_addresses_takes_is_a_path() -> None:
+    store = open_store("//[not-an-address")
+    assert isinstance(store, LocalStore)
+    assert str(store.root) == "/[not-an-address"
+
+
 def test_opening_a_bucket_asks_nobody() -> None:
     assert open_store("s3://bucket/some/prefix/").url == "s3://bucket/some/prefix"
     assert ObjectStore("s3://bucket").url == "s3://bucket"

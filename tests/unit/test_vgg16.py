@@ -283,6 +283,21 @@ def test_random_weights_need_a_seed() -> None:
         vgg16.resolve_vgg16(spec)
 
 
+@pytest.mark.parametrize("seed", ["99999999999999999999999", str(2**64), "9" * 5000, "-1", "1.5", "\u0663", "", " 1"])
+def test_a_seed_that_no_generator_takes_is_refused(seed: str) -> None:
+    spec = Vgg16Spec(weights=f"random:{seed}", layer="pool5-avg")
+    (line,) = vgg16.check_vgg16(spec)
+    assert line.startswith("random VGG16 weights are named like random:0")
+    with pytest.raises(SpecError, match="named like random:0"):
+        vgg16.random_tensors(spec)
+
+
+def test_the_largest_seed_gives_weights() -> None:
+    spec = Vgg16Spec(weights=f"random:{2**64 - 1}", layer="pool5-avg")
+    assert vgg16.check_vgg16(spec) == []
+    assert vgg16.random_tensors(spec)["features.0.weight"].std() > 0
+
+
 def test_a_missing_file_is_a_missing_input_with_its_remedy(cache: Path) -> None:
     spec = Vgg16Spec(weights="nowhere/vgg16.safetensors")
     assert "name a safetensors file" in vgg16.check_vgg16(spec)[0]
