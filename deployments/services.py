@@ -110,8 +110,10 @@ def check_settings() -> None:
 
     Raises:
         SpecError: the store, the tasks at once, or the price of a GPU hour is none.
+        StoreRefused: the store cannot be there.
     """
-    open_store(_store())
+    if os.environ.get(STORE_SETTING):
+        open_store(_store())
     parallel_tasks()
     hourly_price("cuda")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
 import re
@@ -233,3 +235,148 @@ def test_the_readme_names_the_keys_and_options_that_there_are(tmp_path: Path, pi
     described = CliRunner().invoke(app, ["detect", "--help"], env={"COLUMNS": "200"}).stdout
     for option in re.findall(r"--[a-z]+", readme):
         assert option in described
+
+
+def _process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "deployments.cli", "detect", *map(os.fsencode, map(str, arguments))]
+    return subprocess.run(command, cwd=ROOT, check=False, **options)
+
+
+def test_a_name_that_is_no_utf8_comes_out_as_json_that_every_reader_takes(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    names = [
+        os.fsencode(tmp_path) + b"/caf\xe9 \xff.jpg",
+        os.fsencode(tmp_path) + "/café \N{GRINNING FACE}.jpg".encode(),
+    ]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(picture.read_bytes())
+    arguments = [*map(os.fsdecode, names), os.fsdecode(tmp_path / "none") + "\udcff"]
+    done = _process(*arguments, "--json", "--model", model, capture_output=True)
+    assert (done.returncode, done.stderr) == (1, b"")
+    first, second, third = map(json.loads, done.stdout.splitlines())
+    # A lone surrogate is no character, and strict readers refuse its escape.
+    assert b"\\udc" not in done.stdout.replace(b"\\ude00", b"")
+    assert first["picture"] == f"{tmp_path}/caf\ufffd \ufffd.jpg"
+    assert base64.b64decode(first["picture_bytes"]) == names[0]
+    assert second["picture"].encode() == names[1]
+    assert "picture_bytes" not in second
+    assert third["error"]["reason"] == "not-found"
+    assert base64.b64decode(third["picture_bytes"]).endswith(b"/none\xff")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX"}],
+)
+def test_a_name_that_is_no_utf8_is_shown_under_any_locale(
+    environment: dict[str, str], tmp_path: Path, picture: Path
+) -> None:
+    named = picture.rename(tmp_path / "caf\udce9.jpg")
+    model = write_model(tmp_path / "models")
+    done = _process(named, "no\udcffne.jpg", "--model", model, capture_output=True, env=os.environ | environment)
+    assert done.returncode == 1
+    assert b"Photograph" in done.stdout
+    assert b"not-found: no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
+    options: list[str], unbuffered: str, tmp_path: Path, picture: Path
+) -> None:
+    model = write_model(tmp_path / "models")
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    try:
+        done = _process(
+            picture, picture, *options, "--model", model, stdout=writing, stderr=subprocess.PIPE, env=environment
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_the_answers_is_one_sentence(options: list[str], tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    with Path("/dev/full").open("wb") as full:
+        done = _process(picture, *options, "--model", model, stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
+        # Not even the sentence can be written.
+        assert _process(picture, *options, "--model", model, stdout=full, stderr=full).returncode == 2
+        assert _process(tmp_path / "none.jpg", "--model", model, stdout=full, stderr=full).returncode == 2
+
+
+@pytest.mark.parametrize("place", ["tasks.detectors.answer.answer", "storage.store.LocalStore.read"])
+def test_a_full_disk_anywhere_below_is_one_sentence(
+    place: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    store = LocalStore(tmp_path / "store")
+    publish_run(store, "sample", "dense")
+    monkeypatch.setattr(place, full)
+    monkeypatch.setenv(STORE_SETTING, str(store.root))
+    monkeypatch.setattr(sys, "argv", ["telltale", "detect", str(picture)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "No space left on device" in line
+
+
+def test_a_closed_output_is_no_error(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    command = f'"{sys.executable}" -m deployments.cli detect "{picture}" --model "{model}"'
+    for closed in (">&-", "--json >&-", "2>&-"):
+        done = subprocess.run(f"{command} {closed}", shell=True, cwd=ROOT, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("model", ["", "/", ".", "folder.onnx", "x" * 300])
+def test_a_model_that_is_no_file_is_one_sentence(
+    model: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    said = refused(detect(picture, f"--model={model}"))
+    assert "an exported network at" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [
+        ("s3:/bucket/a", "s3://bucket/prefix"),
+        ("s3://bucket/a#b", "neither ? nor #"),
+        ("file://host/x", "expected file:///folder"),
+        ("c:\\store", "expected a path"),
+        ("~nobody-of-this-name/x", "there is no user"),
+        ("file", "is a file"),
+        ("file/below", "is a file"),
+    ],
+)
+def test_a_store_that_is_none_is_one_sentence(
+    store: str, reason: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["detect", str(picture)], env={STORE_SETTING: store})
+    said = refused(result)
+    assert reason in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b'{"a', b"[]", b"\xff"])
+def test_a_damaged_list_of_runs_is_one_sentence(content: bytes, tmp_path: Path, picture: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write("refs/latest.json", content)
+    for options in ([], ["--experiment", "sample"]):
+        said = refused(detect(picture, *options, store=store.root))
+        assert "refs/latest.json in file:///" in said
+        assert len(said.splitlines()) == 1

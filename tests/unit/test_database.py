@@ -1,5 +1,6 @@
 """Which database a setting asks for, what PostgreSQL says about itself, and passwords that nobody sees."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,9 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from deployments import database
-from deployments.database import Account, Database, DatabaseFailed, OwnPostgres, Postmaster
+from deployments.database import (
+    SQLITE,
+    Account,
+    Database,
+    DatabaseFailed,
+    OwnPostgres,
+    Postmaster,
+    server_settings,
+)
 from storage.errors import TelltaleError
 
 ROOT = Path(__file__).parents[2]
@@ -270,3 +281,26 @@ def test_it_listens_to_this_machine_only_and_has_no_socket_file(no_programs: Pat
     command = OwnPostgres(tmp_path / "my home").command(50123)
     assert command[:3] == [str(no_programs / "postgres"), "-D", str(tmp_path / "my home" / "postgres" / "data")]
     assert {"listen_addresses=127.0.0.1", "port=50123", "unix_socket_directories="} <= set(command)
+
+
+@pytest.mark.parametrize("name", ["a?b%20c#d \u00e9", "?", "a?mode=ro&uri=true"])
+def test_sqlite_lies_in_the_home_whatever_its_name(name: str, tmp_path: Path) -> None:
+    home = tmp_path / name
+    (home / "prefect").mkdir(parents=True)
+    address = server_settings(Database(SQLITE), OwnPostgres(home), None, {})["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+
+    async def write() -> None:
+        engine = create_async_engine(address)
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE runs (id INTEGER)"))
+        await engine.dispose()
+
+    asyncio.run(write())
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        f"{name}/prefect/prefect.db"
+    ]
+
+
+def test_sqlite_of_an_ordinary_home_is_left_to_prefect(tmp_path: Path) -> None:
+    settings = server_settings(Database(SQLITE), OwnPostgres(tmp_path / "a%20b#c"), None, {})
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in settings

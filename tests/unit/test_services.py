@@ -374,3 +374,41 @@ def test_a_server_on_sqlite_waits_for_its_one_writer(
     assert "PREFECT_SERVER_DATABASE_TIMEOUT=60" in words
     assert not [word for word in words if word.startswith("PREFECT_SERVER_DATABASE_CONNECTION_URL=")]
     assert services.load_state(home).kept_in == "sqlite"
+
+
+@pytest.mark.parametrize("name", ["a?b%20c#d \u00e9", "a\udcff", "a=b;c"])
+def test_a_home_of_any_name_is_found_again_in_the_processes_that_carry_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / name
+    monkeypatch.setenv("TELLTALE_HOME", str(folder))
+    assert services.home() == folder.resolve()
+    with services.locked(folder):
+        process = _start(folder)
+        services.save_state(folder, State(workers={"cpu": process}))
+    _wait_for(lambda: services.marked_processes(folder) == [process.pid])
+    assert services.load_state(folder).workers == {"cpu": process}
+    assert services.stop(say=lambda line: None) == [process.pid]
+    assert services.marked_processes(folder) == []
+
+
+def test_the_store_that_services_get_is_a_path_or_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "a?b%20c"))
+    for configured, found in {
+        "": f"{tmp_path.resolve()}/a?b%20c/store",
+        f"{tmp_path}/x?y%20z#": f"{tmp_path.resolve()}/x?y%20z#",
+        f"file://{tmp_path}/x%3Fy%20z": f"{tmp_path.resolve()}/x?y z",
+        "s3://bucket/a%20b": "s3://bucket/a%20b",
+    }.items():
+        monkeypatch.setenv("TELLTALE_STORE", configured)
+        assert services.worker_settings()["TELLTALE_STORE"] == found
+
+
+def test_a_state_that_cannot_be_read_counts_as_none(home: Path) -> None:
+    (home / "services.json").mkdir()
+    assert services.load_state(home) == State()
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[::1", "nonsense", "", "http://127.0.0.1:99999/api"])
+def test_what_is_no_address_does_not_answer(address: str) -> None:
+    assert not services.answers(address)

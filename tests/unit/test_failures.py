@@ -1,0 +1,194 @@
+"""Commands that are given something wrong say so in one sentence, before they start anything."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from deployments import bootstrap, demo, services
+from deployments.failures import exit_status, sentence
+from storage.errors import MissingInput, SpecError, StoreNotWritable, StoreRefused
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith(("TELLTALE_", "PREFECT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    yield
+    assert not (tmp_path / "home").exists()
+
+
+def said_by_demo(*arguments: str, status: int = 2) -> str:
+    result: Result = CliRunner().invoke(demo.app, arguments)
+    assert (result.exit_code, result.stdout) == (status, ""), result.output
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--overrides", "x=1"], "overrides: expected a JSON object such as"),
+        (["--overrides", "[1]"], "overrides: expected a JSON object such as"),
+        (["--overrides", "null"], "overrides: expected a JSON object such as"),
+        (["--overrides", '{"seed": 1, "seed": 2}'], "'seed' stands twice"),
+        (["--overrides", '{"seed": NaN}'], "seed: Input should be a finite number"),
+        (["--overrides", '{"sources.gan.count": -4}'], "sources.gan.count: Input should be greater than or equal to 1"),
+        (["--overrides", '{"extractor": {"sid": 96}}'], "extractor.sid: there is no such field, did you mean side?"),
+        (["--overrides", '{"extractor.weights": "${a-b}"}'], "'${a-b}' holds ${a-b}, which is no variable"),
+        (["--experiment", "smaple"], "no experiment 'smaple', did you mean sample?"),
+        (["--experiment", "mine.yaml"], "no file "),
+        (["--experiment", "folder.yaml"], "is a folder"),
+        (["--experiment", "binary.yaml"], "no text in UTF-8"),
+        (["--experiment", "two.yaml"], "single document"),
+        (["--seed", "-1"], "seed: Input should be greater than or equal to 0"),
+        (["--seed", "99999999999999999999"], "seed: Input should be less than or equal to 4294967295"),
+    ],
+)
+def test_the_demo_refuses_a_wrong_option_before_it_starts_a_server(
+    arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "two.yaml").write_text("a: 1\n---\nb: 2\n")
+    assert reason in said_by_demo(*arguments)
+
+
+WRONG_SETTINGS = [
+    ("TELLTALE_THREADS", "many", "TELLTALE_THREADS: expected tasks at once, from 1 to 1024, got 'many'"),
+    ("TELLTALE_THREADS", "0", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "-2", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "2.5", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "1e3", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "100000", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "٣", "TELLTALE_THREADS: "),
+    ("TELLTALE_THREADS", "9" * 5000, "TELLTALE_THREADS: "),
+    ("TELLTALE_GPU_HOUR_PRICE", "cheap", "TELLTALE_GPU_HOUR_PRICE: expected the price of a GPU hour"),
+    ("TELLTALE_GPU_HOUR_PRICE", "nan", "TELLTALE_GPU_HOUR_PRICE: "),
+    ("TELLTALE_GPU_HOUR_PRICE", "inf", "TELLTALE_GPU_HOUR_PRICE: "),
+    ("TELLTALE_GPU_HOUR_PRICE", "-1", "TELLTALE_GPU_HOUR_PRICE: "),
+    ("TELLTALE_GPU_HOUR_PRICE", "2,50", "TELLTALE_GPU_HOUR_PRICE: "),
+    ("TELLTALE_STORE", "ftp://host/a", "TELLTALE_STORE: expected a path, file:// or s3:// address, got one of ftp://"),
+    ("TELLTALE_STORE", "s3://bucket/a#b", "neither ? nor #"),
+    ("TELLTALE_STORE", "~nobody-of-this-name/a", "there is no user 'nobody-of-this-name'"),
+    ("TELLTALE_STORE", "file.txt", "TELLTALE_STORE: expected a folder"),
+    ("TELLTALE_STORE", "x" * 300, "cannot be a folder of ours (File name too long)"),
+    ("TELLTALE_HOME", "file.txt", "TELLTALE_HOME: "),
+    ("TELLTALE_HOME", "file.txt/below", "TELLTALE_HOME: "),
+    ("TELLTALE_HOME", "/proc/telltale", "TELLTALE_HOME: /proc/telltale cannot be used"),
+    ("TELLTALE_HOME", "x" * 300, "TELLTALE_HOME: "),
+    ("TELLTALE_HOME", "~nobody-of-this-name/a", "there is no user 'nobody-of-this-name'"),
+    ("TELLTALE_HOME", "circle", "TELLTALE_HOME: "),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), WRONG_SETTINGS)
+def test_the_demo_refuses_a_wrong_setting_before_it_starts_a_server(
+    name: str, value: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_in_the_way(tmp_path)
+    monkeypatch.setenv(name, value)
+    assert reason in said_by_demo()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        *WRONG_SETTINGS,
+        ("GPU_DEVICES", "0,,1", "GPU_DEVICES: expected different devices"),
+        ("GPU_DEVICES", "0 1", "GPU_DEVICES: expected different devices"),
+        ("GPU_DEVICES", "0,0", "GPU_DEVICES: expected different devices"),
+        ("GPU_DEVICES", "../0", "GPU_DEVICES: expected different devices"),
+        ("SCHEDULES", "yes", "SCHEDULES: expected on or off, got 'yes'"),
+        ("DATABASE", "mysql://host/a", "DATABASE: expected sqlite"),
+    ],
+)
+def test_serving_refuses_a_wrong_setting_before_it_starts_a_server(
+    name: str,
+    value: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _put_in_the_way(tmp_path)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["bootstrap", "serve"])
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.main()
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    (line,) = printed.err.splitlines()
+    assert reason in line
+
+
+def _put_in_the_way(folder: Path) -> None:
+    (folder / "file.txt").touch()
+    (folder / "circle").symlink_to("circle")
+
+
+@pytest.mark.parametrize("address", ["http://[", "nonsense", "http://127.0.0.1:1/api", ""])
+def test_registering_without_a_server_names_the_setting(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    monkeypatch.setattr(sys, "argv", ["bootstrap", "register"])
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.main()
+    assert ended.value.code == 2
+    assert "PREFECT_API_URL: expected the address of a server that answers" in capsys.readouterr().err
+
+
+def test_a_home_that_takes_no_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert "Read-only file system" in said_by_demo()
+
+
+def test_a_full_disk_under_the_state_of_services_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/home/services.json.new")
+
+    monkeypatch.setattr(demo, "ensure_server", full)
+    assert said_by_demo(status=1) == "No space left on device: /home/services.json.new"
+
+
+def test_a_failure_is_wrong_input_or_another() -> None:
+    for error in (SpecError("a"), MissingInput("a"), StoreRefused("a")):
+        assert exit_status(error) == 2
+    for error in (StoreNotWritable("a"), OSError(28, "full"), services.ServiceFailed("a")):
+        assert exit_status(error) == 1
+    assert sentence(OSError(28, "full")) == "full"
+    assert sentence(SpecError("a b")) == "a b"
+
+
+def test_json_without_doubles_is_what_the_flows_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+
+    def evaluate(_: object, *arguments: object) -> str:
+        taken.extend(arguments)
+        raise SpecError("enough")
+
+    handle = services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {})
+    monkeypatch.setattr(demo, "ensure_server", lambda: handle)
+    monkeypatch.setattr(demo, "_evaluate", evaluate)
+    overrides = {"sources.gan.count": 50, "extractor": {"side": 96}}
+    assert said_by_demo("--overrides", json.dumps(overrides), "--seed", "3") == "enough"
+    assert taken == ["sample", overrides, 3]
