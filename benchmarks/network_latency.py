@@ -16,12 +16,13 @@ import onnxruntime
 import torch
 
 from tasks.detectors.architecture import architecture
-from tasks.detectors.export import build_graph
+from tasks.detectors.export import ExportedNetwork, build_graph
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.quantization import quantize
 from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
-from tasks.evaluation.latency import Row, measure, processor_name
+from tasks.device import processor_name
+from tasks.evaluation.latency import Row, measure
 
 WIDTHS = {"dense": 1.0, "width 0.65": 0.65, "width 0.5": 0.5}
 CLASSES = ("real", "a", "b", "c", "d")
@@ -54,7 +55,8 @@ def main(runs: int = 100) -> None:
         models[name] = build_graph(network)
         models[f"{name}, int8"] = quantize(models[name], noise)
         macs[name] = macs[f"{name}, int8"] = network.shape.macs
-    rows = measure(models, networks["dense"], PICTURES, runs=runs)
+    exported = {name: ExportedNetwork(model) for name, model in models.items()}
+    rows = measure(exported, networks["dense"], PICTURES, runs=runs)
     of = {(row["network"], row["runtime"], row["side"]): row for row in rows}
     print(
         f"{processor_name()}; Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}, "

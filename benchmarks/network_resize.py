@@ -24,7 +24,8 @@ from tasks.detectors.export import IR_VERSION, OPSET, build_graph, open_session
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.rejection import Familiarity
 from tasks.detectors.trained import TrainedNetwork
-from tasks.evaluation.latency import Run, interleaved_milliseconds, latency_summary, processor_name
+from tasks.device import processor_name
+from tasks.evaluation.latency import Run, interleaved_milliseconds, latency_summary
 from tasks.threads import limit_threads
 
 SIDE = 224

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 def machine_facts(libraries: Sequence[str]) -> dict[str, str]:
     """Processor, cores, memory, versions, date and commit."""
-    from tasks.evaluation.latency import processor_name
+    from tasks.device import processor_name
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(libraries)))

@@ -206,13 +206,15 @@ def ready_model(model: bytes, card: bytes) -> Model:
     Raises:
         SpecError: the card is none of an evaluated network, or of other classes.
         DamagedObject: the file is no exported network, or not the card's.
+        WrongAnswers: this machine computes other answers than the card's.
     """
     # ONNX Runtime and pyarrow take half a second: not for --help, nor for a wrong command.
     from tasks.detectors.answer import Card
     from tasks.detectors.export import ExportedNetwork
 
     read = Card.read(card)
-    return Model(ExportedNetwork(model, {"sha256": read.sha256, "classes": read.classes}), read, len(model))
+    facts = read.model_dump(include={"sha256", "classes", "self_test"})
+    return Model(ExportedNetwork(model, facts), read, len(model))
 
 
 def show_json(picture: Path, answered: Answer | BadImage, model: Model) -> None:

@@ -58,6 +58,10 @@ class DamagedObject(StoreError):
     """A finished object's part is missing, altered or of another size; its manifest has been voided."""
 
 
+class WrongAnswers(TelltaleError):
+    """A network answers its card's self-test otherwise than the card says: this machine computes other numbers."""
+
+
 class ChildRunFailed(TelltaleError):
     """A sub-flow ended in another state than Completed."""
 

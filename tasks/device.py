@@ -4,6 +4,7 @@ import ctypes
 import functools
 import math
 import os
+import platform
 import shutil
 import subprocess
 import threading
@@ -50,6 +51,16 @@ def has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model, as Linux names it, else as Python does; the architecture where neither knows."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from storage.digest import digest_of
-from storage.errors import DamagedObject, MissingInput, SpecError, StoreError, StoreRefused, TelltaleError
+from storage.errors import DamagedObject, MissingInput, SpecError, StoreError, StoreRefused, TelltaleError, WrongAnswers
 from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
 from tasks.device import GpuLoad, hourly_price
@@ -267,7 +267,7 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     """Whether a failure is worth a retry: a store or a network may recover, a spec or a program does not."""
     try:
         state.result()
-    except (SpecError, MissingInput, DamagedObject, StoreRefused):
+    except (SpecError, MissingInput, DamagedObject, StoreRefused, WrongAnswers):
         return False
     except (StoreError, OSError, ConnectionError, TimeoutError):
         return True

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb, inspect_picture
@@ -67,6 +67,23 @@ class Decision(CardPart):
     rejection: RejectionRule
 
 
+class SelfTest(CardPart):
+    """A small picture (its pixels row by row, RGB, in base64) and what the network answers to it."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    pixels: Base64Bytes
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    tolerance: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        if len(self.pixels) != self.height * self.width * 3:
+            raise ValueError(f"expected {self.height} x {self.width} pixels, got {len(self.pixels)} bytes")
+        return self
+
+
 class Card(CardPart):
     """What an answer needs of a published network's card (`tasks/evaluation/cards.py`).
 
@@ -77,6 +94,7 @@ class Card(CardPart):
     sha256: str
     classes: tuple[str, ...] = Field(min_length=2)
     canonical_side: int = Field(ge=1)
+    self_test: SelfTest
     decision: Decision
     error_rates: tuple[CellErrors, ...] = Field(min_length=1)
 
@@ -89,6 +107,13 @@ class Card(CardPart):
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"])) or "the file"
             raise SpecError(f"not the card of an evaluated network: {place}: {wrong['msg']}") from error
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> Self:
+        counts = {len(self.self_test.probabilities), len(self.self_test.logits)}
+        if counts != {len(self.classes)}:
+            raise ValueError(f"expected self-test answers for {len(self.classes)} classes, got {sorted(counts)}")
+        return self
 
     def side(self, resolution: Resolution) -> int:
         """A resolution's side in pixels."""

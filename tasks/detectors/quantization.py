@@ -2,7 +2,7 @@
 
 In integers: all convolutions but the first, activations as uint8 over their range on calibration pictures, weights as
 int8, symmetric, one scale per output channel (Jacob et al. 2018, "Quantization and Training of Neural Networks for
-Efficient Integer-Arithmetic-Only Inference"). The head's hidden weights are stored as int8; its last layer, the
+Efficient Integer-Arithmetic-Only Inference"). The head's hidden weights are stored as uint8; its last layer, the
 familiarity and the activation map stay in float.
 
 Every runtime gets the same integers. A float sum that differs in its last bit would change some of the bytes that it is
@@ -10,6 +10,10 @@ rounded to, and those the answer by up to a hundredth. So all that comes before 
 float32, whatever the order of its sums: the resize and the first convolution (three channels, for which float is
 faster) are sums of whole numbers below 2^24, and residuals are added in float, not by an integer operation whose
 rounding is the runtime's own.
+
+Sums of 8-bit products must be exact as well, which `open_session` sees to: on x86-64 without VNNI they saturate
+otherwise. A quantised network must answer its self-test as the same network with unsigned weights does, whose kernels
+are exact everywhere.
 
 Written into the graph here and not by ONNX Runtime's tools: these know nothing of all that, calibrate anew for every
 choice of stages, and would store the head twice, for the logits and for the activation map.
@@ -61,6 +65,7 @@ VAL_PICTURES = 2_000
 _ONE_SIDED = 1.645  # standard deviations: 95 % of a normal distribution lie below
 _LEVELS = 255  # of an activation
 _LARGEST = 127  # of a weight
+_UNSIGNED_ZERO = 128  # of a weight that is stored as uint8
 _EXACT = 2.0**24  # float32 holds every whole number up to here
 _FLOAT, _UINT8 = 1, 2  # onnx.TensorProto.FLOAT and UINT8, without importing onnx
 _STEM_INPUT = 152  # at least the largest difference of a pixel from its channel's mean, in levels
@@ -172,6 +177,22 @@ def recentred(quantized: bytes, model: bytes, pictures: Sequence[Pixels]) -> byt
     last = biases[-1]
     values = (numpy_helper.to_array(last) + moved).astype(np.float32)
     last.CopyFrom(numpy_helper.from_array(values, last.name))
+    return serialised(parsed)
+
+
+def with_unsigned_weights(quantized: bytes) -> bytes:
+    """A quantised model with its int8 weights and their zeros as uint8, all 128 higher: the same numbers.
+
+    ONNX Runtime's kernels for these are exact on every processor, and slower. What it answers is what the model has to
+    answer, bit by bit.
+    """
+    from onnx import numpy_helper
+
+    parsed = _parsed(quantized)
+    for one in parsed.graph.initializer:
+        values = numpy_helper.to_array(one)
+        if values.dtype == np.int8:
+            one.CopyFrom(numpy_helper.from_array((values.astype(np.int16) + _UNSIGNED_ZERO).astype(np.uint8), one.name))
     return serialised(parsed)
 
 
@@ -316,24 +337,28 @@ class _Quantizer:
         self._store(weight_name, weight, scale, np.int8)
         self._store(bias_name, bias, products, np.int32)
 
-    def _store(self, name: str, values: npt.NDArray[Any], scale: npt.NDArray[Any], dtype: type) -> None:
+    def _store(self, name: str, values: npt.NDArray[Any], scale: npt.NDArray[Any], dtype: type, zero: int = 0) -> None:
         """Keep a tensor as integers with a scale per first axis; a node of its name makes numbers of it."""
         levels = values / scale.reshape(-1, *[1] * (values.ndim - 1))
         self.constants |= {
-            f"{name}.quantized": np.rint(levels).astype(dtype),
+            f"{name}.quantized": (np.rint(levels) + zero).astype(dtype),
             f"{name}.scale": scale.astype(np.float32),
-            f"{name}.zero": np.zeros(len(scale), dtype),
+            f"{name}.zero": np.full(len(scale), zero, dtype),
         }
         self._node("DequantizeLinear", [f"{name}.{part}" for part in ("quantized", "scale", "zero")], name, axis=0)
 
     def _store_head(self) -> None:
-        """Hidden layers' weights as int8; they are as large as the network, and numbers again before they are used."""
+        """Hidden layers' weights as bytes; they are as large as the network, and numbers again before they are used.
+
+        Unsigned ones: logits and activation map both read them, and with `EXACT_SUMS` ONNX Runtime 1.31 cannot open a
+        model in which two nodes read one signed tensor.
+        """
         names = [name for name in self.constants if name.startswith("head.") and name.endswith(".weight")]
         rest, self.nodes = self.nodes, []
         for name in names[:-1]:
             weight = self.constants.pop(name)
             largest = np.abs(weight).max(axis=1) / _LARGEST
-            self._store(name, weight, np.where(largest > 0, largest, 1.0).astype(np.float32), np.int8)
+            self._store(name, weight, np.where(largest > 0, largest, 1.0).astype(np.float32), np.uint8, _UNSIGNED_ZERO)
         self.nodes += rest
 
     def _round_resize(self) -> None:
@@ -440,7 +465,7 @@ def _drawn_view(pictures: Pictures, index: int, views: Sequence[View]) -> View:
 
 @step(
     "quantize",
-    version=3,
+    version=4,
     label=lambda *, spec, rotation, **_: f"{spec.name}/{rotation}",
     libraries=("onnx", "onnxruntime", "numpy", "pillow", "simplejpeg"),
 )
@@ -454,7 +479,11 @@ def quantize_network(
     splits: Splits,
     views: tuple[View, ...],
 ) -> Output:
-    """An exported network in 8 bits, calibrated on train pictures and checked on val ones, a view drawn for each."""
+    """An exported network in 8 bits, calibrated on train pictures and checked on val ones, a view drawn for each.
+
+    Raises:
+        WrongAnswers: this machine computes otherwise with it than in exact sums.
+    """
     model, card = read_part(run.store, exported, MODEL), json.loads(read_part(run.store, exported, CARD))
     classes: list[str] = card["classes"]
     train = load_pictures(run.store, images, "train", rotation, splits, classes)
@@ -488,6 +517,7 @@ def quantize_network(
         "tolerance": spec.tolerance,
         "val": outcome.facts(classes),
     }
-    card |= file_facts(quantized) | {"quantization": facts}
+    card |= file_facts(quantized, answering=with_unsigned_weights(quantized)) | {"quantization": facts}
+    ExportedNetwork(quantized, card)
     parts = {MODEL: quantized, CARD: canonical_json(card).encode()}
     return Output(parts, {"bytes": len(quantized), **facts})

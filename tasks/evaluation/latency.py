@@ -5,18 +5,18 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from storage.errors import SpecError
-from storage.objects import ROWS, Ref, read_part
+from storage.objects import ROWS, Ref
 from storage.tables import LATENCY_SCHEMA
 from tasks.data.pictures import Pixels
-from tasks.detectors.export import MODEL, ExportedNetwork
+from tasks.detectors.export import ExportedNetwork
 from tasks.detectors.trained import TrainedNetwork
+from tasks.device import processor_name
 from tasks.recipe import Output, StepRun, step
 from tasks.threads import limit_threads
 
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 def measure(
-    models: Mapping[str, bytes],
+    networks: Mapping[str, ExportedNetwork],
     eager: TrainedNetwork,
     sides: Sequence[int],
     *,
@@ -42,7 +42,7 @@ def measure(
     """Rows in LATENCY_SCHEMA: milliseconds from a picture's bytes to its probabilities, one thread.
 
     Args:
-        models: exported files by network, run by ONNX Runtime.
+        networks: by name, run by ONNX Runtime.
         eager: the first network's weights, run by torch as it trains them: prepared, forward, softmax.
         sides: of the square uint8 pictures (noise; a network's time does not depend on what it sees).
         runs: of each network and side; fewer, but at least `ENOUGH_RUNS`, where they take too long.
@@ -50,9 +50,9 @@ def measure(
         advance: called after each side.
     """
     limit_threads()
-    first = next(iter(models))
+    first = next(iter(networks))
     timed: dict[tuple[str, str], Run] = {(first, "torch"): _eager(eager)}
-    timed |= {(name, "onnxruntime"): ExportedNetwork(model).detect for name, model in models.items()}
+    timed |= {(name, "onnxruntime"): network.detect for name, network in networks.items()}
     rows = []
     for side in sides:
         pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -95,16 +95,6 @@ def latency_summary(milliseconds: np.ndarray) -> Row:
     """Median, 5th and 95th percentile of some runs' times (R,)."""
     low, median, high = np.percentile(milliseconds, [5, 50, 95])
     return {"median_ms": float(median), "low_ms": float(low), "high_ms": float(high), "runs": len(milliseconds)}
-
-
-def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model, as Linux names it, else as Python does; the architecture where neither knows."""
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine() or "unknown"
 
 
 def _eager(network: TrainedNetwork) -> Run:
@@ -157,7 +147,7 @@ def measure_latency(
         )
     progress = run.progress(len(sides), unit="picture sizes")
     rows = measure(
-        {name: read_part(run.store, ref, MODEL) for name, ref in zip(networks, exported, strict=True)},
+        {name: ExportedNetwork.load(run.store, ref) for name, ref in zip(networks, exported, strict=True)},
         TrainedNetwork.load(run.store, eager),
         sides,
         runs=runs,

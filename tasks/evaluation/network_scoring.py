@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.digest import hash_fraction
-from storage.objects import ROWS, PartContent, Ref, read_part, read_table
+from storage.objects import ROWS, PartContent, Ref, read_table
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.data.pictures import decode_rgb
 from tasks.data.splits import role
@@ -121,10 +121,14 @@ def score_network(
     source: str,
     shard: int,
 ) -> dict[View, Output]:
-    """Scores of a shard of canonical pictures in every missing view, an object each; `models`: one per rotation."""
-    from tasks.detectors.export import MODEL, ExportedNetwork
+    """Scores of a shard of canonical pictures in every missing view, an object each; `models`: one per rotation.
 
-    networks = [ExportedNetwork(read_part(run.store, model, MODEL)) for model in models]
+    Raises:
+        WrongAnswers: this machine computes other answers with a network than its card says.
+    """
+    from tasks.detectors.export import ExportedNetwork
+
+    networks = [ExportedNetwork.load(run.store, model) for model in models]
     table = read_table(run.store, pictures)
     progress = run.progress(table.num_rows * len(views))
     scored = score_pictures(

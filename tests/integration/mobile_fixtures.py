@@ -326,6 +326,8 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
             "sha256": "0" * 64,
             "classes": list(CLASSES),
             "canonical_side": 320,
+            "self_test": {"height": 1, "width": 1, "pixels": "AAAA", "tolerance": 1e-3}
+            | dict.fromkeys(("logits", "probabilities"), [0.0] * len(CLASSES)),
             "decision": {"rule": "", "fake_thresholds": thresholds, "rejection": rejection},
             "error_rates": error_rates(),
         }

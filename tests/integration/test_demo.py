@@ -18,7 +18,7 @@ from deployments.services import marked_processes
 from storage.objects import MANIFEST, Ref, read_manifest, read_table
 from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
-from tasks.detectors.export import ExportedNetwork, passes_self_test
+from tasks.detectors.export import ExportedNetwork
 from tasks.detectors.vgg16 import embed_pictures, load_vgg16
 from tasks.evaluation.fidelity import kernel_distance
 from tasks.presets import load_experiment
@@ -173,7 +173,7 @@ def test_every_network_of_the_chain_is_published_and_answers_as_its_card_says(de
     for name in names:
         model = demo.store.read(f"{folder}/{name}.onnx")
         card = json.loads(demo.store.read(f"{folder}/{name}.json"))
-        assert passes_self_test(ExportedNetwork(model, card), card["self_test"]), name
+        ExportedNetwork(model, card)  # answers its self-test, or raises
         assert len(card["error_rates"]) == 12
         sizes[name] = len(model)
     # Zeros that stay in the file save nothing; channels that are gone, and bytes instead of floats, do.

@@ -13,7 +13,7 @@ from storage.digest import sha256_hex
 from storage.runs import set_latest_run
 from storage.store import LocalStore
 from tasks.detectors.architecture import architecture
-from tasks.detectors.export import build_graph
+from tasks.detectors.export import build_graph, self_test
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
@@ -42,6 +42,12 @@ def tiny_model() -> bytes:
     )
 
 
+@functools.cache
+def tiny_answers() -> dict[str, Any]:
+    """The self-test of `tiny_model`."""
+    return self_test(tiny_model())
+
+
 def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any]:
     """A card in which everything is familiar and nothing is generated, unless `decision` says otherwise.
 
@@ -53,6 +59,7 @@ def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any
         "sha256": sha256_hex(model),
         "classes": list(CLASSES),
         "temperature": 2.0,
+        "self_test": tiny_answers(),
         "canonical_side": CANONICAL_SIDE,
         "decision": {
             "rule": "...",

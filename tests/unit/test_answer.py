@@ -162,7 +162,7 @@ def test_a_network_without_finite_outputs_gets_no_verdict() -> None:
         said((float("nan"), 0.5, 0.5), (0.5, 0, 0))
 
 
-@pytest.mark.parametrize("missing", ["decision", "error_rates", "canonical_side", "classes", "sha256"])
+@pytest.mark.parametrize("missing", ["decision", "error_rates", "canonical_side", "classes", "sha256", "self_test"])
 def test_a_card_without_an_evaluation_is_refused_by_what_it_lacks(missing: str) -> None:
     made = card_of(tiny_model())
     del made[missing]

@@ -1,5 +1,6 @@
 """Latency: all networks take turns on the same picture, and what is reported is what the clock said."""
 
+import json
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from storage.objects import commit, notes_of, read_table
 from storage.store import open_store
 from storage.tables import LATENCY_SCHEMA
 from tasks.detectors.architecture import architecture
-from tasks.detectors.export import MODEL, build_graph
+from tasks.detectors.export import CARD, MODEL, ExportedNetwork, build_graph, network_card
 from tasks.detectors.rejection import Familiarity
 from tasks.detectors.trained import TrainedNetwork
+from tasks.device import processor_name
 from tasks.evaluation.latency import (
     ENOUGH_RUNS,
     SECONDS_PER_NETWORK,
@@ -23,7 +25,6 @@ from tasks.evaluation.latency import (
     latency_summary,
     measure,
     measure_latency,
-    processor_name,
 )
 
 PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)
@@ -98,8 +99,9 @@ def network(seed: int = 0, side: int = 32) -> TrainedNetwork:
 
 def test_every_exported_network_is_timed_and_the_first_one_eagerly_too(tmp_path: Path) -> None:
     dense = network()
-    models = {"dense": build_graph(dense), "small": build_graph(network(1))}
-    rows = measure(models, dense, (48, 64), runs=2)
+    networks = {"dense": dense, "small": network(1)}
+    models = {name: build_graph(one) for name, one in networks.items()}
+    rows = measure({name: ExportedNetwork(model) for name, model in models.items()}, dense, (48, 64), runs=2)
     assert [(row["network"], row["runtime"], row["side"]) for row in rows] == [
         (name, runtime, side)
         for side in (48, 64)
@@ -117,7 +119,10 @@ def test_every_exported_network_is_timed_and_the_first_one_eagerly_too(tmp_path:
 
     arguments: dict[str, Any] = {
         "networks": tuple(models),
-        "exported": tuple(stored(name, {MODEL: model}) for name, model in models.items()),
+        "exported": tuple(
+            stored(name, {MODEL: model, CARD: json.dumps(network_card(networks[name], model)).encode()})
+            for name, model in models.items()
+        ),
         "eager": stored("eager", dense.parts()),
         "sides": (48,),
         "runs": 1,

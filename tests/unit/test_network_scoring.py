@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from network_pictures import CANONICAL, VIEWS, row, shard
-from published_networks import tiny_model
+from published_networks import card_of, tiny_model
 
 from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
 from storage.store import LocalStore
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def model(store: LocalStore, name: str = "m") -> Ref:
-    parts = {MODEL: MODEL_BYTES, CARD: json.dumps({"classes": ["real", "gan", "stable"]}).encode()}
+    parts = {MODEL: MODEL_BYTES, CARD: json.dumps(card_of(MODEL_BYTES)).encode()}
     return commit(store, f"objects/export/{name}", step="export", digest=name, recipe={}, parts=parts)
 
 

@@ -1,0 +1,254 @@
+"""Sums of 8-bit products: where a processor's usual kernels saturate, no network is run by them.
+
+Without VNNI, `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 signed bits. Machines with VNNI do
+not show it, so what ONNX Runtime would compute elsewhere is read from the graph that it makes of a network, repeated in
+numpy and, where QEMU is there, computed on a processor without VNNI.
+"""
+
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from tasks.detectors import export
+from tasks.detectors.export import (
+    EXACT_SUMS,
+    SUM_OF_BYTES,
+    ExportedNetwork,
+    build_graph,
+    file_facts,
+    open_session,
+    sums_saturate,
+)
+from tasks.detectors.quantization import quantize, with_unsigned_weights
+from tests.unit.network_pictures import CLASSES, picture
+from tests.unit.test_quantization import CALIBRATION, constants, network
+
+ROOT = Path(__file__).parents[2]
+HEADS = ("v1", "v2", "v3")
+
+# What multiplies bytes in a network as ONNX Runtime runs it. The option knows the first where its weights are constant;
+# the second multiplies unsigned bytes only. Another operator is to be looked up in the option's list (in ONNX Runtime's
+# avx2_weight_s8_to_u8.cc) before it is added here.
+MULTIPLYING = {"QLinearConv", "MatMulInteger"}
+NOT_MULTIPLYING = {"QuantizeLinear", "DequantizeLinear"}
+INTEGER_OPERATOR = re.compile(r"Q[A-Z]|Quant|Integer|8")
+
+on_x86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="only x86-64 has kernels that saturate"
+)
+
+
+def quantized(head: str = "v3") -> bytes:
+    return quantize(build_graph(network(head)), CALIBRATION)
+
+
+def saturating_sums(activations: npt.NDArray[np.uint8], weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    """(n, k) times (m, k) as `vpmaddubsw` adds them: products in pairs, each pair within 16 bits; (n, m)."""
+    products = activations[:, None, :].astype(np.int64) * weights.astype(np.int64)  # (n, m, k)
+    products = np.pad(products, ((0, 0), (0, 0), (0, products.shape[2] % 2)))
+    pairs = products.reshape(*products.shape[:2], -1, 2).sum(axis=-1)
+    summed: npt.NDArray[np.int64] = pairs.clip(-(2**15), 2**15 - 1).sum(axis=-1)
+    return summed
+
+
+def as_it_is_run(model: bytes, monkeypatch: pytest.MonkeyPatch, place: Path, *, saturates: bool) -> onnx.ModelProto:
+    """The graph that ONNX Runtime makes of a model which is opened on a processor whose sums saturate, or do not."""
+    options_of = onnxruntime.SessionOptions
+
+    def options() -> Any:
+        made = options_of()
+        made.optimized_model_filepath = str(place)
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(onnxruntime, "SessionOptions", options)
+        patched.setattr(export, "sums_saturate", lambda: saturates)
+        open_session(model)
+    return onnx.load(place)
+
+
+def saturating_nodes(model: onnx.ModelProto) -> list[str]:
+    """Integer operators with signed weights of which two products may not fit 16 bits (2 * 255 * 64 does)."""
+    stored = constants(model.SerializeToString())
+    large = {
+        name for name, values in stored.items() if values.dtype == np.int8 and np.abs(values.astype(int)).max() > 64
+    }
+    return [node.name for node in model.graph.node if node.op_type in MULTIPLYING and large & set(node.input)]
+
+
+def test_sessions_are_opened_in_one_place() -> None:
+    opening = "Inference" + "Session("
+    folders = ("benchmarks", "deployments", "flows", "storage", "tasks", "tests")
+    found = {
+        file.relative_to(ROOT).as_posix(): count
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+        if (count := file.read_text(encoding="utf-8").count(opening))
+    }
+    assert found == {"tasks/detectors/export.py": 1}
+
+
+def test_the_question_to_a_processor_is_one_sum_of_bytes() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
+        "g",
+        [
+            helper.make_tensor_value_info("a", TensorProto.UINT8, [1, 4]),
+            helper.make_tensor_value_info("b", TensorProto.INT8, [4, 1]),
+        ],
+        [helper.make_tensor_value_info("c", TensorProto.INT32, [1, 1])],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
+    assert model.SerializeToString(deterministic=True) == SUM_OF_BYTES
+
+
+def test_a_processor_is_asked_by_a_sum_that_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, sums: Any) -> None:
+            self.sums = sums
+
+        def run(self, outputs: None, given: dict[str, Any]) -> list[Any]:
+            return [self.sums(given["a"], given["b"].T)]
+
+    def exact(a: Any, b: Any) -> Any:
+        return a.astype(int) @ b.T.astype(int)
+
+    for sums, saturate in ((exact, False), (saturating_sums, True)):
+        monkeypatch.setattr(export, "_session", lambda model, exact_sums, sums=sums: Session(sums))
+        assert sums_saturate.__wrapped__() is saturate
+
+
+@pytest.mark.parametrize("saturate", [True, False])
+def test_the_option_is_set_where_sums_saturate(monkeypatch: pytest.MonkeyPatch, saturate: bool) -> None:
+    monkeypatch.setattr(export, "sums_saturate", lambda: saturate)
+    options = open_session(build_graph(network(width=0.1, side=32))).get_session_options()
+    if saturate:
+        assert options.get_session_config_entry(EXACT_SUMS) == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry(EXACT_SUMS)
+
+
+@on_x86
+@pytest.mark.parametrize("head", HEADS)
+def test_no_operator_is_left_that_may_saturate(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = as_it_is_run(quantized(head), monkeypatch, tmp_path / "usual.onnx", saturates=False)
+    exact = as_it_is_run(quantized(head), monkeypatch, tmp_path / "exact.onnx", saturates=True)
+    assert len(saturating_nodes(usual)) > 40
+    assert saturating_nodes(exact) == []
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_bytes_are_multiplied_by_known_operators_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    run = as_it_is_run(quantized("v1"), monkeypatch, tmp_path / "run.onnx", saturates=saturates)
+    found = {node.op_type for node in run.graph.node if INTEGER_OPERATOR.search(node.op_type)}
+    assert found - NOT_MULTIPLYING == MULTIPLYING
+    (resize,) = (node for node in run.graph.node if node.op_type == "MatMulInteger")
+    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(quantized("v1")))
+    types = {one.name: one.type.tensor_type.elem_type for one in inferred.graph.value_info}
+    assert {types[name] for name in resize.input} == {TensorProto.UINT8}
+
+
+def test_saturated_sums_would_be_others_in_many_layers() -> None:
+    """Without this the tests beside it would not tell an exact kernel from one that saturates."""
+    model = quantized()
+    parsed, stored = onnx.load_from_string(model), constants(model)
+    weights_of = {name.removesuffix(".weight.quantized"): values for name, values in stored.items() if values.ndim == 4}
+    pointwise = [node for node in parsed.graph.node if weights_of.get(node.name, np.zeros(4)).shape[2:] == (1, 1)]
+    names = [node.input[0].removesuffix(".dequantized") + ".quantized" for node in pointwise]
+    parsed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in set(names))
+    session = open_session(parsed.SerializeToString())
+    entered = dict(zip(set(names), session.run(list(set(names)), {"picture": picture("gan", 100)}), strict=True))
+    wrong = 0
+    for node, name in zip(pointwise, names, strict=True):
+        weights = weights_of[node.name][:, :, 0, 0]  # (m, k)
+        activations = entered[name][0].reshape(weights.shape[1], -1).T  # (n, k)
+        exact = activations.astype(np.int64) @ weights.T.astype(np.int64)
+        wrong += not np.array_equal(saturating_sums(activations, weights), exact)
+    assert len(pointwise) == 34
+    assert wrong > 15
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("saturates", [True, False])
+def test_answers_are_those_of_unsigned_weights_bit_by_bit(
+    head: str, monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    model = quantized(head)
+    reference = ExportedNetwork(with_unsigned_weights(model))
+    if saturates:
+        monkeypatch.setattr(export, "sums_saturate", lambda: True)
+    exact = ExportedNetwork(model)
+    for number in range(100, 103):
+        expected, found = (one.detect(picture("gan", number)) for one in (reference, exact))
+        for name in ("logits", "probabilities", "familiarity", "activation"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_answers_are_those_of_the_same_graph_in_floats(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its optimisations ONNX Runtime makes no integer operator of what lies between (de)quantisations.
+
+    A float sum may fall to the other side of a rounding, which moves a logit by some thousandths; saturation by tenths.
+    """
+    model = quantized(head)
+    found = [ExportedNetwork(model).detect(picture("gan", number)) for number in range(100, 103)]
+    levels = onnxruntime.GraphOptimizationLevel
+    monkeypatch.setattr(levels, "ORT_ENABLE_ALL", levels.ORT_DISABLE_ALL)
+    in_floats = ExportedNetwork(model)
+    for number, one in zip(range(100, 103), found, strict=True):
+        assert one.logits == pytest.approx(in_floats.detect(picture("gan", number)).logits, abs=0.02)
+
+
+ANSWERS = """
+import json, sys
+from storage.errors import WrongAnswers
+from tasks.detectors import export
+from tests.unit.network_pictures import picture
+
+saturate = export.sums_saturate()
+logits, refused = [], []
+for name in sys.argv[1:]:
+    model, card = open(name + ".onnx", "rb").read(), json.load(open(name + ".json"))
+    logits.append(export.ExportedNetwork(model, card).detect(picture("gan", 100)).logits.tolist())
+export.sums_saturate = lambda: False
+for name in sys.argv[1:]:
+    model, card = open(name + ".onnx", "rb").read(), json.load(open(name + ".json"))
+    try:
+        export.ExportedNetwork(model, card)
+    except WrongAnswers as error:
+        refused.append(str(error))
+print(json.dumps({"saturate": saturate, "logits": logits, "refused": refused}))
+"""
+
+
+@on_x86
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="QEMU is not installed (Debian: qemu-user)")
+def test_a_processor_without_vnni_gives_the_same_answers_or_none(tmp_path: Path) -> None:
+    expected = {}
+    for head in ("v1", "v3"):
+        model = quantized(head)
+        exact = with_unsigned_weights(model)
+        (tmp_path / f"{head}.onnx").write_bytes(model)
+        card = {"classes": list(CLASSES)} | file_facts(model, answering=exact)
+        (tmp_path / f"{head}.json").write_text(json.dumps(card))
+        expected[str(tmp_path / head)] = ExportedNetwork(exact).detect(picture("gan", 100)).logits.tolist()
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", ANSWERS, *expected]
+    said = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert said["saturate"] is True
+    np.testing.assert_allclose(said["logits"], list(expected.values()), atol=1e-5)
+    assert len(said["refused"]) == len(expected)
