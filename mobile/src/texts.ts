@@ -89,8 +89,6 @@ export const texts = {
       `${name} ${decimals(3).format(value)}; unknown below ${decimals(3).format(threshold)}`,
     reduced: (width: number, height: number) => `reduced to ${count(width)} × ${count(height)} pixels for the model`,
     file: "Picture",
-    selfTestFailed:
-      "This device computes other numbers with this model than it was published with. Do not rely on the verdict.",
   },
 
   verdict: (answer: Pick<Answer, "verdict" | "source">) =>
@@ -222,7 +220,6 @@ export const texts = {
       `Passed: probabilities within ${difference.toExponential(1)} of the published ones (${provider}).`,
     selfTestFailed: (difference: number, tolerance: number, provider: string) =>
       `Failed: probabilities differ by ${difference.toExponential(1)}, more than ${tolerance.toExponential(0)} (${provider}).`,
-    selfTestNone: "The card of this model has no reference input.",
     computing: "Computing",
     webgpu: "Use WebGPU",
     webgpuHint:

@@ -162,6 +162,23 @@ def test_a_network_without_finite_outputs_gets_no_verdict() -> None:
         said((float("nan"), 0.5, 0.5), (0.5, 0, 0))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"pixels": "AAAA"}, "expected 48 x 64 pixels, got 3 bytes"),
+        ({"pixels": "A"}, "self_test.pixels"),
+        ({"probabilities": [0.5, 0.5]}, "expected self-test answers for 3 classes"),
+        ({"logits": []}, "expected self-test answers for 3 classes"),
+        ({"tolerance": 0}, "self_test.tolerance"),
+    ],
+)
+def test_a_self_test_that_cannot_be_made_is_refused(changes: dict[str, Any], told: str) -> None:
+    made = card_of(tiny_model())
+    made["self_test"] = made["self_test"] | changes
+    with pytest.raises(SpecError, match=told):
+        Card.read(json.dumps(made).encode())
+
+
 @pytest.mark.parametrize("missing", ["decision", "error_rates", "canonical_side", "classes", "sha256", "self_test"])
 def test_a_card_without_an_evaluation_is_refused_by_what_it_lacks(missing: str) -> None:
     made = card_of(tiny_model())

@@ -189,6 +189,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, picture: Path) -> No
     assert "its card at" in refused(detect(picture, "--model", model))
 
 
+def test_a_network_that_this_machine_computes_otherwise_says_nothing(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    card = card_of(tiny_model())
+    card["self_test"] = card["self_test"] | {"probabilities": card["self_test"]["probabilities"][::-1]}
+    model.with_suffix(".json").write_text(json.dumps(card))
+    assert "computes other answers with this network than its card says" in refused(detect(picture, "--model", model))
+
+
 def test_a_wrong_command_is_refused(tmp_path: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
     assert "Missing argument" in refused(detect())

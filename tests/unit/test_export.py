@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
 from storage.digest import sha256_hex
-from storage.errors import BadImage, DamagedObject, SpecError
+from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
 from storage.objects import Ref, commit, read_part
 from storage.store import LocalStore
 from tasks.detectors.architecture import architecture
@@ -20,6 +21,7 @@ from tasks.detectors.export import (
     build_graph,
     export_network,
     head_layers,
+    network_card,
     open_session,
     reduce_picture,
     reduced_sides,
@@ -27,6 +29,7 @@ from tasks.detectors.export import (
 )
 from tasks.detectors.rejection import Familiarity, familiarity_scores
 from tasks.detectors.trained import TrainedNetwork
+from tasks.device import processor_name
 
 CLASSES = ("real", "gan", "stable")
 SIZES = [(48, 64), (64, 64), (65, 64), (63, 90), (127, 301), (400, 129), (16, 1024), (1024, 20), (16, 16), (517, 511)]
@@ -322,6 +325,38 @@ def test_the_card_says_what_the_file_is_and_how_to_test_it(tmp_path) -> None:
     assert card["macs"] == network("v2").shape.macs
     assert card["about"] == {"spec": {"name": "dense"}}
     ExportedNetwork.load(store, ref)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "logits"])
+@pytest.mark.parametrize("moved", [0.002, -0.002, float("nan")])
+def test_a_network_that_answers_otherwise_than_its_card_is_refused(name: str, moved: float) -> None:
+    model = build_graph(network())
+    card = network_card(network(), model)
+    ExportedNetwork(model, card)
+    card["self_test"][name][1] += moved
+    with pytest.raises(WrongAnswers) as refused:
+        ExportedNetwork(model, card)
+    for told in (name, "expected [", "got [", f"ONNX Runtime {onnxruntime.__version__}", processor_name(), "Use"):
+        assert told in str(refused.value)
+
+
+def test_a_network_that_is_sure_is_compared_by_its_logits() -> None:
+    """Its probabilities stay the same where its logits are far from the card's."""
+    model = build_graph(network(scale=30.0))
+    card = network_card(network(scale=30.0), model)
+    said = card["self_test"]
+    assert max(said["probabilities"]) > 0.9999
+    said["logits"][int(np.argmax(said["logits"]))] *= 1.01
+    with pytest.raises(WrongAnswers, match="logits of the self-test"):
+        ExportedNetwork(model, card)
+
+
+def test_last_digits_of_another_processor_are_let_pass() -> None:
+    model = build_graph(network())
+    card = network_card(network(), model)
+    for name in ("probabilities", "logits"):
+        card["self_test"][name] = [value + 5e-4 for value in card["self_test"][name]]
+    ExportedNetwork(model, card)
 
 
 def test_the_reference_picture_has_structure_in_every_channel() -> None:

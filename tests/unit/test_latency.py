@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage.errors import SpecError
-from storage.objects import commit, notes_of, read_table
+from storage.errors import SpecError, WrongAnswers
+from storage.objects import commit, notes_of, read_part, read_table
 from storage.store import open_store
 from storage.tables import LATENCY_SCHEMA
 from tasks.detectors.architecture import architecture
@@ -132,6 +132,11 @@ def test_every_exported_network_is_timed_and_the_first_one_eagerly_too(tmp_path:
     assert table.schema.equals(LATENCY_SCHEMA)
     assert table.num_rows == 3
     assert notes_of(store, ref)["processor"]
+    said = json.loads(read_part(store, arguments["exported"][1], CARD))
+    said["self_test"]["logits"][0] += 1.0
+    wrong = stored("wrong", {MODEL: models["small"], CARD: json.dumps(said).encode()})
+    with pytest.raises(WrongAnswers):
+        measure_latency.compute(store, **(arguments | {"exported": (arguments["exported"][0], wrong)}))
     for broken in ({"runs": 0}, {"sides": ()}, {"exported": arguments["exported"][:1]}):
         with pytest.raises(SpecError, match="latency: expected"):
             measure_latency.compute(store, **arguments | broken)

@@ -11,6 +11,7 @@ import pytest
 from network_pictures import CANONICAL, VIEWS, row, shard
 from published_networks import card_of, tiny_model
 
+from storage.errors import WrongAnswers
 from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
 from storage.store import LocalStore
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, IMAGE_SCHEMA, SCORE_SCHEMA
@@ -32,8 +33,8 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
-def model(store: LocalStore, name: str = "m") -> Ref:
-    parts = {MODEL: MODEL_BYTES, CARD: json.dumps(card_of(MODEL_BYTES)).encode()}
+def model(store: LocalStore, name: str = "m", **changes: Any) -> Ref:
+    parts = {MODEL: MODEL_BYTES, CARD: json.dumps(card_of(MODEL_BYTES) | changes).encode()}
     return commit(store, f"objects/export/{name}", step="export", digest=name, recipe={}, parts=parts)
 
 
@@ -87,6 +88,14 @@ def test_scores_are_what_the_exported_file_answers(store: LocalStore) -> None:
         logits = answer.logits.astype(float)
         assert tested["decision"] == pytest.approx(np.log(np.exp(logits[1:]).sum()) - logits[0], abs=1e-5)
         assert familiarity["max_probability"].to_pylist()[-1] <= 1
+
+
+def test_a_network_that_this_machine_computes_otherwise_scores_nothing(store: LocalStore) -> None:
+    said = card_of(MODEL_BYTES)["self_test"]
+    wrong = model(store, "wrong", self_test=said | {"probabilities": said["probabilities"][::-1]})
+    with pytest.raises(WrongAnswers, match="probabilities of the self-test"):
+        score_network.compute(store, **arguments(store, [row("coco", 0, "val")], models=(wrong,)))
+    assert not list(store.list("objects/score"))
 
 
 def test_with_folds_each_rotation_scores_its_own_val_and_test_pictures(store: LocalStore) -> None:

@@ -9,9 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from storage.digest import sha256_hex
-from storage.errors import SpecError
+from storage.errors import SpecError, WrongAnswers
 from storage.objects import Ref, commit, notes_of, read_part
 from storage.store import LocalStore
+from tasks.detectors import quantization
 from tasks.detectors.architecture import architecture
 from tasks.detectors.export import (
     CARD,
@@ -20,6 +21,7 @@ from tasks.detectors.export import (
     build_graph,
     export_network,
     open_session,
+    serialised,
 )
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
 from tasks.detectors.quantization import (
@@ -266,6 +268,37 @@ def test_the_card_has_what_the_quantisation_changed(tmp_path) -> None:
     assert facts["val"]["change"] == pytest.approx(facts["val"]["after"] - facts["val"]["before"])
     assert notes_of(store, ref)["in_float"] == ["stages.0"]
     ExportedNetwork.load(store, ref)
+
+
+def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept(tmp_path, monkeypatch) -> None:
+    store = LocalStore(tmp_path)
+    exact = quantization.with_unsigned_weights
+
+    def other(model: bytes) -> bytes:
+        parsed = onnx.load_from_string(exact(model))
+        bias = next(one for one in parsed.graph.initializer if one.name == "head.0.bias")
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([0, 0.01, 0]), bias.name))
+        return serialised(parsed)
+
+    monkeypatch.setattr(quantization, "with_unsigned_weights", other)
+    with pytest.raises(WrongAnswers, match="computes other answers"):
+        quantized_object(store, shards(store))
+
+
+@pytest.mark.parametrize("head", ["v1", "v2", "v3"])
+def test_unsigned_weights_are_the_same_numbers(head: str) -> None:
+    model = quantize(build_graph(network(head, width=0.1, side=32)), CALIBRATION)
+    signed, unsigned = constants(model), constants(quantization.with_unsigned_weights(model))
+    assert not [name for name, values in unsigned.items() if values.dtype == np.int8]
+
+    def levels(stored: dict[str, npt.NDArray], name: str) -> npt.NDArray:
+        zero: npt.NDArray = stored[name.removesuffix("quantized") + "zero"].astype(int)
+        return stored[name].astype(int).T - zero
+
+    weights = [name for name in signed if name.endswith("weight.quantized")]
+    assert len(weights) > 50
+    for name in weights:
+        assert np.array_equal(levels(signed, name), levels(unsigned, name))
 
 
 def test_only_train_pictures_decide_the_ranges(tmp_path) -> None:

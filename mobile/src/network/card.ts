@@ -21,6 +21,15 @@ export interface CellErrors {
   readonly missed: Rate;
 }
 
+/** A small picture (its pixels row by row, RGB, in base64) and what the network answers to it. */
+export interface Reference {
+  readonly height: number;
+  readonly width: number;
+  readonly pixels: string;
+  readonly probabilities: readonly number[];
+  readonly tolerance: number;
+}
+
 export const SCORES = ["max-probability", "energy", "distance"] as const;
 export type ScoreName = (typeof SCORES)[number];
 
@@ -34,6 +43,7 @@ export interface Card {
   readonly fakeThresholds: Readonly<Record<string, number>>;
   readonly rejection: { readonly score: ScoreName; readonly threshold: number; readonly kept: number | null };
   readonly errorRates: readonly CellErrors[];
+  readonly selfTest: Reference;
   /** What each class is, in words. */
   readonly sources: Readonly<Record<string, string>>;
   /** The whole card, for what is only shown. */
@@ -64,6 +74,7 @@ export function readCard(json: unknown): Card {
     fakeThresholds: Object.fromEntries(thresholds.names().map((name) => [name, thresholds.number(name)])),
     rejection: { score, threshold: rejection.number("threshold"), kept: rejection.numberOrNull("kept") },
     errorRates: rates,
+    selfTest: reference(card.fields("self_test")),
     sources: card.has("sources") ? card.fields("sources").texts() : {},
     raw: card.all(),
   };
@@ -84,6 +95,16 @@ function cellErrors(cell: Fields): CellErrors {
     jpegQuality: cell.numberOrNull("jpeg_quality"),
     falseAlarms: rate(cell.fields("false_alarms")),
     missed: rate(cell.fields("missed")),
+  };
+}
+
+function reference(fields: Fields): Reference {
+  return {
+    height: fields.number("height"),
+    width: fields.number("width"),
+    pixels: fields.text("pixels"),
+    probabilities: fields.list("probabilities").map(Number),
+    tolerance: fields.number("tolerance"),
   };
 }
 

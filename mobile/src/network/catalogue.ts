@@ -30,8 +30,7 @@ export interface SelfTest {
 export interface Opened {
   readonly provider: Provider;
   readonly openMs: number;
-  /** Null where the card has no reference input. */
-  readonly selfTest: SelfTest | null;
+  readonly selfTest: SelfTest;
 }
 
 export interface Answered {
@@ -90,10 +89,17 @@ export class Catalogue {
   /**
    * What a network says of a decoded picture.
    *
-   * @throws BadModel it cannot be fetched, opened or run
+   * @throws BadModel it cannot be fetched, opened or run, or fails its self-test here
    */
   async answer(model: Model, picture: DecodeReply): Promise<Answered> {
-    await this.open(model);
+    const { selfTest } = await this.open(model);
+    if (!selfTest.passed) {
+      throw new BadModel(
+        "on this device it computes other numbers than it was published with " +
+          `(${selfTest.difference.toExponential(1)} apart, at most ${selfTest.tolerance.toExponential(0)} expected), ` +
+          "so it would be wrong about pictures too. Choose another model, or another way of computing under About",
+      );
+    }
     const detection = await this.run(model, picture);
     return { answer: answer(model.card, picture.facts, detection), detection };
   }
@@ -127,11 +133,8 @@ export class Catalogue {
     return { provider, openMs, selfTest: await this.selfTest(model, provider) };
   }
 
-  private async selfTest(model: Model, provider: Provider): Promise<SelfTest | null> {
-    const reference = model.card.raw["self_test"] as
-      | { pixels: string; height: number; width: number; probabilities: number[]; tolerance: number }
-      | undefined;
-    if (!reference) return null;
+  private async selfTest(model: Model, provider: Provider): Promise<SelfTest> {
+    const reference = model.card.selfTest;
     const pixels = Uint8Array.from(atob(reference.pixels), (character) => character.charCodeAt(0));
     const found = await this.run(model, { pixels, height: reference.height, width: reference.width }, provider);
     const difference = Math.max(

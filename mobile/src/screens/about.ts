@@ -82,14 +82,11 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
     outcome.textContent = t.selfTestRunning;
     try {
       const { selfTest, provider } = await catalogue.open(model);
-      if (!selfTest) outcome.textContent = t.selfTestNone;
-      else {
-        const where = texts.providers[provider];
-        outcome.classList.add(selfTest.passed ? "passed" : "failed");
-        outcome.textContent = selfTest.passed
-          ? t.selfTestPassed(selfTest.difference, where)
-          : t.selfTestFailed(selfTest.difference, selfTest.tolerance, where);
-      }
+      const where = texts.providers[provider];
+      outcome.classList.add(selfTest.passed ? "passed" : "failed");
+      outcome.textContent = selfTest.passed
+        ? t.selfTestPassed(selfTest.difference, where)
+        : t.selfTestFailed(selfTest.difference, selfTest.tolerance, where);
     } catch (error) {
       outcome.classList.add("failed");
       outcome.textContent = inWords(error);

@@ -157,7 +157,7 @@ interface Shown {
 }
 
 function resultOf(shown: Shown): HTMLElement[] {
-  const { canvas, answered, model, opened } = shown;
+  const { canvas, answered, model } = shown;
   const { answer } = answered;
   const overlay = h("canvas", { class: "overlay", "aria-hidden": "true", hidden: true });
   const evidenceControls = evidenceOf(shown, overlay);
@@ -165,7 +165,6 @@ function resultOf(shown: Shown): HTMLElement[] {
     h(
       "div",
       { class: "judged" },
-      opened.selfTest && !opened.selfTest.passed && h("p", { class: "notice warning" }, t.selfTestFailed),
       h(
         "div",
         { class: `card verdict ${answer.verdict}`, "data-verdict": answer.verdict, "data-source": answer.source ?? "" },

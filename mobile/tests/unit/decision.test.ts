@@ -50,7 +50,7 @@ test("outputs that are no numbers give no verdict", () => {
 });
 
 describe("a card", () => {
-  test.each(["decision", "error_rates", "canonical_side", "classes", "sha256"])("without %s is refused by its name", (field) => {
+  test.each(["decision", "error_rates", "canonical_side", "classes", "sha256", "self_test"])("without %s is refused by its name", (field) => {
     const { [field]: _, ...rest } = cases[0]!.card;
     expect(() => readCard(rest)).toThrow(`not the card of an evaluated network: ${field}`);
   });
