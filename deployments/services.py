@@ -41,7 +41,7 @@ from storage.errors import SpecError, TelltaleError
 from storage.paths import absolute, with_home
 from storage.store import STORE_SETTING, local_folder, open_store
 from tasks.app_files import APP_SETTING
-from tasks.detectors.weight_files import CACHE_SETTING
+from tasks.cache import CACHE_SETTING
 from tasks.device import PRICE_SETTING, hourly_price
 from tasks.threads import THREADS_SETTING, parallel_tasks
 
