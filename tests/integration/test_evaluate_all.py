@@ -22,15 +22,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 
 
 class Telltale(Served):
-    """A served telltale and its store."""
+    """A served telltale and its store, in which one evaluation was killed, taken up and completed."""
+
+    # Objects that were finished when the evaluation was killed, and again when it was completed.
+    when_killed: dict[str, str]
+    when_completed: dict[str, str]
 
     @property
     def store(self) -> LocalStore:
         return LocalStore(Path(self.environment["TELLTALE_STORE"]))
 
-    def start(self, overrides: dict[str, Any], seed: int = 0) -> str:
+    def start(self, overrides: dict[str, Any]) -> str:
         """Type `prefect deployment run evaluate/all`; returns the flow run's id."""
-        parameters = json.dumps({"experiment": "sample", "overrides": overrides, "seed": seed})
+        parameters = json.dumps({"experiment": "sample", "overrides": overrides, "seed": 0})
         prefect = str(Path(sys.executable).with_name("prefect"))
         done = subprocess.run(
             [prefect, "deployment", "run", "evaluate/all", "--params", parameters],
@@ -48,9 +52,9 @@ class Telltale(Served):
         (found,) = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run]}})
         return dict(found["state"])
 
-    def completed(self, overrides: dict[str, Any], seed: int = 0) -> str:
+    def completed(self, overrides: dict[str, Any]) -> str:
         """Run to the end, and see it Completed."""
-        run = self.start(overrides, seed)
+        run = self.start(overrides)
         self.finish(run)
         return run
 
@@ -88,11 +92,29 @@ def telltale() -> Iterator[Telltale]:
         served = Telltale.at(folder / "home", **settings)
         try:
             served.serve("--coordinator-limit", "1")
+            served.start(SMALL)
+            # In the middle: features are being computed, the report is far.
+            wait_for(lambda: len([place for place in served.manifests() if "/embed/" in place]) >= 2, 1200)
+            kill_workers(served)
+            served.when_killed = served.manifests()
+            served.drop_unfinished()
+            served.serve("--coordinator-limit", "1")
             served.completed(SMALL)
+            served.when_completed = served.manifests()
             yield served
         finally:
             served.command("stop")
             assert marked_processes(served.home) == []
+
+
+def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_path: Path) -> None:
+    assert telltale.when_killed
+    assert not any(place.startswith("objects/report/") for place in telltale.when_killed)
+    assert telltale.when_killed.items() <= telltale.when_completed.items(), "a finished step ran again"
+
+    undisturbed = LocalStore(tmp_path / "undisturbed")
+    evaluate_inline(telltale, undisturbed)
+    assert latest_content(telltale.store, "sample") == latest_content(undisturbed, "sample")
 
 
 def test_the_ui_shows_named_runs_and_the_artifacts(telltale: Telltale) -> None:
@@ -144,26 +166,6 @@ def test_a_deleted_part_makes_exactly_its_step_run_again(telltale: Telltale) -> 
     assert read_manifest(store, victim).parts[0] == part
 
 
-def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_path: Path) -> None:
-    before = telltale.manifests()
-    telltale.start(SMALL, seed=7)
-    # In the middle: features are being computed, the report is far.
-    wait_for(lambda: len([place for place in telltale.computed(before) if "/embed/" in place]) >= 2, 1200)
-    kill_workers(telltale)
-    finished = telltale.computed(before)
-    assert not any(place.startswith("objects/report/") for place in finished)
-    kept = telltale.manifests()
-    telltale.drop_unfinished()
-    telltale.serve("--coordinator-limit", "1")
-    telltale.completed(SMALL, seed=7)
-    after = telltale.manifests()
-    assert all(after[place] == kept[place] for place in finished), "a finished step ran again"
-
-    undisturbed = LocalStore(tmp_path / "undisturbed")
-    evaluate_inline(telltale, undisturbed, seed=7)
-    assert latest_content(telltale.store, "sample") == latest_content(undisturbed, "sample")
-
-
 def kill_workers(telltale: Telltale) -> None:
     """SIGKILL for every worker and every flow run that it started, as when a host dies; the server's host lives on."""
     for pid in workers_and_runs(telltale):
@@ -185,11 +187,11 @@ def is_postgres(pid: int) -> bool:
         return False
 
 
-def evaluate_inline(telltale: Telltale, store: LocalStore, seed: int) -> None:
+def evaluate_inline(telltale: Telltale, store: LocalStore) -> None:
     """The same evaluation in one process against the same server, into another store."""
     code = (
         "import json, sys; from flows.evaluate import evaluate_all; "
-        "evaluate_all(experiment='sample', overrides=json.loads(sys.argv[1]), seed=int(sys.argv[2]))"
+        "evaluate_all(experiment='sample', overrides=json.loads(sys.argv[1]), seed=0)"
     )
     environment = {
         **telltale.environment,
@@ -197,6 +199,6 @@ def evaluate_inline(telltale: Telltale, store: LocalStore, seed: int) -> None:
         "TELLTALE_STORE": str(store.root),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", code, json.dumps(SMALL), str(seed)]
+    command = [sys.executable, "-c", code, json.dumps(SMALL)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
