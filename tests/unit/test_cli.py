@@ -340,9 +340,10 @@ def test_a_full_disk_anywhere_below_is_one_sentence(
 
 def test_a_closed_output_is_no_error(tmp_path: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
-    command = f'"{sys.executable}" -m deployments.cli detect "{picture}" --model "{model}"'
+    command = [sys.executable, "-m", "deployments.cli", "detect", picture, "--model", model]
     for closed in (">&-", "--json >&-", "2>&-"):
-        done = subprocess.run(f"{command} {closed}", shell=True, cwd=ROOT, capture_output=True, check=False)
+        shell = ["sh", "-c", f'"$@" {closed}', "sh", *command]
+        done = subprocess.run(shell, cwd=ROOT, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
 
 
