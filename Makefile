@@ -16,7 +16,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-HOME_FOLDER := $(or $(TELLTALE_HOME),.telltale)
+HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from deployments.failures import WRONG_INPUT, sentence
 from storage.errors import TelltaleError
+from storage.paths import absolute
 from tasks.app_files import (
     app_folder,
     complete_app,
@@ -33,15 +35,16 @@ def main(
     ] = None,
 ) -> None:
     """Put networks and reference pictures into the built app."""
-    folder = app or app_folder()
     try:
+        folder = absolute(app) if app else app_folder()
+        models, pictures = absolute(models), absolute(pictures) if pictures else None
         files = complete_app(
             read_app(folder), read_networks(models, first), None if pictures is None else read_pictures(pictures)
         )
         write_app(folder, files)
-    except TelltaleError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    except (TelltaleError, OSError) as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
+        raise typer.Exit(WRONG_INPUT) from error
     typer.echo(f"{folder}: {first_visit_bytes(files) / 1e6:.1f} MB on a first visit")
 
 

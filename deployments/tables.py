@@ -12,6 +12,8 @@ from typing import Any
 import polars as pl
 import typer
 
+from deployments.failures import WRONG_INPUT, sentence
+from storage.errors import TelltaleError
 from storage.runs import latest_run
 from storage.store import Store, open_store
 from tasks.evaluation.report_blocks import (
@@ -299,9 +301,13 @@ def markdown(title: str, table: Short) -> str:
 
 def main(experiment: str) -> None:
     """Print the tables of the newest run of an experiment."""
-    store = open_store()
-    for title, table in short_tables(store, latest_run(store, experiment)).items():
-        typer.echo(markdown(title, table))
+    try:
+        store = open_store()
+        for title, table in short_tables(store, latest_run(store, experiment)).items():
+            typer.echo(markdown(title, table))
+    except TelltaleError as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
+        raise typer.Exit(WRONG_INPUT) from error
 
 
 if __name__ == "__main__":

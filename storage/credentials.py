@@ -6,6 +6,7 @@ layer above says how blocks are read (`read_blocks_with`).
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,9 @@ def named_credentials() -> Credentials | None:
     name = os.environ.get(BLOCK_SETTING)
     if not name:
         return None
+    # As Prefect names them. What asks for a block puts its name into an address as it is, and would read another one.
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise StoreRefused(f"{BLOCK_SETTING}: a block's name has lower case letters, digits and dashes, got {name!r}")
     if not _readers:
         raise StoreRefused(f"{BLOCK_SETTING}={name}: Prefect blocks are read by flows only; set AWS_* variables here")
     return _credentials(name, _readers[0](name))

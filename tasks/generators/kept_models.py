@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from storage.digest import digest_of
-from storage.errors import MissingInput, SpecError
+from storage.errors import MissingInput, SpecError, TelltaleError
 from storage.objects import Ref, read_part
+from storage.paths import absolute
 from storage.store import Store, open_store
 from tasks.cache import cache_folder
 from tasks.recipe import Output, StepRun, step
@@ -124,10 +125,15 @@ def _file_digest(path: Path) -> str:
 
 def main(arguments: list[str]) -> None:
     """The command line."""
-    if len(arguments) != 1 or not (Path(arguments[0]) / INDEX).is_file():
-        sys.exit(f"usage: python -m tasks.generators.kept_models FOLDER   (a diffusers folder with {INDEX})")
-    digest = folder_digest(Path(arguments[0]))
-    keep_model.compute(open_store(), digest=digest, path=arguments[0])
+    usage = f"usage: python -m tasks.generators.kept_models FOLDER   (a diffusers folder with {INDEX})"
+    try:
+        folder = absolute(arguments[0]) if len(arguments) == 1 else None
+        if folder is None or not (folder / INDEX).is_file():
+            sys.exit(usage)
+        digest = folder_digest(folder)
+        keep_model.compute(open_store(), digest=digest, path=str(folder))
+    except (TelltaleError, OSError) as error:
+        sys.exit(f"error: {error}")
     print(f"{STORED}{digest}")
 
 

@@ -62,6 +62,16 @@ def test_a_block_that_nobody_can_read_here_is_told(monkeypatch: pytest.MonkeyPat
         named_credentials()
 
 
+@pytest.mark.parametrize("name", ["a?b", "a/b", "a b", "Bucket", "../a", "a%20b", "é"])
+def test_a_name_that_no_block_has_is_refused_before_another_one_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_block(monkeypatch, {"key": "name", "secret": SECRET})
+    monkeypatch.setenv(BLOCK_SETTING, name)
+    with pytest.raises(StoreRefused, match="a block's name has lower case letters, digits and dashes"):
+        named_credentials()
+
+
 def test_importing_the_flows_makes_blocks_readable() -> None:
     assert flows.read_block in credentials._readers
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from deployments import bootstrap, demo, services
+from deployments import app as put_into_app
+from deployments import bootstrap, demo, services, tables
 from deployments.failures import exit_status, sentence
 from storage.errors import MissingInput, SpecError, StoreNotWritable, StoreRefused
+from tasks.generators import kept_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,6 +171,53 @@ def test_a_full_disk_under_the_state_of_services_is_one_sentence(monkeypatch: py
 
     monkeypatch.setattr(demo, "ensure_server", full)
     assert said_by_demo(status=1) == "No space left on device: /home/services.json.new"
+
+
+def test_a_table_of_a_run_that_is_not_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for store, reason in {"store": "no run of 'smaple'", "s3://bucket/a#b": "neither ? nor #"}.items():
+        monkeypatch.setenv("TELLTALE_STORE", store)
+        with pytest.raises(typer.Exit) as ended:
+            tables.main("smaple")
+        assert ended.value.exit_code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert reason in line
+
+
+def test_the_app_takes_a_tilde_and_names_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "index.html").touch()
+    for app, models, reason in (
+        ("~/none", "~/models", f"the built app in {tmp_path}/none"),
+        ("~/app", "~/models", f"onnx in {tmp_path}/models"),
+        ("~nobody-of-this-name/app", "~/models", "there is no user"),
+    ):
+        with pytest.raises(typer.Exit) as ended:
+            put_into_app.main(models=Path(models), app=Path(app))
+        assert ended.value.exit_code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert reason in line
+
+
+def test_a_model_to_keep_is_a_folder_and_the_store_one_that_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    monkeypatch.setenv("TELLTALE_STORE", "s3://bucket/a#b")
+    for arguments, reason in {
+        ("none",): "usage: ",
+        (): "usage: ",
+        ("~nobody-of-this-name/model",): "error: .*there is no user",
+        ("model",): "error: .*neither . nor #",
+    }.items():
+        with pytest.raises(SystemExit, match=reason):
+            kept_models.main(list(arguments))
 
 
 def test_a_failure_is_wrong_input_or_another() -> None:
