@@ -316,6 +316,8 @@ def test_a_full_disk_under_the_answers_is_one_sentence(options: list[str], tmp_p
         # Not even the sentence can be written.
         assert _process(picture, *options, "--model", model, stdout=full, stderr=full).returncode == 2
         assert _process(tmp_path / "none.jpg", "--model", model, stdout=full, stderr=full).returncode == 2
+        done = _process("--help", stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
 
 
 @pytest.mark.parametrize("place", ["tasks.detectors.answer.answer", "storage.store.LocalStore.read"])

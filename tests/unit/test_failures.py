@@ -242,3 +242,16 @@ def test_json_without_doubles_is_what_the_flows_take(monkeypatch: pytest.MonkeyP
     overrides = {"sources.gan.count": 50, "extractor": {"side": 96}}
     assert said_by_demo("--overrides", json.dumps(overrides), "--seed", "3") == "enough"
     assert taken == ["sample", overrides, 3]
+
+
+def test_the_lines_for_the_users_shell_work_whatever_the_environments_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/a?b%20c#d $e `f` 'g' \"h\"/bin/python")
+    bootstrap.print_address(services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {}))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "export PATH" in line]
+    monkeypatch.undo()
+    shell = subprocess.run(
+        ["sh", "-c", f'{line}; printf %s "$PATH"'], env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == "/a?b%20c#d $e `f` 'g' \"h\"/bin:/usr/bin"
