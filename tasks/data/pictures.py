@@ -5,8 +5,8 @@ What a picture may cost is limited here, for everybody who decodes one:
 * pixels and bytes: `MAX_PIXELS` declared, `MAX_BYTES` of file, checked before anything is decoded;
 * frames: the first one only, later ones are not even parsed;
 * work: requests to the file by Pillow's parsers (`MAX_HEADER_PIECES`, `MAX_HEADER_BYTES`, `MAX_READS`), `MAX_SCANS` of
-  a progressive JPEG, `MAX_TIFF_VALUES` and tiles of at most `MAX_PIXELS` in a TIFF, `MAX_EXIF_BYTES`. Everything else
-  takes time and memory in proportion to the pixels and the bytes.
+  a progressive JPEG, `MAX_TIFF_VALUES` and tiles of at most `MAX_PIXELS` in a TIFF, `MAX_EXIF_BYTES`,
+  `MAX_PROFILE_BYTES`. Everything else takes time and memory in proportion to the pixels and the bytes.
 
 Together they bound the time, see `decode_rgb`. No clock is asked: which pictures are set aside must not depend on how
 busy a machine is.
@@ -14,7 +14,6 @@ busy a machine is.
 
 import functools
 import io
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -31,6 +31,18 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from storage.errors import BadImage
+from tasks.data.colours import coded_profile, srgb_conversion
+from tasks.data.file_kinds import container_format, other_kind, picture_format, unsupported
+from tasks.data.file_parts import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_PIECES,
+    MAX_READS,
+    PNG_SIGNATURE,
+    Parts,
+    jpeg_parts,
+    png_parts,
+    webp_parts,
+)
 
 Pixels = npt.NDArray[np.uint8]
 Thumbnail = npt.NDArray[np.float32]
@@ -39,10 +51,6 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 400_000_000  # a picture of MAX_PIXELS as PNG stays below
 MIN_SIDE = 8
 
-MAX_HEADER_PIECES = 2_000  # some hundred segments, chunks or tags are many
-MAX_HEADER_BYTES = 100_000  # such as are read singly: padding, and what a damaged JPEG has between its segments
-MAX_READS = 2_000_000  # two for each run of a BMP
-MAX_SCANS = 100  # encoders write about ten; each costs a pass over all pixels, however few bytes it has
 MAX_TIFF_VALUES = 200_000  # as many strips as rows are fewer
 MAX_EXIF_BYTES = 1_000_000  # a JPEG's have at most 65,533
 
@@ -82,9 +90,9 @@ class PictureFacts:
     """What an image file declares about itself, read from its headers.
 
     `width` and `height` are in pixels as stored, before the EXIF `orientation` (1..8) is applied. `format` is the real
-    one (JPEG, PNG, GIF, WEBP, BMP, TIFF), whatever the file was called. `mode` is Pillow's. `quantization_tables` are a
-    JPEG's tables of 64 steps each in row-major order, luminance first, and empty for other formats; `jpeg_quality`
-    (1..100) is what the luminance table comes closest to, None for other formats.
+    one (JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF, HEIF), whatever the file was called. `mode` is Pillow's.
+    `quantization_tables` are a JPEG's tables of 64 steps each in row-major order, luminance first, and empty for other
+    formats; `jpeg_quality` (1..100) is what the luminance table comes closest to, None for other formats.
     """
 
     width: int
@@ -102,19 +110,24 @@ def inspect_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureFact
     A picture whose pixel data breaks off is only found by `decode_rgb`.
 
     Raises:
-        BadImage: `empty`, `truncated` (the headers break off), `unreadable`, `too-large` (more than `max_pixels`
-            declared, or than `MAX_BYTES`), `too-small` (a side under 8 pixels) or `too-complex` (more work than any
-            honest file of its kind).
+        BadImage: `empty`, `truncated` (the headers break off), `unreadable` (no picture, or a damaged one),
+            `unsupported` (a picture of a format that is not read), `too-large` (more than `max_pixels` declared, or
+            than `MAX_BYTES`), `too-small` (a side under 8 pixels) or `too-complex` (more work than any honest file of
+            its kind). The detail names what the file is, where that is known.
     """
-    return _facts_of(_open(data), max_pixels)
+    return _facts_of(_open(data).image, max_pixels)
 
 
 def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> Pixels:
-    """The picture as it should be looked at: uint8 (H, W, 3), sRGB assumed, upright, writable and contiguous.
+    """The picture as it should be looked at: uint8 (H, W, 3), sRGB, upright, writable and contiguous.
 
     The EXIF orientation is applied. Of an animation this is the first frame; grey is repeated in three channels; 16-bit
     samples keep their high byte (scaled, not clipped); alpha is composited on white, the background on which a browser
-    would show it; CMYK is converted without a colour profile, and embedded profiles are not applied.
+    would show it. Colours are sRGB where the file says nothing, else converted by its profile (`srgb_conversion`); CMYK
+    without a profile is taken for its complement.
+
+    What damages no pixel is passed over: odd metadata, missing end markers, what is appended. A JPEG without its end
+    marker is read where its pixels are all there.
 
     With `at_least` a JPEG comes at a half, a quarter or an eighth of its size (rounded up), the smallest of them whose
     shorter side has so many pixels: the decoder then computes fewer. CMYK and other formats come as they are.
@@ -128,11 +141,13 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | Non
             are damaged or of a kind without a defined range (32-bit integers, floating point); `too-complex` also for
             a JPEG of more than `MAX_SCANS`.
     """
-    image = _open(data)
-    facts = _facts_of(image, max_pixels)
-    rgb = _decode_plain_jpeg(data, facts, at_least) if facts.format == "JPEG" else None
+    file = _open(data)
+    facts = _facts_of(file.image, max_pixels)
+    rgb = _decode_plain_jpeg(file, facts, at_least) if facts.format == "JPEG" else None
     if rgb is None:
-        rgb = np.array(_load_as_rgb(image))
+        rgb = np.array(_load_as_rgb(file.image, file.profiles))
+        if not file.ends:
+            _refuse_missing_pixels(file, rgb)
     # Pillow turns a TIFF upright while loading it.
     if facts.format != "TIFF" and facts.orientation in _UPRIGHT:
         rgb = _UPRIGHT[facts.orientation](rgb)
@@ -230,7 +245,17 @@ def are_duplicates(hash_a: int, thumbnail_a: Thumbnail, hash_b: int, thumbnail_b
     return thumbnail_correlation(thumbnail_a, thumbnail_b) >= DUPLICATE_MIN_CORRELATION
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+@dataclass(frozen=True)
+class _File:
+    """`image`: its headers, parsed. `data`: what decoders get of it. `profiles` and `ends` as in `Parts`."""
+
+    image: ImageFile.ImageFile
+    data: bytes
+    profiles: tuple[bytes, ...]
+    ends: bool
+
+
+def _open(data: bytes) -> _File:
     """Parse the headers with the plugin that the first bytes call for.
 
     `Image.open` is avoided: it tries every plugin that Pillow has (PostScript among them, which starts a program), and
@@ -240,19 +265,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise BadImage("empty", "no bytes")
     if len(data) > MAX_BYTES:
         raise BadImage("too-large", f"{len(data)} bytes, more than {MAX_BYTES}")
-    plugin = _plugin_for(data)
-    if plugin is None:
-        raise BadImage(
-            "unreadable",
-            f"not JPEG, PNG, GIF, WebP, BMP or TIFF: starts with {data[:8]!r}",
-        )
+    plugin, parts_of = _reader_for(data)
     if plugin is TiffImageFile:
         _refuse_large_directories(data)
-    stream = _Stream(data)
+    parts = parts_of(data)
+    stream = _Stream(parts.data)
     try:
         image = plugin(stream)
         stream.expect_pixels()
-        return image
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
@@ -260,9 +280,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     # Parsers of hostile bytes fail in every way there is: SyntaxError, OSError, struct.error, OverflowError ...
     except Exception as error:
         # A parser that failed at the very end had wanted to read on.
-        ran_out = not stream.closed and stream.tell() >= len(data)
+        ran_out = not stream.closed and stream.tell() >= len(parts.data)
         reason = "truncated" if ran_out or _speaks_of_truncation(error) else "unreadable"
         raise BadImage(reason, str(error)) from error
+    if parts.exif:
+        image.info["exif"] = parts.exif
+    profiles = parts.profiles or _declared_profiles(image, data)
+    return _File(image, parts.data, profiles, parts.ends)
 
 
 class _Stream(io.BytesIO):
@@ -291,38 +315,11 @@ class _Stream(io.BytesIO):
         return super().read(size)
 
 
-class _Jpeg(JpegImageFile):
-    """Pillow's JPEG, except that it does not look for a resolution among EXIF data of any size."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
-_SCAN = b"\xff\xda"
-# Not stuffed zeros, fill bytes or restarts, which stand inside a scan, nor the two markers that have no length.
-_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
-
-
-def _refuse_many_scans(data: bytes) -> None:
-    """Refuse a JPEG with more than `MAX_SCANS`: a scan of ten bytes costs a pass over all pixels."""
-    # Thumbnails and what is appended to a picture have such bytes too, so that this alone says only: not too many.
-    if data.count(_SCAN) <= MAX_SCANS:
-        return
-    scans = segments = 0
-    found = _SEGMENT.search(data, 2)
-    while found is not None and found[1] != b"\xd9":
-        segments += 1
-        scans += found[1] == _SCAN[1:]
-        if scans > MAX_SCANS or segments > MAX_READS:
-            raise BadImage("too-complex", f"a JPEG of more than {MAX_SCANS} scans, or of {MAX_READS} segments")
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        found = _SEGMENT.search(data, found.end() + length)
-
-
 # Bytes of one value, by type, as far as it becomes an object of its own; texts and opaque bytes stay what they are.
 _TIFF_VALUE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_OFFSETS = frozenset({273, 324})  # of strips and tiles, each of which becomes an object
 _TIFF_TILE_SIDES = frozenset({322, 323})
+_DNG_VERSION, _SUBFILE_TYPE, _TIFF_SUBDIRECTORIES = 50706, 254, 330
 _TIFF_DIRECTORIES = frozenset({34665, 34853, 40965})  # EXIF, GPS and interoperability, which Pillow reads as well
 
 
@@ -338,6 +335,9 @@ def _refuse_large_directories(data: bytes) -> None:
     head, number = (f"{order}Q", f"{order}Q") if is_big else (f"{order}H", f"{order}L")
     entry = f"{order}HH{number[1] * 2}"
     area = 1
+    first: dict[int, int] = {}
+    if data[8:10] == b"CR":
+        raise BadImage("unsupported", unsupported("camera raw (Canon)"))
     try:
         directories = list(struct.unpack_from(number, data, 8 if is_big else 4))
         for start in directories:
@@ -351,6 +351,8 @@ def _refuse_large_directories(data: bytes) -> None:
                 one = _TIFF_VALUE_BYTES.get(kind, 1 if tag in _TIFF_OFFSETS else 0)
                 if one and count > MAX_TIFF_VALUES and count * one <= len(data):
                     raise BadImage("too-complex", f"a TIFF with {count} values of tag {tag}")
+                if start == directories[0]:
+                    first.setdefault(tag, value)
                 if tag in _TIFF_TILE_SIDES:
                     # A short value stands in the first bytes of its field.
                     short = struct.unpack_from(
@@ -361,26 +363,66 @@ def _refuse_large_directories(data: bytes) -> None:
                     directories.append(value)
     except (struct.error, OverflowError):
         return
+    # What is called a picture there is a preview of the sensor's samples, or these themselves.
+    if _DNG_VERSION in first or (first.get(_SUBFILE_TYPE, 0) & 1 and _TIFF_SUBDIRECTORIES in first):
+        raise BadImage("unsupported", unsupported("camera raw"))
     if area > MAX_PIXELS:
         raise BadImage("too-large", f"a TIFF with tiles of {area} pixels, more than {MAX_PIXELS}")
 
 
-def _plugin_for(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+_Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+
+def _reader_for(data: bytes) -> tuple[_Plugin, Callable[[bytes], Parts]]:
+    """Pillow's plugin for these first bytes, and what takes a file apart for it."""
     if data.startswith(b"\xff\xd8\xff"):
         # Not Pillow's factory: that one splits multi-picture JPEGs (MPO), of which the first picture is the one meant.
-        return _Jpeg
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile
+        return JpegImageFile, jpeg_parts
+    if data.startswith(PNG_SIGNATURE):
+        return PngImageFile, png_parts
     if data.startswith((b"GIF87a", b"GIF89a")):
-        return GifImageFile
+        return GifImageFile, Parts
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
+        return WebPImageFile, webp_parts
     # Not a BigTIFF of big-endian numbers: Pillow takes its directory to be where none is.
     if data.startswith((b"II*\x00", b"MM\x00*", b"II+\x00")):
-        return TiffImageFile
+        return TiffImageFile, Parts
     if data.startswith(b"BM"):
-        return BmpImageFile
-    return None
+        return BmpImageFile, Parts
+    name = picture_format(data)
+    if name == "AVIF":
+        return AvifImageFile, Parts
+    heif = _heif_plugin() if name == "HEIC" else None
+    if heif is not None:
+        return heif, Parts
+    if name is not None:
+        raise BadImage("unsupported", unsupported(name))
+    raise BadImage("unreadable", other_kind(data))
+
+
+@functools.cache
+def _heif_plugin() -> _Plugin | None:
+    """The plugin of the extra `heic`, None where that is not installed."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        return None
+    plugin: _Plugin = HeifImageFile
+    return plugin
+
+
+def _declared_profiles(image: ImageFile.ImageFile, data: bytes) -> tuple[bytes, ...]:
+    """The profile that Pillow found in a file, or that stands for the code points of an AVIF or HEIC."""
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and profile:
+        return (profile,)
+    if container_format(data) is None:
+        return ()
+    # Colour information of the kind `nclx` (ISO/IEC 14496-12, 12.1.5): primaries and transfer, 16 bits each.
+    place = data.find(b"colrnclx")
+    codes = data[place + 8 : place + 12]
+    coded = coded_profile(*struct.unpack(">HH", codes)) if place >= 0 and len(codes) == 4 else None
+    return () if coded is None else (coded,)
 
 
 def _facts_of(image: ImageFile.ImageFile, max_pixels: int) -> PictureFacts:
@@ -438,9 +480,9 @@ def _quantization_tables(image: ImageFile.ImageFile) -> tuple[tuple[int, ...], .
     return tuple(tuple(image.quantization[table_id]) for table_id in table_ids)
 
 
-def _decode_plain_jpeg(data: bytes, facts: PictureFacts, at_least: int | None) -> Pixels | None:
+def _decode_plain_jpeg(file: _File, facts: PictureFacts, at_least: int | None) -> Pixels | None:
     """A grey or YCbCr JPEG by simplejpeg (three times as fast as Pillow); None for those that Pillow has to read."""
-    _refuse_many_scans(data)
+    data = file.data
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         # The limits were checked on what Pillow's parser found, which damaged segments lead elsewhere than this one.
@@ -450,14 +492,32 @@ def _decode_plain_jpeg(data: bytes, facts: PictureFacts, at_least: int | None) -
             return None
         least_height, least_width = _reduced(height, width, at_least)
         rgb: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=least_height, min_width=least_width)
-        return rgb
     except ValueError as error:
-        if "premature end of jpeg file" in str(error).lower():
+        # Of the file, or of the data between two markers, where the end marker comes before the last pixel.
+        if "premature end of" in str(error).lower():
             raise BadImage("truncated", str(error)) from error
         if "corrupt jpeg data" in str(error).lower() and "extraneous bytes" not in str(error).lower():
-            raise BadImage("unreadable", str(error)) from error
+            raise BadImage("unreadable" if file.ends else "truncated", str(error)) from error
         # Stray bytes between segments, odd subsampling: harmless, and Pillow reads it, or says why not.
         return None
+    convert = srgb_conversion(file.profiles, facts.mode)
+    if convert is None:
+        return rgb
+    return np.array(_as_rgb(convert(Image.fromarray(rgb if facts.mode == "RGB" else rgb[:, :, 0]))))
+
+
+# Without the byte of a marker, and unlike the zeros that libjpeg takes for pixels that are missing.
+_FILLER = bytes((index * 73 + 41) % 251 for index in range(64))
+
+
+def _refuse_missing_pixels(file: _File, rgb: Pixels) -> None:
+    """Refuse a JPEG without its end marker if other bytes in place of what is missing make other pixels.
+
+    Pillow says nothing of libjpeg's warnings. Bytes after the last pixel are none of a picture's.
+    """
+    filled = file.data[:-2] + _FILLER + file.data[-2:]
+    if not np.array_equal(rgb, np.asarray(_load_as_rgb(JpegImageFile(_Stream(filled)), file.profiles))):
+        raise BadImage("truncated", "the pixels of the JPEG break off")
 
 
 # libjpeg can decode at any eighth of the size, but only these are faster than decoding in full.
@@ -476,27 +536,44 @@ def _reduced(height: int, width: int, at_least: int | None) -> tuple[int, int]:
     return height, width
 
 
-def _load_as_rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _load_as_rgb(image: ImageFile.ImageFile, profiles: Sequence[bytes]) -> Image.Image:
     try:
         image.load()
-        return _to_rgb(image)
+        return _to_rgb(image, profiles)
     except BadImage:
         raise
     except Exception as error:  # as in _open: decoders of hostile bytes
         raise BadImage("truncated" if _speaks_of_truncation(error) else "unreadable", str(error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+_GREY_MODES = frozenset({"1", "L", "LA"})
+
+
+def _to_rgb(image: Image.Image, profiles: Sequence[bytes]) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow's own conversion would clip at 255.
         samples = np.array(image).astype(np.uint16)
-        return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+        return _in_srgb(Image.fromarray((samples >> 8).astype(np.uint8)), profiles)
     if image.mode in ("I", "F"):
         raise BadImage("unreadable", f"pixels of mode {image.mode} have no declared range")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return _in_srgb(image, profiles)
+    rgb = _in_srgb(image.convert("L" if image.mode in _GREY_MODES else "RGB"), profiles)
+    rgba = rgb.convert("RGBA")
+    rgba.putalpha(image.convert("RGBA").getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _in_srgb(colours: Image.Image, profiles: Sequence[bytes]) -> Image.Image:
+    """An opaque picture as RGB; its own pixels may be written to."""
+    if colours.mode not in ("L", "CMYK"):
+        colours = colours.convert("L") if colours.mode == "1" else _as_rgb(colours)
+    convert = srgb_conversion(profiles, colours.mode)
+    return _as_rgb(colours if convert is None else convert(colours))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _speaks_of_truncation(error: BaseException) -> bool:

@@ -28,11 +28,12 @@ from PIL import Image, ImageCms
 
 from storage.errors import BadImage
 from tasks.data.pictures import MIN_SIDE, decode_rgb, inspect_picture
+from tests.unit import icc_profiles
 
 # A mutated header declares any size: small limits keep ten thousands of inputs quick. What the limits mean is the same.
 FUZZED_PIXELS = 1_000_000
 LONGEST_S = 60
-REASONS = frozenset({"empty", "truncated", "unreadable", "too-large", "too-small", "too-complex"})
+REASONS = frozenset({"empty", "truncated", "unreadable", "unsupported", "too-large", "too-small", "too-complex"})
 
 WIDTH, HEIGHT = 40, 29
 
@@ -62,6 +63,9 @@ def seed_files() -> dict[str, bytes]:
     exif[0x010F] = "a camera"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile[:24] + bytes(12) + profile[36:]  # without the moment at which it was made
+    p3 = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3, icc_profiles.srgb_curve())
+    press = icc_profiles.cmyk_profile()
+    tables = icc_profiles.grey_profile(icc_profiles.sampled_curve(np.linspace(0, 1, 64)))
     animated = {"save_all": True, "append_images": frames[1:], "duration": 50}
     return {
         "jpeg": saved(rgb, "JPEG", quality=85),
@@ -72,6 +76,11 @@ def seed_files() -> dict[str, bytes]:
         "jpeg-cmyk": saved(cmyk, "JPEG"),
         "jpeg-cmyk-progressive": saved(cmyk, "JPEG", progressive=True),
         "jpeg-exif-icc": saved(rgb, "JPEG", exif=exif, icc_profile=profile, comment=b"a comment"),
+        "jpeg-p3": saved(rgb, "JPEG", icc_profile=p3),
+        "jpeg-grey-icc": saved(grey, "JPEG", icc_profile=tables),
+        "jpeg-cmyk-icc": saved(cmyk, "JPEG", icc_profile=press),
+        "jpeg-without-end": saved(rgb, "JPEG")[:-2],
+        "jpeg-cmyk-without-end": saved(cmyk, "JPEG")[:-2],
         "jpeg-turbo": simplejpeg.encode_jpeg(np.array(rgb), quality=30, colorsubsampling="422"),
         "png": saved(rgb, "PNG"),
         "png-grey": saved(grey, "PNG"),
@@ -80,12 +89,20 @@ def seed_files() -> dict[str, bytes]:
         "png-bilevel": saved(rgb.convert("1"), "PNG"),
         "png-alpha-exif-icc": saved(rgba, "PNG", exif=exif, icc_profile=profile),
         "png-grey-alpha": saved(rgba.convert("LA"), "PNG"),
+        "png-p3": saved(rgb, "PNG", icc_profile=p3),
+        "png-gamma": with_chunk(
+            saved(rgb, "PNG"), b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+        ),
+        "png-code-points": with_chunk(saved(rgba, "PNG"), b"cICP", bytes([12, 13, 0, 1])),
         "png-interlaced": interlaced_png(np.array(rgb)),
         "apng": saved(rgb, "PNG", **animated),
         "webp": saved(rgb, "WEBP", quality=50, exif=exif, icc_profile=profile),
         "webp-lossless": saved(rgb, "WEBP", lossless=True),
         "webp-alpha": saved(rgba, "WEBP", quality=70),
         "webp-animated": saved(rgb, "WEBP", **animated),
+        "avif": saved(rgb, "AVIF", exif=exif, icc_profile=p3),
+        "avif-alpha": saved(rgba, "AVIF", quality=100, subsampling="4:4:4"),
+        "avif-animated": saved(rgb, "AVIF", **animated),
         "gif": saved(palette, "GIF"),
         "gif-interlaced": saved(palette, "GIF", interlace=1, comment=b"a comment" * 40),
         "gif-animated": saved(rgb, "GIF", **animated),
@@ -102,6 +119,7 @@ def seed_files() -> dict[str, bytes]:
         "tiff-jpeg": saved(rgb, "TIFF", compression="jpeg"),
         "tiff-group4": saved(rgb.convert("1"), "TIFF", compression="group4"),
         "tiff-cmyk": saved(cmyk, "TIFF"),
+        "tiff-icc": saved(rgb, "TIFF", icc_profile=p3),
         "tiff-big": saved(rgb, "TIFF", big_tiff=True, compression="tiff_lzw"),
         "tiff-tiled": saved(rgb, "TIFF", compression="tiff_lzw", tiffinfo={322: 16, 323: 16}),
         "tiff-pages": saved(rgb, "TIFF", save_all=True, append_images=frames[1:]),
@@ -124,6 +142,11 @@ def interlaced_png(rgb: np.ndarray) -> bytes:
 def png_chunk(name: bytes, body: bytes) -> bytes:
     """A chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
+    """A PNG with a gamma and another chunk behind its header."""
+    return png[:33] + png_chunk(b"gAMA", struct.pack(">I", 50_000)) + png_chunk(name, body) + png[33:]
 
 
 def run_length_bmp(indices: np.ndarray) -> bytes:

@@ -13,9 +13,9 @@ import scipy.fft
 from PIL import Image, ImageOps
 
 from storage.errors import BadImage
+from tasks.data.file_parts import MAX_SCANS
 from tasks.data.pictures import (
     MAX_EXIF_BYTES,
-    MAX_SCANS,
     PictureFacts,
     Pixels,
     are_duplicates,
@@ -135,7 +135,7 @@ def test_no_bytes_are_empty() -> None:
 
 def test_other_bytes_are_unreadable() -> None:
     assert reason_of(b"<html>404 Not Found</html>") == "unreadable"
-    assert reason_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n") == "unreadable"
+    assert reason_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n") == "unsupported"
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])

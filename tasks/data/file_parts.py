@@ -1,0 +1,274 @@
+"""What of a JPEG, PNG or WebP file makes its pixels, apart from everything else that files carry.
+
+Comments, thumbnails, workflows, XMP, damaged profiles and what is appended: decoders differ in what of it they refuse,
+and none of it changes a pixel. So they get the file without it; orientation and colour profiles are read here.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from storage.errors import BadImage
+from tasks.data.colours import MAX_PROFILE_BYTES, SRGB_PRIMARIES, coded_profile, gamma_profile
+
+MAX_HEADER_PIECES = 2_000  # some hundred segments, chunks or tags are many
+MAX_HEADER_BYTES = 100_000  # such as are read singly: padding, and what a damaged JPEG has between its segments
+MAX_READS = 2_000_000  # two for each run of a BMP
+MAX_SCANS = 100  # encoders write about ten; each costs a pass over all pixels, however few bytes it has
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`data`: the file with its pixels alone. `exif`: its EXIF data or none. `profiles`: its ICC profiles, best first.
+
+    `ends`: whether a JPEG has its end marker; `data` has one in any case, and the pixels may lack their rest.
+    """
+
+    data: bytes
+    exif: bytes = b""
+    profiles: tuple[bytes, ...] = ()
+    ends: bool = True
+
+
+# Not stuffed zeros, fill bytes or restarts, which stand inside a scan, nor the marker of no use without a length.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_CODING = frozenset(range(0xC0, 0xD0)) | frozenset(range(0xDA, 0xE0))
+_APPLICATION = frozenset({*range(0xE0, 0xF0), 0xFE})
+_EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+
+
+def jpeg_parts(data: bytes) -> Parts:
+    """A JPEG without application segments (but JFIF's and Adobe's, which say how colours are coded) and what follows.
+
+    Segments are found as libjpeg finds them: by their lengths, and over stray bytes on to the next marker.
+
+    Raises:
+        BadImage: `truncated` where its headers break off, or its scans before all coefficients were named;
+            `too-complex` for more segments, stray bytes or scans than any honest file has.
+    """
+    kept, exif = [b"\xff\xd8"], b""
+    profile: dict[int, tuple[int, bytes]] = {}
+    coefficients = _Coefficients()
+    place, scans, segments, stray = 2, 0, 0, 0
+    while (found := _MARKER.search(data, place)) is not None:
+        marker, start, after = found[1][0], found.start(), found.end()
+        if marker == _END:
+            break
+        segments += 1
+        stray += start - place if not scans else 0
+        if stray > MAX_HEADER_BYTES or segments > (MAX_READS if scans else MAX_HEADER_PIECES):
+            raise BadImage("too-complex", "a JPEG of more pieces than any honest file has")
+        if marker not in _CODING and marker not in _APPLICATION:
+            # A second start, or a marker of no known kind: decoders refuse it, and say so.
+            kept.append(data[start:after])
+            place = after
+            continue
+        end = after + max(2, int.from_bytes(data[after : after + 2], "big"))
+        if end > len(data):
+            found = None
+            break
+        body = data[after + 2 : end]
+        place = end
+        if marker == _SCAN:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise BadImage("too-complex", f"a JPEG of more than {MAX_SCANS} scans")
+            coefficients.sent(body)
+            following = _MARKER.search(data, end)
+            place = len(data) if following is None else following.start()
+            # Half a marker would be one with whatever comes behind it.
+            kept.append(data[start:place] if following else data[start:].rstrip(b"\xff"))
+        elif (
+            marker in _CODING or (marker == 0xE0 and body[:5] == b"JFIF\0") or (marker == 0xEE and body[:5] == b"Adobe")
+        ):
+            kept.append(data[start:end])
+            if marker in _FRAMES:
+                coefficients.declared(body, progressive=marker in _PROGRESSIVE)
+        elif scans:
+            pass
+        elif marker == 0xE1 and body.startswith(_EXIF):
+            exif += body[len(_EXIF) :] if exif else body
+        elif marker == 0xE2 and body.startswith(_ICC) and len(body) > 14:
+            profile.setdefault(body[12], (body[13], body[14:]))
+    if found is None and not scans:
+        raise BadImage("truncated", "the headers of the JPEG break off")
+    if found is None and not coefficients.complete():
+        raise BadImage("truncated", "the scans of the JPEG break off")
+    return Parts(b"".join(kept) + b"\xff\xd9", exif, _joined(profile), ends=found is not None)
+
+
+@dataclass
+class _Coefficients:
+    """Which coefficients of which component the scans of a JPEG have named, and to which bit (T.81, B.2.3)."""
+
+    _missing: dict[int, set[int]] = field(default_factory=dict)
+    _progressive: bool = False
+
+    def declared(self, frame: bytes, *, progressive: bool) -> None:
+        self._progressive = progressive
+        self._missing = {frame[6 + 3 * index]: set(range(64)) for index in range(max(0, len(frame) - 6) // 3)}
+
+    def sent(self, scan: bytes) -> None:
+        count = scan[0] if scan else 0
+        if len(scan) < 4 + 2 * count:
+            return
+        first, last, bits = scan[1 + 2 * count : 4 + 2 * count]
+        for index in range(count):
+            missing = self._missing.get(scan[1 + 2 * index], set())
+            if not self._progressive:
+                missing.clear()
+            elif bits & 15 == 0:
+                missing.difference_update(range(first, last + 1))
+
+    def complete(self) -> bool:
+        return not any(self._missing.values())
+
+
+def _joined(pieces: dict[int, tuple[int, bytes]]) -> tuple[bytes, ...]:
+    """The profile of numbered pieces, each with their count (ICC.1:2010, B.4): none unless all of them are there."""
+    counts = {count for count, _ in pieces.values()}
+    if len(counts) != 1 or sorted(pieces) != list(range(1, counts.pop() + 1)):
+        return ()
+    return (b"".join(pieces[number][1] for number in sorted(pieces)),)
+
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_CHUNKS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
+_NEARLY_SRGB = 45_455  # the gamma that the PNG specification gives to decoders that know no sRGB
+
+
+def png_parts(data: bytes) -> Parts:
+    """A PNG of its header, palette, transparency and pixels alone; a chunk beside the pixels counts if it is sound.
+
+    Raises:
+        BadImage: `truncated` or `unreadable` where no pixels are reached; `too-complex` for more chunks than any honest
+            file has.
+    """
+    kept, chunks, has_pixels = [PNG_SIGNATURE], 0, False
+    beside: dict[bytes, bytes] = {}
+    for name, start, end in _png_chunks(data):
+        chunks += 1
+        if chunks > (MAX_READS if has_pixels else MAX_HEADER_PIECES):
+            raise BadImage("too-complex", "a PNG of more chunks than any honest file has")
+        if name == b"IDAT":
+            has_pixels = True
+            kept.append(data[start:end])
+        elif name == b"IEND":
+            break
+        elif has_pixels:
+            continue
+        elif name in (b"IHDR", b"PLTE") or (name == b"tRNS" and _is_sound(data, start, end)):
+            kept.append(data[start:end])
+        elif (name in _COLOUR_CHUNKS or name == b"eXIf") and name not in beside and _is_sound(data, start, end):
+            beside[name] = data[start + 8 : end - 4]
+    if not has_pixels:
+        raise BadImage("unreadable", "a PNG without pixels")
+    exif = _EXIF + beside[b"eXIf"] if b"eXIf" in beside else b""
+    return Parts(b"".join(kept), exif, tuple(_png_profiles(beside)))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk; the last one may break off, within the pixels alone."""
+    place, has_pixels = len(PNG_SIGNATURE), False
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if not name.isalpha():
+            if has_pixels:
+                return  # what is appended to a picture
+            raise BadImage("unreadable", f"a PNG with a chunk of the name {name!r}")
+        if end > len(data) and name != b"IDAT":
+            break
+        has_pixels = has_pixels or name == b"IDAT"
+        yield name, place, min(end, len(data))
+        place = end
+    if not has_pixels:
+        raise BadImage("truncated", "the headers of the PNG break off")
+
+
+def _is_sound(data: bytes, start: int, end: int) -> bool:
+    return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+
+
+def _png_profiles(chunks: dict[bytes, bytes]) -> Iterator[bytes]:
+    """Profiles in the order of precedence (PNG, third edition, 4.3), which is browsers' too."""
+    coded = chunks.get(b"cICP", b"")
+    if len(coded) == 4 and coded[2:] == b"\0\1":  # RGB, and of the full range
+        profile = coded_profile(coded[0], coded[1])
+        if profile is not None:
+            yield profile
+    _, _, compressed = chunks.get(b"iCCP", b"").partition(b"\0")
+    if compressed[:1] == b"\0":
+        unpacked = _unpacked(compressed[1:])
+        if unpacked is not None:
+            yield unpacked
+    if b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
+        return
+    gamma = int.from_bytes(chunks[b"gAMA"], "big")
+    chromaticities = chunks.get(b"cHRM", b"")
+    if len(chromaticities) == 32:
+        numbers = [number / 100_000 for number in struct.unpack(">8I", chromaticities)]
+        primaries = list(zip(numbers[::2], numbers[1::2], strict=True))
+    elif gamma == _NEARLY_SRGB:
+        return
+    else:
+        primaries = list(SRGB_PRIMARIES)
+    profile = gamma_profile(100_000 / gamma, primaries) if gamma else None
+    if profile is not None:
+        yield profile
+
+
+def _unpacked(compressed: bytes) -> bytes | None:
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(compressed, MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
+    return profile if len(profile) <= MAX_PROFILE_BYTES else None
+
+
+_WEBP_PROFILE, _WEBP_ALPHA, _WEBP_ANIMATION = 0x20, 0x10, 0x02
+
+
+def webp_parts(data: bytes) -> Parts:
+    """A WebP of its pixels, or of the first frame of an animation, alone.
+
+    Raises:
+        BadImage: `truncated` where the pixels break off, or are not reached.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+    beside: dict[bytes, bytes] = {}
+    flags, has_pixels = 0, False
+    place = 12
+    for _ in range(MAX_HEADER_PIECES):
+        if place + 8 > len(data):
+            break
+        name, length = struct.unpack_from("<4sI", data, place)
+        end = place + 8 + length
+        body = data[place + 8 : end]
+        makes_pixels = name in (b"VP8 ", b"VP8L", b"ANMF")
+        if end > len(data):
+            if not has_pixels:
+                raise BadImage("truncated", "the WebP breaks off")
+            break
+        if name == b"VP8X" and length >= 10 and not kept:
+            flags = body[0]
+            body = bytes([flags & (_WEBP_ALPHA | _WEBP_ANIMATION)]) + body[1:]
+            kept.append((name, body))
+        elif not has_pixels and (makes_pixels or name in (b"ANIM", b"ALPH")):
+            kept.append((name, body))
+            has_pixels = makes_pixels
+        elif name in (b"ICCP", b"EXIF"):
+            beside.setdefault(name, body)
+        place = end + (length & 1)
+    if not has_pixels:
+        raise BadImage("truncated", "a WebP without pixels")
+    chunks = b"".join(struct.pack("<4sI", name, len(body)) + body + bytes(len(body) & 1) for name, body in kept)
+    profiles = (beside[b"ICCP"],) if flags & _WEBP_PROFILE and b"ICCP" in beside else ()
+    header = struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WEBP")
+    return Parts(header + chunks, beside.get(b"EXIF", b""), profiles)
