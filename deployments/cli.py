@@ -60,7 +60,9 @@ def telltale() -> None:
 def detect(
     pictures: Annotated[
         list[Path],
-        typer.Argument(metavar="PICTURE", help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF. Folders are refused."),
+        typer.Argument(
+            metavar="PICTURE", help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF. Folders are refused."
+        ),
     ],
     model: Annotated[
         Path | None,

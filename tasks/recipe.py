@@ -276,10 +276,19 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     return False
 
 
+# Of extras: that one is missing decides what a step makes, as its version does.
+_OPTIONAL = frozenset({"pillow-heif"})
+
+
 @functools.cache
-def _version(library: str) -> str:
+def _version(library: str) -> str | None:
     """Looked up once: parsing a distribution's metadata takes longer than all else that a recipe needs."""
-    return importlib.metadata.version(library)
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        if library in _OPTIONAL:
+            return None
+        raise
 
 
 def _encoded(value: Any) -> Any:

@@ -120,11 +120,12 @@ export const texts = {
   badPicture: {
     empty: "The file is empty.",
     truncated: "The picture is incomplete: its file breaks off.",
-    unreadable: "This is not a picture that can be read, whatever its name says. JPEG, PNG, GIF, WebP and BMP can.",
+    unreadable: "This is not a picture that can be read, whatever its name says. JPEG, PNG, GIF, WebP, BMP and AVIF can.",
     "too-large": "The picture has more than 100 megapixels, or its file more than 1 GB.",
     "too-small": "The picture is too small: a side has less than 8 pixels.",
     "too-narrow": "The picture is too narrow to be judged.",
-    unsupported: "Browsers do not show TIFF files. Convert it to PNG or JPEG first, without reducing it.",
+    unsupported:
+      "Browsers do not show files of this kind (such as TIFF, HEIC, JPEG 2000 or camera raw). Convert it to PNG or JPEG first, without reducing it.",
     "out-of-memory": "There is not enough memory on this device for a picture of this size.",
   } satisfies Record<BadReason, string>,
   badModel: (detail: string) => `The model cannot be used: ${detail}.`,

@@ -17,10 +17,10 @@ from tasks.spec import Canonical
 
 @step(
     "canonical",
-    version=1,
+    version=2,
     label=lambda *, source, shard, **_: f"{source}-{shard:05d}",
     unkeyed=("source", "shard"),
-    libraries=("pillow", "simplejpeg"),
+    libraries=("pillow", "pillow-heif", "simplejpeg"),
 )
 def canonical_pictures(
     run: StepRun, *, images: Ref, canonical: Canonical, enlarge: bool, source: str, shard: int

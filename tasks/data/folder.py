@@ -37,7 +37,8 @@ from tasks.recipe import Output, StepRun, step
 from tasks.spec import FolderSource
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"},
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
+    | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
 )
 METADATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 METADATA_COLUMNS = ("prompt", "caption", "group_id", "seed", "licence", "class_index", "class_name")

@@ -109,10 +109,10 @@ def photograph_qualities(jpeg_qualities: pa.ChunkedArray) -> tuple[list[list[int
 
 @step(
     "scan",
-    version=1,
+    version=2,
     label=lambda source, start, **_: f"{source}/{start:06d}",
     unkeyed=("root",),
-    libraries=("numpy", "pillow", "simplejpeg"),
+    libraries=("numpy", "pillow", "pillow-heif", "simplejpeg"),
 )
 def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count: int, root: str) -> Output:
     """Read a chunk of entries: facts, hashes and thumbnails of good pictures, reasons for the others.

@@ -195,10 +195,10 @@ def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **
 
 @step(
     "embed",
-    version=2,
+    version=3,
     label=_label,
     each="views",
-    libraries=("torch", "torchvision", "ncnn", "pillow", "simplejpeg"),
+    libraries=("torch", "torchvision", "ncnn", "pillow", "pillow-heif", "simplejpeg"),
 )
 def embed_shard(
     run: StepRun,

@@ -15,7 +15,12 @@ EXAMPLE_SCHEMA = pa.schema([("source", pa.string()), ("view", pa.string()), ("pn
 LARGEST_SIDE = 256
 
 
-@step("examples", version=1, label=lambda sources, **_: "-".join(sources)[:60], libraries=("pillow", "simplejpeg"))
+@step(
+    "examples",
+    version=2,
+    label=lambda sources, **_: "-".join(sources)[:60],
+    libraries=("pillow", "pillow-heif", "simplejpeg"),
+)
 def example_pictures(
     run: StepRun,
     *,

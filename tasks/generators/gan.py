@@ -353,10 +353,10 @@ def loss_curves(history: npt.NDArray[np.float64]) -> bytes:
 
 @step(
     "gan-pictures",
-    version=1,
+    version=2,
     label=lambda *, images, side, **_: f"{side}-from-{images[0].digest[:12] if images else 'nothing'}",
     unkeyed=("device",),
-    libraries=("pillow", "simplejpeg"),
+    libraries=("pillow", "pillow-heif", "simplejpeg"),
 )
 def pack_gan_pictures(run: StepRun, *, images: tuple[Ref, ...], side: int, only_train: bool, device: str) -> Output:
     """Decode a GAN's training pictures once: one array, uint8 (N, 3, side, side), in their order.

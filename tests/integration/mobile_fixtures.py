@@ -33,6 +33,8 @@ from tasks.detectors.export import Detection, ExportedNetwork, build_graph, netw
 from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
 from tasks.detectors.rejection import SCORES, fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
+from tests.property.image_mutations import png_chunk
+from tests.unit import icc_profiles
 
 CLASSES = ("real", "gan", "stable")
 SIDE = 64
@@ -164,6 +166,27 @@ def pictures(random: np.random.Generator) -> dict[str, bytes]:
     for orientation in range(2, 9):
         files[f"jpg-rotated-{orientation}.jpg"] = rotated(scene(random, 120, 210), orientation, "JPEG")
     files["jpg-4000x3000.jpg"] = encode_jpeg(scene(random, 3000, 4000), 90)
+    rgb = scene(random, 90, 130)
+    p3 = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3, icc_profiles.srgb_curve())
+    adobe = icc_profiles.rgb_profile(icc_profiles.ADOBE_RGB, icc_profiles.gamma_curve(icc_profiles.ADOBE_GAMMA))
+    srgb = icc_profiles.rgb_profile(icc_profiles.SRGB, icc_profiles.srgb_curve())
+    files["png-profile-srgb.png"] = saved(Image.fromarray(rgb), "PNG", icc_profile=srgb)
+    # A level more or less, as two converters round.
+    files["jpg-profile-p3.png"] = saved(Image.fromarray(rgb), "PNG", icc_profile=p3)
+    files["jpg-profile-adobe.webp"] = saved(Image.fromarray(rgb), "WEBP", lossless=True, icc_profile=adobe)
+    files["jpg-profile-adobe.jpg"] = saved(Image.fromarray(rgb), "JPEG", quality=90, icc_profile=adobe)
+    files["jpg-profile-doubled.jpg"] = files["jpg-444.jpg"][:2] + icc_profiles.app2(p3) * 2 + files["jpg-444.jpg"][2:]
+    files["jpg-gamma.png"] = files["png-grey.png"][:33] + GAMMA_CHUNK + files["png-grey.png"][33:]
+    files["jpg-image.avif"] = saved(Image.fromarray(rgb), "AVIF", quality=95, subsampling="4:4:4")
+    files["jpg-profile-p3.avif"] = saved(Image.fromarray(rgb), "AVIF", quality=95, subsampling="4:4:4", icc_profile=p3)
+    files["jpg-without-end.jpg"] = files["jpg-512x333-q60.jpg"][:-2]
+    files["jpg-without-end-progressive.jpg"] = files["jpg-progressive.jpg"][:-2]
+    files["png-without-end.png"] = files["png-64x48.png"][:-12]
+    files["png-appended.png"] = files["png-64x48.png"] + b"more"
+    files["png-wrong-size.webp"] = files["png-image.webp"][:4] + bytes([0, 0, 1, 0]) + files["png-image.webp"][8:]
+    files["bad-scans-missing.jpg"] = files["jpg-progressive.jpg"][: files["jpg-progressive.jpg"].rindex(b"\xff\xc4")]
+    files["bad-raster.jp2"] = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100)
+    files["bad-page.jpg"] = b"<!DOCTYPE html><html><body>404</body></html>"
     files["huge-100-megapixels.jpg"] = huge(random)
     whole = files["jpg-512x512-q95.jpg"]
     files["bad-empty.jpg"] = b""
@@ -176,6 +199,10 @@ def pictures(random: np.random.Generator) -> dict[str, bytes]:
     files["bad-bomb.png"] = bomb(20_000, 20_000)
     files["bad-damaged.png"] = damaged(files["png-256x256.png"])
     return files
+
+
+# The samples are light itself.
+GAMMA_CHUNK = png_chunk(b"gAMA", struct.pack(">I", 100_000))
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

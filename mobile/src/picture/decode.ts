@@ -1,5 +1,6 @@
 /** From a file to the pixels that a network gets, in a worker: decoded by the browser, read in tiles, reduced. */
 
+import { mended } from "./ends";
 import { BadPicture, inspectPicture, type PictureFacts } from "./facts";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
 
@@ -20,25 +21,29 @@ export interface Decoded {
 }
 
 /**
- * The picture upright, RGB, sides of 16..1,024 pixels. Transparency lies on white; embedded profiles are not applied.
+ * The picture upright, RGB, sides of 16..1,024 pixels. Transparency lies on white. Colours are sRGB: the browser
+ * applies what the file says of them (a profile, or code points), as Python does.
  *
  * @throws BadPicture
  */
 export async function decodePicture(file: Blob): Promise<Decoded> {
   if (file.size > MAX_BYTES) throw new BadPicture("too-large", `${file.size} bytes, more than ${MAX_BYTES}`);
   const start = performance.now();
-  const facts = inspectPicture(new Uint8Array(await file.arrayBuffer()));
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const facts = inspectPicture(bytes);
   if (Math.min(...reducedSides(facts.height, facts.width)) < SHORTEST_SIDE) {
     throw new BadPicture(
       "too-narrow",
       `${facts.width}x${facts.height}, under ${SHORTEST_SIDE} pixels with ${LONGEST_SIDE} in the longer side`,
     );
   }
-  const bitmap = await bitmapOf(file);
+  const whole = mended(bytes, facts.format);
+  const bitmap = await bitmapOf(whole?.file ?? file);
   try {
     const decoded = performance.now();
     const [height, width] = reducedSides(bitmap.height, bitmap.width);
     const pixels = reducedPixels(bitmap);
+    if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
       pixels,
@@ -52,11 +57,24 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
   }
 }
 
+/** A JPEG without its end is whole if what comes behind its data changes nothing. */
+async function refuseOtherPixels(filled: Blob, pixels: Uint8Array): Promise<void> {
+  const bitmap = await bitmapOf(filled);
+  try {
+    const others = reducedPixels(bitmap);
+    if (pixels.some((level, place) => level !== others[place])) {
+      throw new BadPicture("truncated", "the pixels of the JPEG break off");
+    }
+  } finally {
+    bitmap.close();
+  }
+}
+
 async function bitmapOf(file: Blob): Promise<ImageBitmap> {
   try {
     return await createImageBitmap(file, {
       imageOrientation: "from-image",
-      colorSpaceConversion: "none",
+      colorSpaceConversion: "default",
       premultiplyAlpha: "default",
     });
   } catch (error) {

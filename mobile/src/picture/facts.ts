@@ -21,7 +21,7 @@ export class BadPicture extends Error {
   }
 }
 
-export type Format = "JPEG" | "PNG" | "GIF" | "WEBP" | "BMP" | "TIFF";
+export type Format = "JPEG" | "PNG" | "GIF" | "WEBP" | "BMP" | "AVIF";
 
 /** `width` and `height` as stored, before any EXIF orientation; `jpegQuality` is 1..100, null for other formats. */
 export interface PictureFacts {
@@ -33,6 +33,8 @@ export interface PictureFacts {
 
 export const MAX_PIXELS = 100_000_000;
 export const MIN_SIDE = 8;
+/** Bytes within which an AVIF says its size. */
+const MOST_AVIF_HEADER = 100_000;
 
 /** The luminance table of ITU-T T.81, annex K.1, row by row. */
 const STANDARD_LUMA_TABLE = [
@@ -100,33 +102,61 @@ function declared(bytes: Uint8Array): PictureFacts {
   });
   if (bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff) return jpegFacts(bytes, view);
   if (text(0, 8) === "\x89PNG\r\n\x1a\n") {
-    checkPngIsWhole(view);
+    endOfPng(view);
     return sized("PNG", view.getUint32(16), view.getUint32(20));
   }
   if (text(0, 6) === "GIF87a" || text(0, 6) === "GIF89a") {
     return sized("GIF", view.getUint16(6, true), view.getUint16(8, true));
   }
   if (text(0, 4) === "RIFF" && text(8, 4) === "WEBP") return sized("WEBP", ...webpSides(view, text(12, 4)));
-  if (text(0, 4) === "II*\x00" || text(0, 4) === "MM\x00*") {
-    throw new BadPicture("unsupported", "TIFF, which browsers do not show");
-  }
   if (text(0, 2) === "BM") return sized("BMP", ...bmpSides(view));
-  throw new BadPicture("unreadable", `no JPEG, PNG, GIF, WebP or BMP: starts with ${hexadecimal(bytes.subarray(0, 8))}`);
+  if (text(4, 4) === "ftyp" && /avi[fs]/.test(text(8, Math.min(view.getUint32(0), 200) - 8))) {
+    return sized("AVIF", ...avifSides(bytes, view));
+  }
+  const unsupported = unsupportedFormat(text);
+  if (unsupported) throw new BadPicture("unsupported", `${unsupported}, which browsers do not show`);
+  throw new BadPicture("unreadable", `no JPEG, PNG, GIF, WebP, BMP or AVIF: starts with ${hexadecimal(bytes.subarray(0, 8))}`);
 }
 
 function jpegFacts(bytes: Uint8Array, view: DataView): PictureFacts {
+  const { frame, tables } = walkJpeg(bytes, view);
+  const luma = frame && tables.get(frame.lumaTable);
+  if (!frame || !luma) throw new BadPicture("unreadable", "a JPEG without a frame or its quantisation table");
+  return { width: frame.width, height: frame.height, format: "JPEG", jpegQuality: estimateJpegQuality(luma) };
+}
+
+/** What the segments of a JPEG say; `ends` where there is an end marker. */
+export interface JpegSegments {
+  readonly frame: { width: number; height: number; lumaTable: number } | null;
+  readonly tables: ReadonlyMap<number, number[]>;
+  readonly ends: boolean;
+}
+
+/**
+ * The segments of a JPEG. Without its end marker it may still be whole, where its scans name all coefficients.
+ *
+ * @throws BadPicture truncated
+ */
+export function walkJpeg(bytes: Uint8Array, view: DataView): JpegSegments {
   const tables = new Map<number, number[]>();
-  let frame: { width: number; height: number; lumaTable: number } | null = null;
+  const missing = new Coefficients();
+  let frame: JpegSegments["frame"] = null;
+  let scans = 0;
   let place = 2;
   for (;;) {
-    const { marker, after } = nextMarker(bytes, place);
-    if (marker === 0xd9) break;
-    if (marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) {
-      place = after;
+    const found = nextMarker(bytes, place);
+    if (found?.marker === 0xd9) return { frame, tables, ends: true };
+    const end = found ? found.after + (found.after + 2 <= bytes.length ? view.getUint16(found.after) : bytes.length) : Infinity;
+    if (found && (found.marker === 0x01 || (found.marker >= 0xd0 && found.marker <= 0xd8))) {
+      place = found.after;
       continue;
     }
-    const end = after + view.getUint16(after);
-    if (end > bytes.length) throw new BadPicture("truncated", "a segment of the JPEG breaks off");
+    if (!found || end > bytes.length) {
+      if (scans === 0 || !missing.none()) throw new BadPicture("truncated", "the JPEG breaks off");
+      return { frame, tables, ends: false };
+    }
+    const { marker, after } = found;
+    place = end;
     if (marker === 0xdb) readTables(view, after + 2, end, tables);
     else if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       frame = {
@@ -134,26 +164,51 @@ function jpegFacts(bytes: Uint8Array, view: DataView): PictureFacts {
         width: view.getUint16(after + 5),
         lumaTable: view.getUint8(after + 10),
       };
+      missing.declared(bytes.subarray(after + 2, end), [0xc2, 0xc6, 0xca, 0xce].includes(marker));
     } else if (marker === 0xda) {
+      scans++;
+      missing.sent(bytes.subarray(after + 2, end));
       place = endOfScan(bytes, end);
-      continue;
     }
-    place = end;
   }
-  const luma = frame && tables.get(frame.lumaTable);
-  if (!frame || !luma) throw new BadPicture("unreadable", "a JPEG without a frame or its quantisation table");
-  return { width: frame.width, height: frame.height, format: "JPEG", jpegQuality: estimateJpegQuality(luma) };
+}
+
+/** Which coefficients of which component no scan has named to its last bit (T.81, B.2.3). */
+class Coefficients {
+  private readonly missing = new Map<number, Set<number>>();
+  private progressive = false;
+
+  declared(frame: Uint8Array, progressive: boolean): void {
+    this.progressive = progressive;
+    for (let place = 6; place + 3 <= frame.length; place += 3) {
+      this.missing.set(frame[place]!, new Set(Array.from({ length: 64 }, (_, index) => index)));
+    }
+  }
+
+  sent(scan: Uint8Array): void {
+    const count = scan[0] ?? 0;
+    if (scan.length < 4 + 2 * count) return;
+    const [first, last, bits] = [scan[1 + 2 * count]!, scan[2 + 2 * count]!, scan[3 + 2 * count]!];
+    for (let index = 0; index < count; index++) {
+      const missing = this.missing.get(scan[1 + 2 * index]!);
+      if (!this.progressive) missing?.clear();
+      else if ((bits & 15) === 0) for (let each = first; each <= last; each++) missing?.delete(each);
+    }
+  }
+
+  none(): boolean {
+    return [...this.missing.values()].every((each) => each.size === 0);
+  }
 }
 
 /** The next marker from `place` on, and the place after it. */
-function nextMarker(bytes: Uint8Array, place: number): { marker: number; after: number } {
+function nextMarker(bytes: Uint8Array, place: number): { marker: number; after: number } | null {
   let at = bytes.indexOf(0xff, place);
   while (at >= 0 && (bytes[at + 1] === 0xff || bytes[at + 1] === 0x00)) at = bytes.indexOf(0xff, at + 1);
-  if (at < 0 || at + 1 >= bytes.length) throw new BadPicture("truncated", "the JPEG has no end");
-  return { marker: bytes[at + 1]!, after: at + 2 };
+  return at < 0 || at + 1 >= bytes.length ? null : { marker: bytes[at + 1]!, after: at + 2 };
 }
 
-/** Where entropy-coded data end: at the first marker that is neither a stuffed byte nor a restart. */
+/** Where entropy-coded data end: at the first marker that is neither a stuffed byte nor a restart, or with the file. */
 function endOfScan(bytes: Uint8Array, start: number): number {
   let at = bytes.indexOf(0xff, start);
   while (at >= 0) {
@@ -161,7 +216,7 @@ function endOfScan(bytes: Uint8Array, start: number): number {
     if (next !== undefined && next !== 0x00 && next !== 0xff && !(next >= 0xd0 && next <= 0xd7)) return at;
     at = bytes.indexOf(0xff, at + 1);
   }
-  throw new BadPicture("truncated", "the pixels of the JPEG break off");
+  return bytes.length;
 }
 
 function readTables(view: DataView, start: number, end: number, tables: Map<number, number[]>): void {
@@ -186,19 +241,46 @@ function zigzag(): number[] {
   return places.sort((a, b) => diagonal(a) - diagonal(b) || along(a) - along(b));
 }
 
-function checkPngIsWhole(view: DataView): void {
-  let place = 8;
-  for (;;) {
-    const length = view.getUint32(place);
-    const end = place + 12 + length;
-    if (end > view.byteLength) throw new BadPicture("truncated", "a chunk of the PNG breaks off");
-    if (view.getUint32(place + 4) === 0x49454e44) return; // IEND
+/**
+ * Where the last whole chunk of a PNG's pixels, or its end chunk, ends.
+ *
+ * @throws BadPicture truncated
+ */
+export function endOfPng(view: DataView): { end: number; ends: boolean } {
+  let [place, pixels] = [8, 0];
+  while (place + 8 <= view.byteLength) {
+    const end = place + 12 + view.getUint32(place);
+    const name = view.getUint32(place + 4);
+    if (end > view.byteLength) break;
+    if (name === 0x49454e44) return { end, ends: true }; // IEND
+    if (name === 0x49444154) pixels = end; // IDAT
     place = end;
   }
+  const breaksOffInPixels = place + 8 <= view.byteLength && view.getUint32(place + 4) === 0x49444154;
+  if (pixels === 0 || breaksOffInPixels) throw new BadPicture("truncated", "a chunk of the PNG breaks off");
+  return { end: pixels, ends: false };
+}
+
+/**
+ * Where the chunk with a WebP's pixels, or the last whole one behind it, ends.
+ *
+ * @throws BadPicture truncated
+ */
+export function endOfWebp(view: DataView): number {
+  let [place, pixels] = [12, 0];
+  while (place + 8 <= view.byteLength) {
+    const length = view.getUint32(place + 4, true);
+    const name = view.getUint32(place);
+    if (place + 8 + length > view.byteLength) break;
+    place += 8 + length + (length & 1);
+    if (name === 0x56503820 || name === 0x5650384c || name === 0x414e4d46) pixels = place; // VP8, VP8L, ANMF
+  }
+  if (pixels === 0) throw new BadPicture("truncated", "the WebP breaks off");
+  return Math.min(Math.max(pixels, Math.min(place, 8 + view.getUint32(4, true))), view.byteLength);
 }
 
 function webpSides(view: DataView, chunk: string): [number, number] {
-  if (view.getUint32(4, true) + 8 > view.byteLength) throw new BadPicture("truncated", "the WebP breaks off");
+  endOfWebp(view);
   if (chunk === "VP8X") {
     const three = (place: number) => view.getUint16(place, true) + (view.getUint8(place + 2) << 16) + 1;
     return [three(24), three(27)];
@@ -209,6 +291,40 @@ function webpSides(view: DataView, chunk: string): [number, number] {
   }
   if (chunk === "VP8 ") return [view.getUint16(26, true) & 0x3fff, view.getUint16(28, true) & 0x3fff];
   throw new BadPicture("unreadable", "a WebP without a picture");
+}
+
+/** Width and height of an AVIF: the largest of its image spatial extents (ISO/IEC 23008-12, 6.5.3). */
+function avifSides(bytes: Uint8Array, view: DataView): [number, number] {
+  let sides: [number, number] = [0, 0];
+  for (let at = bytes.indexOf(0x69); at >= 0 && at < MOST_AVIF_HEADER; at = bytes.indexOf(0x69, at + 1)) {
+    if (bytes[at + 1] !== 0x73 || bytes[at + 2] !== 0x70 || bytes[at + 3] !== 0x65) continue; // ispe
+    const found: [number, number] = [view.getUint32(at + 8), view.getUint32(at + 12)];
+    if (found[0] * found[1] > sides[0] * sides[1]) sides = found;
+  }
+  if (sides[0] === 0) throw new BadPicture("truncated", "the headers of the AVIF break off");
+  return sides;
+}
+
+/** The name of a picture's format that no browser is asked for; null of what is none. */
+function unsupportedFormat(text: (start: number, length: number) => string): string | null {
+  const starts: [string, string][] = [
+    ["II*\x00", "TIFF"],
+    ["MM\x00*", "TIFF"],
+    ["II+\x00", "TIFF"],
+    ["MM\x00+", "TIFF"],
+    ["\x00\x00\x00\x0cjP  ", "JPEG 2000"],
+    ["\xff\x4f\xff\x51", "JPEG 2000"],
+    ["\x00\x00\x00\x0cJXL ", "JPEG XL"],
+    ["\xff\x0a", "JPEG XL"],
+    ["8BPS", "Photoshop"],
+    ["\x00\x00\x01\x00", "Windows icon"],
+    ["FUJIFILMCCD-RAW", "camera raw"],
+  ];
+  const known = starts.find(([start]) => text(0, start.length) === start)?.[1];
+  if (known) return known;
+  if (text(4, 4) !== "ftyp") return null;
+  if (/^(he[iv]|mif1|msf1)/.test(text(8, 4))) return "HEIC";
+  return text(8, 4) === "crx " ? "camera raw" : null;
 }
 
 function bmpSides(view: DataView): [number, number] {

@@ -4,7 +4,9 @@ import { BadPicture, inspectPicture } from "../../src/picture/facts";
 import { fixture, pictureAnswers, pictureFile } from "../fixtures";
 
 const read = pictureAnswers().filter(([, answer]) => answer.facts);
-const refused = pictureAnswers().filter(([name, answer]) => answer.error && name !== "bad-narrow.png" && name !== "bad-damaged.png");
+// What only decoding finds.
+const DECODED = ["bad-narrow.png", "bad-damaged.png", "bad-truncated.jpg"];
+const refused = pictureAnswers().filter(([name, answer]) => answer.error && !DECODED.includes(name));
 
 test.each(read)("%s has the size, format and quality that Python reads", (name, { facts }) => {
   expect(inspectPicture(readFileSync(pictureFile(name)))).toEqual(facts);
