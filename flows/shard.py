@@ -1,6 +1,7 @@
 """From directories to image shards: index, scan, duplicates and splits, shards."""
 
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from storage.store import open_store
 from tasks.cache import cache_folder
 from tasks.data.coco import check_coco, coco_inventory, index_coco
 from tasks.data.columns import column_inventory, index_column, unlocated_column
-from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.folder import folder_inventory, index_folder, unlocated, with_metadata_above
 from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.sample import SPLIT, write_sample_coco
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
 from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
+
+logger = logging.getLogger(__name__)
 
 DiskSource = CocoSource | FolderSource | ColumnSource | SampleSource
 
@@ -69,6 +72,10 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     reject changes nothing of what the detectors are trained and tested on.
     """
     located = [_index(source) for source in experiment.sources if isinstance(source, DiskSource)]
+    for item in located:
+        if isinstance(item.source, FolderSource | ColumnSource):
+            for warning in notes_of(open_store(), item.entries)["warnings"]:
+                logger.warning("%s", warning)
     if not experiment.allow_overlap:
         refuse_shared_files(open_store(), [(item.source.name, item.source.label, item.entries) for item in located])
     size = experiment.shard_size
@@ -130,6 +137,7 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned]) -> Ref:
 
 def _index(source: DiskSource) -> _Located:
     if isinstance(source, FolderSource):
+        source = with_metadata_above(source)
         entries = index_folder(
             source=unlocated(source),
             inventory=folder_inventory(source).digest,

@@ -32,7 +32,7 @@ IMAGE_SCHEMA = pa.schema(
         ("licence", pa.string()),
         ("sha256", pa.string()),
         ("phash", pa.string()),  # 16 hexadecimal digits
-        ("seed", pa.int64()),  # the generator's seed; null for photographs
+        ("seed", pa.string()),  # the generator's, as it is stated; null for photographs
     ]
 )
 

@@ -93,6 +93,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def _parsed(document: dict[str, Any], unset: dict[str, str]) -> Experiment:
+    document = with_columns_as_sources(document)  # places are told as they are validated
     try:
         return Experiment.model_validate(document)
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """What an experiment is made of: frozen models, validated once, at the border."""
 
+import itertools
 import operator
 import re
 from collections.abc import Iterator
@@ -303,8 +304,16 @@ class SampleSource(SourceBase):
 class FolderSource(SourceBase):
     """A directory or a Parquet file of images, with optional metadata (JSON list, JSON lines, CSV or Parquet).
 
-    Metadata rows are matched by `file_name`; known columns are `prompt`, `caption`, `group_id`, `seed`, `licence`,
-    `class_index`, `class_name`. `limit_per_class` needs a class column.
+    Metadata rows are matched by `file_name`; known columns are `prompt`, `text`, `caption`, `captions`, `group_id`,
+    `seed`, `licence`, `class_index`, `class_name`, in any letter case, in a Parquet file of images as well. The first
+    of `prompt`, `text`, `caption` and `captions` that says something is a fake's prompt, and pictures of one prompt are
+    one group; of a photograph, `caption`, `captions` and `text` are captions and no groups.
+
+    Without `metadata`, files called `metadata.jsonl`, `metadata.csv`, `metadata.parquet` or `metadata.json` are read
+    where they lie in the directory or in one below it, each for its own, and else the one beside the directory if it
+    names pictures as `<directory>/...`. Naming one turns that off.
+
+    `limit_per_class` needs a class column.
     """
 
     kind: Literal["folder"] = "folder"
@@ -400,9 +409,17 @@ class FixedSplits(Spec):
     def _leaves_a_test_share(self) -> Self:
         if self.train + self.val >= 1:
             raise ValueError(f"train + val must leave a share for test, got {self.train} + {self.val}")
-        for split, (start, stop) in self.ranges.items():
+        return self
+
+    @model_validator(mode="after")
+    def _has_ranges_apart(self) -> Self:
+        ordered = sorted((start, stop, split) for split, (start, stop) in self.ranges.items())
+        for start, stop, split in ordered:
             if not 0 <= start < stop:
                 raise ValueError(f"ranges: {split} must be from 0 or more up to something larger, got {start}, {stop}")
+        for (_, stop, split), (start, _, other) in itertools.pairwise(ordered):
+            if start < stop:
+                raise ValueError(f"ranges: {split} and {other} overlap at {start}")
         return self
 
     @property

@@ -4,7 +4,6 @@ Pictures are columns, a few tens of bytes for each, so that as many can be plann
 """
 
 import io
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +57,14 @@ class SourceFacts:
     name: str
     label: str
     evaluated: bool
+
+
+class NoPictureLeft(SpecError):
+    """A split or a fold in which no picture of a label remains."""
+
+    def __init__(self, label: str, message: str) -> None:
+        super().__init__(message)
+        self.label = label
 
 
 def pictures_of(listed: Iterable[pa.Table]) -> Pictures:
@@ -127,7 +134,8 @@ def place_pictures(
         Indices of `PLACES`, int8 (N,).
 
     Raises:
-        SpecError: a range or two names tear a group apart, ranges overlap, or a split or fold remains empty.
+        NoPictureLeft: a split or fold remains empty.
+        SpecError: a range or two names tear a group apart.
     """
     evaluated = np.array([source.evaluated for source in sources], dtype=bool)[pictures.source]
     takes_part = evaluated.copy()
@@ -146,7 +154,7 @@ def place_pictures(
         np.where(takes_part, places[merged], LEFT_OUT),
         np.where(may_train[merged], TRAIN, LEFT_OUT),
     ).astype(np.int8)
-    _check_none_empty(pictures, result, sources, splits)
+    _check_none_empty(pictures, merged, result, sources, splits)
     return result
 
 
@@ -239,7 +247,6 @@ def _place_ranges(
     places: PlaceCodes,
 ) -> None:
     """Put groups of real pictures into `places` by ranges; real pictures in no range do not take part."""
-    _check_ranges(splits)
     is_real = np.array([source.label == "real" for source in sources], dtype=bool)
     by_name = places != LEFT_OUT
     rows = np.flatnonzero(takes_part & is_real[pictures.source] & ~by_name[merged])
@@ -263,17 +270,9 @@ def _place_ranges(
         )
 
 
-def _check_ranges(splits: FixedSplits) -> None:
-    ordered = sorted((start, end, split) for split, (start, end) in splits.ranges.items())
-    for start, end, split in ordered:
-        if not 0 <= start < end:
-            raise SpecError(f"splits.ranges.{split}: expected 0 <= start < end, got [{start}, {end}]")
-    for (_, end, split), (start, _, other) in itertools.pairwise(ordered):
-        if start < end:
-            raise SpecError(f"splits.ranges: {split} and {other} overlap at {start}")
-
-
-def _check_none_empty(pictures: Pictures, places: PlaceCodes, sources: Sequence[SourceFacts], splits: Splits) -> None:
+def _check_none_empty(
+    pictures: Pictures, merged: GroupCodes, places: PlaceCodes, sources: Sequence[SourceFacts], splits: Splits
+) -> None:
     for label in sorted({source.label for source in sources if source.evaluated}):
         if isinstance(splits, Folds):
             needed = PLACES[FIRST_FOLD : FIRST_FOLD + splits.count]
@@ -285,4 +284,9 @@ def _check_none_empty(pictures: Pictures, places: PlaceCodes, sources: Sequence[
         counts = count_places(places[counted])
         empty = [name for name in map(place_name, needed) if name not in counts]
         if empty:
-            raise SpecError(f"no {label} picture is left in {', '.join(empty)}: {why}; got {counts}")
+            left = f"no {label} picture is left in {', '.join(empty)}"
+            # Of no picture at all, those who know what was set aside say why.
+            if not counts:
+                raise NoPictureLeft(label, left)
+            groups, before = (len(np.unique(codes[counted])) for codes in (merged, pictures.group))
+            raise NoPictureLeft(label, f"{left}: {why}; got {counts} of {groups} groups, {before} before merging")

@@ -7,7 +7,7 @@ there are boxes. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
+    group_name,
     is_safe_name,
     quarantine_table,
     quarantined,
     read_document,
+    reasons_told,
     refuse_large,
+    stated_text,
     whole_text,
 )
 from tasks.data.inventory import Inventory, list_files, outside_folders, take_inventory
@@ -123,10 +126,10 @@ def index_coco(
     """Index COCO annotations: one entry per picture, sorted by image id; `first` and `limit` select a range of them.
 
     The range is one of the annotations' images, whether or not their files are there. `inventory` is the digest of
-    `coco_inventory(directory, split)`.
+    `coco_inventory(directory, split)`. A picture's caption is the first that says something, by the annotations' ids.
 
     Raises:
-        SpecError: an annotation file is broken.
+        SpecError: an annotation file is broken, or no picture is left.
         InputChanged: files have changed since the inventory.
     """
     root = Path(directory)
@@ -156,7 +159,8 @@ def index_coco(
     rows = []
     for position, image_id in enumerate(selected):
         image = images[image_id]
-        name, text_id = image["file_name"], f"{source}:{image_id:012d}"
+        text_id = f"{source}:{image_id:012d}"
+        name = _below_split(image["file_name"], split, present)
         if not is_safe_name(name):
             aside.append(quarantined(source, text_id, "unsafe-name", repr(name)))
             continue
@@ -167,25 +171,37 @@ def index_coco(
         if listed.reason is not None:
             aside.append(quarantined(source, text_id, listed.reason, listed.detail))
             continue
-        spoken = min(captions.imgToAnns.get(image_id, []), key=lambda item: item["id"], default=None)
+        group = stated_text(image.get("group"))
+        spoken = sorted(captions.imgToAnns.get(image_id, []), key=lambda item: item["id"])
         rows.append(
             {
                 "position": position,
                 "image_id": text_id,
                 "file": f"{split}/{name}",
                 "sha256": found.sha256[name],
-                "group_id": f"{source}:{whole_text(str(image['group']))}" if "group" in image else text_id,
+                "group_id": text_id if group is None else f"{source}:{group_name(group)}",
                 "prompt": None,
-                "caption": None if spoken is None else whole_text(spoken["caption"]),
+                "caption": stated_text([item["caption"] for item in spoken]),
                 "categories": categories.get(image_id, []),
                 "licence": licences.get(str(image.get("license"))),
                 "seed": None,
             }
         )
-    named = {image["file_name"] for image in captions.dataset["images"]}
+    named = {_below_split(image["file_name"], split, present) for image in captions.dataset["images"]}
     aside += [quarantined(source, f"{source}:{name}", "no-entry", name) for name in sorted(present.keys() - named)]
+    if not rows:
+        raise SpecError(
+            f"{source}: no picture is left of {len(selected)} in the range, of {len(images)} annotated ones: "
+            f"{reasons_told(aside) or 'choose another range'}"
+        )
     notes = {"n": len(rows), "quarantined": len(aside), "annotated": len(images), "instances": has_instances}
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
+
+
+def _below_split(name: str, split: str, present: Collection[str]) -> str:
+    """A picture's name below its split's folder, which some annotations name as well."""
+    below = name.removeprefix(f"{split}/")
+    return below if name not in present and below in present else name
 
 
 def _captions(root: Path, split: str) -> Path:
@@ -203,7 +219,7 @@ def _annotation_files(root: Path, split: str) -> list[Path]:
 def _categories_by_image(path: Path) -> dict[int, list[str]]:
     """Names of the categories in each image, each once, sorted by category id."""
     instances = read_annotations(
-        path, {"annotations": {"image_id": int, "category_id": int}, "categories": {"id": int, "name": str}}
+        path, {"annotations": {"id": int, "image_id": int, "category_id": int}, "categories": {"id": int, "name": str}}
     )
     names = {category["id"]: whole_text(category["name"]) for category in instances.dataset["categories"]}
     found: dict[int, set[int]] = defaultdict(set)

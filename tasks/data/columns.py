@@ -22,6 +22,8 @@ from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
     cell_name,
+    column_problem,
+    group_name,
     is_safe_name,
     open_parquet,
     picture_column,
@@ -30,8 +32,10 @@ from tasks.data.entries import (
     row_name,
     stated_text,
     unreadable_parquet,
+    without_bytes,
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
+from tasks.data.metadata import PROMPT_COLUMNS
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import ColumnSource
 
@@ -46,6 +50,7 @@ class ParquetPart:
     path: Path
     rows: int
     schema: pa.Schema
+    is_without: bool  # as the footer has it, no row has a picture in the source's column
 
 
 def unlocated_column(source: ColumnSource) -> ColumnSource:
@@ -66,10 +71,13 @@ def check_column(source: ColumnSource) -> list[str]:
     if not _listed(Path(source.path)):
         return [f"Parquet files below {source.path}: put them there, or name another path"]
     wrong: dict[str, list[str]] = {}
-    for part in _needed(Path(source.path), source.limit):
+    needed = list(_needed(source))
+    for part in needed:
         name = part.name if isinstance(part, ParquetPart) else part[0]
-        for problem in _problems(source, part.schema) if isinstance(part, ParquetPart) else [str(part[1])]:
+        for problem in _problems(source, part) if isinstance(part, ParquetPart) else [str(part[1])]:
             wrong.setdefault(problem, []).append(name or Path(source.path).name)
+    if not wrong and all(isinstance(part, ParquetPart) and part.is_without for part in needed):
+        return [f"{source.path}: pictures for {source.name}: {source.column!r} is null in all rows, or there are none"]
     return [
         f"{source.path}: {names[0]}{f' and {len(names) - 1} more files' if names[1:] else ''}: {problem}"
         for problem, names in wrong.items()
@@ -109,10 +117,13 @@ def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: st
     while rows := list(itertools.islice(listed, _ROWS_AT_ONCE)):
         tables.append(pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
     entries = pa.concat_tables(tables)
+    unread = [name for name in parts[0].schema.names if name.strip().casefold() in PROMPT_COLUMNS]
+    warnings = [] if source.prompt_column or source.group_column else [f"prompts are not read from {unread}"]
     notes = {
         "n": entries.num_rows,
         "quarantined": 0,
         "without_prompt": entries["prompt"].null_count if source.prompt_column else None,
+        "warnings": [f"{source.name}: {warning}: name one as prompt_column" for warning in warnings if unread],
     }
     return Output({ROWS: entries, QUARANTINE: quarantine_table([])}, notes)
 
@@ -125,7 +136,7 @@ def _checked_parts(source: ColumnSource) -> list[ParquetPart]:
     missing = check_column(source)
     if missing:
         raise MissingInput(*missing)
-    return [part for part in _needed(Path(source.path), source.limit) if isinstance(part, ParquetPart)]
+    return [part for part in _needed(source) if isinstance(part, ParquetPart)]
 
 
 def _listed(path: Path) -> list[tuple[str, Path]]:
@@ -138,14 +149,14 @@ def _listed(path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _needed(path: Path, limit: int | None) -> Iterator[ParquetPart | tuple[str, SpecError]]:
+def _needed(source: ColumnSource) -> Iterator[ParquetPart | tuple[str, SpecError]]:
     """The files that hold the first `limit` rows; for one that cannot be used, its name and why."""
-    left = limit
-    for name, file in _listed(path):
+    left = source.limit
+    for name, file in _listed(Path(source.path)):
         if left is not None and left <= 0:
             return
         try:
-            part = _opened(name, file)
+            part = _opened(name, file, source.column)
         except SpecError as error:
             yield name, error
             continue
@@ -153,22 +164,31 @@ def _needed(path: Path, limit: int | None) -> Iterator[ParquetPart | tuple[str, 
         left = None if left is None else left - part.rows
 
 
-def _opened(name: str, path: Path) -> ParquetPart:
+def _opened(name: str, path: Path, column: str) -> ParquetPart:
     if name and not is_safe_name(name):
         raise SpecError(f"{name!r} is a name that cannot be written down: rename the file")
     with open_parquet(path) as file:
-        return ParquetPart(name, path, file.metadata.num_rows, file.schema_arrow)
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        found = picture_column(schema, column)
+        is_without = not rows or (found is not None and without_bytes(file, found[0]))
+        return ParquetPart(name, path, rows, schema, is_without)
 
 
-def _problems(source: ColumnSource, schema: pa.Schema) -> Iterator[str]:
-    if picture_column(schema, source.column) is None:
-        yield (
-            f"expected pictures in the column {source.column!r} (struct of bytes and path, or binary) "
-            f"for {source.name}, got the columns {schema.names}"
-        )
+def _problems(source: ColumnSource, part: ParquetPart) -> Iterator[str]:
+    schema = part.schema
+    problem = column_problem(schema, source.column)
+    if problem is not None:
+        yield f"for {source.name}, {problem}"
     for name in _described_by(source):
-        if name not in schema.names or pa.types.is_nested(schema.field(name).type):
+        if schema.names.count(name) != 1 or not _is_told(schema.field(name).type):
             yield f"expected a column {name!r} of texts or numbers, got the columns {schema.names}"
+
+
+def _is_told(kind: pa.DataType) -> bool:
+    """Whether a column can say prompts or groups: texts, numbers, or lists of them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return not pa.types.is_nested(kind)
 
 
 def _described_by(source: ColumnSource) -> list[str]:
@@ -185,7 +205,9 @@ def _entries(
         for row, known in enumerate(_descriptions(part, _described_by(source))):
             prompt = stated_text(known.get(source.prompt_column))
             group = stated_text(known.get(source.group_column))
-            if group is None:
+            if group is not None:
+                group = group_name(group)
+            else:
                 group = f"{row_name(row)}:{of_file}" if prompt is None else prompt_group(prompt)
             yield {
                 "position": position,

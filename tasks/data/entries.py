@@ -7,6 +7,8 @@ import bisect
 import itertools
 import re
 import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -32,7 +34,7 @@ ENTRY_SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("categories", pa.list_(pa.string())),
         ("licence", pa.string()),
-        ("seed", pa.int64()),
+        ("seed", pa.string()),  # provenance, as it is stated: 64 unsigned bits, a text, several
     ]
 )
 
@@ -48,6 +50,26 @@ MAX_ROWS = 5_000_000
 MAX_ROW_GROUP_BYTES = 4_000_000_000
 MAX_FOOTER_BYTES = 256_000_000
 _FOOTER_END = 8  # bytes: the footer's length, little-endian, then `PAR1`
+
+# What published Parquet files call a column of encoded pictures.
+PICTURE_COLUMNS = (
+    "image",
+    "bytes",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "img",
+    "picture",
+    "image_bytes",
+    "image_data",
+    "images",
+)
+
+PICTURES_READ = "encoded pictures (JPEG, PNG, ...) as binary, or as struct of `bytes` and `path`"
+
+# How a missing value reads once it was made a text: by Python, JSON, pandas, Arrow, SQL and spreadsheets.
+_NOTHING = frozenset({"", "nan", "none", "null", "<na>", "nat", "n/a", "#n/a"})
 
 _ROW = "row:"
 _ROWS_AT_ONCE = 64
@@ -71,13 +93,47 @@ def whole_text(text: str) -> str:
 
 
 def stated_text(value: object) -> str | None:
-    """What annotations state as text; None where they state nothing or an empty text."""
-    return None if value is None or value == "" else whole_text(str(value))
+    """What annotations state as text; None where they state nothing.
+
+    Nothing are null, NaN, white space, and what a missing value reads as once it was made a text ("nan", "None", ...).
+    Of a list it is the first that says something. Whole numbers have no decimals, whether or not a neighbour that is
+    missing made them floats.
+    """
+    if isinstance(value, list | tuple):
+        return next((text for item in value if (text := stated_text(item)) is not None), None)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    text = whole_text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+    return None if text.strip().casefold() in _NOTHING else text
 
 
 def prompt_group(prompt: str) -> str:
-    """The group of all pictures of one prompt, whichever generators made them."""
-    return f"prompt:{sha256_hex(prompt.strip().encode())[:12]}"
+    """The group of all pictures of one prompt, whichever generators made them.
+
+    Prompts that differ in white space or in the form in which Unicode writes a letter are one.
+    """
+    return f"prompt:{sha256_hex(' '.join(unicodedata.normalize('NFC', prompt).split()).encode())[:12]}"
+
+
+def group_name(text: str) -> str:
+    """A stated group as it is compared over sources: a number is the same with and without `.0`.
+
+    A table that lacks some of its whole numbers writes the others as floats.
+    """
+    return re.sub(r"^(-?[0-9]+)\.0$", r"\1", text.strip())
+
+
+def reasons_told(aside: Iterable[Mapping[str, str]]) -> str:
+    """The rows of a quarantine table in words: each reason with how many there are and the first of them."""
+    first: dict[str, Mapping[str, str]] = {}
+    counted: Counter[str] = Counter()
+    for row in aside:
+        first.setdefault(row["reason"], row)
+        counted[row["reason"]] += 1
+    return ", ".join(
+        f"{reason} {count} (first: {': '.join(filter(None, (first[reason]['image_id'], first[reason]['detail'])))})"
+        for reason, count in counted.most_common()
+    )
 
 
 def is_safe_name(name: str) -> bool:
@@ -178,25 +234,92 @@ def parquet_place(file: str, is_parquet: bool) -> tuple[str, str | None] | None:
 def image_columns(schema: pa.Schema) -> tuple[str, str | None]:
     """Where a Parquet file keeps pictures: the column with the bytes and the one with their paths, dotted.
 
-    Known are `image` as struct of `bytes` and `path` (the Hugging Face convention), and `image` or `bytes` as binary.
+    That is a column of `PICTURE_COLUMNS`, in any letter case and perhaps flattened (`image.bytes`), or where none is
+    called so the only struct of bytes and path, which is how Hugging Face writes pictures.
+
+    Raises:
+        SpecError: there is none, or there are several.
     """
-    for name in ("image", "bytes"):
-        found = picture_column(schema, name)
-        if found is not None:
-            return found
-    raise SpecError(f"expected a column `image` (struct of bytes and path, or binary) or `bytes`, got {schema.names}")
+    usual = [name for name in schema.names if name.split(".")[0].casefold() in PICTURE_COLUMNS]
+    holding = [name for name in schema.names if picture_column(schema, name) is not None]
+    structs = [name for name in holding if pa.types.is_struct(schema.field(name).type)]
+    candidates = [name for name in usual if name in holding] if usual else structs
+    if len(candidates) > 1:
+        raise SpecError(
+            f"several columns hold pictures, {candidates}: make each a source of `kind: column`, or leave one there"
+        )
+    found = picture_column(schema, candidates[0]) if candidates else None
+    if found is not None:
+        return found
+    got = "; ".join(f"{name!r} is {_kind_told(schema, name)}" for name in usual) or f"the columns {schema.names}"
+    others = f"; {holding} can be named in a source of `kind: column`" if holding else ""
+    raise SpecError(f"expected a column `image` with {PICTURES_READ}, got {got}{others}")
 
 
 def picture_column(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
     """Where a column of pictures keeps their bytes and their paths, dotted; None where it holds no pictures."""
-    if name not in schema.names:
+    if schema.names.count(name) != 1:
         return None
     kind = schema.field(name).type
-    if pa.types.is_struct(kind) and "bytes" in [child.name for child in kind]:
-        return f"{name}.bytes", f"{name}.path" if "path" in [child.name for child in kind] else None
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return name, None
-    return None
+    if pa.types.is_struct(kind):
+        children = {child.name: child.type for child in kind}
+        if not _is_binary(children.get("bytes")):
+            return None
+        return f"{name}.bytes", f"{name}.path" if "path" in children else None
+    if not _is_binary(kind):
+        return None
+    beside = f"{name.removesuffix('.bytes')}.path"
+    return name, beside if name.endswith(".bytes") and beside in schema.names else None
+
+
+def column_problem(schema: pa.Schema, name: str) -> str | None:
+    """Why a column holds no pictures, with what is read; None where it holds some."""
+    if picture_column(schema, name) is not None:
+        return None
+    if name not in schema.names:
+        return f"expected {PICTURES_READ} in the column {name!r}, got the columns {schema.names}"
+    return f"expected {PICTURES_READ} in the column {name!r}, which is {_kind_told(schema, name)}"
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    if kind is not None and pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind is not None and any(
+        is_one(kind) for is_one in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    )
+
+
+def _kind_told(schema: pa.Schema, name: str) -> str:
+    """What a column is that holds no pictures, and what to do about it."""
+    if schema.names.count(name) > 1:
+        return "there twice: rename one"
+    kind = schema.field(name).type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text: paths are not followed and base64 is not decoded, put the files' bytes there"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"{kind}: pixels and lists of pictures are not read, put one file's bytes into each row"
+    return str(kind)
+
+
+def without_bytes(file: pq.ParquetFile, column: str) -> bool:
+    """Whether a Parquet file's footer says that all cells of a column are null; False where it does not say so.
+
+    `column` is dotted, as `image_columns` gives it. Pictures whose bytes were not embedded look like this.
+    """
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    chunks = [
+        group.column(index)
+        for group in groups
+        for index in range(group.num_columns)
+        if group.column(index).path_in_schema == column
+    ]
+    if not file.metadata.num_rows or len(chunks) != len(groups):
+        return False
+    stated = [chunk.statistics for chunk in chunks]
+    return all(
+        one is not None and one.has_null_count and one.null_count == chunk.num_values
+        for one, chunk in zip(stated, chunks, strict=True)
+    )
 
 
 def parquet_schema(path: Path) -> pa.Schema:

@@ -3,11 +3,10 @@
 This is how a published set of fakes enters, or any further photographs.
 """
 
-import csv
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from storage.objects import ROWS
 from tasks.data.entries import (
     ENTRY_SCHEMA,
     QUARANTINE,
+    group_name,
     image_columns,
     is_safe_name,
     open_parquet,
@@ -25,14 +25,25 @@ from tasks.data.entries import (
     prompt_group,
     quarantine_table,
     quarantined,
-    read_document,
+    reasons_told,
     refuse_large,
     row_name,
     stated_text,
     unreadable_parquet,
     whole_text,
+    without_bytes,
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
+from tasks.data.metadata import (
+    CAPTION_COLUMNS,
+    METADATA_COLUMNS,
+    PROMPT_COLUMNS,
+    NamedPictures,
+    first_stated,
+    known_columns,
+    read_metadata,
+    tidy_path,
+)
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FolderSource
 
@@ -40,13 +51,33 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
     | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
 )
-METADATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-METADATA_COLUMNS = ("prompt", "caption", "group_id", "seed", "licence", "class_index", "class_name")
+# Files that describe the pictures beside and below them, without being named.
+FOUND_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
 
 
 def unlocated(source: FolderSource) -> FolderSource:
     """The source without its paths, which say where it lies and not what it is: the form that a recipe takes."""
     return source.model_copy(update={"path": "", "metadata": None})
+
+
+def with_metadata_above(source: FolderSource) -> FolderSource:
+    """The source with the metadata named that lie above its folder and speak of it, where none lie in it."""
+    root = Path(source.path)
+    if source.metadata is not None or not root.is_dir() or _found_metadata(list_files(root)):
+        return source
+    for path in (root.resolve().parent / name for name in FOUND_METADATA):
+        if path.is_file() and _speaks_of(path, root.resolve().name):
+            return source.model_copy(update={"metadata": str(path)})
+    return source
+
+
+def _speaks_of(metadata: Path, folder: str) -> bool:
+    """Whether a metadata file names a picture below a folder beside it."""
+    try:
+        names = [row["file_name"] for row in read_metadata(metadata)]
+    except SpecError:
+        return False
+    return any(name is not None and tidy_path(name).startswith(f"{folder}/") for name in names)
 
 
 def check_folder(source: FolderSource) -> list[str]:
@@ -64,7 +95,7 @@ def check_folder(source: FolderSource) -> list[str]:
         missing.append(f"{source.path}, which {source.name} names: expected a directory or a Parquet file of pictures")
     else:
         try:
-            image_columns(parquet_schema(path))
+            _check_parquet(path)
         except SpecError as error:
             missing.append(f"pictures in {source.path}, which {source.name} names: {error}")
     if source.metadata is not None:
@@ -75,6 +106,12 @@ def check_folder(source: FolderSource) -> list[str]:
                 refuse_large(Path(source.metadata))
             except SpecError as error:
                 missing.append(f"metadata of {source.name}: {error}")
+    elif path.is_dir():
+        try:
+            for found in _found_metadata(listed):
+                refuse_large(path / found)
+        except SpecError as error:
+            missing.append(f"metadata of {source.name}: {error}")
     return missing
 
 
@@ -96,36 +133,7 @@ def folder_inventory(source: FolderSource) -> Inventory:
             described = [hashlib.file_digest(file, "sha256").hexdigest(), metadata.suffix, _prefix(path, metadata)]
     if path.is_file():
         return take_inventory(path, [Listed("", path.stat())], lambda name: True, described)
-    return take_inventory(path, list_files(path), _has_picture_name, described)
-
-
-def read_metadata(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metadata file: JSON list, JSON lines, CSV or Parquet, told by its suffix.
-
-    Raises:
-        SpecError: another suffix, or a file that cannot be read as what its suffix says.
-    """
-    try:
-        if path.suffix == ".parquet":
-            refuse_large(path)
-            with open_parquet(path) as file:
-                known = [name for name in file.schema_arrow.names if name in ("file_name", *METADATA_COLUMNS)]
-                return list(file.read(columns=known).to_pylist())
-        if path.suffix == ".csv":
-            refuse_large(path)
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                return [{key: value or None for key, value in row.items() if key} for row in csv.DictReader(file)]
-        if path.suffix in (".json", ".jsonl"):
-            text = read_document(path)
-            # A JSON list, or one object per line: lists of either kind go by the name of .json.
-            listed = text.lstrip().startswith("[")
-            rows = json.loads(text) if listed else [json.loads(line) for line in text.splitlines() if line.strip()]
-            if all(isinstance(row, dict) for row in rows):
-                return list(rows)
-            raise SpecError(f"{path.name}: expected objects with a file_name, got something else among them")
-    except (ValueError, csv.Error, pa.ArrowException, RecursionError) as error:
-        raise SpecError(f"{path.name} is not readable as {path.suffix[1:]}, it may be cut off: {error}") from error
-    raise SpecError(f"{path.name}: expected metadata as one of {METADATA_SUFFIXES}, got {path.suffix!r}")
+    return take_inventory(path, list_files(path), _is_read, described)
 
 
 @step(
@@ -140,45 +148,54 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     The group is the metadata's `group_id`, as it stands, so that it can name another source's picture; else a fake's
     prompt, so that one prompt's pictures by several generators stay together; else the picture itself.
 
+    The notes hold `warnings`, sentences for those who read the report.
+
     Args:
         run: the step's surroundings.
         source: `unlocated(source)`.
         inventory: the digest of `folder_inventory(source)`.
         path: the directory or Parquet file.
-        metadata: the metadata file.
+        metadata: the metadata file; None takes those of `FOUND_METADATA` that lie among the pictures. See also
+            `with_metadata_above`.
 
     Raises:
-        SpecError: metadata or Parquet file are broken, or `limit_per_class` finds no class.
+        SpecError: metadata or Parquet file are broken, no picture is left, or `limit_per_class` finds no class.
         InputChanged: this is no longer what the inventory was taken of.
     """
-    root, about = Path(path), None if metadata is None else Path(metadata)
+    root = Path(path)
     found = folder_inventory(source.model_copy(update={"path": path, "metadata": metadata}))
     found.expect(inventory, source.name)
-    described, aside = _described(source.name, root, about)
-    listed = _parquet_pictures(root) if root.is_file() else _folder_pictures(root, found.listed, about)
+    listed = list(_parquet_pictures(root) if root.is_file() else _folder_pictures(found.listed))
+    names = [name for name, file, _ in listed if file is not None]
+    told = _described(source.name, root, metadata, found.listed, names)
     pictures = []
-    seen = set()
+    aside = told.aside
     for name, file, known in listed:
-        if file is None:
+        if file is not None:
+            pictures.append((name, file, {**known, **told.described.get(name, {})}))
+        elif name not in told.files:
             aside.append(quarantined(source.name, f"{source.name}:{name}", known["reason"], known["detail"]))
-            continue
-        seen.add(name)
-        pictures.append((name, file, {**known, **described.get(name, {})}))
-    aside += [
-        quarantined(source.name, f"{source.name}:{name}", "missing-file", f"named by {about.name if about else ''}")
-        for name in described
-        if name not in seen
-    ]
     if source.limit_per_class is not None:
         pictures = _limited_per_class(source, pictures, aside)
+    pictures = pictures[: source.limit]
+    if not pictures:
+        raise SpecError(f"{source.name}: no picture is left of {len(listed)}: {reasons_told(aside) or 'it is empty'}")
     rows = [
         _entry(source, position, name, file, known) | {"sha256": found.sha256["" if root.is_file() else file]}
-        for position, (name, file, known) in enumerate(pictures[: source.limit])
+        for position, (name, file, known) in enumerate(pictures)
     ]
+    undescribed = [name for name, _, _ in pictures if name not in told.described]
+    ungrouped = [row["image_id"] for row in rows if row["group_id"] == row["image_id"]]
+    warnings = list(told.warnings)
+    if told.files and undescribed:
+        warnings.append(f"{_share(undescribed, len(rows), 'pictures')} have no row in {' and '.join(told.files)}")
+    if source.label == "fake" and 0 < len(ungrouped) < len(rows):
+        warnings.append(f"{_share(ungrouped, len(rows), 'pictures')} have neither prompt nor group: each is its own")
     notes = {
         "n": len(rows),
         "quarantined": len(aside),
-        "without_metadata": sum(name not in described for name, _, _ in pictures[: source.limit]) if metadata else None,
+        "without_metadata": len(undescribed) if told.files else None,
+        "warnings": [f"{source.name}: {warning}" for warning in warnings],
     }
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
 
@@ -187,30 +204,47 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
 _Found = tuple[str, str | None, dict[str, Any]]
 
 
-def _has_picture_name(name: str) -> bool:
+def _is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _folder_pictures(root: Path, listed: Sequence[Listed], metadata: Path | None) -> Iterator[_Found]:
+def _is_read(name: str) -> bool:
+    """Whether a file's content decides anything: pictures, and what is found among them as metadata."""
+    return _is_picture(name) or Path(name).name in FOUND_METADATA
+
+
+def _folder_pictures(listed: Sequence[Listed]) -> Iterator[_Found]:
     for item in listed:
         name = item.name
-        if metadata is not None and (root / name).resolve() == metadata.resolve():
-            continue
         if item.reason is not None:
             yield name, None, {"reason": item.reason, "detail": item.detail}
-        elif not _has_picture_name(name):
-            yield name, None, {"reason": "not-an-image", "detail": name}
+        elif not _is_picture(name):
+            suffix = Path(name).suffix.lower() or "missing"
+            detail = f"the suffix is {suffix}; read are {' '.join(sorted(IMAGE_SUFFIXES))}"
+            yield name, None, {"reason": "not-an-image", "detail": detail}
         elif not is_safe_name(name):
             yield name, None, {"reason": "unsafe-name", "detail": repr(name)}
         else:
             yield name, name, {}
 
 
+def _check_parquet(path: Path) -> None:
+    """Refuse a Parquet file of which no picture can be read, by its footer alone: `SpecError`."""
+    with open_parquet(path) as file:
+        column, _ = image_columns(file.schema_arrow)
+        known_columns(file.schema_arrow.names, path)
+        if not file.metadata.num_rows:
+            raise SpecError("the file has no rows")
+        if without_bytes(file, column):
+            raise SpecError(f"{column!r} is null in all rows: embed the pictures' bytes, or name their folder")
+
+
 def _parquet_pictures(path: Path) -> Iterator[_Found]:
     """Rows are named by their pictures' paths where these are all there and differ, else by their number."""
     schema = parquet_schema(path)
     _, path_column = image_columns(schema)
-    columns = [name for name in schema.names if name in METADATA_COLUMNS]
+    by_name = known_columns(schema.names, path)
+    columns = list(by_name.values())
     try:
         with open_parquet(path) as file:
             count = file.metadata.num_rows
@@ -218,45 +252,152 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
             paths: list[Any] = []
             if path_column is not None:
                 column = file.read(columns=[path_column]).column(0).combine_chunks()
-                paths = column.field(0).to_pylist()
+                paths = (column.field(0) if pa.types.is_struct(column.type) else column).to_pylist()
     except pa.ArrowException as error:
         raise unreadable_parquet(path, error) from error
     if not all(paths) or len(set(paths)) != count:
         paths = [f"row-{row:09d}" for row in range(count)]
     for row in range(count):
-        told = {key: value for key, value in known[row].items() if value is not None}
+        told = {key: known[row][name] for key, name in by_name.items() if stated_text(known[row][name]) is not None}
         yield whole_text(paths[row]), row_name(row), told
 
 
+@dataclass
+class _Told:
+    """What metadata say: facts by picture, rows that are set aside, sentences, and the files below the folder."""
+
+    described: dict[str, dict[str, Any]] = field(default_factory=dict)
+    aside: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
 def _described(
-    source: str, root: Path, metadata: Path | None
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
-    """The metadata rows by picture name, and those that are set aside.
+    source: str, root: Path, metadata: str | None, listed: Sequence[Listed], pictures: Sequence[str]
+) -> _Told:
+    told = _Told()
+    if metadata is not None:
+        about = Path(metadata)
+        is_inside = root.is_dir() and about.resolve().is_relative_to(root.resolve())
+        told.files.append(about.resolve().relative_to(root.resolve()).as_posix() if is_inside else about.name)
+        _describe(told, source, about, NamedPictures(pictures, _prefix(root, about)))
+        return told
+    # What lies nearer to a picture knows it better.
+    for name in sorted(_found_metadata(listed), key=lambda name: -name.count("/")):
+        below = "".join(name.rpartition("/")[:2])
+        named = NamedPictures((one.removeprefix(below) for one in pictures if one.startswith(below)), "")
+        try:
+            _describe(told, source, root / name, named, below)
+        except SpecError as error:
+            if not name.endswith(".json"):
+                raise
+            # Other things than rows about pictures go by this name.
+            told.warnings.append(f"not read: {error}")
+            continue
+        told.files.append(name)
+    return told
+
+
+def _found_metadata(listed: Iterable[Listed]) -> list[str]:
+    """Metadata files below a directory of pictures; `SpecError` where a folder has several, or a link to elsewhere."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for item in listed:
+        folder, _, file = item.name.rpartition("/")
+        if file in FOUND_METADATA:
+            by_folder[folder].append(item.name)
+            if item.reason == "link-outside":
+                raise SpecError(f"{item.name} is {item.detail}: name that file as metadata if it is meant")
+    for names in by_folder.values():
+        if len(names) > 1:
+            raise SpecError(f"{' and '.join(names)} both describe the pictures: name one of them as metadata")
+    return [name for names in by_folder.values() for name in names]
+
+
+def _describe(told: _Told, source: str, metadata: Path, pictures: NamedPictures, below: str = "") -> None:
+    """Add what one metadata file says.
 
     A row's `file_name` counts from the pictures' directory, or from the metadata file's where the pictures lie below
-    that one; rows about other directories there are left alone.
+    that one; rows about other directories there are left alone. See `NamedPictures.find` for how a picture is found.
+
+    Raises:
+        SpecError: no row names a picture.
     """
-    described: dict[str, dict[str, Any]] = {}
+    rows = read_metadata(metadata)
+    naming: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    unnamed: list[int] = []
+    lost: list[tuple[int, str]] = []
+    for index, row in enumerate(rows):
+        name = row["file_name"]
+        found = None if name is None else pictures.find(name)
+        if name is None:
+            unnamed.append(index)
+        elif found is not None:
+            naming[found[1]].append((found[0], index))
+        elif not pictures.is_elsewhere(name):
+            lost.append((index, name))
+    taken: dict[str, dict[str, Any]] = {}
     aside: list[dict[str, str]] = []
-    if metadata is None:
-        return described, aside
-    prefix = _prefix(root, metadata)
-    for index, row in enumerate(read_metadata(metadata)):
-        name = row.get("file_name")
-        if not isinstance(name, str):
-            raise SpecError(f"{metadata.name}: row {index}: expected 'file_name' as text, got {name!r}")
-        if not is_safe_name(name):
-            aside.append(quarantined(source, f"{source}:{name}", "unsafe-name", repr(name)))
-            continue
-        of_another_folder = prefix and "/" in name and not name.startswith(prefix) and not (root / name).is_file()
-        if of_another_folder:
-            continue
-        name = name.removeprefix(prefix)
-        if name in described:
-            aside.append(quarantined(source, f"{source}:{name}", "duplicate-id", f"row {index} of {metadata.name}"))
-            continue
-        described[name] = {key: row[key] for key in METADATA_COLUMNS if row.get(key) is not None}
-    return described, aside
+    for picture, candidates in naming.items():
+        aside += _take(taken, source, metadata, rows, below + picture, candidates)
+    if not taken:
+        raise SpecError(
+            f"{metadata.name}: none of its {len(rows)} rows names a picture of {source}: "
+            f"they name {_some(row['file_name'] for row in rows)}; the pictures are {_some(pictures.names)}"
+            + (f"; {reasons_told(aside)}" if aside else "")
+        )
+    if not set(METADATA_COLUMNS) & {key for row in rows for key in row}:
+        told.warnings.append(f"{metadata.name} has none of the columns {', '.join(METADATA_COLUMNS)}")
+    unclear = [row["image_id"] for row in aside if row["reason"] == "ambiguous-name"]
+    for names, what in (([name for _, name in lost], "name no picture"), (unclear, "may mean the same picture")):
+        if names:
+            told.warnings.append(f"{_share(names, len(rows), f'rows of {metadata.name}')} {what}")
+    told.aside += aside
+    for picture in sorted(taken.keys() & told.described.keys()):
+        told.aside.append(quarantined(source, f"{source}:{picture}", "duplicate-id", f"again in {metadata.name}"))
+    told.described = taken | told.described
+    for index in unnamed:
+        told.aside.append(quarantined(source, f"{source}:row {index} of {metadata.name}", "no-name"))
+    for index, name in lost:
+        reason = "missing-file" if is_safe_name(name) else "unsafe-name"
+        told.aside.append(quarantined(source, f"{source}:{name}", reason, f"row {index} of {metadata.name}"))
+
+
+def _take(
+    taken: dict[str, dict[str, Any]],
+    source: str,
+    metadata: Path,
+    rows: Sequence[dict[str, Any]],
+    picture: str,
+    candidates: Sequence[tuple[int, int]],
+) -> Iterator[dict[str, str]]:
+    """Put into `taken` the first of the rows that name a picture best, none where loose ones say different things.
+
+    Yields the others, set aside. `candidates` are (how loosely, row).
+    """
+    best = min(rank for rank, _ in candidates)
+    nearest = [index for rank, index in candidates if rank == best]
+    facts = [_facts(rows[index]) for index in nearest]
+    is_clear = best == 0 or all(one == facts[0] for one in facts)
+    if is_clear:
+        taken[picture] = facts[0]
+    for _, index in candidates:
+        if not is_clear or index != nearest[0]:
+            detail = f"row {index} of {metadata.name}, {rows[index]['file_name']!r}"
+            yield quarantined(source, f"{source}:{picture}", "duplicate-id" if is_clear else "ambiguous-name", detail)
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "file_name" and stated_text(value) is not None}
+
+
+def _share(names: Sequence[str], count: int, what: str) -> str:
+    """`3 of 12 rows (25 %, first: a.png)`"""
+    return f"{len(names)} of {count} {what} ({100 * len(names) / count:.2g} %, first: {names[0]})"
+
+
+def _some(names: Iterable[str | None]) -> str:
+    listed = list(names)
+    return ", ".join(map(repr, listed[:3])) + (", ..." if len(listed) > 3 else "") if listed else "nothing"
 
 
 def _prefix(root: Path, metadata: Path) -> str:
@@ -273,12 +414,12 @@ def _limited_per_class(
     taken: Counter[str] = Counter()
     kept = []
     for name, file, known in pictures:
-        kind = known.get("class_index", known.get("class_name"))
+        kind = first_stated(known, ("class_index", "class_name"))
         if kind is None:
             aside.append(quarantined(source.name, f"{source.name}:{name}", "no-class", "limit_per_class needs one"))
             continue
-        taken[str(kind)] += 1
-        if taken[str(kind)] <= (source.limit_per_class or 0):
+        taken[kind] += 1
+        if taken[kind] <= (source.limit_per_class or 0):
             kept.append((name, file, known))
     if pictures and not taken:
         raise SpecError(f"{source.name}: limit_per_class needs metadata with class_index or class_name")
@@ -287,31 +428,21 @@ def _limited_per_class(
 
 def _entry(source: FolderSource, position: int, name: str, file: str, known: Mapping[str, Any]) -> dict[str, Any]:
     image_id = f"{source.name}:{name}"
-    prompt = stated_text(known.get("prompt"))
-    group = stated_text(known.get("group_id"))
-    if group is None and source.label == "fake" and prompt is not None:
+    is_fake = source.label == "fake"
+    # What is told of a photograph was not what it was made from.
+    prompt = first_stated(known, PROMPT_COLUMNS if is_fake else PROMPT_COLUMNS[:1])
+    group = first_stated(known, ("group_id",))
+    if group is None and is_fake and prompt is not None:
         group = prompt_group(prompt)
-    class_name = stated_text(known.get("class_name"))
+    class_name = first_stated(known, ("class_name",))
     return {
         "position": position,
         "image_id": image_id,
         "file": file,
-        "group_id": group or image_id,
+        "group_id": image_id if group is None else group_name(group),
         "prompt": prompt,
-        "caption": stated_text(known.get("caption")),
+        "caption": first_stated(known, CAPTION_COLUMNS[:2] if is_fake else CAPTION_COLUMNS),
         "categories": [] if class_name is None else [class_name],
-        "licence": stated_text(known.get("licence")),
-        "seed": _seed(image_id, known.get("seed")),
+        "licence": first_stated(known, ("licence", "license")),
+        "seed": first_stated(known, ("seed",)),
     }
-
-
-def _seed(image_id: str, value: Any) -> int | None:
-    if value is None or value == "":
-        return None
-    try:
-        seed = int(value)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"{image_id}: expected a seed as whole number, got {value!r}") from error
-    if not -(2**63) <= seed < 2**63:
-        raise SpecError(f"{image_id}: expected a seed of 64 bits, got {value!r}")
-    return seed

@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.digest import sha256_hex
-from storage.errors import BadImage, InputChanged
+from storage.errors import BadImage, InputChanged, SpecError
 from storage.objects import ROWS, Ref, opened_part, read_table
 from storage.store import Store
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, REAL
 from tasks.data.assignment import (
     DEFAULT_QUALITIES,
     GroupCodes,
+    NoPictureLeft,
     Pictures,
     SourceFacts,
     count_places,
@@ -30,7 +31,7 @@ from tasks.data.assignment import (
     unknown_names,
 )
 from tasks.data.duplicates import collapse_rate, find_duplicates, words_of
-from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries
+from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries, reasons_told
 from tasks.data.inventory import Listed, content_digests
 from tasks.data.overlap import NAMED, shared_rows
 from tasks.data.pictures import (
@@ -165,8 +166,12 @@ def assign_groups(
         seed: decides the shares.
 
     Raises:
-        SpecError: the splits cannot be had with these pictures; see `place_pictures`.
+        SpecError: a source has no picture left, or the splits cannot be had with these pictures; see
+            `place_pictures`.
     """
+    for name, label, listed_by, scan_refs in zip(sources, labels, entries, scans, strict=True):
+        if not sum(ref.rows for ref in scan_refs):
+            raise SpecError(f"no {label} picture is left of {name}: {_set_aside(run.store, (listed_by, *scan_refs))}")
     facts = [SourceFacts(*row) for row in zip(sources, labels, evaluated, strict=True)]
     with TemporaryFile() as kept:
         scanned = [_read_scans(run.store, scan_refs, kept) for scan_refs in scans]
@@ -179,7 +184,15 @@ def assign_groups(
     shared = shared_rows(sha256, is_real)
     merged = merge_groups(pictures, pairs)
     first = originals(len(pictures), pairs)
-    places = place_pictures(pictures, merged, facts, splits, seed)
+    try:
+        places = place_pictures(pictures, merged, facts, splits, seed)
+    except NoPictureLeft as error:
+        of_label = [
+            f"; of {name}, {told}"
+            for name, label, listed_by, scan_refs in zip(sources, labels, entries, scans, strict=True)
+            if label == error.label and (told := _set_aside(run.store, (listed_by, *scan_refs)))
+        ]
+        raise SpecError(f"{error}{''.join(of_label)}") from None
     jpeg_quality = pa.chunked_array([chunk for of_source in scanned for chunk in of_source.jpeg_quality.chunks])
     photographs = np.array([source.label == "real" and source.evaluated for source in facts])[pictures.source]
     qualities, is_default = photograph_qualities(jpeg_quality.filter(pa.array(photographs & (places != LEFT_OUT))))
@@ -308,6 +321,13 @@ def _chunk(store: Store, entries: Ref, start: int, count: int, columns: Sequence
         table = file.read_row_groups(groups.tolist(), columns=columns)
     before = sum(sizes[: groups[0]]) if len(groups) else 0
     return table.slice(start - before, count)
+
+
+def _set_aside(store: Store, refs: Sequence[Ref]) -> str:
+    """Why pictures of a source were set aside by its index and its scans, in words; empty where none was."""
+    aside = [row for ref in refs for row in read_table(store, ref, name=QUARANTINE).to_pylist()]
+    kept = sum(ref.rows for ref in refs[1:])
+    return f"{len(aside)} of {kept + len(aside)} set aside: {reasons_told(aside)}" if aside else ""
 
 
 def _assigned(store: Store, assignment: Ref, source: str, image_ids: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """How many pictures of every source took part, and what was left out or quarantined."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ COUNT_SCHEMA = pa.schema(
 )
 
 
+# Under this key the table's schema holds sentences of what the sources' metadata leave open.
+WARNINGS = b"warnings"
+
+
 @step("counts", version=2, label=lambda sources, **_: "-".join(sources)[:60])
 def count_images(
     run: StepRun,
@@ -38,7 +43,7 @@ def count_images(
     entries: tuple[tuple[Ref, ...], ...],
     assignment: Ref,
 ) -> Output:
-    """Count images and groups per source and split, and collect what was quarantined on the way.
+    """Count images and groups per source and split, and collect what was quarantined and warned of on the way.
 
     Args:
         shards: image shards per source; their notes and quarantine are read, not their pictures.
@@ -50,8 +55,14 @@ def count_images(
     from_disk = notes_of(run.store, assignment)["sources"]
     rows: list[dict[str, Any]] = []
     quarantine: list[pa.Table] = []
+    warnings: list[str] = []
     for source, label, images, embedded, indexed in zip(sources, labels, shards, features, entries, strict=True):
-        tables = [table for ref in (*indexed, *images) if (table := quarantined(run.store, ref)) is not None]
+        tables = []
+        for ref in (*indexed, *images):
+            manifest = manifest_of(run.store, ref)
+            warnings += manifest.notes.get("warnings", [])
+            if any(part.name == QUARANTINE for part in manifest.parts):
+                tables.append(read_table(run.store, ref, name=QUARANTINE))
         quarantine += tables
         whole = {
             "source": source,
@@ -66,17 +77,16 @@ def count_images(
         rows += [whole | counted for counted in places]
     return Output(
         {
-            ROWS: pa.Table.from_pylist(rows, schema=COUNT_SCHEMA),
+            ROWS: pa.Table.from_pylist(rows, schema=COUNT_SCHEMA.with_metadata({WARNINGS: json.dumps(warnings)})),
             QUARANTINE: pa.concat_tables(quarantine) if quarantine else QUARANTINE_SCHEMA.empty_table(),
         }
     )
 
 
-def quarantined(store: Store, ref: Ref) -> pa.Table | None:
-    """The pictures that a step put aside, with their reasons; None where it puts none aside."""
-    if all(part.name != QUARANTINE for part in manifest_of(store, ref).parts):
-        return None
-    return read_table(store, ref, name=QUARANTINE)
+def warnings_of(counts: pa.Table) -> list[str]:
+    """What the sources' indexes warn of, as `count_images` keeps it with its table: one sentence each."""
+    warnings: list[str] = json.loads(counts.schema.metadata[WARNINGS])
+    return warnings
 
 
 def _repeats(notes: dict[str, Any] | None) -> int | None:

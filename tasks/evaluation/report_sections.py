@@ -702,7 +702,7 @@ def _capped(
 
 
 def _counts(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(line, "warning") for line in data.warnings]
     counts = tables["counts"]
     if len(counts):
         columns = (

@@ -44,6 +44,7 @@ class ReportData:
         extra_pictures: (title, PNG bytes).
         own_sides: side in pixels of the pictures of generators that are smaller by nature, where known; a GAN's is in
             its spec.
+        warnings: what the sources' metadata leave open, one sentence each.
         networks: what is known of the experiment's networks; None where it has none.
     """
 
@@ -62,6 +63,7 @@ class ReportData:
     provenance: Mapping[str, Any]
     extra_pictures: Sequence[tuple[str, bytes]] = ()
     own_sides: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
     networks: NetworkData | None = None
 
 

@@ -16,6 +16,7 @@ from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.evaluation.cells import ROC
+from tasks.evaluation.counts import warnings_of
 from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.evaluation.report import render_html, render_markdown
@@ -74,6 +75,7 @@ def write_report(
         **_by_step(store, (*trained, *comparisons, *rejections)),
     }
     networks = _network_data(store, comparisons, described, latency, rejections)
+    counted = read_table(store, counts)
     data = ReportData(
         experiment=experiment,
         run_name=f"{experiment.name}-{run.digest[:12]}",
@@ -86,7 +88,7 @@ def write_report(
         examples=_frame(read_table(store, examples)),
         quality=pl.concat([_frame(read_table(store, ref)) for ref in quality]),
         quarantine=_frame(read_table(store, counts, name=QUARANTINE)),
-        counts=_frame(read_table(store, counts)),
+        counts=_frame(counted),
         provenance=_provenance(store, experiment, assignment, gans, timed, results, networks),
         extra_pictures=_gan_pictures(store, gans),
         own_sides={
@@ -94,6 +96,7 @@ def write_report(
             for source in experiment.sources
             if isinstance(source, DiffusionSource) and source.smaller_by_nature
         },
+        warnings=warnings_of(counted),
         networks=networks,
     )
     tables = report_tables(data) | {"results": results, "roc": data.roc}

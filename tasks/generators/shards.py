@@ -127,7 +127,7 @@ def keyed_diffusion(spec: DiffusionSpec) -> DiffusionSpec:
 
 @step(
     "generate/gan",
-    version=1,
+    version=2,
     label=lambda *, source, start, stop, **_: f"{source}/{start:06d}-{stop:06d}",
     libraries=("torch", "pillow"),
 )
@@ -174,7 +174,7 @@ def generate_gan(
 
 @step(
     "generate/diffusion",
-    version=1,
+    version=2,
     label=lambda *, images, source, **_: f"{source}/{images.digest[:12]}",
     unkeyed=("model",),
     libraries=("torch", "diffusers", "transformers", "pillow"),
@@ -287,7 +287,7 @@ def _record(row: GeneratedRow) -> dict[str, Any]:
         "format": "PNG",
         "sha256": sha256_hex(png),
         "phash": hash_text(perceptual_hash(row.pixels)),
-        "seed": row.seed,
+        "seed": str(row.seed),
     }
 
 

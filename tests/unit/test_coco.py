@@ -136,10 +136,45 @@ def test_entries_that_cannot_be_used_are_set_aside_with_their_reason(tmp_path: P
 
 
 def test_odd_captions_are_kept_and_lone_surrogates_replaced(tmp_path: Path, store: LocalStore) -> None:
-    odd = ["\u202eright to left \U0001f408\u200d\U0001f9ba e\u0301 \x00", "half \ud83d a pair", ""]
+    odd = ["\u202eright to left \U0001f408\u200d\U0001f9ba e\u0301 \x00", "half \ud83d a pair", " as it is \n"]
     annotations = [{"id": n, "image_id": i, "caption": odd[n]} for n, i in enumerate((9, 30, 139))]
     rows = read_table(store, indexed(write_coco(tmp_path / "coco", annotations=annotations), store)).to_pylist()
-    assert [row["caption"] for row in rows] == [odd[0], "half \ufffd a pair", ""]
+    assert [row["caption"] for row in rows] == [odd[0], "half \ufffd a pair", odd[2]]
+
+
+def test_of_captions_the_first_that_says_something_is_taken_by_the_annotations_ids(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    given = {9: [(5, "fifth"), (1, ""), (3, " \n\u3000"), (4, "fourth")], 30: [(7, "\t"), (6, "")], 139: [(8, "nan")]}
+    annotations = [{"id": n, "image_id": i, "caption": text} for i, told in given.items() for n, text in told]
+    rows = read_table(store, indexed(write_coco(tmp_path / "coco", annotations=annotations), store)).to_pylist()
+    assert [row["caption"] for row in rows] == ["fourth", None, None]
+
+
+@pytest.mark.parametrize("group", [None, float("nan"), "", " "])
+def test_a_group_that_is_not_stated_is_none(tmp_path: Path, store: LocalStore, group: object) -> None:
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "group": group} for n in (9, 30)]
+    rows = read_table(store, indexed(write_coco(tmp_path / "coco", images=images), store)).to_pylist()
+    assert [row["group_id"] for row in rows] == ["coco:000000000009", "coco:000000000030"]
+
+
+def test_a_file_name_may_begin_with_the_split(tmp_path: Path, store: LocalStore) -> None:
+    images = [{"id": n, "file_name": f"{SPLIT}/{n:012d}.jpg"} for n in (9, 30, 139)]
+    ref = indexed(write_coco(tmp_path / "coco", images=images), store)
+    assert read_table(store, ref)["file"].to_pylist() == [f"{SPLIT}/{n:012d}.jpg" for n in (9, 30, 139)]
+    assert set_aside(store, ref) == []
+
+
+def test_annotations_without_any_of_their_pictures_are_refused_with_the_reason(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    images = [{"id": n, "file_name": f"train2017/r{n:03d}.jpg"} for n in range(30)]
+    root = write_coco(tmp_path / "coco", images=images)
+    with pytest.raises(SpecError) as caught:
+        indexed(root, store)
+    assert "no picture is left of 30 in the range, of 30 annotated ones: missing-file 30 (first: " in str(caught.value)
+    assert "train2017/r000.jpg)" in str(caught.value)
+    assert "no-entry 3 (first: coco:000000000009.jpg" in str(caught.value)
 
 
 def test_a_picture_without_caption_has_none(tmp_path: Path, store: LocalStore) -> None:
@@ -221,6 +256,15 @@ def test_an_unknown_category_is_refused(tmp_path: Path, store: LocalStore) -> No
     path = root / "annotations" / f"instances_{SPLIT}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "categories": []}))
     with pytest.raises(SpecError, match="unknown category_id 17"):
+        indexed(root, store)
+
+
+def test_boxes_without_ids_are_refused_with_one_sentence(tmp_path: Path, store: LocalStore) -> None:
+    root = write_coco(tmp_path / "coco")
+    path = root / "annotations" / f"instances_{SPLIT}.json"
+    boxes = [{"image_id": 9, "category_id": 17}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": boxes}))
+    with pytest.raises(SpecError, match=r"annotations\[0\]: expected 'id' as int, got none"):
         indexed(root, store)
 
 

@@ -1,6 +1,7 @@
 """A published set with several pictures in every row becomes several sources, whose siblings share a group."""
 
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from storage.store import LocalStore
 from tasks.data import columns as columns_module
 from tasks.data.columns import check_column, column_inventory, index_column, unlocated_column
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, cell_name, read_entries, read_entry
+from tasks.evaluation.counts import count_images, warnings_of
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
 from tasks.spec import ColumnSource, Experiment
@@ -204,6 +206,58 @@ def test_what_has_changed_since_the_index_is_set_aside_or_refused(tmp_path: Path
         list(read_entries(root, files[:1]))
 
 
+def test_prompts_that_say_nothing_are_no_group_and_lists_say_their_first(tmp_path: Path, store: LocalStore) -> None:
+    given: list[pa.Array] = [
+        pa.array(["a cat", " a  cat", "", "nan", None]),
+        pa.array([["", "a cat"], ["a cat", "a dog"], [], [None], None], pa.list_(pa.string())),
+        pa.array([7.0, 7.0, float("nan"), None, None]),
+    ]
+    for prompts in given:
+        path = tmp_path / "set.parquet"
+        pq.write_table(pa.table({"image": [b"x"] * 5, "told": prompts}), path)
+        rows = indexed(store, ColumnSource(name="sd", path=str(path), column="image", prompt_column="told"))
+        first, second, *others = [row["group_id"] for row in rows]
+        assert first == second
+        assert first.startswith("prompt:")
+        assert [row["prompt"] for row in rows[2:]] == [None] * 3
+        assert len({first, *others}) == 4
+
+
+def test_a_prompt_column_that_is_not_named_is_warned_of(tmp_path: Path, store: LocalStore) -> None:
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"image": [b"x"], "Prompt": ["a cat"], "id": ["x"]}), path)
+    for fields, warnings in (
+        ({}, ["sd: prompts are not read from ['Prompt']: name one as prompt_column"]),
+        ({"prompt_column": "Prompt"}, []),
+        ({"group_column": "id"}, []),
+    ):
+        given = ColumnSource(name="sd", path=str(path), column="image", **fields)
+        ref, _ = index_column.compute(
+            store, source=unlocated_column(given), inventory=column_inventory(given).digest, path=str(path)
+        )
+        assert notes_of(store, ref)["warnings"] == warnings
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (pa.array(["a.png"]), "which is text: paths are not followed and base64 is not decoded"),
+        (pa.array([[1, 2]], pa.list_(pa.uint8())), "pixels and lists of pictures are not read"),
+        (pa.array([{"path": "a.png"}]), "which is struct<path: string>"),
+        (
+            pa.array([{"bytes": None, "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "is null",
+        ),
+        (pa.array([], pa.binary()), "is null in all rows, or there are none"),
+    ],
+)
+def test_a_column_without_pictures_is_refused_with_what_is_read(tmp_path: Path, cells: pa.Array, told: str) -> None:
+    pq.write_table(pa.table({"image": cells}), tmp_path / "set.parquet")
+    [missing] = check_column(ColumnSource(name="sd", path=str(tmp_path / "set.parquet"), column="image"))
+    assert "pictures" in missing
+    assert told in missing
+
+
 @pytest.mark.parametrize("name", ["../set.parquet", "/etc/set.parquet", "a/../../set.parquet"])
 def test_no_cell_is_read_outside_its_directory(tmp_path: Path, name: str) -> None:
     write_set(tmp_path / "set.parquet", ["a"])
@@ -266,7 +320,7 @@ def test_a_prompt_set_is_one_source_per_column(tmp_path: Path) -> None:
         ({"columns": {"Big One": "image"}}, "name: String should match"),
         ({"columns": {"photographs": "image_gen0"}}, "two sources have the same name"),
         ({"columns": {"first": "image:gen"}}, "column: String should match"),
-        ({"rows": 3}, "rows: Extra inputs"),
+        ({"rows": 3}, "rows: there is no such field"),
         ({"limit": 0}, "limit: Input should be greater"),
     ],
 )
@@ -286,7 +340,10 @@ def test_overrides_reach_each_source_of_a_prompt_set_by_its_name(tmp_path: Path)
     assert isinstance(second, ColumnSource)
     assert (first.limit, second.limit) == (3, 9)
     assert (first.smaller_by_nature, second.smaller_by_nature) == (False, True)
-    with pytest.raises(SpecError, match=r"override names 'third', expected one of .*'first', 'second'"):
+    with pytest.raises(
+        SpecError,
+        match=r"'sources.third.limit' names no item .*'first', 'second'",
+    ):
         load_experiment(str(path), {"sources.third.limit": 3})
 
 
@@ -342,6 +399,43 @@ def test_siblings_of_a_prompt_share_a_fold_across_sources_and_files(tmp_path: Pa
     assert {row["image"]["bytes"] for row in shard_rows(in_place, images, "second")} == {
         picture(2000 + seed) for seed in (*range(5), *range(20, 24))
     }
+
+
+def test_siblings_of_a_prompt_in_a_folder_share_a_fold_and_what_does_not_match_is_logged(
+    tmp_path: Path, in_place: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_data(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for seed in range(40):
+        (tmp_path / "folder" / f"{seed}.png").write_bytes(picture(4000 + seed))
+    lines = [{"file_name": f"{seed}.png", "text": f"prompt {seed % 10}"} for seed in range(39)]
+    lines.append({"file_name": "gone.png", "text": "x"})
+    (tmp_path / "folder" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = document(tmp_path)
+    given["sources"].append({"kind": "folder", "name": "third", "path": str(tmp_path / "folder"), "label": "fake"})
+    images = image_shards(parse_experiment(given))
+    places: dict[str, set[tuple[str, int]]] = {}
+    for name in (*GENERATORS, "third"):
+        for row in shard_rows(in_place, images, name):
+            places.setdefault(row["prompt"] or row["image_id"], set()).add((row["group_id"], row["fold"]))
+    assert len(places) == 11  # prompts 0 to 7 of the set, 0 to 9 of the folder, and a picture without one
+    assert all(len(found) == 1 for found in places.values())
+    counts, _ = count_images.compute(
+        in_place,
+        sources=("third",),
+        labels=("fake",),
+        shards=(images.shards["third"],),
+        features=((),),
+        entries=(images.indexed["third"],),
+        assignment=images.assignment,
+    )
+    logged = [record.getMessage() for record in caplog.records if record.name == "flows.shard"]
+    assert logged == warnings_of(read_table(in_place, counts))
+    assert logged == [
+        "third: 1 of 40 rows of metadata.jsonl (2.5 %, first: gone.png) name no picture",
+        "third: 1 of 40 pictures (2.5 %, first: 39.png) have no row in metadata.jsonl",
+        "third: 1 of 40 pictures (2.5 %, first: third:39.png) have neither prompt nor group: each is its own",
+    ]
 
 
 def test_a_row_without_a_picture_is_set_aside_in_its_own_source_only(tmp_path: Path, in_place: LocalStore) -> None:

@@ -99,7 +99,13 @@ def test_metadata_of_every_form_says_the_same(tmp_path: Path, store: LocalStore,
     assert a["group_id"] == b["group_id"] != d["group_id"]
     assert a["group_id"].startswith("prompt:")
     assert (c["group_id"], d["group_id"]) == ("coco:000000000009", "sd:d.png")
-    assert (a["seed"], a["prompt"], a["caption"], a["categories"], a["licence"]) == (7, "a cat", "Cat.", ["cat"], "MIT")
+    assert (a["seed"], a["prompt"], a["caption"], a["categories"], a["licence"]) == (
+        "7",
+        "a cat",
+        "Cat.",
+        ["cat"],
+        "MIT",
+    )
     assert (d["seed"], d["prompt"], d["categories"]) == (None, None, [])
     assert set_aside(store, ref) == []  # the metadata file in the folder is not taken for a picture
     assert notes_of(store, ref)["without_metadata"] == 1
@@ -140,13 +146,25 @@ def test_metadata_rows_that_lead_nowhere_are_set_aside(tmp_path: Path, store: Lo
     [
         ("m.json", b'[{"file_name": "a.png"}, {"fil', "not readable as json, it may be cut off"),
         ("m.json", b"[1]", "expected objects"),
-        ("m.json", b'[{"name": "a.png"}]', "row 0: expected 'file_name' as text, got None"),
+        ("m.json", b'[{"name": "a.png"}]', r"expected a column 'file_name', got the columns \['name'\]"),
+        ("m.json", b'{"images": [1]}', r"expected a column 'file_name', got the columns \['images'\]"),
+        ("m.json", b"[]", r"expected a column 'file_name', got the columns \[\]"),
         ("m.jsonl", b'{"file_name": "a.png"}\n{"file', "not readable as jsonl"),
-        ("m.csv", b"file_name\n\xff\xfe.png\n", "not readable as csv"),
+        ("m.csv", b"file_name\n\xff\xfe.png\n", "not readable as csv: byte 0xff at 10 is no UTF-8, save it as UTF-8"),
+        ("m.csv", "file_name,prompt\na.png,Kätzchen\n".encode("cp1252"), "byte 0xe4 at 24 is no UTF-8, save it as"),
+        ("m.csv", "file_name,prompt\na.png,x\n".encode("utf-16"), "byte 0xff at 0 is no UTF-8, save it as UTF-8"),
+        ("m.csv", b"file_name,prompt\na.png,a cat, sitting\n", "line 2 has 3 fields, the header has 2: put fields"),
+        ("m.csv", b'file_name,prompt\na.png,"a cat\nb.png,a dog\n', "not readable as csv, it may be cut off"),
+        ("m.csv", b"file_name,prompt,prompt\na.png,x,y\n", "two columns are called 'prompt'"),
+        ("m.csv", b"file_name,Prompt,PROMPT\na.png,x,y\n", "two columns are called 'Prompt'"),
+        ("m.csv", b"a_file_name,b_file_name\na.png,b.png\n", "expected one column of file names, got"),
+        (
+            "m.csv",
+            b"file_name\n",
+            "none of its 0 rows names a picture of sd: they name nothing; the pictures are 'a.png'",
+        ),
         ("m.parquet", b"PAR1 and no more", "not readable as Parquet"),
         ("m.xlsx", b"", "expected metadata as one of"),
-        ("m.json", b'[{"file_name": "a.png", "seed": "seven"}]', "expected a seed as whole number, got 'seven'"),
-        ("m.json", b'[{"file_name": "a.png", "seed": 9223372036854775808}]', "expected a seed of 64 bits"),
     ],
 )
 def test_broken_metadata_is_refused_with_one_sentence(
@@ -222,7 +240,7 @@ def test_a_parquet_file_is_indexed_by_rows_and_read_by_them(
     assert [row["image_id"] for row in rows] == [f"sd:{name}" for name in named]
     assert [row["file"] for row in rows] == [row_name(n) for n in range(4)]
     assert rows[0]["group_id"] == rows[1]["group_id"] != rows[2]["group_id"]
-    assert [row["seed"] for row in rows] == [1, 2, 3, None]
+    assert [row["seed"] for row in rows] == ["1", "2", "3", None]
     read = list(read_entries(path, [row_name(n) for n in (1, 2, 3)]))
     assert [name for name, _ in read] == ["row:1", "row:2", "row:3"]
     assert read[0][1] == b"second"
@@ -248,8 +266,10 @@ def test_a_check_names_what_is_missing(tmp_path: Path) -> None:
     assert "empty" in check_folder(source(tmp_path / "empty"))[0]
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     assert "cut off" in check_folder(source(tmp_path / "broken.parquet"))[0]
-    pq.write_table(pa.table({"picture": [b"x"]}), tmp_path / "other.parquet")
-    assert "expected a column `image`" in check_folder(source(tmp_path / "other.parquet"))[0]
+    pq.write_table(pa.table({"data": [b"x"], "id": [1]}), tmp_path / "other.parquet")
+    [other] = check_folder(source(tmp_path / "other.parquet"))
+    assert "expected a column `image` with encoded pictures" in other
+    assert "got the columns ['data', 'id']; ['data'] can be named in a source of `kind: column`" in other
     with pytest.raises(MissingInput):
         folder_inventory(source(tmp_path / "none"))
 
@@ -373,12 +393,95 @@ def test_pictures_of_a_huge_row_group_are_set_aside(tmp_path: Path, monkeypatch:
     assert dict(read_entries(path, ["row:0"])) == {"row:0": bytes(100)}
 
 
-@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.list_(pa.binary()), pa.struct([("path", pa.string())])])
-def test_a_parquet_file_whose_pictures_are_none_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (pa.int64(), "'image' is int64"),
+        (pa.string(), "'image' is text: paths are not followed and base64 is not decoded"),
+        (pa.large_string(), "'image' is text"),
+        (pa.list_(pa.binary()), "'image' is list<element: binary>: pixels and lists of pictures are not read"),
+        (pa.list_(pa.uint8()), "'image' is list<element: uint8>: pixels and lists"),
+        (pa.list_(pa.uint8(), 3), "'image' is fixed_size_list<element: uint8>[3]: pixels and lists"),
+        (pa.struct([("path", pa.string())]), "'image' is struct<path: string>"),
+        (pa.struct([("bytes", pa.string()), ("path", pa.string())]), "'image' is struct<bytes: string, path: string>"),
+    ],
+)
+def test_a_parquet_file_whose_pictures_are_none_is_refused_with_what_is_read(
+    tmp_path: Path, kind: pa.DataType, told: str
+) -> None:
     path = tmp_path / "set.parquet"
     pq.write_table(pa.table({"image": pa.nulls(3, kind)}), path)
     (missing,) = check_folder(source(path))
-    assert "expected a column `image` (struct of bytes and path, or binary)" in missing
+    assert (
+        "expected a column `image` with encoded pictures (JPEG, PNG, ...) as binary, or as struct of `bytes` and "
+        f"`path`, got {told}" in missing
+    )
+
+
+def test_lists_of_pictures_are_told_as_what_they_are(tmp_path: Path) -> None:
+    kind = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"images": pa.nulls(2, kind)}), tmp_path / "set.parquet")
+    (missing,) = check_folder(source(tmp_path / "set.parquet"))
+    assert "'images' is list<" in missing
+    assert "lists of pictures are not read, put one file's bytes into each row" in missing
+
+
+@pytest.mark.parametrize(
+    "column", ["jpg", "png", "jpeg", "webp", "img", "picture", "image_bytes", "Image", "image.bytes"]
+)
+def test_the_usual_names_of_a_column_of_pictures_are_known(tmp_path: Path, store: LocalStore, column: str) -> None:
+    path = parquet(tmp_path / "set.parquet", column, text=["p", "p", "q", None], md5=[b"1", b"2", b"3", b"4"])
+    rows = rows_of(store, indexed(store, source(path)))
+    assert [row["prompt"] for row in rows] == ["p", "p", "q", None]
+    assert [data for _, data in read_entries(path, [row["file"] for row in rows[:2]])] == PICTURES[:2]
+
+
+def test_flattened_columns_keep_their_paths(tmp_path: Path, store: LocalStore) -> None:
+    path = parquet(tmp_path / "set.parquet", "image.bytes", **{"image.path": ["a", "b", "c", "d"]})
+    assert [row["image_id"] for row in rows_of(store, indexed(store, source(path)))] == ["sd:a", "sd:b", "sd:c", "sd:d"]
+
+
+def test_pictures_in_a_struct_of_any_name_are_found_where_there_is_one(tmp_path: Path, store: LocalStore) -> None:
+    path = parquet(tmp_path / "set.parquet", "image_gen0", ["a", "b", "c", "d"])
+    assert len(rows_of(store, indexed(store, source(path)))) == 4
+
+
+def test_several_columns_of_pictures_are_refused_by_name(tmp_path: Path) -> None:
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for names, kind in ((["jpg", "png"], pa.binary()), (["image_gen0", "image_gen1"], struct)):
+        pq.write_table(pa.table({name: pa.array([None, None], kind) for name in names}), tmp_path / "set.parquet")
+        (missing,) = check_folder(source(tmp_path / "set.parquet"))
+        assert f"several columns hold pictures, {names}: make each a source of `kind: column`" in missing
+
+
+def test_a_mask_beside_the_image_is_no_picture_of_its_own(tmp_path: Path, store: LocalStore) -> None:
+    cells = pa.array([{"bytes": b"x", "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"mask": cells, "image": cells}), tmp_path / "set.parquet")
+    assert len(rows_of(store, indexed(store, source(tmp_path / "set.parquet")))) == 1
+
+
+def test_a_parquet_file_of_paths_without_bytes_or_of_no_rows_is_refused_before_the_run(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": None, "path": f"/home/me/{number}.png"} for number in range(5)]
+    pq.write_table(pa.table({"image": pa.array(cells, kind)}), tmp_path / "set.parquet", row_group_size=2)
+    assert (
+        "'image.bytes' is null in all rows: embed the pictures' bytes"
+        in check_folder(source(tmp_path / "set.parquet"))[0]
+    )
+    pq.write_table(pa.table({"image": pa.array([], kind)}), tmp_path / "set.parquet")
+    assert "the file has no rows" in check_folder(source(tmp_path / "set.parquet"))[0]
+
+
+def test_a_folder_of_which_nothing_is_left_says_why(tmp_path: Path, store: LocalStore) -> None:
+    root = folder(tmp_path / "pictures", *(f"IMG_{number:02d}" for number in range(12)), "a/read.txt")
+    with pytest.raises(SpecError) as caught:
+        indexed(store, source(root))
+    assert str(caught.value).startswith(
+        "sd: no picture is left of 13: not-an-image 13 (first: sd:IMG_00: the suffix is missing; read are ."
+    )
+    (root / "a.png").touch()
+    with pytest.raises(SpecError, match="limit_per_class needs metadata"):
+        indexed(store, source(root, limit_per_class=1))
 
 
 def test_a_link_to_a_folder_elsewhere_is_refused_by_name_and_one_within_is_set_aside(

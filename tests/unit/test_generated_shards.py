@@ -83,7 +83,7 @@ def test_generated_rows_become_a_published_image_shard() -> None:
     assert (kept["width"], kept["height"], kept["format"]) == (64, 32, inspect_picture(data).format)
     assert kept["sha256"] == sha256_hex(data)
     assert kept["phash"] == hash_text(perceptual_hash(row.pixels))
-    assert (kept["label"], kept["split"], kept["fold"], kept["seed"]) == (FAKE, "test", None, 2**63 - 1)
+    assert (kept["label"], kept["split"], kept["fold"], kept["seed"]) == (FAKE, "test", None, str(2**63 - 1))
     assert (kept["prompt"], kept["caption"], kept["jpeg_quality"]) == ("a cat", None, None)
     assert kept["image"]["path"] == "gan-000001.png"
 

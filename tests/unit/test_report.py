@@ -551,6 +551,14 @@ def test_a_run_without_any_result_still_has_a_report() -> None:
     assert report_tables(data)["first_project"].height == 10
 
 
+def test_what_sources_leave_open_is_said_where_their_pictures_are_counted() -> None:
+    lines = ["sd: 2 of 5 rows of m.jsonl (40 %, first: <x>.png) name no picture"]
+    data = light_data(warnings=lines)
+    assert lines[0] in Page(render_html(data)).text
+    assert "<x>.png" not in render_html(data)
+    assert "2 of 5 rows of m.jsonl (40 %, first: " in render_markdown(data)
+
+
 def test_a_long_quarantine_is_shown_in_part_and_counted_in_full() -> None:
     rows = [("coco", f"id-{number}", "truncated", "cut off") for number in range(SHOWN_ROWS + 25)]
     data = light_data(quarantine=pl.DataFrame(rows, schema=QUARANTINE_SCHEMA, orient="row"))

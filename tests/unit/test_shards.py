@@ -358,7 +358,35 @@ def test_a_split_that_is_empty_once_bad_pictures_are_gone_is_refused(tmp_path: P
     pipeline = two_sources(store, tmp_path)
     for path in (tmp_path / "fakes").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(SpecError, match="no fake picture is left in train, val, test"):
+    with pytest.raises(
+        SpecError, match=r"no fake picture is left of fakes: (\d+) of \1 set aside: .* \1 \(first: fakes:"
+    ):
+        pipeline.assign(FixedSplits())
+
+
+def test_a_split_that_a_few_pictures_cannot_fill_says_what_became_of_the_others(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    pipeline = two_sources(store, tmp_path)
+    paths = sorted((tmp_path / "fakes").iterdir())
+    for path in paths[1:]:
+        path.write_bytes(b"")
+    (tmp_path / "fakes" / "IMG_1").write_bytes(b"")
+    with pytest.raises(SpecError) as caught:
+        pipeline.assign(FixedSplits())
+    lost = len(paths) - 1
+    assert "no fake picture is left in " in str(caught.value)
+    assert "of 1 groups, 1 before merging" in str(caught.value)
+    assert f"; of fakes, {lost + 1} of {lost + 2} set aside: empty {lost} (first: fakes:" in str(caught.value)
+    assert "not-an-image 1 (first: fakes:IMG_1: the suffix is missing; read are ." in str(caught.value)
+
+
+def test_copies_of_one_picture_are_told_as_one_group(tmp_path: Path, store: LocalStore) -> None:
+    pipeline = two_sources(store, tmp_path)
+    paths = sorted((tmp_path / "fakes").iterdir())
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes())
+    with pytest.raises(SpecError, match=f"of 1 groups, {len(paths)} before merging"):
         pipeline.assign(FixedSplits())
 
 
