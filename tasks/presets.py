@@ -93,7 +93,8 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def _parsed(document: dict[str, Any], unset: dict[str, str]) -> Experiment:
-    document = with_columns_as_sources(document)  # places are told as they are validated
+    # As the model sees it, so that places in it are found again.
+    document = with_columns_as_sources(document)
     try:
         return Experiment.model_validate(document)
     except ValidationError as error:
@@ -115,7 +116,8 @@ def _sentence(document: dict[str, Any], problem: Any) -> str:
     got = problem["input"]
     if problem["type"] == "extra_forbidden":
         fields = [] if spec is None else list(spec.model_fields)
-        return f"{where}: there is no such field{_near(place[-1], fields) or f', expected one of {fields}'}"
+        known = f", expected one of {fields}" if fields else ""
+        return f"{where}: there is no such field{_near(place[-1], fields) or known}"
     if problem["type"] == "union_tag_not_found":
         return f"{where}: it needs a kind"
     said = problem["msg"].removeprefix("Value error, ")

@@ -340,10 +340,7 @@ def test_overrides_reach_each_source_of_a_prompt_set_by_its_name(tmp_path: Path)
     assert isinstance(second, ColumnSource)
     assert (first.limit, second.limit) == (3, 9)
     assert (first.smaller_by_nature, second.smaller_by_nature) == (False, True)
-    with pytest.raises(
-        SpecError,
-        match=r"'sources.third.limit' names no item .*'first', 'second'",
-    ):
+    with pytest.raises(SpecError, match=r"'sources.third.limit' names no item .*'first', 'second'"):
         load_experiment(str(path), {"sources.third.limit": 3})
 
 

@@ -2,10 +2,14 @@
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from botocore import exceptions
+from fsspec.asyn import get_loop
 
-from storage.errors import ObjectExists, SpecError, StoreNotWritable
+from storage import s3
+from storage.errors import ObjectExists, SpecError, StoreNotWritable, StoreRefused
 from storage.s3 import ObjectStore
 from storage.store import LocalStore, check_writable, open_store
 from tests.unit.store_contract import StoreContract
@@ -156,3 +160,31 @@ def test_a_path_that_no_parser_of_addresses_takes_is_a_path() -> None:
 def test_opening_a_bucket_asks_nobody() -> None:
     assert open_store("s3://bucket/some/prefix/").url == "s3://bucket/some/prefix"
     assert ObjectStore("s3://bucket").url == "s3://bucket"
+
+
+@pytest.mark.parametrize(
+    ("error", "credentials"),
+    [
+        (exceptions.NoCredentialsError(), True),
+        (exceptions.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), True),
+        (exceptions.CredentialRetrievalError(provider="process", error_msg="no"), True),
+        (exceptions.ProfileNotFound(profile="work"), True),
+        (exceptions.TokenRetrievalError(provider="sso", error_msg="no"), True),
+        (exceptions.ParamValidationError(report="Invalid bucket name"), False),
+        (exceptions.InvalidRegionError(region_name="no region"), False),
+        (exceptions.UnknownServiceError(service_name="s4", known_service_names="s3"), False),
+    ],
+)
+def test_only_what_concerns_credentials_is_blamed_on_them(
+    error: Exception, credentials: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise error
+
+    connection = SimpleNamespace(files=SimpleNamespace(loop=get_loop()), endpoint="http://host", answered=True)
+    monkeypatch.setattr(s3, "_connect", lambda *_: connection)
+    monkeypatch.setattr(s3, "_send", refuse)
+    with pytest.raises(StoreRefused) as raised:
+        check_writable(ObjectStore("s3://bucket/a"))
+    assert ("credentials" in str(raised.value)) == credentials
+    assert ("AWS_DEFAULT_REGION" in str(raised.value)) != credentials
