@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import pictures
 from storage.errors import MissingInput
+from storage.paths import absolute
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.detectors import vgg16, vgg16_winograd
 from tasks.spec import Vgg16Spec
@@ -72,9 +73,9 @@ def _extractor() -> Vgg16Spec:
     path = os.environ.get(WEIGHTS_SETTING)
     if not path:
         return Vgg16Spec(layer="fc7", side=SIDE, weights=RANDOM)
-    if not Path(path).is_file():
+    if not absolute(path).is_file():
         raise MissingInput(f"VGG16 weights as safetensors at {path} ({WEIGHTS_SETTING})")
-    layer = "pool5-avg" if vgg16.find_problem(Path(path), "fc7") else "fc7"
+    layer = "pool5-avg" if vgg16.find_problem(absolute(path), "fc7") else "fc7"
     return Vgg16Spec.model_validate({"layer": layer, "side": SIDE, "weights": path})
 
 

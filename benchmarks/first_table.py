@@ -44,6 +44,7 @@ from benchmarks.orchestration import evaluate, rest, serve
 from benchmarks.views import plain_view
 from storage.errors import MissingInput
 from storage.objects import find, manifest_of, read_table
+from storage.paths import absolute
 from storage.store import open_store
 from storage.tables import FAKE, REAL
 from tasks.data.pictures import encode_jpeg
@@ -312,7 +313,7 @@ def _named_fakes() -> list[Path]:
     folder = os.environ.get(FAKES_SETTING)
     if not folder:
         return []
-    found = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    found = sorted(path for path in absolute(folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not found:
         raise MissingInput(f"a JPEG or PNG file in {folder} ({FAKES_SETTING})")
     return found
@@ -358,7 +359,7 @@ def features_layer() -> str:
     Behind random connected layers all pictures are alike but for a thousandth, and rounding decides.
     """
     named = os.environ.get(WEIGHTS_SETTING)
-    return "pool5-avg" if not named or find_problem(Path(named), "fc7") else "fc7"
+    return "pool5-avg" if not named or find_problem(absolute(named), "fc7") else "fc7"
 
 
 # -- the plain way

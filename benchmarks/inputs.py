@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from storage.errors import MissingInput
+from storage.paths import absolute
 from tasks.data.pictures import inspect_picture
 from tasks.data.sample import PHOTOGRAPHS, read_photograph
 from tasks.spec import Canonical, View
@@ -68,7 +68,7 @@ def features(rows: int, dimensions: int, seed: int) -> npt.NDArray[np.float32]:
 @functools.cache
 def _files(folder: str | None) -> tuple[bytes, ...]:
     if folder:
-        candidates = (path.read_bytes() for path in sorted(Path(folder).glob("*.jpg")))
+        candidates = (path.read_bytes() for path in sorted(absolute(folder).glob("*.jpg")))
     else:
         candidates = (_as_jpeg(read_photograph(name), SAMPLE_QUALITY) for name in sorted(PHOTOGRAPHS))
     found = tuple(data for data in candidates if _is_large(data))

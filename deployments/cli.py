@@ -269,12 +269,12 @@ class Terminal:
     def __init__(self) -> None:
         from rich.console import Console
 
-        class Terminal(Console):
+        class Output(Console):
             def on_broken_pipe(self) -> None:
                 # Rich would end the process itself, with the status of an unreadable picture.
                 raise BrokenPipeError
 
-        self._console: Console = Terminal(highlight=False, markup=False, emoji=False)
+        self._console: Console = Output(highlight=False, markup=False, emoji=False)
 
     def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
         """Print one answer, or why there is none."""
