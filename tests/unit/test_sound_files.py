@@ -151,6 +151,7 @@ FRAME = struct.pack(">IIIIIHHBB", 0, 72, 56, 0, 0, 1, 10, 0, 0)
         pytest.param(png_with(before=png_chunk(b"iTXt", LONG_INTERNATIONAL)), id="long-international-text"),
         pytest.param(png_with(after=png_chunk(b"zTXt", LONG_TEXT)), id="long-text-behind-the-pixels"),
         pytest.param(png_with(before=png_chunk(b"tEXt", b"a\0" + bytes(70_000_000))), id="text-of-70-megabytes"),
+        pytest.param(png_with(before=png_chunk(b"tEXt", b"exif:Make\0b") * 900), id="nine-hundred-texts"),
         pytest.param(png_with(before=png_chunk(b"zTXt", b"a\0\0not compressed")), id="text-that-is-not-compressed"),
         pytest.param(png_with(before=png_chunk(b"zTXt", b"a\0\7")), id="text-of-an-unknown-method"),
         pytest.param(png_with(before=png_chunk(b"iTXt", b"a")), id="text-cut-short"),
