@@ -34,72 +34,82 @@ class Parts:
 
 # Not stuffed zeros, fill bytes or restarts, which stand inside a scan, nor the marker of no use without a length.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_END, _SCAN = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _CODING = frozenset(range(0xC0, 0xD0)) | frozenset(range(0xDA, 0xE0))
 _APPLICATION = frozenset({*range(0xE0, 0xF0), 0xFE})
+_APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
+_COLOUR_CODING = frozenset({(_APP0, b"JFIF\0"), (_APP14, b"Adobe")})
+_LONGEST = 2 + 65_535  # a marker and what a length can say
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 
 
 def jpeg_parts(data: bytes) -> Parts:
     """A JPEG without application segments (but JFIF's and Adobe's, which say how colours are coded) and what follows.
 
-    Segments are found as libjpeg finds them: by their lengths, and over stray bytes on to the next marker.
-
     Raises:
         BadImage: `truncated` where its headers break off, or its scans before all coefficients were named;
             `too-complex` for more segments, stray bytes or scans than any honest file has.
     """
-    kept, exif = [b"\xff\xd8"], b""
+    kept, exif, scans, ends = [b"\xff\xd8"], b"", 0, False
     profile: dict[int, tuple[int, bytes]] = {}
     coefficients = _Coefficients()
-    place, scans, segments, stray = 2, 0, 0, 0
-    while (found := _MARKER.search(data, place)) is not None:
-        marker, start, after = found[1][0], found.start(), found.end()
+    for marker, start, end in _jpeg_segments(data):
+        body = data[start + 4 : min(end, start + _LONGEST)]
         if marker == _END:
-            break
-        segments += 1
-        stray += start - place if not scans else 0
-        if stray > MAX_HEADER_BYTES or segments > (MAX_READS if scans else MAX_HEADER_PIECES):
-            raise BadImage("too-complex", "a JPEG of more pieces than any honest file has")
-        if marker not in _CODING and marker not in _APPLICATION:
-            # A second start, or a marker of no known kind: decoders refuse it, and say so.
-            kept.append(data[start:after])
-            place = after
-            continue
-        end = after + max(2, int.from_bytes(data[after : after + 2], "big"))
-        if end > len(data):
-            found = None
-            break
-        body = data[after + 2 : end]
-        place = end
-        if marker == _SCAN:
+            ends = True
+        elif marker == _SCAN:
             scans += 1
-            if scans > MAX_SCANS:
-                raise BadImage("too-complex", f"a JPEG of more than {MAX_SCANS} scans")
             coefficients.sent(body)
-            following = _MARKER.search(data, end)
-            place = len(data) if following is None else following.start()
-            # Half a marker would be one with whatever comes behind it.
-            kept.append(data[start:place] if following else data[start:].rstrip(b"\xff"))
-        elif (
-            marker in _CODING or (marker == 0xE0 and body[:5] == b"JFIF\0") or (marker == 0xEE and body[:5] == b"Adobe")
-        ):
+            # Half a marker at the end of the file would be one with whatever comes behind it.
+            kept.append(data[start:end].rstrip(b"\xff"))
+        elif marker not in _APPLICATION or (marker, body[:5]) in _COLOUR_CODING:
             kept.append(data[start:end])
             if marker in _FRAMES:
                 coefficients.declared(body, progressive=marker in _PROGRESSIVE)
-        elif scans:
-            pass
-        elif marker == 0xE1 and body.startswith(_EXIF):
+        elif marker == _APP1 and body.startswith(_EXIF) and not scans:
             exif += body[len(_EXIF) :] if exif else body
-        elif marker == 0xE2 and body.startswith(_ICC) and len(body) > 14:
+        elif marker == _APP2 and body.startswith(_ICC) and len(body) > 14 and not scans:
             profile.setdefault(body[12], (body[13], body[14:]))
-    if found is None and not scans:
-        raise BadImage("truncated", "the headers of the JPEG break off")
-    if found is None and not coefficients.complete():
-        raise BadImage("truncated", "the scans of the JPEG break off")
-    return Parts(b"".join(kept) + b"\xff\xd9", exif, _joined(profile), ends=found is not None)
+    if not ends and not (scans and coefficients.complete()):
+        raise BadImage("truncated", f"the {'scans' if scans else 'headers'} of the JPEG break off")
+    return Parts(b"".join(kept) + b"\xff\xd9", exif, _joined(profile), ends)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end (a scan's with its pixels) of every segment, up to the end marker or the end of the file.
+
+    They are found as libjpeg finds them: by their lengths, and over stray bytes on to the next marker. A marker of no
+    known kind, and a second start, are segments without a length: decoders refuse them, and say so.
+    """
+    place, scans, segments, stray = 2, 0, 0, 0
+    while (found := _MARKER.search(data, place)) is not None:
+        marker, start, end = found[1][0], found.start(), found.end()
+        segments += 1
+        stray += 0 if scans else start - place
+        scans += marker == _SCAN
+        if stray > MAX_HEADER_BYTES or segments > (MAX_READS if scans else MAX_HEADER_PIECES) or scans > MAX_SCANS:
+            raise BadImage("too-complex", "a JPEG of more segments, stray bytes or scans than any honest file has")
+        if marker in _CODING or marker in _APPLICATION:
+            end += max(2, int.from_bytes(data[end : end + 2], "big"))
+        if end > len(data):
+            return
+        if marker == _SCAN:
+            behind = _MARKER.search(data, end)
+            end = behind.start() if behind else len(data)
+        yield marker, start, end
+        if marker == _END:
+            return
+        place = end
+
+
+def _joined(pieces: dict[int, tuple[int, bytes]]) -> tuple[bytes, ...]:
+    """The profile of numbered pieces, each with their count (ICC.1:2010, B.4): none unless all of them are there."""
+    counts = {count for count, _ in pieces.values()}
+    if len(counts) != 1 or sorted(pieces) != list(range(1, counts.pop() + 1)):
+        return ()
+    return (b"".join(pieces[number][1] for number in sorted(pieces)),)
 
 
 @dataclass
@@ -127,14 +137,6 @@ class _Coefficients:
 
     def complete(self) -> bool:
         return not any(self._missing.values())
-
-
-def _joined(pieces: dict[int, tuple[int, bytes]]) -> tuple[bytes, ...]:
-    """The profile of numbered pieces, each with their count (ICC.1:2010, B.4): none unless all of them are there."""
-    counts = {count for count, _ in pieces.values()}
-    if len(counts) != 1 or sorted(pieces) != list(range(1, counts.pop() + 1)):
-        return ()
-    return (b"".join(pieces[number][1] for number in sorted(pieces)),)
 
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -133,9 +133,9 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | Non
     shorter side has so many pixels: the decoder then computes fewer. CMYK and other formats come as they are.
 
     The worst files of 100 megapixels took 22 s of one core (run lengths of a BMP) and 18 s (a progressive JPEG of 100
-    scans, 1.2 MB), others 1 to 5 s, and a profile 6 s more (13 s for inks); and 2.4 GB of memory beside the file (WebP),
-    1.6 GB (PNG, TIFF), 1.2 GB (AVIF) and 0.6 GB (JPEG). A picture of one megapixel takes a hundredth. An AVIF may hold
-    more pixels than it declares, up to libavif's own limit of 268 megapixels: 9 s.
+    scans, 1.2 MB), others 1 to 5 s, and a profile 6 s more (13 s for inks); and 2.4 GB of memory beside the file
+    (WebP), 1.6 GB (PNG, TIFF), 1.2 GB (AVIF) and 0.6 GB (JPEG). A picture of one megapixel takes a hundredth. An AVIF
+    may hold more pixels than it declares, up to libavif's own limit of 268 megapixels: 9 s.
 
     Raises:
         BadImage: as `inspect_picture`; `truncated` also where the pixel data break off, `unreadable` also where they
