@@ -24,6 +24,7 @@ from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
 from tasks.device import GpuLoad, hourly_price
 from tasks.progress import Progress
+from tasks.threads import limit_linear_algebra
 
 RETRIES = 3
 
@@ -141,6 +142,7 @@ class Step:
         refs: list[Ref | None],
         missing: list[int],
     ) -> None:
+        limit_linear_algebra()
         started = time.monotonic()
         wanted = dict(arguments)
         if self._each:

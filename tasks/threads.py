@@ -1,13 +1,14 @@
 """The one place that decides how many threads a process computes with, and that lets them work beside each other."""
 
 import contextlib
+import functools
 import os
 import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storage.errors import SpecError
 
@@ -16,7 +17,8 @@ Result = TypeVar("Result")
 
 THREADS_SETTING = "TELLTALE_THREADS"
 # What libraries ask, when they are imported, for the size of their pools.
-_POOL_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+_LINEAR_ALGEBRA_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_POOL_SETTINGS = (*_LINEAR_ALGEBRA_SETTINGS, "POLARS_MAX_THREADS")
 
 MOST_TASKS = 1024
 
@@ -31,6 +33,25 @@ def limit_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def limit_linear_algebra() -> None:
+    """Give the libraries below NumPy, SciPy and scikit-learn one thread, for as long as the process lasts.
+
+    An eigenvector's last bits depend on their number, which is a machine's number of cores where nobody says otherwise.
+    Never for the length of a block: of two tasks that leave such blocks in turn the second one restores what the first
+    had set, for the whole process.
+    """
+    # What is imported only now or later asks for it here; what is there already has asked.
+    os.environ.update(dict.fromkeys(_LINEAR_ALGEBRA_SETTINGS, "1"))
+    _linear_algebra().limit(limits=1)
+
+
+@functools.cache
+def _linear_algebra() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def threads_environment(threads: int) -> dict[str, str]:

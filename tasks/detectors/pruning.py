@@ -202,31 +202,52 @@ def channel_groups(network: MobileNet, data: Data, training: Training, seed: int
     """The groups of removable channels, those of hidden layers and classes excepted, and what they are worth.
 
     A channel's importance is how much the loss of train pictures would change without it, to first order:
-    |gradient x weights|, averaged over its layers and over batches of `IMPORTANCE_PICTURES` pictures.
+    |gradient x weights|, averaged over the layers that make it or read it (depthwise ones excepted) and over batches of
+    `IMPORTANCE_PICTURES` pictures. Groups and their layers are in the network's own order, and sums are float64 in that
+    order, whatever order the library finds them in: of equals the first one goes.
     """
-    import torch
-    from torch_pruning.pruner.importance import GroupTaylorImportance
-
     graph = dependency_graph(network, device)
     is_output = graph.is_out_channel_pruning_fn
-    names = {module: name.removesuffix(".convolution") for name, module in network.named_modules()}
-    groups = list(graph.get_all_groups(ignored_layers=list(network.head.modules())))
-    measure = GroupTaylorImportance(group_reduction="mean", normalizer=None, multivariable=True)
+    names = {module: name for name, module in network.named_modules()}
+    place = {name: number for number, name in enumerate(names.values())}
+    tied: list[tuple[tuple[str, ...], list[tuple[str, int]]]] = []
+    for group in graph.get_all_groups(ignored_layers=list(network.head.modules())):
+        # (layer, which axis of its weights the channels are); what has no weights follows its layer.
+        found = sorted(
+            {(names[dep.layer], 0 if is_output(dep.handler) else 1) for dep, _ in group if dep.layer in names},
+            key=lambda item: (place[item[0]], item[1]),
+        )
+        made = tuple(name.removesuffix(".convolution") for name, axis in found if axis == 0)
+        tied.append((made, [(name, axis) for name, axis in found if not _is_depthwise(network.get_submodule(name))]))
+    tied.sort(key=lambda group: place[group[1][0][0]])
+
     loss = label_loss(data.train, training.balanced, device)
-    totals = [torch.zeros(1) for _ in groups]
+    totals: list[npt.NDArray[np.float64]] = [np.zeros(1) for _ in tied]
     batches = list(_importance_batches(data, seed))
     for rows, x in batches:
         network.zero_grad()
         loss(network(x.to(device)), rows.to(device)).backward()
-        totals = [total + measure(group).cpu() for total, group in zip(totals, groups, strict=True)]
+        totals = [total + _importance(network, layers) for total, (_, layers) in zip(totals, tied, strict=True)]
     network.zero_grad()
-    layers = [
-        tuple(names[dep.layer] for dep, _ in group if dep.layer in names and is_output(dep.handler)) for group in groups
-    ]
-    return [
-        ChannelGroup(together, total.double().numpy() / len(batches))
-        for together, total in zip(layers, totals, strict=True)
-    ]
+    return [ChannelGroup(made, total / len(batches)) for (made, _), total in zip(tied, totals, strict=True)]
+
+
+def _is_depthwise(layer: Any) -> bool:
+    return getattr(layer, "groups", 1) > 1
+
+
+def _importance(network: MobileNet, layers: Sequence[tuple[str, int]]) -> npt.NDArray[np.float64]:
+    """|sum of gradient x weights| of each channel (C,), averaged over layers; `layers` say which axis it is of them."""
+    each = []
+    for name, axis in layers:
+        weight = network.get_parameter(f"{name}.weight")
+        assert weight.grad is not None
+        change = (weight.detach().double() * weight.grad.double()).cpu().numpy()
+        # In one memory order, whatever that of the weights is.
+        change = np.ascontiguousarray(np.moveaxis(change, axis, 0))
+        each.append(np.abs(change.reshape(len(change), -1).sum(axis=1)))
+    mean: npt.NDArray[np.float64] = np.mean(each, axis=0)
+    return mean
 
 
 def dependency_graph(network: MobileNet, device: str) -> Any:
@@ -329,7 +350,7 @@ def prune_magnitude(
 
 @step(
     "compress/structure",
-    version=1,
+    version=2,
     label=training_label,
     libraries=("torch", "torch-pruning", "numpy", "pillow", "simplejpeg"),
 )

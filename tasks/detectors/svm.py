@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from storage.digest import hash_fraction, hash_seed
 from storage.errors import SpecError
@@ -194,10 +193,9 @@ def fit_linear_svm(X: npt.NDArray[np.floating], y: Integer, weights: Float, c: f
 
 
 def gram_matrix(X: npt.NDArray[np.floating]) -> Float:
-    """Inner products (N, N) of the rows of X (N, D), in float64 and on one thread: sums depend on their number."""
+    """Inner products (N, N) of the rows of X (N, D), in float64."""
     X = X.astype(np.float64)
-    with threadpool_limits(limits=1):
-        return X @ X.T
+    return X @ X.T
 
 
 def fit_gram_svm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,51 @@ def test_removing_channels_without_influence_changes_nothing() -> None:
 def test_importance_is_drawn_by_seed_and_repeats() -> None:
     one, again = (channel_groups(random_network(), data(), QUICK, 3, "cpu") for _ in range(2))
     assert all(np.array_equal(a.importance, b.importance) for a, b in zip(one, again, strict=True))
+
+
+def test_channels_are_weighed_the_same_in_whatever_order_the_library_finds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch_pruning import DependencyGraph
+
+    straight = groups_of(random_network())
+    assert [group.layers[0] for group in straight] == sorted((group.layers[0] for group in straight), key=_place)
+    found = DependencyGraph.get_all_groups
+    shuffle = random.Random(0).shuffle
+
+    def other_order(self: Any, *arguments: Any, **options: Any) -> Any:
+        groups = list(found(self, *arguments, **options))
+        shuffle(groups)
+        for group in groups:
+            shuffle(group.items)
+        return groups
+
+    monkeypatch.setattr(DependencyGraph, "get_all_groups", other_order)
+    for shuffled in (groups_of(random_network()) for _ in range(3)):
+        assert [group.layers for group in shuffled] == [group.layers for group in straight]
+        assert all(np.array_equal(a.importance, b.importance) for a, b in zip(shuffled, straight, strict=True))
+
+
+def _place(layer: str) -> int:
+    return [place.name for place in SHAPE.convolutions].index(layer)
+
+
+def test_importance_is_gradient_times_weights_averaged_over_the_layers_of_a_channel() -> None:
+    """Of the stem's channels, by hand: the stem makes them, the first projection reads them behind a depthwise one."""
+    network = random_network()
+    one_batch = data(train=(3, 3, 2))
+    groups = channel_groups(network, one_batch, QUICK, 0, "cpu")
+    stem = next(group for group in groups if "stages.0.stem" in group.layers)
+    rows = torch.arange(len(one_batch.train))
+    x = torch.stack([prepare_picture(one_batch.train.pixels(row, VIEWS[0]), SHAPE.side) for row in rows.tolist()])
+    fitting.label_loss(one_batch.train, QUICK.balanced, "cpu")(network(x), rows).backward()
+    makes, reads = (
+        network.get_submodule(f"{name}.convolution").weight for name in ("stages.0.stem", "stages.1.projection")
+    )
+    expected = (
+        (makes * makes.grad).sum((1, 2, 3)).abs() + (reads * reads.grad).sum((0, 2, 3)).abs()  # type: ignore
+    ) / 2
+    assert stem.importance == pytest.approx(expected.detach().numpy(), rel=1e-3, abs=1e-7)
 
 
 def test_the_architecture_of_a_pruned_network_follows_from_its_tensors() -> None:

@@ -1,11 +1,21 @@
 """Work of threads beside each other: in order, not too far ahead, and never swallowing an error."""
 
+import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from storage.objects import Ref, notes_of
+from storage.store import LocalStore
+from tasks.detectors.rejection import fit_familiarity
+from tasks.recipe import Output, StepRun, step
 from tasks.threads import helper_threads, in_order, made_ahead, parallel_tasks, threads_environment
 
 
@@ -89,3 +99,67 @@ def test_a_new_process_is_told_its_threads_in_all_ways(monkeypatch: pytest.Monke
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert parallel_tasks() == 3
+
+
+def test_a_step_computes_its_linear_algebra_on_one_thread_whatever_ran_beside_it_before(tmp_path: Path) -> None:
+    """Two tasks that limit the threads for a block each, and leave in turn, set them for the whole process."""
+    from threadpoolctl import threadpool_limits
+
+    first, second = threadpool_limits(limits=3), threadpool_limits(limits=1)
+    first.restore_original_limits()
+    second.restore_original_limits()
+    try:
+        made: Ref = used_threads.compute(LocalStore(tmp_path))[0]
+        assert notes_of(LocalStore(tmp_path), made)["threads"] == [1]
+    finally:
+        first.restore_original_limits()
+
+
+def test_a_step_gives_libraries_that_are_loaded_later_one_thread_as_well(tmp_path: Path) -> None:
+    assert printed("notes_of(store, used_threads.compute(store)[0])['threads']", tmp_path, threads=3) == "[1]"
+
+
+def test_familiarity_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    """The eigenvectors below it had other last bits with one thread than with more."""
+    digest = "read_part(store, familiar.compute(store)[0], 'sha256').decode()"
+    one, two = (printed(digest, tmp_path / str(threads), threads) for threads in (1, 2))
+    assert one == two
+
+
+def printed(expression: str, folder: Path, threads: int) -> str:
+    """What an expression is in a new process that was given so many threads, with a store in a folder."""
+    code = (
+        "import sys; from pathlib import Path; from storage.objects import notes_of, read_part;"
+        "from storage.store import LocalStore; from tests.unit.test_threads import familiar, used_threads;"
+        f"store = LocalStore(Path(sys.argv[1])); print({expression})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env=os.environ | threads_environment(threads),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@step("used-threads", version=1, label=lambda: "all")
+def used_threads(run: StepRun) -> Output:
+    """How many threads the libraries of linear algebra have, each number once."""
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    found = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return Output({}, {"threads": sorted(found)})
+
+
+@step("familiar", version=1, label=lambda: "all")
+def familiar(run: StepRun) -> Output:
+    """What a network is familiar with, of made features that are as wide as MobileNetV2's."""
+    random = np.random.default_rng(1280)
+    features = np.maximum(random.normal(size=(174, 1280)), 0).astype(np.float32)
+    found = fit_familiarity(features, np.arange(174) % 3, 3)
+    data = b"".join(np.ascontiguousarray(value).tobytes() for value in vars(found).values())
+    return Output({"sha256": hashlib.sha256(data).hexdigest().encode()})
