@@ -95,10 +95,11 @@ class ResultIndex:
 
     def __init__(self, results: pl.DataFrame) -> None:
         self._estimates: dict[tuple[Any, ...], Estimate] = {}
-        self.keys: dict[str, set[tuple[CellKey, str]]] = {}  # protocol: (cell key, detector)
+        # By protocol (cell key, detector), in the table's order: a set's order is another in every process.
+        self.keys: dict[str, dict[tuple[CellKey, str], None]] = {}
         for row in results.iter_rows(named=True):
             cell = (row["mix"], row["resolution"], row["jpeg_quality"])
-            self.keys.setdefault(row["protocol"], set()).add((cell, row["detector"]))
+            self.keys.setdefault(row["protocol"], {})[cell, row["detector"]] = None
             key = (row["protocol"], cell, row["detector"], row["threshold_rule"], row["metric"])
             self._estimates[key] = Estimate(
                 row["value"],
@@ -114,12 +115,13 @@ class ResultIndex:
         """The number, or None where it was not computed."""
         return self._estimates.get((protocol, cell, detector, rule, metric))
 
-    def cells(self, protocol: str, detector: str | None = None) -> set[CellKey]:
-        """The cells of a protocol, of one detector or of all."""
-        return {cell for cell, name in self.keys.get(protocol, set()) if detector in (None, name)}
+    def cells(self, protocol: str, detector: str | None = None) -> tuple[CellKey, ...]:
+        """The cells of a protocol, of one detector or of all, each once and in the table's order."""
+        return tuple(dict.fromkeys(cell for cell, name in self.keys.get(protocol, ()) if detector in (None, name)))
 
-    def detectors(self, protocol: str) -> set[str]:
-        return {name for _, name in self.keys.get(protocol, set())}
+    def detectors(self, protocol: str) -> tuple[str, ...]:
+        """The detectors of a protocol, each once and in the table's order."""
+        return tuple(dict.fromkeys(name for _, name in self.keys.get(protocol, ())))
 
 
 def seed_key(row: ReportedRow) -> CellKey:
@@ -281,11 +283,11 @@ def ablation_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def seed_cells(data: ReportData, cells: set[CellKey]) -> list[CellKey]:
+def seed_cells(data: ReportData, cells: Iterable[CellKey]) -> list[CellKey]:
     """Cells of the seed protocol in the order of the first project's table, then any others."""
     order = list(dict.fromkeys(seed_key(row) for row in data.reported))
-    rest = sorted_cells(data.experiment, cells.difference(order))
-    return [cell for cell in order if cell in cells] + rest
+    found = set(cells)
+    return [cell for cell in order if cell in found] + sorted_cells(data.experiment, found.difference(order))
 
 
 def ranking_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

@@ -26,6 +26,7 @@ from tasks.evaluation.report import (
     seed_key,
 )
 from tasks.evaluation.report_sections import SHOWN_ROWS
+from tasks.evaluation.report_tables import ResultIndex
 from tasks.evaluation.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
 from tasks.presets import parse_experiment
 from tasks.spec import Experiment
@@ -495,6 +496,20 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
     assert tables["cross"].height == 3 * 3 * 3
     assert tables["seeds"].height == 4 * 3 * 3
     assert tables["seeds"]["spread"].to_numpy() == pytest.approx(0.018)
+
+
+def test_what_the_results_cover_is_listed_in_their_own_order() -> None:
+    """A set's order, by which reasons were listed below the grid, is another in every process."""
+    rows = [
+        result("fair", f"mix-{number}", "64", None, detector, metric="auroc", value=0.5)
+        for number in (3, 1, 4, 1, 5, 9, 2, 6)
+        for detector in ("svm", "probe")
+    ]
+    index = ResultIndex(pl.from_dicts(rows, infer_schema_length=None))
+    expected = [(f"mix-{number}", "64", None) for number in (3, 1, 4, 5, 9, 2, 6)]
+    assert list(index.cells("fair")) == list(index.cells("fair", "probe")) == expected
+    assert list(index.detectors("fair")) == ["svm", "probe"]
+    assert list(index.cells("seed")) == list(index.detectors("seed")) == []
 
 
 def test_the_grid_table_repeats_the_results_exactly(data: ReportData) -> None:
