@@ -40,16 +40,20 @@ def limit_linear_algebra() -> None:
 
     An eigenvector's last bits depend on their number, which is a machine's number of cores where nobody says otherwise.
     Never for the length of a block: of two tasks that leave such blocks in turn the second one restores what the first
-    had set, for the whole process.
+    had set, for the whole process, or (threadpoolctl 3.8) only the thread that was first may set anything.
     """
+    from threadpoolctl import OpenBLASController  # type: ignore[import-untyped]
+
     # What is imported only now or later asks for it here; what is there already has asked.
     os.environ.update(dict.fromkeys(_LINEAR_ALGEBRA_SETTINGS, "1"))
+    # Else this does nothing, silently, in any thread but the one that set OpenBLAS's threads first. All set the same.
+    OpenBLASController.clear_controlling_thread(force=True)
     _linear_algebra().limit(limits=1)
 
 
 @functools.cache
 def _linear_algebra() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 

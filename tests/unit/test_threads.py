@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.objects import Ref, notes_of
+from storage.objects import notes_of
 from storage.store import LocalStore
 from tasks.detectors.rejection import fit_familiarity
 from tasks.recipe import Output, StepRun, step
@@ -102,17 +102,19 @@ def test_a_new_process_is_told_its_threads_in_all_ways(monkeypatch: pytest.Monke
 
 
 def test_a_step_computes_its_linear_algebra_on_one_thread_whatever_ran_beside_it_before(tmp_path: Path) -> None:
-    """Two tasks that limit the threads for a block each, and leave in turn, set them for the whole process."""
-    from threadpoolctl import threadpool_limits
+    """Of two blocks that limit threads and end in turn one stays in force; only the first thread may limit them."""
+    from threadpoolctl import OpenBLASController, threadpool_limits
 
-    first, second = threadpool_limits(limits=3), threadpool_limits(limits=1)
+    OpenBLASController.clear_controlling_thread(force=True)
+    first, second = threadpool_limits(limits=3), threadpool_limits(limits=2)
     first.restore_original_limits()
     second.restore_original_limits()
-    try:
-        made: Ref = used_threads.compute(LocalStore(tmp_path))[0]
-        assert notes_of(LocalStore(tmp_path), made)["threads"] == [1]
-    finally:
-        first.restore_original_limits()
+    store = LocalStore(tmp_path)
+    task = threading.Thread(target=used_threads.compute, args=(store,))
+    task.start()
+    task.join()
+    made = used_threads.lookup(store)
+    assert notes_of(store, made)["threads"] == [1]
 
 
 def test_a_step_gives_libraries_that_are_loaded_later_one_thread_as_well(tmp_path: Path) -> None:
