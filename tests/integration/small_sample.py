@@ -29,4 +29,31 @@ SMALL: dict[str, Any] = _PICTURES_AND_SVMS | {
     ],
 }
 
+_QUICK = {"epochs": 1, "batch": 8}
+
+EVERY_KIND_OF_STEP: dict[str, Any] = _PICTURES_AND_SVMS | {
+    "mobile.networks": [
+        {
+            "kind": "fine-tuned",
+            "name": "dense",
+            "width": 0.35,
+            "side": 32,
+            "unlocked": "all",
+            "weights": "random:0",
+            "training": _QUICK,
+        },
+        {"kind": "magnitude-pruned", "name": "sparse", "of": "dense", "training": _QUICK},
+        {"kind": "structure-pruned", "name": "pruned", "of": "dense", "macs": 0.6, "steps": 2, "training": _QUICK},
+        {
+            "kind": "distilled",
+            "name": "distilled",
+            "of": "pruned",
+            "teachers": ["dense", "svm"],
+            "seeds": 1,
+            "training": _QUICK,
+        },
+        {"kind": "quantized", "name": "int8", "of": "distilled", "calibration_pictures": 12},
+    ],
+}
+
 WITHOUT_NETWORKS: dict[str, Any] = _PICTURES_AND_SVMS | {"mobile": None}
