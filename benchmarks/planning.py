@@ -171,6 +171,7 @@ def _scan(random: np.random.Generator, number: int, rows: npt.NDArray[np.int64])
             "format": ["JPEG"] * count,
             "jpeg_quality": pa.array([90] * count, pa.int16()),
             "sha256": [value * 4 for value in hashes],
+            "pixels": [value * 4 for value in hashes],
             "phash": hashes,
             "thumbnail": pa.FixedSizeBinaryArray.from_buffers(pa.binary(THUMBNAIL_BYTES), count, [None, thumbnails]),
         },

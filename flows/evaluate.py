@@ -290,5 +290,6 @@ def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref,
         ),
         entries=tuple(images.indexed.get(source.name, ()) for source in experiment.sources),
         assignment=images.assignment,
+        unseen_assignment=images.unseen_assignment,
     )
     return ref

@@ -22,7 +22,7 @@ from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated, with_metadata_above
 from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.sample import SPLIT, write_sample_coco
-from tasks.data.shards import assign_groups, scan_pictures, shard_images
+from tasks.data.shards import assign_groups, assignment_warnings, scan_pictures, shard_images
 from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
             for warning in notes_of(open_store(), item.entries)["warnings"]:
                 logger.warning("%s", warning)
     if not experiment.allow_overlap:
-        refuse_shared_files(open_store(), [(item.source.name, item.source.label, item.entries) for item in located])
+        unseen_names = experiment.unseen_names
+        roles = ["unseen" if item.source.name in unseen_names else item.source.label for item in located]
+        refuse_shared_files(open_store(), [(role, item.entries) for role, item in zip(roles, located, strict=True)])
     size = experiment.shard_size
     scans = [
         [
@@ -88,8 +90,9 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     ]
     scanned = [_Scanned(item, tuple(collect(futures))) for item, futures in zip(located, scans, strict=True)]
     unseen = [item for item in scanned if item.name in experiment.unseen_names]
-    assignment = _assignment(experiment, [item for item in scanned if item not in unseen])
-    unseen_assignment = _assignment(experiment, unseen) if unseen else None
+    seen = [item for item in scanned if item not in unseen]
+    assignment = _assignment(experiment, seen)
+    unseen_assignment = _assignment(experiment, unseen, beside=seen) if unseen else None
     futures = {
         item.name: [
             shard_images.submit(
@@ -118,7 +121,7 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     return Images(shards, indexed, assignment, canonical, unseen_assignment)
 
 
-def _assignment(experiment: Experiment, scanned: Sequence[_Scanned]) -> Ref:
+def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Sequence[_Scanned] = ()) -> Ref:
     sources = [item.located.source for item in scanned]
     assignment: Ref = assign_groups(
         entries=tuple(item.located.entries for item in scanned),
@@ -128,10 +131,14 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned]) -> Ref:
         evaluated=tuple(source.evaluated for source in sources),
         splits=experiment.splits,
         seed=experiment.seed,
+        beside=tuple(item.scans for item in beside),
     )
-    shared = notes_of(open_store(), assignment)["shared"]
-    if shared["count"] and not experiment.allow_overlap:
-        raise overlap(shared["count"], shared["first"])
+    notes = notes_of(open_store(), assignment)
+    if notes["shared"]["count"] and not experiment.allow_overlap:
+        raise overlap(notes["shared"]["count"], notes["shared"]["first"])
+    if not beside:
+        for warning in assignment_warnings(notes):
+            logger.warning("%s", warning)
     return assignment
 
 

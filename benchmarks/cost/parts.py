@@ -225,6 +225,7 @@ def _scan(ids: list[str], random: np.random.Generator) -> pa.Table:
         "format": ["JPEG"] * len(ids),
         "jpeg_quality": [90] * len(ids),
         "sha256": [value * 4 for value in hashes],
+        "pixels": [value * 4 for value in hashes],
         "phash": hashes,
         "thumbnail": [random.bytes(THUMBNAIL_BYTES) for _ in ids],
     }

@@ -40,6 +40,7 @@ _REMEMBERED = pa.schema(
         ("mtime_ns", pa.int64()),
         ("ctime_ns", pa.int64()),
         ("inode", pa.uint64()),
+        ("device", pa.uint64()),  # of the file system: another one may be mounted there
         ("sha256", pa.string()),
     ]
 )
@@ -190,7 +191,7 @@ def _listed(name: str, item: os.DirEntry[str], inside: Path) -> Listed:
 
 
 def _facts(found: os.stat_result) -> _Facts:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
 
 
 def _read_all(root: Path, names: Sequence[str]) -> Iterator[str | None]:

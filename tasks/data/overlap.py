@@ -1,5 +1,6 @@
-"""Pictures that are in a source of photographs and in one of fakes: one of their two labels is wrong."""
+"""Pictures in two sources that contradict each other: photographs and fakes, or what is trained on and what is not."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,47 +16,42 @@ from storage.store import Store
 NAMED = 3
 
 
-def shared_rows(sha256: npt.NDArray[np.uint64], is_real: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Rows of a photograph and of a fake whose files are equal: int64 (M, 2), every shared file once, in order.
-
-    Args:
-        sha256: (N, 4), of the files.
-        is_real: (N,).
-    """
-    real, fake = np.flatnonzero(is_real), np.flatnonzero(~is_real)
-    digest = np.ascontiguousarray(sha256).view("S32").ravel()
-    _, first, second = np.intersect1d(digest[real], digest[fake], return_indices=True)
-    pairs = np.stack([real[first], fake[second]], axis=1)
+def equal_rows(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Rows of two arrays of sha256, (N, 4) and (K, 4), that are equal: int64 (M, 2), each digest once, in order."""
+    first, second = (np.ascontiguousarray(digests).view("S32").ravel() for digests in (one, other))
+    _, a, b = np.intersect1d(first, second, return_indices=True)
+    pairs = np.stack([a, b], axis=1).astype(np.int64)
     return pairs[np.argsort(pairs[:, 0])]
 
 
-def refuse_shared_files(store: Store, sources: Sequence[tuple[str, str, Ref]]) -> None:
-    """Refuse photographs and fakes that are the same files, or the same cells of a Parquet file, by their indices.
+def refuse_shared_files(store: Store, sources: Sequence[tuple[str, Ref]]) -> None:
+    """Refuse sources of different roles that have the same files, or the same cells of a Parquet file, by their index.
 
     Args:
         store: where the indices lie.
-        sources: name, label and index of each source.
+        sources: role and index of each source. Roles are `real`, `fake` and `unseen`, which no detector is trained on.
 
     Raises:
         SpecError: there are any; it names three.
     """
-    tables = {label: [_cells(store, ref) for _, of, ref in sources if of == label] for label in ("real", "fake")}
-    if not all(tables.values()):
-        return
-    real, fake = (pa.concat_tables(tables[label]) for label in ("real", "fake"))
-    shared = real.filter(pc.is_in(real["cell"], value_set=fake["cell"]))
-    if shared.num_rows:
-        first = shared.slice(0, NAMED)
-        as_fakes = fake["image_id"].take(pc.index_in(first["cell"], value_set=fake["cell"]))
-        raise overlap(shared.num_rows, list(zip(first["image_id"].to_pylist(), as_fakes.to_pylist(), strict=True)))
+    cells = {
+        role: pa.concat_tables([_cells(store, ref) for of, ref in sources if of == role])
+        for role in sorted({role for role, _ in sources})
+    }
+    for one, other in itertools.combinations(cells.values(), 2):
+        shared = one.filter(pc.is_in(one["cell"], value_set=other["cell"]))
+        if shared.num_rows:
+            first = shared.slice(0, NAMED)
+            there = other["image_id"].take(pc.index_in(first["cell"], value_set=other["cell"]))
+            raise overlap(shared.num_rows, list(zip(first["image_id"].to_pylist(), there.to_pylist(), strict=True)))
 
 
 def overlap(count: int, first: Sequence[Sequence[str]]) -> SpecError:
-    """What is said of pictures that are photographs and fakes at once, of which the first are named as both."""
-    named = ", ".join(f"{real!r} = {fake!r}" for real, fake in first) + (", ..." if count > NAMED else "")
+    """What is said of pictures in sources that contradict each other, of which the first are named as both."""
+    named = ", ".join(f"{one!r} = {other!r}" for one, other in first) + (", ..." if count > NAMED else "")
     return SpecError(
-        f"{count} pictures are in a source of photographs and in one of fakes ({named}): one of their labels is wrong, "
-        "and every detector would learn it; take them out of one of the two, or set allow_overlap: true"
+        f"{count} pictures are in two sources that contradict each other, photographs and fakes or seen and unseen "
+        f"({named}): what is learned or measured of them is wrong; take them out of one, or set allow_overlap: true"
     )
 
 

@@ -1,6 +1,6 @@
 """From entries to image shards: scan the pictures, assign groups and splits, write shards with the original bytes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -33,7 +33,7 @@ from tasks.data.assignment import (
 from tasks.data.duplicates import collapse_rate, find_duplicates, words_of
 from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries, reasons_told
 from tasks.data.inventory import Listed, content_digests
-from tasks.data.overlap import NAMED, shared_rows
+from tasks.data.overlap import NAMED, equal_rows
 from tasks.data.pictures import (
     decode_rgb,
     hash_text,
@@ -57,6 +57,7 @@ SCAN_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("jpeg_quality", pa.int16()),
         ("sha256", pa.string()),
+        ("pixels", pa.string()),  # sha256 of the upright picture: the same however a file says it
         ("phash", pa.string()),
         ("thumbnail", pa.binary(THUMBNAIL_BYTES)),  # luma, 32x32, row-major
     ]
@@ -81,13 +82,15 @@ class Scanned:
     image_id: pa.ChunkedArray  # string
     jpeg_quality: pa.ChunkedArray  # int16, null of what is no JPEG
     sha256: npt.NDArray[np.uint64]  # (N, 4)
+    pixels: npt.NDArray[np.uint64]  # (N, 4), sha256 of the upright picture
     phash: npt.NDArray[np.uint64]  # (N,)
 
 
 def scan_picture(image_id: str, data: bytes) -> dict[str, Any]:
     """One row of `SCAN_SCHEMA`; `BadImage` for a picture that cannot be used."""
     facts = inspect_picture(data)
-    thumbnail = thumbnail32(decode_rgb(data))
+    rgb = decode_rgb(data)
+    thumbnail = thumbnail32(rgb)
     return {
         "image_id": image_id,
         "width": facts.width,
@@ -95,6 +98,7 @@ def scan_picture(image_id: str, data: bytes) -> dict[str, Any]:
         "format": facts.format,
         "jpeg_quality": facts.jpeg_quality,
         "sha256": sha256_hex(data),
+        "pixels": sha256_hex(repr(rgb.shape).encode() + rgb.tobytes()),
         "phash": hash_text(perceptual_hash_of_thumbnail(thumbnail)),
         "thumbnail": thumbnail.astype(np.uint8).tobytes(),
     }
@@ -149,11 +153,13 @@ def assign_groups(
     evaluated: tuple[bool, ...],
     splits: Splits,
     seed: int,
+    beside: tuple[tuple[Ref, ...], ...] = (),
 ) -> Output:
     """Find duplicates among all scanned pictures, merge their groups, and give each group a split or a fold.
 
-    The notes hold counts per source, what was merged, `shared`, the files that are photographs and fakes at once, and
-    `qualities`, the histogram of the evaluated photographs' JPEG qualities, from which the fair path draws.
+    The notes hold counts per source, what was merged, `shared`, the pictures that are photographs and fakes at once or
+    are among those of `beside` as well, pixel by pixel, and `qualities`, the histogram of the evaluated photographs'
+    JPEG qualities, from which the fair path draws.
 
     Args:
         run: the step's surroundings.
@@ -164,6 +170,7 @@ def assign_groups(
         evaluated: False for sources that only train generators.
         splits: fixed splits or folds.
         seed: decides the shares.
+        beside: scans of further sources, with which these should share no picture.
 
     Raises:
         SpecError: a source has no picture left, or the splits cannot be had with these pictures; see
@@ -180,8 +187,8 @@ def assign_groups(
         sha256 = np.concatenate([of_source.sha256 for of_source in scanned])
         phash = np.concatenate([of_source.phash for of_source in scanned])
         pairs = find_duplicates(sha256, phash, _thumbnails(kept, len(pictures)))
-    is_real = np.array([source.label == "real" for source in facts])[pictures.source]
-    shared = shared_rows(sha256, is_real)
+    others = [_read_scans(run.store, scan_refs) for scan_refs in beside]
+    shared = list(_shared(facts, pictures, np.concatenate([of_source.pixels for of_source in scanned]), others))
     merged = merge_groups(pictures, pairs)
     first = originals(len(pictures), pairs)
     try:
@@ -201,16 +208,44 @@ def assign_groups(
             source.name: _source_notes(index, facts, pictures, phash, merged, places, first)
             for index, source in enumerate(facts)
         },
-        "shared": {
-            "count": len(shared),
-            "first": [pictures.image_id.take(pa.array(pair)).to_pylist() for pair in shared[:NAMED]],
-        },
+        "shared": {"count": len(shared), "first": shared[:NAMED]},
         "groups_merged_away": len(pictures.group_names) - len(np.unique(merged)),
         "qualities": qualities,
         "qualities_are_default": is_default,
         "unknown_groups": unknown_names(pictures, splits),
     }
     return Output({ROWS: _assignment_table(facts, pictures, merged, places, first)}, notes)
+
+
+def assignment_warnings(notes: Mapping[str, Any]) -> list[str]:
+    """What the notes of `assign_groups` leave open, one sentence each."""
+    warnings = []
+    sources = notes["sources"]
+    for name, facts in sources.items():
+        for other, count in facts["duplicates"].items():
+            if other != name and facts["label"] != sources[other]["label"]:
+                warnings.append(
+                    f"{count} of {name} look like pictures of {other}, which has the other label: if they are "
+                    "reconstructions they stay in one split with these, if they were saved again they do not belong"
+                )
+    if notes["unknown_groups"]:
+        named = ", ".join(map(repr, notes["unknown_groups"][:NAMED]))
+        more = f" and {len(notes['unknown_groups']) - NAMED} more" if notes["unknown_groups"][NAMED:] else ""
+        warnings.append(f"splits.groups names {named}{more}, which no picture has as its group")
+    photographs = sum(
+        facts["images"] - facts["places"].get("left-out", {"images": 0})["images"]
+        for facts in sources.values()
+        if facts["label"] == "real" and facts["evaluated"]
+    )
+    of_jpegs = sum(count for _, count in notes["qualities"])
+    if notes["qualities_are_default"]:
+        warnings.append(f"no photograph is a JPEG: on the fair path all are encoded at {notes['qualities'][0][0]}")
+    elif of_jpegs < photographs / 2:
+        warnings.append(
+            f"the fair path draws its JPEG qualities from {of_jpegs} photographs, the other "
+            f"{photographs - of_jpegs} of {photographs} are no JPEGs"
+        )
+    return warnings
 
 
 @step("shard", version=2, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",))
@@ -344,19 +379,37 @@ def _assigned(store: Store, assignment: Ref, source: str, image_ids: Collection[
     return {row["image_id"]: row for row in table.to_pylist()}
 
 
-def _read_scans(store: Store, scans: Sequence[Ref], thumbnails: BinaryIO) -> Scanned:
+def _shared(
+    facts: Sequence[SourceFacts], pictures: Pictures, pixels: npt.NDArray[np.uint64], others: Sequence[Scanned]
+) -> Iterator[list[str]]:
+    """The ids of pictures that are equal pixel by pixel, of a photograph and a fake, or of one here and one beside."""
+    is_real = np.array([source.label == "real" for source in facts])[pictures.source]
+    real, fake = np.flatnonzero(is_real), np.flatnonzero(~is_real)
+    for a, b in equal_rows(pixels[real], pixels[fake]).tolist():
+        yield [pictures.image_id[int(real[a])].as_py(), pictures.image_id[int(fake[b])].as_py()]
+    for other in others:
+        for a, b in equal_rows(other.pixels, pixels).tolist():
+            yield [other.image_id[a].as_py(), pictures.image_id[b].as_py()]
+
+
+def _read_scans(store: Store, scans: Sequence[Ref], thumbnails: BinaryIO | None = None) -> Scanned:
     """All chunks of a source's scans, in pieces; thumbnails are appended to a file."""
-    image_id, jpeg_quality, sha256, phash = [], [], [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-    for piece in _pieces(store, scans, ["image_id", "sha256", "phash", "jpeg_quality", "thumbnail"]):
+    image_id, jpeg_quality = [], []
+    sha256, pixels, phash = ([np.empty(0, np.uint64)] for _ in range(3))
+    kept = [] if thumbnails is None else ["thumbnail"]
+    for piece in _pieces(store, scans, ["image_id", "sha256", "pixels", "phash", "jpeg_quality", *kept]):
         image_id.append(piece["image_id"])
         jpeg_quality.append(piece["jpeg_quality"])
         sha256.append(words_of(piece["sha256"].to_pylist()))
+        pixels.append(words_of(piece["pixels"].to_pylist()))
         phash.append(words_of(piece["phash"].to_pylist()))
-        thumbnails.write(b"".join(piece["thumbnail"].to_pylist()))
+        if thumbnails is not None:
+            thumbnails.write(b"".join(piece["thumbnail"].to_pylist()))
     return Scanned(
         image_id=pa.chunked_array(image_id, pa.string()),
         jpeg_quality=pa.chunked_array(jpeg_quality, pa.int16()),
         sha256=np.concatenate(sha256).reshape(-1, 4),
+        pixels=np.concatenate(pixels).reshape(-1, 4),
         phash=np.concatenate(phash),
     )
 
@@ -433,6 +486,8 @@ def _source_notes(
     repeats = first[of_source & (first >= 0)]
     repeated = np.bincount(pictures.source[repeats], minlength=len(facts)).tolist()
     notes: dict[str, Any] = {
+        "label": facts[index].label,
+        "evaluated": facts[index].evaluated,
         "images": sum(images.values()),
         "groups": len(np.unique(merged[of_source])),
         "places": {name: {"images": images[name], "groups": groups[name]} for name in images},

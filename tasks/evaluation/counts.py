@@ -11,6 +11,7 @@ from storage.objects import ROWS, Ref, manifest_of, notes_of, read_table
 from storage.store import Store
 from storage.tables import QUARANTINE_SCHEMA
 from tasks.data.entries import QUARANTINE
+from tasks.data.shards import assignment_warnings
 from tasks.recipe import Output, StepRun, step
 
 COUNT_SCHEMA = pa.schema(
@@ -42,6 +43,7 @@ def count_images(
     features: tuple[tuple[Ref, ...], ...],
     entries: tuple[tuple[Ref, ...], ...],
     assignment: Ref,
+    unseen_assignment: Ref | None = None,
 ) -> Output:
     """Count images and groups per source and split, and collect what was quarantined and warned of on the way.
 
@@ -51,8 +53,10 @@ def count_images(
             evaluated; none for a source that only trains generators, or that only the rejection is tested on.
         entries: index and scan objects per source, which quarantine as well.
         assignment: notes duplicates of what was read from disk, and the collapse rates of the fakes among it.
+        unseen_assignment: the same of what only the rejection is tested on.
     """
-    from_disk = notes_of(run.store, assignment)["sources"]
+    assigned = [notes_of(run.store, ref) for ref in (assignment, unseen_assignment) if ref is not None]
+    from_disk = {name: facts for notes in assigned for name, facts in notes["sources"].items()}
     rows: list[dict[str, Any]] = []
     quarantine: list[pa.Table] = []
     warnings: list[str] = []
@@ -75,6 +79,7 @@ def count_images(
         apart = "generator training" if label == "real" else "rejection only"
         places = _per_split(run.store, embedded) if embedded else [_apart(images, apart)]
         rows += [whole | counted for counted in places]
+    warnings += assignment_warnings(assigned[0])
     return Output(
         {
             ROWS: pa.Table.from_pylist(rows, schema=COUNT_SCHEMA.with_metadata({WARNINGS: json.dumps(warnings)})),

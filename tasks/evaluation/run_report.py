@@ -189,7 +189,7 @@ def _provenance(
         "splits": {
             "duplicates": {name: _repeats(notes) for name, notes in split_notes["sources"].items()},
             "photographs that are fakes as well": split_notes["shared"]["count"],
-            "jpeg qualities of the photographs": len(split_notes["qualities"]),
+            "jpeg qualities of the photographs": _qualities(split_notes),
         },
         "versions": {
             "python": platform.python_version(),
@@ -209,6 +209,15 @@ def _provenance(
 def _repeats(notes: dict[str, Any]) -> str:
     """How many pictures of a source repeat an earlier one, of which source; for example `3 of coco, 1 of sd-1.4`."""
     return ", ".join(f"{count} of {source}" for source, count in notes["duplicates"].items()) or "none"
+
+
+def _qualities(notes: dict[str, Any]) -> str:
+    """Where the fair path's qualities come from; for example `71 to 96, of 500 photographs that are JPEGs`."""
+    qualities = notes["qualities"]
+    if notes["qualities_are_default"]:
+        return f"{qualities[0][0]} for all: no photograph is a JPEG"
+    count = sum(number for _, number in qualities)
+    return f"{qualities[0][0]} to {qualities[-1][0]}, of {count} photographs that are JPEGs"
 
 
 def _gan_card(store: Store, ref: Ref) -> str:

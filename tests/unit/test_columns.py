@@ -432,6 +432,7 @@ def test_siblings_of_a_prompt_in_a_folder_share_a_fold_and_what_does_not_match_i
         "third: 1 of 40 rows of metadata.jsonl (2.5 %, first: gone.png) name no picture",
         "third: 1 of 40 pictures (2.5 %, first: 39.png) have no row in metadata.jsonl",
         "third: 1 of 40 pictures (2.5 %, first: third:39.png) have neither prompt nor group: each is its own",
+        "no photograph is a JPEG: on the fair path all are encoded at 90",
     ]
 
 
