@@ -306,12 +306,12 @@ class FolderSource(SourceBase):
 
     Metadata rows are matched by `file_name`; known columns are `prompt`, `text`, `caption`, `captions`, `group_id`,
     `seed`, `licence`, `class_index`, `class_name`, in any letter case, in a Parquet file of images as well. The first
-    of `prompt`, `text`, `caption` and `captions` that says something is a fake's prompt, and pictures of one prompt are
-    one group; of a photograph, `caption`, `captions` and `text` are captions and no groups.
+    of `prompt`, `text`, `caption`, `captions` and their like (`PROMPT_COLUMNS`) that says something is a fake's prompt,
+    and pictures of one prompt are one group; of a photograph, such texts are captions and no groups.
 
     Without `metadata`, files called `metadata.jsonl`, `metadata.csv`, `metadata.parquet` or `metadata.json` are read
-    where they lie in the directory or in one below it, each for its own, and else the one beside the directory if it
-    names pictures as `<directory>/...`. Naming one turns that off.
+    where they lie in the directory or in one below it, each for its own, and else the one in a folder above if it
+    names pictures as `<directory>/...`, or no others than the directory's. Naming one turns that off.
 
     `limit_per_class` needs a class column.
     """

@@ -6,8 +6,8 @@ there are boxes. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; 
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tasks.data.entries import (
     whole_text,
 )
 from tasks.data.inventory import Inventory, list_files, outside_folders, take_inventory
+from tasks.data.metadata import folded, unambiguous
 from tasks.recipe import Output, StepRun, step
 
 _REMEDY = "get it with the deployment fetch/coco, or name another directory"
@@ -153,6 +154,7 @@ def index_coco(
             )
         else:
             images[image["id"]] = image
+    files = _files_named([image["file_name"] for image in captions.dataset["images"]], split, present)
     end = None if limit is None else first + limit
     selected = sorted(images)[first:end]
 
@@ -160,7 +162,7 @@ def index_coco(
     for position, image_id in enumerate(selected):
         image = images[image_id]
         text_id = f"{source}:{image_id:012d}"
-        name = _below_split(image["file_name"], split, present)
+        name = files[image["file_name"]]
         if not is_safe_name(name):
             aside.append(quarantined(source, text_id, "unsafe-name", repr(name)))
             continue
@@ -187,8 +189,10 @@ def index_coco(
                 "seed": None,
             }
         )
-    named = {_below_split(image["file_name"], split, present) for image in captions.dataset["images"]}
-    aside += [quarantined(source, f"{source}:{name}", "no-entry", name) for name in sorted(present.keys() - named)]
+    aside += [
+        quarantined(source, f"{source}:{name}", "no-entry", name)
+        for name in sorted(present.keys() - set(files.values()))
+    ]
     if not rows:
         raise SpecError(
             f"{source}: no picture is left of {len(selected)} in the range, of {len(images)} annotated ones: "
@@ -198,10 +202,24 @@ def index_coco(
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
 
 
-def _below_split(name: str, split: str, present: Collection[str]) -> str:
-    """A picture's name below its split's folder, which some annotations name as well."""
-    below = name.removeprefix(f"{split}/")
-    return below if name not in present and below in present else name
+def _files_named(stated: Iterable[str], split: str, present: Mapping[str, Any]) -> dict[str, str]:
+    """The file below the split's folder that each of the annotations' names means, or the name where none is there.
+
+    Some annotations name the split's folder as well, and file systems and cameras change a name's letter case: such a
+    name means the file of the same letters where there is one, and no other name means it.
+    """
+    by_letters = unambiguous((folded(name), name) for name in present)
+    files = {}
+    for name in stated:
+        below = name.removeprefix(f"{split}/")
+        files[name] = below if name not in present and (below in present or folded(below) in by_letters) else name
+    exact = {file for file in files.values() if file in present}
+    alike = Counter(folded(file) for file in files.values() if file not in present)
+    for name, file in files.items():
+        found = by_letters.get(folded(file))
+        if file not in present and found is not None and found not in exact and alike[folded(file)] == 1:
+            files[name] = found
+    return files
 
 
 def _captions(root: Path, split: str) -> Path:

@@ -35,7 +35,7 @@ from tasks.data.entries import (
     without_bytes,
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
-from tasks.data.metadata import PROMPT_COLUMNS
+from tasks.data.metadata import called_like_prompts, told_columns
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import ColumnSource
 
@@ -117,15 +117,29 @@ def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: st
     while rows := list(itertools.islice(listed, _ROWS_AT_ONCE)):
         tables.append(pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
     entries = pa.concat_tables(tables)
-    unread = [name for name in parts[0].schema.names if name.strip().casefold() in PROMPT_COLUMNS]
-    warnings = [] if source.prompt_column or source.group_column else [f"prompts are not read from {unread}"]
     notes = {
         "n": entries.num_rows,
         "quarantined": 0,
         "without_prompt": entries["prompt"].null_count if source.prompt_column else None,
-        "warnings": [f"{source.name}: {warning}: name one as prompt_column" for warning in warnings if unread],
+        "warnings": [f"{source.name}: {warning}" for warning in _warnings(source, parts[0].schema)],
     }
     return Output({ROWS: entries, QUARANTINE: quarantine_table([])}, notes)
+
+
+def _warnings(source: ColumnSource, schema: pa.Schema) -> list[str]:
+    """What is said where nothing tells which rows belong together though columns may."""
+    if source.prompt_column or source.group_column:
+        return []
+    told = told_columns(schema)
+    prompts = called_like_prompts(told)
+    if prompts:
+        return [f"prompts are not read from {prompts}: name one as prompt_column"]
+    if told and source.label == "fake":
+        return [
+            f"each row is a group of its own, {told[:10]} are not read: name the one of prompts as prompt_column, or "
+            "the one that says which rows belong together as group_column"
+        ]
+    return []
 
 
 def _inventory(root: Path, parts: Sequence[ParquetPart]) -> Inventory:

@@ -71,6 +71,34 @@ PICTURES_READ = "encoded pictures (JPEG, PNG, ...) as binary, or as struct of `b
 # How a missing value reads once it was made a text: by Python, JSON, pandas, Arrow, SQL and spreadsheets.
 _NOTHING = frozenset({"", "nan", "none", "null", "<na>", "nat", "n/a", "#n/a"})
 
+# Letters and marks that show nothing: fillers and variation selectors (Unicode's Default_Ignorable_Code_Point).
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_SIGN = re.compile(r"[\W_]")  # neither letter nor number: Unicode's categories L and N are all others
+
+# What a column of encoded pictures has in its name, and what one has that says something of a picture instead.
+_PICTURE_WORDS = frozenset(
+    {"image", "images", "img", "picture", "photo", "photograph", "thumbnail", "jpg", "jpeg", "png"} | {"webp", "mask"}
+)
+_NO_PICTURE_WORDS = frozenset(
+    {
+        "md5",
+        "sha1",
+        "sha256",
+        "hash",
+        "phash",
+        "dhash",
+        "digest",
+        "checksum",
+        "id",
+        "uuid",
+        "key",
+        "name",
+        "size",
+        "exif",
+    }
+    | {"embedding", "embeddings", "feature", "features", "vector", "latent", "latents", "encoding"}
+)
+
 _ROW = "row:"
 _ROWS_AT_ONCE = 64
 # A picture's file has the suffix of an image format, so no directory of pictures holds one of such a name.
@@ -110,9 +138,18 @@ def stated_text(value: object) -> str | None:
 def prompt_group(prompt: str) -> str:
     """The group of all pictures of one prompt, whichever generators made them.
 
-    Prompts that differ in white space or in the form in which Unicode writes a letter are one.
+    Prompts are one that have the same letters, marks and numbers, whatever their case, their Unicode form, and the
+    spaces and signs between them. Those without any, such as emoji, are one that differ in white space only. Two that
+    are one by mistake share a place and do no harm; two that are torn apart let a detector see its test pictures.
     """
-    return f"prompt:{sha256_hex(' '.join(unicodedata.normalize('NFC', prompt).split()).encode())[:12]}"
+    folded = prompt
+    # Caseless matching of compatible texts: The Unicode Standard, D146.
+    for form in ("NFD", "NFKD"):
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize(form, folded).casefold())
+    said = _SIGN.sub(lambda sign: sign[0] if unicodedata.category(sign[0])[0] == "M" else "", _UNSEEN.sub("", folded))
+    if not re.search(r"\w", said):
+        said = " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", prompt)).split())
+    return f"prompt:{sha256_hex(said.encode())[:12]}"
 
 
 def group_name(text: str) -> str:
@@ -238,22 +275,32 @@ def image_columns(schema: pa.Schema) -> tuple[str, str | None]:
     called so the only struct of bytes and path, which is how Hugging Face writes pictures.
 
     Raises:
-        SpecError: there is none, or there are several.
+        SpecError: there is none, or there are several: a mask or the photograph that a fake was made from are pictures
+            as well. Of plain binary columns those count that are called like pictures, a checksum does not.
     """
     usual = [name for name in schema.names if name.split(".")[0].casefold() in PICTURE_COLUMNS]
     holding = [name for name in schema.names if picture_column(schema, name) is not None]
     structs = [name for name in holding if pa.types.is_struct(schema.field(name).type)]
-    candidates = [name for name in usual if name in holding] if usual else structs
-    if len(candidates) > 1:
+    several = [name for name in holding if name in usual or name in structs or _is_called_like_pictures(name)]
+    if len(several) > 1:
         raise SpecError(
-            f"several columns hold pictures, {candidates}: make each a source of `kind: column`, or leave one there"
+            f"several columns hold pictures, {several}: make each a source of `kind: column`, or only the one that is "
+            "meant"
         )
+    candidates = [name for name in usual if name in holding] if usual else structs
     found = picture_column(schema, candidates[0]) if candidates else None
     if found is not None:
         return found
     got = "; ".join(f"{name!r} is {_kind_told(schema, name)}" for name in usual) or f"the columns {schema.names}"
     others = f"; {holding} can be named in a source of `kind: column`" if holding else ""
     raise SpecError(f"expected a column `image` with {PICTURES_READ}, got {got}{others}")
+
+
+def _is_called_like_pictures(name: str) -> bool:
+    """Whether a binary column's name says that it holds pictures: `generated_image`, `mask.bytes`, not `image_md5`."""
+    words = set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).casefold()))
+    words |= {word.rstrip("0123456789") for word in words}
+    return name.endswith(".bytes") or bool(words & _PICTURE_WORDS and not words & _NO_PICTURE_WORDS)
 
 
 def picture_column(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:

@@ -4,6 +4,7 @@ This is how a published set of fakes enters, or any further photographs.
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,12 +38,14 @@ from tasks.data.inventory import Inventory, Listed, list_files, outside_folders,
 from tasks.data.metadata import (
     CAPTION_COLUMNS,
     METADATA_COLUMNS,
+    METADATA_SUFFIXES,
     PROMPT_COLUMNS,
     NamedPictures,
+    called_like_prompts,
     first_stated,
     known_columns,
     read_metadata,
-    tidy_path,
+    told_columns,
 )
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FolderSource
@@ -51,8 +54,13 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
     | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
 )
-# Files that describe the pictures beside and below them, without being named.
+# Files that describe the pictures beside and below them, without being named; in any letter case.
 FOUND_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
+_PARQUET = "the Parquet file"
+_OR_A_COLUMN = ", or name them in a source of `kind: column`"
+_LEVELS_ABOVE = 2  # of folders in which metadata of a folder are looked for
+# What lies in folders of pictures and is known to say nothing of each of them.
+_ABOUT_THE_SET = ("readme", "licen", "notice", "copying", "changelog", "requirements", "dataset_info", ".")
 
 
 def unlocated(source: FolderSource) -> FolderSource:
@@ -63,21 +71,95 @@ def unlocated(source: FolderSource) -> FolderSource:
 def with_metadata_above(source: FolderSource) -> FolderSource:
     """The source with the metadata named that lie above its folder and speak of it, where none lie in it."""
     root = Path(source.path)
-    if source.metadata is not None or not root.is_dir() or _found_metadata(list_files(root)):
+    if source.metadata is not None or not root.is_dir():
         return source
-    for path in (root.resolve().parent / name for name in FOUND_METADATA):
-        if path.is_file() and _speaks_of(path, root.resolve().name):
+    listed = list_files(root)
+    if _found_metadata(listed):
+        return source
+    for path in _metadata_above(root):
+        if _speaks_of(path, root, listed):
             return source.model_copy(update={"metadata": str(path)})
     return source
 
 
-def _speaks_of(metadata: Path, folder: str) -> bool:
-    """Whether a metadata file names a picture below a folder beside it."""
+def _metadata_above(root: Path) -> list[Path]:
+    """Files called like metadata in the folders above a directory, the nearest first."""
+    found = []
+    for folder in root.resolve().parents[:_LEVELS_ABOVE]:
+        names = sorted(item.name for item in folder.iterdir()) if os.access(folder, os.R_OK) else []
+        for known in FOUND_METADATA:
+            found += [folder / name for name in names if name.casefold() == known]
+    return [path for path in found if os.access(path, os.R_OK) and path.is_file()]
+
+
+def _speaks_of(metadata: Path, root: Path, listed: Sequence[Listed]) -> bool:
+    """Whether a metadata file above a directory speaks of it.
+
+    It does where a row names the directory by its path from there, as a rule; else where every name is that of one
+    picture of the directory, and either names a folder called so or could be no other's, as there is none.
+    """
+    pictures = NamedPictures((item.name for item in listed if _is_picture(item.name)), _prefix(root, metadata))
     try:
-        names = [row["file_name"] for row in read_metadata(metadata)]
+        rows = read_metadata(metadata).rows_about(pictures)
     except SpecError:
         return False
-    return any(name is not None and tidy_path(name).startswith(f"{folder}/") for name in names)
+    names = [row["file_name"] for row in rows if row["file_name"] is not None]
+    if any(pictures.is_below(name) for name in names):
+        return True
+    found = [pictures.find(name) for name in names]
+    return (
+        bool(found)
+        and all(found)
+        and (all(one is not None and one[0] == 2 for one in found) or _is_alone(root.resolve(), metadata.parent))
+    )
+
+
+def _is_alone(root: Path, above: Path) -> bool:
+    """Whether there are no pictures and no folders between a directory and one above it but those that lead there."""
+    folder = root
+    while folder != above:
+        if not os.access(folder.parent, os.R_OK):
+            return False
+        for item in folder.parent.iterdir():
+            if item != folder and not item.name.startswith(".") and (item.is_dir() or _is_picture(item.name)):
+                return False
+        folder = folder.parent
+    return True
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there; what metadata name may be too long for a name."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _not_taken(root: Path, listed: Sequence[Listed]) -> list[str]:
+    """A sentence for each metadata file above a directory without any that is not taken and may be about it."""
+    told: list[str] = []
+    if _found_metadata(listed):
+        return told
+    pictures = [item.name for item in listed if _is_picture(item.name)]
+    for path in _metadata_above(root):
+        named = NamedPictures(pictures, _prefix(root, path))
+        try:
+            rows = read_metadata(path).rows_about(named)
+        except SpecError as error:
+            # Other things than rows about pictures go by the name of `metadata.json`.
+            if path.suffix.lower() != ".json":
+                told.append(f"{path.name} in a folder above is not read: {error}")
+            continue
+        names = [row["file_name"] for row in rows if row["file_name"] is not None]
+        folders = {folder for name in names if (folder := named.folder_elsewhere(name))}
+        others = {folder for folder in folders if _is_folder(path.parent / folder)}
+        open_names = [name for name in names if named.folder_elsewhere(name) not in others]
+        if open_names:
+            told.append(
+                f"{path.name} in a folder above is not read: its rows name {_some(open_names)}; name it as metadata "
+                "if it is about these pictures"
+            )
+    return told
 
 
 def check_folder(source: FolderSource) -> list[str]:
@@ -133,7 +215,8 @@ def folder_inventory(source: FolderSource) -> Inventory:
             described = [hashlib.file_digest(file, "sha256").hexdigest(), metadata.suffix, _prefix(path, metadata)]
     if path.is_file():
         return take_inventory(path, [Listed("", path.stat())], lambda name: True, described)
-    return take_inventory(path, list_files(path), _is_read, described)
+    listed = list_files(path)
+    return take_inventory(path, listed, _is_read, described, *(_not_taken(path, listed) if metadata is None else []))
 
 
 @step(
@@ -189,8 +272,16 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     warnings = list(told.warnings)
     if told.files and undescribed:
         warnings.append(f"{_share(undescribed, len(rows), 'pictures')} have no row in {' and '.join(told.files)}")
-    if source.label == "fake" and 0 < len(ungrouped) < len(rows):
-        warnings.append(f"{_share(ungrouped, len(rows), 'pictures')} have neither prompt nor group: each is its own")
+    if metadata is None and undescribed and root.is_dir():
+        warnings += _not_taken(root, found.listed)
+        warnings += _not_read([item.name for item in found.listed if item.name not in told.files])
+    if root.is_file():
+        told.unread[_PARQUET] = _unread_columns(root)
+    if source.label == "fake" and ungrouped:
+        warnings += _ungrouped(ungrouped, len(rows), told.unread)
+    for file in told.silent:
+        if source.label == "real" or len(ungrouped) < len(rows) or not told.unread[file]:
+            warnings.append(f"{file} has none of the columns {', '.join(METADATA_COLUMNS)}")
     notes = {
         "n": len(rows),
         "quarantined": len(aside),
@@ -210,7 +301,55 @@ def _is_picture(name: str) -> bool:
 
 def _is_read(name: str) -> bool:
     """Whether a file's content decides anything: pictures, and what is found among them as metadata."""
-    return _is_picture(name) or Path(name).name in FOUND_METADATA
+    return _is_picture(name) or Path(name).name.casefold() in FOUND_METADATA
+
+
+def _not_read(names: Sequence[str]) -> list[str]:
+    """Sentences on files among pictures that may describe them and that nobody named."""
+    pictures = [name for name in names if _is_picture(name)]
+    stems = {*pictures, *(name.removesuffix(Path(name).suffix) for name in pictures)}
+    beside, others = [], []
+    for name in names:
+        suffix = Path(name).suffix
+        if Path(name).name.casefold().startswith(_ABOUT_THE_SET):
+            continue
+        if suffix.lower() in (".txt", ".json", ".caption") and name.removesuffix(suffix) in stems:
+            beside.append(name)
+        elif suffix.lower() in (*METADATA_SUFFIXES, ".txt") and Path(name).name.casefold() not in FOUND_METADATA:
+            others.append(name)
+    told = []
+    if beside:
+        told.append(
+            f"not read, though they lie beside pictures of their names: {_some(beside)} ({len(beside)} in all): write "
+            "what they say into a metadata.jsonl, with `file_name` and `prompt`"
+        )
+    if others:
+        told.append(f"not read, though they may describe pictures: {_some(others)}: name one as metadata")
+    return told
+
+
+def _ungrouped(ungrouped: Sequence[str], count: int, unread: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is said of fakes of which nobody knows which belong together, and of the columns that may say it."""
+    told = []
+    if len(ungrouped) < count:
+        told.append(f"{_share(ungrouped, count, 'pictures')} have neither prompt nor group: each is its own")
+        unread = {file: called_like_prompts(columns) for file, columns in unread.items()}
+    told += [
+        f"{'no prompt and no group is known, each picture is its own; ' if len(ungrouped) == count else ''}the columns "
+        f"{_some(columns, 10)} of {file} are not read: call the one of prompts `prompt`, or the one that says which "
+        f"pictures belong together `group_id`{_OR_A_COLUMN if file == _PARQUET else ''}"
+        for file, columns in unread.items()
+        if columns
+    ]
+    return told
+
+
+def _unread_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file of pictures that may say something of them and are not known."""
+    schema = parquet_schema(path)
+    _, paths = image_columns(schema)
+    known = known_columns(schema.names, path).values()
+    return [name for name in told_columns(schema) if name not in known and name != paths]
 
 
 def _folder_pictures(listed: Sequence[Listed]) -> Iterator[_Found]:
@@ -264,12 +403,17 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
 
 @dataclass
 class _Told:
-    """What metadata say: facts by picture, rows that are set aside, sentences, and the files below the folder."""
+    """What metadata say: facts by picture, rows that are set aside, sentences, and the files below the folder.
+
+    `unread` are the columns of each file that are not known, `silent` the files that have no others.
+    """
 
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
     aside: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    unread: dict[str, list[str]] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
 
 
 def _described(
@@ -289,7 +433,7 @@ def _described(
         try:
             _describe(told, source, root / name, named, below)
         except SpecError as error:
-            if not name.endswith(".json"):
+            if not name.lower().endswith(".json"):
                 raise
             # Other things than rows about pictures go by this name.
             told.warnings.append(f"not read: {error}")
@@ -303,7 +447,7 @@ def _found_metadata(listed: Iterable[Listed]) -> list[str]:
     by_folder: dict[str, list[str]] = defaultdict(list)
     for item in listed:
         folder, _, file = item.name.rpartition("/")
-        if file in FOUND_METADATA:
+        if file.casefold() in FOUND_METADATA:
             by_folder[folder].append(item.name)
             if item.reason == "link-outside":
                 raise SpecError(f"{item.name} is {item.detail}: name that file as metadata if it is meant")
@@ -322,7 +466,8 @@ def _describe(told: _Told, source: str, metadata: Path, pictures: NamedPictures,
     Raises:
         SpecError: no row names a picture.
     """
-    rows = read_metadata(metadata)
+    found_metadata = read_metadata(metadata)
+    rows = found_metadata.rows_about(pictures)
     naming: dict[str, list[tuple[int, int]]] = defaultdict(list)
     unnamed: list[int] = []
     lost: list[tuple[int, str]] = []
@@ -345,8 +490,9 @@ def _describe(told: _Told, source: str, metadata: Path, pictures: NamedPictures,
             f"they name {_some(row['file_name'] for row in rows)}; the pictures are {_some(pictures.names)}"
             + (f"; {reasons_told(aside)}" if aside else "")
         )
+    told.unread[below + metadata.name] = found_metadata.unread
     if not set(METADATA_COLUMNS) & {key for row in rows for key in row}:
-        told.warnings.append(f"{metadata.name} has none of the columns {', '.join(METADATA_COLUMNS)}")
+        told.silent.append(below + metadata.name)
     unclear = [row["image_id"] for row in aside if row["reason"] == "ambiguous-name"]
     for names, what in (([name for _, name in lost], "name no picture"), (unclear, "may mean the same picture")):
         if names:
@@ -395,9 +541,9 @@ def _share(names: Sequence[str], count: int, what: str) -> str:
     return f"{len(names)} of {count} {what} ({100 * len(names) / count:.2g} %, first: {names[0]})"
 
 
-def _some(names: Iterable[str | None]) -> str:
+def _some(names: Iterable[str | None], count: int = 3) -> str:
     listed = list(names)
-    return ", ".join(map(repr, listed[:3])) + (", ..." if len(listed) > 3 else "") if listed else "nothing"
+    return ", ".join(map(repr, listed[:count])) + (", ..." if len(listed) > count else "") if listed else "nothing"
 
 
 def _prefix(root: Path, metadata: Path) -> str:

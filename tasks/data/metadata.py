@@ -6,11 +6,13 @@ pictures, with their paths in `file_name`; https://huggingface.co/docs/datasets/
 
 import csv
 import io
+import itertools
 import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,20 +21,28 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from storage.errors import SpecError
-from tasks.data.entries import is_safe_name, open_parquet, read_document, refuse_large, stated_text
+from tasks.data.entries import is_safe_name, open_parquet, picture_column, read_document, refuse_large, stated_text
 
-METADATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+METADATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
-# Columns in which a picture's file may be named, in this order; one that ends in `_file_name` comes second.
-NAME_COLUMNS = ("file_name", "filename", "file_path", "filepath", "image_path", "image", "file", "path")
+# Columns in which a picture's file may be named, in this order; one that ends in `_file_name` comes last.
+NAME_COLUMNS = (
+    "file_name", "filename", "image_name", "img_name", "image_filename", "image_file", "file_path", "filepath",
+    "image_path", "img_path", "image", "file", "path",
+)  # fmt: skip
 # What a fake was made from, and what is told of a picture: the first of them that says something.
-PROMPT_COLUMNS = ("prompt", "text", "caption", "captions")
-CAPTION_COLUMNS = ("caption", "captions", "text")
+PROMPT_COLUMNS = (
+    "prompt", "text", "caption", "captions", "prompts", "prompt_text", "text_prompt", "positive_prompt", "description",
+    "txt",
+)  # fmt: skip
+CAPTION_COLUMNS = ("caption", "captions", "text", "description", "txt")
 METADATA_COLUMNS = (
     *PROMPT_COLUMNS, "group_id", "seed", "licence", "license", "class_index", "class_name",
 )  # fmt: skip
 
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
+_STATED_DELIMITER = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)  # what Excel understands as a first line
+_PROMPT_WORDS = ("prompt", "text", "caption", "description")
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/")  # also C:/ and https:/, of which `tidy_path` leaves one stroke
 
 
@@ -45,7 +55,7 @@ def known_columns(names: Iterable[str], path: Path) -> dict[str, str]:
     listed = list(names)
     found = {}
     for known in METADATA_COLUMNS:
-        alike = [name for name in listed if name.strip().casefold() == known]
+        alike = [name for name in listed if _key(name) == known]
         exact = [name for name in alike if name == known] or alike
         if len(exact) > 1:
             raise SpecError(f"{path.name}: two columns are called {exact[0]!r}: rename one")
@@ -54,22 +64,64 @@ def known_columns(names: Iterable[str], path: Path) -> dict[str, str]:
     return found
 
 
-def read_metadata(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metadata file: JSON list, JSON lines, CSV or Parquet, told by its suffix.
+def called_like_prompts(names: Iterable[str]) -> list[str]:
+    """Those of some columns' names that speak of prompts or captions, and of no negative ones."""
+    return [
+        name for name in names if any(word in _key(name) for word in _PROMPT_WORDS) and "negative" not in _key(name)
+    ]
 
-    Each has `file_name`, a text or None, and those of `METADATA_COLUMNS` that the file has.
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a metadata file says, its N rows in order.
+
+    Each of `rows` has `file_name`, a text or None, and those of `METADATA_COLUMNS` that the file has. `names` are (N,)
+    what each column states in which pictures may be named, the likeliest first; `unread` are all other columns.
+    """
+
+    file: str
+    rows: list[dict[str, Any]]
+    names: dict[str, list[str | None]]
+    unread: list[str]
+
+    def rows_about(self, pictures: "NamedPictures") -> list[dict[str, Any]]:
+        """The rows, with `file_name` from the first column that names any of these pictures.
+
+        Raises:
+            SpecError: two columns name different pictures in one row, so that nobody knows which of them it is about.
+        """
+        if len(self.names) == 1:
+            return self.rows
+        found = {
+            column: [None if name is None else pictures.find(name) for name in names]
+            for column, names in self.names.items()
+        }
+        naming = [column for column, ones in found.items() if any(ones)]
+        for first, second in itertools.combinations(naming, 2):
+            for row, (one, other) in enumerate(zip(found[first], found[second], strict=True)):
+                if one is not None and other is not None and one[1] != other[1]:
+                    raise SpecError(
+                        f"{self.file}: the columns {first!r} and {second!r} name different pictures in row {row}, "
+                        f"{one[1]!r} and {other[1]!r}: rename the one that does not name the row's own picture"
+                    )
+        chosen = self.names[naming[0]] if naming else next(iter(self.names.values()))
+        return [{**row, "file_name": name} for row, name in zip(self.rows, chosen, strict=True)]
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What a metadata file says: JSON list, JSON lines, CSV or Parquet, told by its suffix.
 
     Raises:
         SpecError: another suffix, a file that cannot be read as what its suffix says, or without a column of names.
     """
-    if path.suffix not in METADATA_SUFFIXES:
+    kind = path.suffix[1:].lower()
+    if f".{kind}" not in METADATA_SUFFIXES:
         raise SpecError(f"{path.name}: expected metadata as one of {METADATA_SUFFIXES}, got {path.suffix!r}")
-    kind = path.suffix[1:]
     try:
         refuse_large(path)
         if kind == "parquet":
-            return _named(path, *_parquet_rows(path))
-        return _named(path, *(_csv_rows(path) if kind == "csv" else _json_rows(path)))
+            return _parquet_metadata(path)
+        return _named(path, *(_csv_rows(path) if kind in ("csv", "tsv") else _json_rows(path)))
     except UnicodeDecodeError as error:
         byte = f"byte {error.object[error.start]:#04x} at {error.start}"
         raise SpecError(f"{path.name} is not readable as {kind}: {byte} is no UTF-8, save it as UTF-8") from error
@@ -105,7 +157,8 @@ class NamedPictures:
         """The picture and how loosely it was found, 0 for its very name; None where none or several may be meant.
 
         In this order: the name; written in another way (`./x`, `dir\\x`, `%20`, Unicode form, letter case, without the
-        suffix); what follows the folder's name; an absolute path that ends in it; what its path ends in.
+        suffix); what follows the folder's name; an absolute path that ends in it; what its path ends in; the number
+        that it is, without the zeros before it.
         """
         tidy = tidy_path(stated)
         plain = unquote(tidy)
@@ -119,13 +172,24 @@ class NamedPictures:
             found = self._written_otherwise(candidates)
             if found is not None:
                 return rank, found
-        found = self._by_end.get(_folded(plain))
+        end = folded(plain)
+        found = self._by_end[end] if end in self._by_end else self._by_number.get(_number(plain))
         return None if found is None else (4, found)
+
+    def is_below(self, stated: str) -> bool:
+        """Whether a name leads from the metadata's own folder into the pictures' below it."""
+        return bool(self._prefix) and tidy_path(stated).startswith(self._prefix)
 
     def is_elsewhere(self, stated: str) -> bool:
         """Whether a name is one of another folder beside the pictures'."""
+        return bool(self.folder_elsewhere(stated))
+
+    def folder_elsewhere(self, stated: str) -> str:
+        """The other folder beside the pictures' that a name begins with; empty where it names none."""
         tidy = tidy_path(stated)
-        return bool(self._prefix) and is_safe_name(tidy) and "/" in tidy and not tidy.startswith(self._prefix)
+        if not self._prefix or not is_safe_name(tidy) or tidy.startswith(self._prefix):
+            return ""
+        return tidy.rpartition("/")[0]
 
     def _below(self, path: str) -> list[str]:
         """The path counted from the pictures' folder: as it stands, or without the prefix that leads there."""
@@ -141,8 +205,8 @@ class NamedPictures:
         for table, key in (
             (self._by_name, str),
             (self._by_form, _composed),
-            (self._by_letters, _folded),
-            (self._by_stem, _folded),
+            (self._by_letters, folded),
+            (self._by_stem, folded),
         ):
             for one in candidates:
                 found = table.get(key(one))
@@ -152,22 +216,26 @@ class NamedPictures:
 
     @cached_property
     def _by_form(self) -> dict[str, str | None]:
-        return _unambiguous((_composed(name), name) for name in self.names)
+        return unambiguous((_composed(name), name) for name in self.names)
 
     @cached_property
     def _by_letters(self) -> dict[str, str | None]:
-        return _unambiguous((_folded(name), name) for name in self.names)
+        return unambiguous((folded(name), name) for name in self.names)
 
     @cached_property
     def _by_stem(self) -> dict[str, str | None]:
-        return _unambiguous((_folded(str(PurePosixPath(name).with_suffix(""))), name) for name in self.names)
+        return unambiguous((folded(str(PurePosixPath(name).with_suffix(""))), name) for name in self.names)
 
     @cached_property
     def _by_end(self) -> dict[str, str | None]:
-        return _unambiguous((_folded(end), name) for name in self.names for end in _ends(name))
+        return unambiguous((folded(end), name) for name in self.names for end in _ends(name))
+
+    @cached_property
+    def _by_number(self) -> dict[str, str | None]:
+        return unambiguous((number, name) for name in self.names if (number := _number(name)))
 
 
-def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
+def unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
     """Names by key; None for a key of several names."""
     found: dict[str, str | None] = {}
     for key, name in pairs:
@@ -185,47 +253,84 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A name as it is compared where letter case does not matter."""
     return _composed(_composed(text).casefold())
 
 
-def _named(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _number(name: str) -> str:
+    """The number that a file in no folder is called, without leading zeros; empty where it is called otherwise."""
+    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+    # A table that lacks some of its numbers has 7.0 for the others; 7.5 is no file's name.
+    is_number = stem.isascii() and stem.isdigit() and "/" not in name and not suffix.strip(".0")[:1].isdigit()
+    return (stem.lstrip("0") or "0") if is_number else ""
+
+
+def _key(column: str) -> str:
+    """A column's name as known ones are written: ` File Name`, `file-name` and `fileName` are `file_name`."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\s_-]+", "_", parted).casefold()
+
+
+def _named(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Metadata:
     """Rows under the known columns' own names."""
-    name = _name_column(path, columns)
+    naming = _name_columns(path, columns)
     known = known_columns(columns, path)
+    names = {column: [stated_text(row.get(column)) for row in rows] for column in naming}
+    told = [
+        {"file_name": name, **{key: row[of] for key, of in known.items() if of in row}}
+        for name, row in zip(names[naming[0]], rows, strict=True)
+    ]
+    return Metadata(path.name, told, names, [one for one in columns if one not in {*naming, *known.values()}])
+
+
+def _name_columns(path: Path, columns: Sequence[str]) -> list[str]:
+    """The columns that may name pictures, the likeliest first."""
+    by_key: dict[str, list[str]] = {}
+    for column in columns:
+        by_key.setdefault(_key(column), []).append(column)
+    usual = [by_key[name] for name in NAME_COLUMNS if name in by_key]
+    prefixed = [column for key, alike in by_key.items() if key.endswith("_file_name") for column in alike]
+    for found in usual or [prefixed]:
+        if len(found) > 1:
+            raise SpecError(f"{path.name}: expected one column of file names, got {found}")
+    if not usual and not prefixed:
+        raise SpecError(f"{path.name}: expected a column 'file_name', got the columns {list(columns)[:20]}")
+    return [*itertools.chain(*usual), *prefixed]
+
+
+def _is_name_column(column: str) -> bool:
+    return _key(column) in NAME_COLUMNS or _key(column).endswith("_file_name")
+
+
+def told_columns(schema: pa.Schema) -> list[str]:
+    """The columns of a Parquet file that may say something in words or numbers: none of pictures or other bytes."""
     return [
-        {"file_name": stated_text(row.get(name)), **{key: row[of] for key, of in known.items() if of in row}}
-        for row in rows
+        name
+        for name, field in zip(schema.names, schema, strict=True)
+        if picture_column(schema, name) is None
+        and not pa.types.is_binary(field.type)
+        and not pa.types.is_large_binary(field.type)
     ]
 
 
-def _name_column(path: Path, columns: Sequence[str]) -> str:
-    """The column that names pictures."""
-    folded: dict[str, list[str]] = {}
-    for column in columns:
-        folded.setdefault(column.strip().casefold(), []).append(column)
-    prefixed = [column for key, alike in folded.items() if key.endswith("_file_name") for column in alike]
-    for found in (folded.get("file_name", []), prefixed, *(folded.get(name, []) for name in NAME_COLUMNS[1:])):
-        if len(found) > 1:
-            raise SpecError(f"{path.name}: expected one column of file names, got {found}")
-        if found:
-            return found[0]
-    raise SpecError(f"{path.name}: expected a column 'file_name', got the columns {list(columns)[:20]}")
-
-
-def _parquet_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def _parquet_metadata(path: Path) -> Metadata:
     with open_parquet(path) as file:
-        schema = file.schema_arrow
-        # A column of pictures is no column of names, whatever it is called.
-        names = [name for name in schema.names if not pa.types.is_struct(schema.field(schema.names.index(name)).type)]
-        wanted = {*known_columns(names, path).values(), _name_column(path, names)}
-        columns = [name for name in names if name in wanted]
-        return columns, file.read(columns=columns).to_pylist()
+        told = told_columns(file.schema_arrow)
+        # Objects name nothing; what is called `image` and has a path in it is a picture.
+        structs = {one.name for one in file.schema_arrow if pa.types.is_struct(one.type)}
+        flat = [name for name in told if name not in structs]
+        wanted = {*known_columns(flat, path).values(), *_name_columns(path, flat)}
+        columns = [name for name in flat if name in wanted]
+        found = _named(path, columns, file.read(columns=columns).to_pylist())
+    return replace(found, unread=[name for name in told if name not in wanted])
 
 
 def _csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    text = path.read_bytes().decode("utf-8-sig")
-    delimiter = _delimiter(text.lstrip().partition("\n")[0])
+    text = path.read_bytes().decode("utf-8-sig").lstrip("\r\n")
+    stated = _STATED_DELIMITER.match(text)
+    text = text[stated.end() :] if stated else text
+    delimiter = stated[1] if stated else _delimiter(text.lstrip().partition("\n")[0])
     # Not strict, a quote that is never closed would take in all that follows.
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = next((line for line in lines if line), [])
@@ -247,14 +352,13 @@ def _csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def _delimiter(header: str) -> str:
     """What separates fields: spreadsheets of some languages write semicolons. Told by the columns' names."""
     for delimiter in _DELIMITERS:
-        names = [field.strip().strip('"').casefold() for field in header.split(delimiter)]
-        if any(name in NAME_COLUMNS or name.endswith("_file_name") for name in names):
+        if any(_is_name_column(field.strip().strip('"')) for field in header.split(delimiter)):
             return delimiter
     return _DELIMITERS[0]
 
 
 def _json_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """A list of objects, one object per line, or one object with an object for each name."""
+    """A list of objects, one object per line, or one object with an object for each name or the list of them."""
     text = read_document(path)
     if text.lstrip().startswith("["):
         rows = json.loads(text)
@@ -267,8 +371,19 @@ def _json_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
                 rows = [json.loads(text)]
             except ValueError:
                 raise error from None
-        if len(rows) == 1 and isinstance(rows[0], dict) and all(isinstance(row, dict) for row in rows[0].values()):
-            rows = [{"file_name": name, **row} for name, row in rows[0].items()]
+        if len(rows) == 1 and isinstance(rows[0], dict):
+            rows = _unwrapped(rows[0])
     if not all(isinstance(row, dict) for row in rows):
         raise SpecError(f"{path.name}: expected objects with a file_name, got something else among them")
     return list(dict.fromkeys(name for row in rows for name in row)), rows
+
+
+def _unwrapped(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows in an object: an object for each name, the only list of objects (`{"data": [...]}`), or the object."""
+    if all(isinstance(row, dict) for row in document.values()):
+        return [{"file_name": name, **row} for name, row in document.items()]
+    if any(_is_name_column(name) and isinstance(value, str) for name, value in document.items()):
+        return [document]
+    lists = [value for value in document.values() if isinstance(value, list) and value]
+    of_objects = [value for value in lists if all(isinstance(row, dict) for row in value)]
+    return of_objects[0] if len(of_objects) == 1 else [document]

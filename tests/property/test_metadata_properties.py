@@ -72,9 +72,22 @@ def plain_group(text: str) -> str:
 
 
 def same_prompt(one: str, other: str) -> bool:
-    """Whether two prompts are one but for white space and for how Unicode writes a letter."""
-    form = [re.sub(r"\s+", " ", unicodedata.normalize("NFD", text)).strip(" ") for text in (one, other)]
-    return form[0] == form[1]
+    """Whether two prompts have the same letters, marks and numbers, or where they have none, the same signs."""
+    return said(one) == said(other)
+
+
+def said(text: str) -> str:
+    """What two texts that people would call equal have in common."""
+    seen = "".join(
+        sign
+        for sign in text
+        if not re.search("VARIATION SELECTOR|FILLER|GRAPHEME JOINER|VOWEL INHERENT", unicodedata.name(sign, ""))
+    )
+    form = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", seen).casefold()).casefold()
+    form = unicodedata.normalize("NFKD", form)
+    if re.search(r"[^\W_]", form):
+        return "".join(sign for sign in form if re.match(r"[^\W_]", sign) or unicodedata.category(sign).startswith("M"))
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFD", seen)).strip(" ")
 
 
 def check_described(rows: Sequence[dict[str, Any]], label: str, indexed: Sequence[dict[str, Any]]) -> None:

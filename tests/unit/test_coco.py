@@ -165,6 +165,23 @@ def test_a_file_name_may_begin_with_the_split(tmp_path: Path, store: LocalStore)
     assert set_aside(store, ref) == []
 
 
+def test_a_file_name_in_another_letter_case_means_the_only_file_of_these_letters(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    names = {1: "A.JPG", 2: f"{SPLIT}/B.JPG", 3: "c.jpg", 4: "C.JPG", 5: "D.jpg", 6: "e.JPG", 7: "E.JPG", 8: "f.JPG"}
+    root = write_coco(tmp_path / "coco", images=[{"id": number, "file_name": name} for number, name in names.items()])
+    for path in (root / SPLIT).iterdir():
+        path.unlink()
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "d.JPG", "e.jpg", "f.JPG", "f.jpg"):
+        (root / SPLIT / name).write_bytes(name.encode())
+    ref = indexed(root, store)
+    assert [(row["image_id"][-1], row["file"]) for row in read_table(store, ref).to_pylist()] == [
+        ("1", f"{SPLIT}/a.jpg"), ("2", f"{SPLIT}/b.jpg"), ("3", f"{SPLIT}/c.jpg"), ("8", f"{SPLIT}/f.JPG"),
+    ]  # fmt: skip
+    # c.jpg is another's, two files are D.jpg, and two names are e.jpg.
+    assert [key[-1] for key, reason in set_aside(store, ref) if reason == "missing-file"] == ["4", "5", "6", "7"]
+
+
 def test_annotations_without_any_of_their_pictures_are_refused_with_the_reason(
     tmp_path: Path, store: LocalStore
 ) -> None:

@@ -238,6 +238,25 @@ def test_a_prompt_column_that_is_not_named_is_warned_of(tmp_path: Path, store: L
         assert notes_of(store, ref)["warnings"] == warnings
 
 
+def test_columns_that_may_say_which_rows_belong_together_are_warned_of(tmp_path: Path, store: LocalStore) -> None:
+    path = tmp_path / "set.parquet"
+    unread = "name the one of prompts as prompt_column, or the one that says which rows belong together as group_column"
+    for columns, label, warnings in (
+        ({"sentence": ["a"], "id": ["x"], "md5": [b"x"], "image_gen0": [b"x"]}, "fake",
+         [f"sd: each row is a group of its own, ['sentence', 'id'] are not read: {unread}"]),
+        ({"sentence": ["a"]}, "real", []),
+        ({"md5": [b"x"]}, "fake", []),
+        ({"id": ["x"], "user_prompt": ["a"], "negative_prompt": ["b"]}, "fake",
+         ["sd: prompts are not read from ['user_prompt']: name one as prompt_column"]),
+    ):  # fmt: skip
+        pq.write_table(pa.table({"image": [b"x"], **columns}), path)
+        given = ColumnSource(name="sd", path=str(path), column="image", label=label)
+        ref, _ = index_column.compute(
+            store, source=unlocated_column(given), inventory=column_inventory(given).digest, path=str(path)
+        )
+        assert notes_of(store, ref)["warnings"] == warnings
+
+
 @pytest.mark.parametrize(
     ("cells", "told"),
     [

@@ -180,7 +180,7 @@ def test_metadata_texts_that_utf8_cannot_write_are_mended(tmp_path: Path, store:
     root = folder(tmp_path / "pictures", "a.png")
     metadata = write_metadata(tmp_path / "m.json", [{"file_name": "a.png", "prompt": "half \ud83d"}])
     assert rows_of(store, indexed(store, source(root, metadata=str(metadata))))[0]["prompt"] == "half \ufffd"
-    assert read_metadata(metadata)[0]["file_name"] == "a.png"
+    assert read_metadata(metadata).rows[0]["file_name"] == "a.png"
 
 
 def test_a_file_name_that_is_no_text_is_set_aside(tmp_path: Path, store: LocalStore) -> None:
@@ -454,9 +454,38 @@ def test_several_columns_of_pictures_are_refused_by_name(tmp_path: Path) -> None
         assert f"several columns hold pictures, {names}: make each a source of `kind: column`" in missing
 
 
-def test_a_mask_beside_the_image_is_no_picture_of_its_own(tmp_path: Path, store: LocalStore) -> None:
-    cells = pa.array([{"bytes": b"x", "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    pq.write_table(pa.table({"mask": cells, "image": cells}), tmp_path / "set.parquet")
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "counted"),
+    [
+        ({"mask": STRUCT, "image": STRUCT}, ["mask", "image"]),
+        ({"image": STRUCT, "generated_image": STRUCT, "md5": pa.binary()}, ["image", "generated_image"]),
+        ({"image": pa.binary(), "source": STRUCT}, ["image", "source"]),
+        ({"image": pa.binary(), "generated_image": pa.binary()}, ["image", "generated_image"]),
+        ({"jpg": pa.binary(), "mask.png": pa.binary()}, ["jpg", "mask.png"]),
+        ({"image": pa.binary(), "editedImage": pa.large_binary()}, ["image", "editedImage"]),
+        ({"image.bytes": pa.binary(), "mask.bytes": pa.binary()}, ["image.bytes", "mask.bytes"]),
+        ({"image_gen0": STRUCT, "image_original": pa.binary()}, ["image_gen0", "image_original"]),
+    ],
+)
+def test_another_column_of_pictures_beside_the_image_is_refused_by_name(
+    tmp_path: Path, kinds: dict[str, pa.DataType], counted: list[str]
+) -> None:
+    cells = {STRUCT: {"bytes": b"x", "path": "a"}}
+    table = {name: pa.array([cells.get(kind, b"x")], kind) for name, kind in kinds.items()}
+    pq.write_table(pa.table(table), tmp_path / "set.parquet")
+    (missing,) = check_folder(source(tmp_path / "set.parquet"))
+    assert f"several columns hold pictures, {counted}: make each a source of `kind: column`" in missing
+
+
+@pytest.mark.parametrize(
+    "column", ["md5", "embedding", "image_md5", "image_embedding", "clip_features", "image_sha256", "json", "latents"]
+)
+def test_bytes_that_are_not_called_like_pictures_are_none(tmp_path: Path, store: LocalStore, column: str) -> None:
+    cells = pa.array([{"bytes": b"x", "path": "a"}], STRUCT)
+    pq.write_table(pa.table({"image": cells, column: pa.array([b"x"])}), tmp_path / "set.parquet")
     assert len(rows_of(store, indexed(store, source(tmp_path / "set.parquet")))) == 1
 
 
