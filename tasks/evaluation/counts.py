@@ -68,10 +68,17 @@ def count_images(
             if any(part.name == QUARANTINE for part in manifest.parts):
                 tables.append(read_table(run.store, ref, name=QUARANTINE))
         quarantine += tables
+        of_views = [notes_of(run.store, ref) for ref in embedded]
+        undecodable = sum(int(notes.get("undecodable", 0)) for notes in of_views)
+        if undecodable:
+            warnings.append(
+                f"{undecodable} pictures of {source} were read when they were scanned and not when they were embedded: "
+                "the workers have other libraries"
+            )
         whole = {
             "source": source,
             "label": label,
-            "left_out": sum(int(notes_of(run.store, ref).get("left_out", 0)) for ref in embedded),
+            "left_out": sum(int(notes.get("left_out", 0)) for notes in of_views),
             "quarantined": sum(table.num_rows for table in tables),
             "duplicates": _repeats(from_disk.get(source)),
             "collapse_rate": from_disk.get(source, {}).get("collapse", _collapse(run.store, images)),

@@ -189,6 +189,7 @@ def _provenance(
         "splits": {
             "duplicates": {name: _repeats(notes) for name, notes in split_notes["sources"].items()},
             "photographs that are fakes as well": split_notes["shared"]["count"],
+            "groups merged for duplicates": split_notes["groups_merged_away"],
             "jpeg qualities of the photographs": _qualities(split_notes),
         },
         "versions": {
