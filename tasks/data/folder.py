@@ -40,6 +40,7 @@ from tasks.data.metadata import (
     METADATA_COLUMNS,
     METADATA_SUFFIXES,
     PROMPT_COLUMNS,
+    AmbiguousRow,
     NamedPictures,
     called_like_prompts,
     first_stated,
@@ -147,7 +148,7 @@ def _not_taken(root: Path, listed: Sequence[Listed]) -> list[str]:
             rows = read_metadata(path).rows_about(named)
         except SpecError as error:
             # Other things than rows about pictures go by the name of `metadata.json`.
-            if path.suffix.lower() != ".json":
+            if path.suffix.lower() != ".json" or isinstance(error, AmbiguousRow):
                 told.append(f"{path.name} in a folder above is not read: {error}")
             continue
         names = [row["file_name"] for row in rows if row["file_name"] is not None]
@@ -433,7 +434,7 @@ def _described(
         try:
             _describe(told, source, root / name, named, below)
         except SpecError as error:
-            if not name.lower().endswith(".json"):
+            if not name.lower().endswith(".json") or isinstance(error, AmbiguousRow):
                 raise
             # Other things than rows about pictures go by this name.
             told.warnings.append(f"not read: {error}")

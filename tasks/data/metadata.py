@@ -71,6 +71,10 @@ def called_like_prompts(names: Iterable[str]) -> list[str]:
     ]
 
 
+class AmbiguousRow(SpecError):
+    """A row of metadata that names two pictures."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What a metadata file says, its N rows in order.
@@ -88,7 +92,7 @@ class Metadata:
         """The rows, with `file_name` from the first column that names any of these pictures.
 
         Raises:
-            SpecError: two columns name different pictures in one row, so that nobody knows which of them it is about.
+            AmbiguousRow: two columns name different pictures in one row: nobody knows which of them it is about.
         """
         if len(self.names) == 1:
             return self.rows
@@ -100,7 +104,7 @@ class Metadata:
         for first, second in itertools.combinations(naming, 2):
             for row, (one, other) in enumerate(zip(found[first], found[second], strict=True)):
                 if one is not None and other is not None and one[1] != other[1]:
-                    raise SpecError(
+                    raise AmbiguousRow(
                         f"{self.file}: the columns {first!r} and {second!r} name different pictures in row {row}, "
                         f"{one[1]!r} and {other[1]!r}: rename the one that does not name the row's own picture"
                     )

@@ -448,6 +448,9 @@ def test_two_columns_that_name_different_pictures_are_refused_by_name(
         f"m.jsonl: the columns '{own}' and '{other}' name different pictures in row 0, 'a.png' and 'b.png': rename "
         "the one that does not name the row's own picture"
     )
+    (root / "metadata.json").write_text(json.dumps(rows))
+    with pytest.raises(SpecError, match="name different pictures"):
+        indexed(store, source(root))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
