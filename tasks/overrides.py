@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.errors import SpecError
-from tasks.spec import FIELD_NAMES, KINDS
+from tasks.spec import FIELD_NAMES, KINDS, MAPPINGS
+from tasks.strict_yaml import MAX_DEPTH
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
@@ -29,20 +30,29 @@ def override(document: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
     A mapping is merged into what is there, at any depth; everything else, lists too, replaces it as a whole. An item of
     a list is reached by its `name`, which may hold dots: the longest that fits counts. Another `kind` keeps of the old
-    fields those that the new kind has.
+    fields those that the new kind has. An empty mapping sets nothing but where the keys are the experiment's
+    own, as those of `splits.groups`: these it clears. A new name holds after all other overrides.
 
     Raises:
-        SpecError: an override names no item, could mean two things, or sets again what another one has set.
+        SpecError: an override names no item, could mean two things, sets again what another one has set, or is nested
+            too deeply.
     """
     taken: dict[tuple[str, ...], Any] = {}
     for key, value in overrides.items():
+        if key.count(".") > MAX_DEPTH or _is_deep(value):
+            raise SpecError(f"override {key[:100]!r} is nested too deeply")
         for path, leaf in _leaves(document, key.split("."), value, key):
             if any(_clash(path, leaf, other, set_to) for other, set_to in taken.items()):
                 raise SpecError(f"override {key!r} sets {'.'.join(path)}, which another override sets otherwise")
             taken[path] = leaf
-    # Kinds first: they decide which of the old fields stay.
+    # Kinds first: they decide which of the old fields stay. Names last: items are found by the old ones.
+    renamed = {path: leaf for path, leaf in taken.items() if path[-1] == "name"}
     for path, leaf in sorted(taken.items(), key=lambda item: item[0][-1] != "kind"):
-        _put(document, path, leaf)
+        if path not in renamed:
+            _put(document, path, leaf)
+    items = [(_parent(document, path), leaf) for path, leaf in renamed.items()]
+    for item, name in items:
+        item["name"] = name
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,10 +64,29 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested more deeply than YAML may be."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            if isinstance(each, Mapping | list)
+            for item in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return bool(level)
+
+
 def _clash(path: tuple[str, ...], leaf: Any, other: tuple[str, ...], set_to: Any) -> bool:
     """Whether one replaces what the other sets."""
     shared = min(len(path), len(other))
+    if len(path) != len(other) and _changes_nothing(*min((path, leaf), (other, set_to), key=lambda one: len(one[0]))):
+        return False
     return path[:shared] == other[:shared] and not (path == other and leaf == set_to)
+
+
+def _changes_nothing(path: tuple[str, ...], leaf: Any) -> bool:
+    return leaf == {} and path[-1] not in MAPPINGS
 
 
 def _leaves(node: Any, keys: list[str], value: Any, key: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -70,6 +99,10 @@ def _leaves(node: Any, keys: list[str], value: Any, key: str) -> Iterator[tuple[
             _check_names(node, list(value), key)
         elif node is not None and not isinstance(node, dict):
             raise SpecError(f"override {key!r} puts a mapping over {node!r}")
+        if not value:
+            if isinstance(node, list):
+                raise SpecError(f"override {key!r} names no item of the list, expected some of {_names(node)}")
+            yield (), {}
         for name, inner in value.items():
             for path, leaf in _leaves(_child(node, name), [], inner, f"{key}.{name}"):
                 yield (name, *path), leaf
@@ -126,13 +159,21 @@ def _child(node: Any, name: str) -> Any:
     return node.get(name) if isinstance(node, dict) else None
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _parent(document: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """What holds the last of a path's parts; mappings on the way that are not there are made."""
     node: Any = document
     for name in path[:-1]:
         if isinstance(node, dict) and node.get(name) is None:
             node[name] = {}
         node = _child(node, name)
-    if path[-1] == "kind" and node.get("kind") != value and value in KINDS:
+    return node
+
+
+def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    node = _parent(document, path)
+    if _changes_nothing(path, value) and _child(node, path[-1]) is not None:
+        return
+    if path[-1] == "kind" and node.get("kind") != value and isinstance(value, str) and value in KINDS:
         for field in [field for field in node if field not in KINDS[value].model_fields]:
             del node[field]
     node[path[-1]] = value

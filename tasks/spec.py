@@ -1,18 +1,26 @@
 """What an experiment is made of: frozen models, validated once, at the border."""
 
+import functools
 import itertools
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationInfo, model_validator
 
 from storage.errors import SpecError
 from storage.paths import with_home
+from tasks.strict_yaml import plain_value
+from tasks.variables import FilledIn
 
 # More than anything here counts, and little enough for every library that is given such a number.
 MOST = 2**31 - 1
+# What tables call something themselves: a detector of every experiment, a class or answer, an automatic mix.
+OWN_DETECTORS = ("svm", "svm-aug", "svm-shuffled", "probe")
+REAL, UNKNOWN = "real", "unknown"
+COMBINED, SHUFFLED = "combined", "shuffled"
+OWN_NAMES = (REAL, UNKNOWN, COMBINED, SHUFFLED)
 
 
 def _path(text: str) -> str:
@@ -26,6 +34,8 @@ def _path(text: str) -> str:
 
 # A path, or in some fields a name or an address that may be a path. Relative ones count from the working directory.
 LocalPath = Annotated[str, AfterValidator(_path)]
+# Nothing else stands for a truth value: no number, and no text such as `yes`.
+Truth = Annotated[bool, Strict()]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
 Quality = Annotated[int, Field(ge=1, le=100)]
@@ -68,6 +78,89 @@ def _takes_truth(annotation: Any) -> bool:
     return annotation is bool or any(_takes_truth(argument) for argument in get_args(annotation))
 
 
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types and literal values of what an annotation holds: of a mapping's values, of a list's items."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal or not arguments:
+        yield from arguments or (annotation,)
+    elif get_origin(annotation) is Annotated:
+        yield from _kinds(arguments[0])
+    else:
+        for argument in arguments[1:] if get_origin(annotation) is dict else arguments:
+            yield from _kinds(argument)
+
+
+@functools.cache
+def _numbers_of(spec: type["Spec"]) -> dict[str, tuple[str, frozenset[str]]]:
+    """The fields that hold numbers or truth values: what they expect, and the texts that they take beside them."""
+    found = {}
+    for name, field in spec.model_fields.items():
+        kinds = list(_kinds(field.annotation))
+        has_numbers = any(kind in (int, float) or type(kind) in (int, float) for kind in kinds)
+        if str not in kinds and (has_numbers or bool in kinds):
+            texts = [kind for kind in kinds if isinstance(kind, str)]
+            expected = " or ".join(["a number" if has_numbers else "true or false", *map(repr, texts)])
+            found[name] = (expected, frozenset(texts))
+    return found
+
+
+def _without_texts(value: Any, expected: str, texts: frozenset[str]) -> Any:
+    """A value in which a text that an environment variable had a part in is the number that YAML would read.
+
+    Raises:
+        ValueError: another text than `texts` stands where a number belongs: `010` would be read as ten.
+    """
+    if isinstance(value, dict):
+        return {key: _without_texts(item, expected, texts) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_texts(item, expected, texts) for item in value]
+    if not isinstance(value, str) or value in texts:
+        return value
+    found: Any = value
+    if isinstance(value, FilledIn):
+        if "${" in value:
+            return value  # a variable that is not set, which the field itself refuses: its text says which
+        found = plain_value(value.strip())
+    if isinstance(found, str):
+        shown = value if len(value) <= 100 else f"{value[:100]}..."
+        raise ValueError(f"expected {expected}, got the text {shown!r}")
+    return found
+
+
+def _doubled(items: Iterable[Any]) -> Iterator[Any]:
+    """The items that stand there before."""
+    seen: list[Any] = []
+    for item in items:
+        if item in seen:
+            yield item
+        seen.append(item)
+
+
+def _once(items: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+    for name in _doubled(item.name for item in items if hasattr(item, "name")):
+        raise ValueError(f"two {info.field_name} have the same name, {name!r}")
+    for item in _doubled(items):
+        raise ValueError(f"{'null' if item is None else item} is listed twice")
+    return items
+
+
+# A list without anything twice; what has a name goes by it.
+Once = AfterValidator(_once)
+
+
+def _folded(name: str) -> str:
+    """A name as it is part of an artifact's key in Prefect, where a dot is a dash."""
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
+def _are_apart(what: str, names: Iterable[str]) -> None:
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(_folded(name), name)
+        if other != name:
+            raise ValueError(f"{what} {other!r} and {name!r} differ in dots and dashes alone")
+
+
 class Spec(BaseModel):
     """The root of all specifications: frozen, finite, and nothing that is not named here."""
 
@@ -83,6 +176,20 @@ class Spec(BaseModel):
                     if isinstance(value, bool) and not _takes_truth(field.annotation):
                         raise ValueError(f"{name}: expected no truth value, got {str(value).lower()}")
         return document
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_texts_as_numbers(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        read = dict(document)
+        for name, (expected, texts) in _numbers_of(cls).items():
+            if name in document:
+                try:
+                    read[name] = _without_texts(document[name], expected, texts)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        return read
 
     @model_validator(mode="after")
     def _has_numbers_that_fit(self) -> Self:
@@ -125,7 +232,7 @@ class Cell(Spec):
     @classmethod
     def parse(cls, name: str) -> "Cell":
         """Read a cell's name back; `SpecError` for anything else."""
-        match = re.fullmatch(r"(native|\d+)/(none|q(\d+))", name)
+        match = re.fullmatch(r"(native|[1-9][0-9]*)/(none|q([1-9][0-9]*))", name)
         if match is None:
             raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}")
         resolution: Resolution = "native" if match[1] == "native" else int(match[1])
@@ -163,7 +270,7 @@ class Vgg16Spec(Spec):
     batch: int = Field(default=16, ge=1)
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
-    compile: bool = Field(default=False, exclude=True)
+    compile: Truth = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str:
@@ -202,9 +309,11 @@ class SvmSpec(Spec):
     The seed protocol's is `SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)`: threshold decision > 0.
     """
 
-    c_values: tuple[Annotated[float, Field(gt=0)], ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    standardise: bool = True
-    calibrate: bool = True
+    c_values: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Once] = Field(
+        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1
+    )
+    standardise: Truth = True
+    calibrate: Truth = True
 
     @property
     def looks_at_val(self) -> bool:
@@ -221,9 +330,9 @@ class HeadSpec(Spec):
 
     name: str
     extractor: ExtractorSpec
-    views: tuple[View, ...] = Field(min_length=1)
-    real: tuple[Name, ...] = Field(min_length=1)
-    fakes: tuple[Name, ...] = Field(min_length=1)
+    views: Annotated[tuple[View, ...], Once] = Field(min_length=1)
+    real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     svm: SvmSpec = SvmSpec()
     seed: Seed = 0
 
@@ -243,7 +352,7 @@ class GanSpec(Spec):
     learning_rate: float = Field(default=2e-4, gt=0)
     beta1: float = Field(default=0.5, ge=0, lt=1)
     sheet_every: int = Field(default=5, ge=1)
-    flip: bool = False
+    flip: Truth = False
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
     seed: Seed = 0
@@ -267,7 +376,7 @@ class DiffusionSpec(Spec):
     side: int = Field(default=512, ge=64)
     batch: int = Field(default=4, ge=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    compile: bool = Field(default=False, exclude=True)
+    compile: Truth = Field(default=False, exclude=True)
     seed: Seed = 0
 
 
@@ -275,7 +384,7 @@ class SourceBase(Spec):
     """What all sources share. `evaluated` False keeps a source for training generators, or for the rejection alone."""
 
     name: Name
-    evaluated: bool = True
+    evaluated: Truth = True
 
 
 class CocoSource(SourceBase):
@@ -322,7 +431,7 @@ class FolderSource(SourceBase):
     label: Literal["real", "fake"]
     limit: int | None = Field(default=None, ge=1)
     limit_per_class: int | None = Field(default=None, ge=1)
-    smaller_by_nature: bool = False
+    smaller_by_nature: Truth = False
 
 
 class ColumnSource(SourceBase):
@@ -340,7 +449,7 @@ class ColumnSource(SourceBase):
     group_column: Column | None = None
     label: Literal["real", "fake"] = "fake"
     limit: int | None = Field(default=None, ge=1)
-    smaller_by_nature: bool = False
+    smaller_by_nature: Truth = False
 
 
 class GanSource(SourceBase):
@@ -351,7 +460,7 @@ class GanSource(SourceBase):
     count: int = Field(ge=1)
     gan: GanSpec = GanSpec()
     label: Literal["fake"] = "fake"
-    smaller_by_nature: bool = True
+    smaller_by_nature: Truth = True
 
 
 class DiffusionSource(SourceBase):
@@ -362,7 +471,7 @@ class DiffusionSource(SourceBase):
     diffusion: DiffusionSpec
     limit: int | None = Field(default=None, ge=1)
     label: Literal["fake"] = "fake"
-    smaller_by_nature: bool = False
+    smaller_by_nature: Truth = False
 
 
 Source = Annotated[
@@ -447,8 +556,8 @@ class Mix(Spec):
     """Which fakes stand against which photographs."""
 
     name: Name
-    real: tuple[Name, ...] = Field(min_length=1)
-    fakes: tuple[Name, ...] = Field(min_length=1)
+    real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
 
 
 class SeedProtocol(Spec):
@@ -462,8 +571,8 @@ class SeedProtocol(Spec):
     gan: Name
     stable: Name
     # Left out where they are the default, so that recipes from before they were a choice stay what they are.
-    qualities: tuple[Quality, ...] = Field(default=(20, 40, 60), exclude_if=_are_first_projects)
-    ablation: bool = Field(default=True, exclude_if=bool)
+    qualities: Annotated[tuple[Quality, ...], Once] = Field(default=(20, 40, 60), exclude_if=_are_first_projects)
+    ablation: Truth = Field(default=True, exclude_if=bool)
 
 
 class Training(Spec):
@@ -479,11 +588,11 @@ class Training(Spec):
     batch: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     patience: int = Field(default=5, ge=1)
-    balanced: bool = True
-    augmented: bool = False
+    balanced: Truth = True
+    augmented: Truth = False
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_full)
-    compile: bool = Field(default=False, exclude=True)
+    compile: Truth = Field(default=False, exclude=True)
 
 
 class NetworkBase(Spec):
@@ -552,7 +661,7 @@ class Distilled(NetworkBase):
     of: Name | None = None
     width: float | None = Field(default=None, ge=0.1, le=1.4)
     side: int = Field(default=224, ge=32, le=512)
-    teachers: tuple[Name, ...] = Field(min_length=1)
+    teachers: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     temperature: float = Field(default=4.0, ge=1)
     weight: float = Field(default=0.7, gt=0, le=1)
     seeds: int = Field(default=3, ge=1, le=20)
@@ -592,24 +701,33 @@ class Rejection(Spec):
 
     score: Literal["max-probability", "energy", "distance"] = "distance"
     kept: float = Field(default=0.95, gt=0, lt=1)
-    bounds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.6, 0.7)
+    bounds: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Once] = (0.6, 0.7)
     # Sources with `evaluated: false` that no network is trained on: unknown generators, and known ones that changed.
-    unknown: tuple[Name, ...] = ()
-    shifted: tuple[Name, ...] = ()
+    unknown: Annotated[tuple[Name, ...], Once] = ()
+    shifted: Annotated[tuple[Name, ...], Once] = ()
+
+    @model_validator(mode="after")
+    def _has_each_source_once(self) -> Self:
+        for name in _doubled((*self.unknown, *self.shifted)):
+            raise ValueError(f"{name} is unknown or shifted, not both")
+        return self
 
 
 class Mobile(Spec):
     """Networks for a phone. Each after the first is compared with the first: what it costs, and what it saves."""
 
-    networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+    networks: Annotated[tuple[NetworkSpec, ...], Once] = Field(min_length=1)
     rejection: Rejection = Rejection()
 
     @model_validator(mode="after")
     def _is_a_chain(self) -> Self:
         known: dict[str, str] = {}
         for network in self.networks:
-            if network.name in known or network.name.endswith("-alone"):
-                raise ValueError(f"{network.name}: a network's name is its own, and does not end in -alone")
+            if network.name in OWN_DETECTORS or network.name.endswith("-alone"):
+                raise ValueError(
+                    f"{network.name}: a network's name does not end in -alone and is none of {list(OWN_DETECTORS)}, "
+                    "which results call detectors of their own"
+                )
             origin: str | None = getattr(network, "of", None)
             teachers: tuple[str, ...] = getattr(network, "teachers", ())
             for parent in (*([origin] if origin else []), *(name for name in teachers if name != "svm")):
@@ -618,6 +736,7 @@ class Mobile(Spec):
                 if known[parent] == "quantized":
                     raise ValueError(f"{network.name}: {parent!r} is quantized, which nothing can be made from")
             known[network.name] = network.kind
+        _are_apart("networks", known)
         if not isinstance(self.networks[0], FineTuned):
             raise ValueError(f"the first network must be fine-tuned, got {self.networks[0].kind}")
         return self
@@ -629,25 +748,25 @@ class Experiment(Spec):
     name: Name
     description: str = ""
     seed: Seed = 0
-    sources: tuple[Source, ...]
+    sources: Annotated[tuple[Source, ...], Once]
     splits: Splits = FixedSplits()
     canonical_side: int = Field(default=320, ge=16, le=2048)
     canonical_kernel: Kernel = Field(default="exact", exclude_if=_is_exact)
-    resolutions: tuple[Resolution, ...] = ("native", 256, 64)
-    qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
+    resolutions: Annotated[tuple[Resolution, ...], Once] = Field(default=("native", 256, 64), min_length=1)
+    qualities: Annotated[tuple[Quality | None, ...], Once] = (None, 60, 40, 20)
     extractor: Vgg16Spec = Vgg16Spec()
     # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
     inception: LocalPath | None = None
     svm: SvmSpec = SvmSpec()
     mobile: Mobile | None = None
-    augmented_qualities: tuple[Quality | None, ...] = (None, 60, 40, 20)
-    mixes: tuple[Mix, ...] = ()
+    augmented_qualities: Annotated[tuple[Quality | None, ...], Once] = Field(default=(None, 60, 40, 20), min_length=1)
+    mixes: Annotated[tuple[Mix, ...], Once] = ()
     seed_protocol: SeedProtocol | None = None
     training_seeds: int = Field(default=3, ge=1)
     bootstrap_resamples: int = Field(default=2000, ge=100)
     shard_size: int = Field(default=1000, ge=1)
     # Whether a file may be a photograph and a fake at once; its labels contradict each other.
-    allow_overlap: bool = Field(default=False, exclude_if=operator.not_)
+    allow_overlap: Truth = Field(default=False, exclude_if=operator.not_)
 
     @model_validator(mode="before")
     @classmethod
@@ -657,24 +776,30 @@ class Experiment(Spec):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         sources = {source.name: source for source in self.sources}
-        if len(sources) != len(self.sources):
-            raise ValueError("two sources have the same name")
+        _are_apart("sources", sources)
+        columns = [source for source in self.evaluated_sources if isinstance(source, ColumnSource)]
+        for _, path, column in _doubled((source.label, source.path, source.column) for source in columns):
+            raise ValueError(f"two sources are the column {column!r} of {path}")
         labels = {source.label for source in self.evaluated_sources}
         if labels != {"real", "fake"}:
             raise ValueError(f"an experiment needs real and fake sources, got only {sorted(labels)}")
-        if len(set(self.resolutions)) != len(self.resolutions) or len(set(self.qualities)) != len(self.qualities):
-            raise ValueError("a resolution or quality is listed twice")
         if None not in self.qualities:
             raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
         for source in self.sources:
             self._check_generator(source, sources)
+        for source in self.sources:
+            if source.name in OWN_NAMES and (source.label == "fake" or source.name in self.unseen_names):
+                raise ValueError(f"{source.name}: tables mean something else by it: name the source otherwise")
         for mix in self.mixes:
             self._check_names(f"mix {mix.name}", mix.real, "real", sources)
             self._check_names(f"mix {mix.name}", mix.fakes, "fake", sources)
+        self._check_mixes()
         if self.seed_protocol is not None:
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)
             self._check_names("seed_protocol", (roles.gan, roles.stable), "fake", sources)
+            if roles.gan == roles.stable:
+                raise ValueError(f"seed_protocol: gan and stable are both {roles.gan!r}: expected two sources")
         for name in self.unseen_names:
             known = sorted(
                 n for n, s in sources.items() if isinstance(s, FolderSource | ColumnSource) and not s.evaluated
@@ -685,6 +810,23 @@ class Experiment(Spec):
                     f"expected one of {known}"
                 )
         return self
+
+    def _check_mixes(self) -> None:
+        """A mix that is named as one without names would be means the same, and no mix is there under two names."""
+        _are_apart("mixes", (mix.name for mix in self.mixes))
+        known: list[tuple[str, set[str], set[str]]] = []
+        for mix in self.mixes:
+            real, fakes = set(mix.real), set(mix.fakes)
+            if mix.name == SHUFFLED:
+                raise ValueError(f"mix {mix.name}: tables call the control with shuffled labels so")
+            if mix.name in self.fake_names and fakes != {mix.name}:
+                raise ValueError(f"mix {mix.name}: it has the name of a source, and other fakes: {sorted(fakes)}")
+            if mix.name == COMBINED and len(fakes) == 1:
+                raise ValueError(f"mix {mix.name}: expected several fakes, got {sorted(fakes)} alone")
+            for other, *sides in known:
+                if sides == [real, fakes]:
+                    raise ValueError(f"mix {mix.name}: it has the sources of mix {other}")
+            known.append((mix.name, real, fakes))
 
     def _check_generator(self, source: SourceBase, sources: dict[str, Any]) -> None:
         origin = getattr(source, "trained_on", None) or getattr(source, "prompted_by", None)
@@ -729,7 +871,7 @@ class Experiment(Spec):
     @property
     def class_names(self) -> tuple[str, ...]:
         """What a network tells apart: `real`, then one class per evaluated generator."""
-        return ("real", *self.fake_names)
+        return (REAL, *self.fake_names)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -744,7 +886,7 @@ class Experiment(Spec):
         single = tuple(Mix(name=fake, real=self.real_names, fakes=(fake,)) for fake in self.fake_names)
         if len(single) == 1:
             return single
-        return (*single, Mix(name="combined", real=self.real_names, fakes=self.fake_names))
+        return (*single, Mix(name=COMBINED, real=self.real_names, fakes=self.fake_names))
 
 
 def _specs(root: type[Spec]) -> Iterator[type[Spec]]:
@@ -756,3 +898,7 @@ def _specs(root: type[Spec]) -> Iterator[type[Spec]]:
 # What the `kind` of a source, a network, an extractor or a splitting says it is.
 KINDS = {spec.model_fields["kind"].default: spec for spec in _specs(Spec) if "kind" in spec.model_fields}
 FIELD_NAMES = frozenset(name for spec in _specs(Spec) for name in spec.model_fields)
+# Fields that hold a mapping of the experiment's own keys.
+MAPPINGS = frozenset(
+    name for spec in _specs(Spec) for name, field in spec.model_fields.items() if get_origin(field.annotation) is dict
+)

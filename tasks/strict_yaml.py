@@ -149,21 +149,32 @@ def _mapping(node: yaml.MappingNode, name: str) -> dict[str, Any]:
 
 
 def _plain(node: yaml.ScalarNode, name: str) -> Any:
-    text = node.value
+    try:
+        return plain_value(node.value, f" in line {_line(node)}")
+    except ValueError as error:
+        raise SpecError(f"{name}: {error}") from error
+
+
+def plain_value(text: str, where: str = "") -> Any:
+    """What a plain value of YAML stands for: a text, number, truth value or None.
+
+    Raises:
+        ValueError: a number with two readings, or with thousands of digits; one sentence, with `where` behind it.
+    """
     if _NULL.fullmatch(text):
         return None
     if truth := _TRUTH.fullmatch(text):
         return truth[1] is not None
     if _AMBIGUOUS.fullmatch(text):
-        raise SpecError(
-            f"{name}: {text} in line {_line(node)} is one number in one version of YAML and something else in another: "
+        raise ValueError(
+            f"{text}{where} is one number in one version of YAML and something else in another: "
             "write it in decimal without leading zeros, colons and underscores, or quote it if it is a text"
         )
     if _INTEGER.fullmatch(text):
         try:
             return int(text)
         except ValueError as error:
-            raise SpecError(f"{name}: the number in line {_line(node)} has {len(text)} digits") from error
+            raise ValueError(f"the number{where} has {len(text)} digits") from error
     if _FLOAT.fullmatch(text):
         return float(text)
     if _NOT_FINITE.fullmatch(text):

@@ -9,17 +9,24 @@ from storage.errors import SpecError
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell or another program would replace. A dollar sign before anything else is one.
 _LOOKS_LIKE_ONE = re.compile(r"\$[A-Za-z_{(]")
+# A default within a default within a default: nobody needs more.
+MOST_IN_ONE = 100
 UNDERSTOOD = "understood are ${NAME}, ${NAME:-default}, also nested, and $$ for a dollar sign"
+
+
+class FilledIn(str):
+    """A text that holds what variables said, who know texts only: where a number belongs it is read as one."""
 
 
 def fill_in(value: Any, unset: list[str]) -> Any:
     """A document with its variables replaced by their values, which are taken as they are.
 
-    A variable without value, or with an empty one, gives its default. A text that becomes empty becomes None: the
-    field's default. Without value and default a variable stays as `${NAME}`, and its name is added to `unset`.
+    A text with a variable becomes a `FilledIn`. A variable without value, or with an empty one, gives its default. A
+    text that becomes empty becomes None: the field's default. Without value and default a variable stays as `${NAME}`,
+    and its name is added to `unset`.
 
     Raises:
-        SpecError: something looks like a variable but is none, or stands in a key.
+        SpecError: something looks like a variable but is none, stands in a key, or is one of too many in a text.
     """
     if isinstance(value, dict):
         for key in value:
@@ -30,8 +37,11 @@ def fill_in(value: Any, unset: list[str]) -> Any:
         return [fill_in(item, unset) for item in value]
     if not isinstance(value, str) or "$" not in value:
         return value
-    # An optional variable that is not set leaves nothing, not an empty text.
-    return _filled(value, value, unset) or None
+    if value.count("${") > MOST_IN_ONE:
+        raise SpecError(f"{value[:100]!r}... holds more than {MOST_IN_ONE} variables")
+    filled = _filled(value, value, unset)
+    # An optional variable that is not set leaves nothing, not an empty text. A dollar sign alone is no variable.
+    return (FilledIn(filled) if "${" in value.replace("$$", "") else filled) or None
 
 
 def _filled(text: str, whole: str, unset: list[str]) -> str:

@@ -24,6 +24,13 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
+def nested(depth: int, kind: Any) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if kind == {} else [value]
+    return value
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "e.yaml"
@@ -54,6 +61,11 @@ def _leaves(node: Any, path: str = "") -> dict[str, Any]:
         ({"extractor": {"side": 96}}, {"/extractor/side": 96}),
         ({"extractor": {"side": 96, "batch": 2}}, {"/extractor/side": 96, "/extractor/batch": 2}),
         ({"extractor": {}}, {}),
+        ({"extractor": {}, "extractor.side": 96}, {"/extractor/side": 96}),
+        ({"sources": {"sd-1": {}, "real": {"limit": 6}}}, {"/sources/real/limit": 6}),
+        # The keys of groups are the experiment's own: an empty mapping of them is one.
+        ({"splits.groups": {}}, {"/splits/groups/real:a.1.jpg": None}),
+        ({"splits": {"groups": {}}}, {"/splits/groups/real:a.1.jpg": None}),
         ({"splits": {"groups": {"real:b.jpg": "val"}}}, {"/splits/groups/real:b.jpg": "val"}),
         ({"splits.groups.real:a.1.jpg": "test"}, {"/splits/groups/real:a.1.jpg": "test"}),
         ({"sources.sd-1.4.limit": 5}, {"/sources/sd-1.4/limit": 5}),
@@ -114,6 +126,20 @@ def test_another_kind_keeps_the_fields_that_it_has(file: str) -> None:
         ({"extractor.side": 96, "extractor": {"side": 97}}, "which another override sets otherwise"),
         ({"sources": [], "sources.sd-1.limit": 3}, "which another override sets otherwise"),
         ({"bogus": {"a": 1}}, "bogus: there is no such field"),
+        ({"bogus": {}}, "bogus: there is no such field"),
+        ({"extractor.wieghts": {}}, "extractor.wieghts: there is no such field, did you mean weights"),
+        ({"extractor": {"wieghts": {}}}, "extractor.wieghts: there is no such field, did you mean weights"),
+        ({"extractor.weights": {}}, "puts a mapping over 'random:3'"),
+        ({"sources": {}}, r"names no item of the list, expected some of \['real', 'sd-1', 'sd-1.4'\]"),
+        ({"sources.sd-1.limt": {}}, "sources.sd-1.limt: there is no such field, did you mean limit"),
+        ({"mobile": {}}, "mobile.networks: Field required"),
+        ({"splits.groups": {}, "splits.groups.real:b.jpg": "val"}, "which another override sets otherwise"),
+        ({"sources.sd-1.kind": ["folder"]}, "sources.sd-1: .*does not match any of the expected tags"),
+        ({"sources.sd-1.name": ["x"]}, "name: .*valid string"),
+        ({".".join(["a"] * 3000): 1}, "'a.a.a.*' is nested too deeply"),
+        ({"a": nested(900, {})}, "override 'a' is nested too deeply"),
+        ({"a": nested(900, [])}, "override 'a' is nested too deeply"),
+        ({"sources.sd-1.limit": "010"}, "limit: expected a number, got the text '010'"),
         ({"splits.count": 4}, "splits.count: there is no such field, expected one of"),
         ({"extractor": {"kind": "probe"}}, "extractor.kind: "),
         ({"sources.sd-1.kind": "video"}, "sources.sd-1: .*does not match any of the expected tags"),
@@ -138,6 +164,25 @@ def test_a_name_that_ends_in_a_field_is_ambiguous_and_a_mapping_says_which() -> 
     assert [source["limit"] for source in one["sources"]] == [3, 2]
     override(one, {"sources": {"a.limit": {"limit": 4}}})
     assert [source["limit"] for source in one["sources"]] == [3, 4]
+
+
+def test_an_item_that_gets_another_name_is_found_by_its_old_one() -> None:
+    renamed: tuple[dict[str, Any], ...] = (
+        {"sources.sd-1.name": "x", "sources.sd-1.limit": 5},
+        {"sources.sd-1.limit": 5, "sources.sd-1.name": "x"},
+        {"sources": {"sd-1": {"name": "x", "limit": 5}}},
+    )
+    for overrides in renamed:
+        document = yaml.safe_load(yaml.safe_dump(DOCUMENT))
+        override(document, overrides)
+        assert document["sources"][1] == DOCUMENT["sources"][1] | {"name": "x", "limit": 5}
+        assert document["sources"][2] == DOCUMENT["sources"][2]
+
+
+def test_two_items_may_exchange_their_names() -> None:
+    document = {"sources": [{"name": "a", "limit": 1}, {"name": "b", "limit": 2}]}
+    override(document, {"sources.a.name": "b", "sources.b.name": "a", "sources.b.limit": 3})
+    assert document == {"sources": [{"name": "b", "limit": 1}, {"name": "a", "limit": 3}]}
 
 
 def test_two_items_of_one_name_cannot_be_told_apart() -> None:

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from storage.errors import MissingInput, SpecError
+from tasks.evaluation.protocols import cell_heads
 from tasks.presets import load_experiment, parse_experiment
+from tasks.progress import artifact_key
 from tasks.spec import Cell, Folds
+from tasks.variables import FilledIn
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def test_a_cells_name_is_read_back(name: str) -> None:
     assert Cell.parse(name).name == name
 
 
-@pytest.mark.parametrize("name", ["64", "64/20", "small/none", "64/q", ""])
+@pytest.mark.parametrize("name", ["64", "64/20", "small/none", "64/q", "", "064/none", "64/q020", "\u0666\u0664/none"])
 def test_what_is_no_cells_name_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match="a cell is named like"):
         Cell.parse(name)
@@ -171,6 +174,207 @@ def test_a_number_that_is_none_or_fits_nowhere_is_refused_with_its_field(changes
         parse_experiment(document(**changes))
 
 
-@pytest.mark.parametrize(("written", "read"), [("12", 12), (12.0, 12), ("0", 0), (2**32 - 1, 2**32 - 1)])
+@pytest.mark.parametrize(("written", "read"), [(12, 12), (12.0, 12), (FilledIn("12"), 12), (FilledIn(" 0 "), 0)])
 def test_a_number_may_come_as_text_from_a_variable(written: Any, read: int) -> None:
     assert parse_experiment(document(seed=written)).seed == read
+
+
+# Each would be read as a number by pydantic or by Python, if not by both.
+TEXTS = ["12", "010", "1_0", " 10", "1e3", "+5", "1.0", "0x10", "\u0661\u0660", "NaN", "Infinity", "null", "true", ""]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"seed": 0}, {"resolutions": [0]}, {"qualities": [None, 0]}, {"augmented_qualities": [0]},
+        {"svm": {"c_values": [0]}}, {"svm": {"calibrate": 0}}, {"allow_overlap": 0},
+        {"splits": {"kind": "folds", "count": 0}},
+        {"splits": {"kind": "fixed", "ranges": {"train": [0, 0]}}}, {"extractor": {"side": 0}},
+        {"mobile": {"networks": [{"kind": "fine-tuned", "name": "n", "unlocked": 0}]}},
+        {"mobile": {"networks": [{"kind": "fine-tuned", "name": "n", "training": {"balanced": 0}}]}},
+        {"sources": [{"kind": "gan", "name": "g", "trained_on": "c", "count": 1, "gan": {"side": 0}}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_text_stands_for_no_number_and_no_truth_value(field: dict[str, Any], text: str) -> None:
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: put(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [put(item) for item in value]
+        return text if value == 0 else value
+
+    with pytest.raises(SpecError, match=r"expected (a number|true or false).*, got the text"):
+        parse_experiment(document(**put(field)))
+
+
+@pytest.mark.parametrize("text", ["yes", "off", "1"])
+def test_a_truth_value_is_true_or_false_alone(text: str) -> None:
+    with pytest.raises(SpecError, match="calibrate: expected true or false, got the text"):
+        parse_experiment(document(svm={"calibrate": text}))
+    with pytest.raises(SpecError, match=r"svm\.calibrate: .*valid boolean"):
+        parse_experiment(document(svm={"calibrate": 1}))
+
+
+def test_a_text_that_a_field_takes_beside_numbers_stays() -> None:
+    assert parse_experiment(document(resolutions=["native", 64])).resolutions == ("native", 64)
+    filled = [FilledIn("native"), FilledIn("64")]
+    assert parse_experiment(document(resolutions=filled)).resolutions == ("native", 64)
+    networks = [{"kind": "fine-tuned", "name": "n", "unlocked": "all"}]
+    assert parse_experiment(document(mobile={"networks": networks})).mobile.networks[0].unlocked == "all"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolutions": []}, "resolutions: .*at least 1 item"),
+        ({"qualities": []}, "qualities must contain null"),
+        ({"augmented_qualities": []}, "augmented_qualities: .*at least 1 item"),
+        ({"svm": {"c_values": []}}, r"svm\.c_values: .*at least 1 item"),
+        ({"sources": []}, "needs real and fake sources"),
+        ({"mixes": [{"name": "m", "real": [], "fakes": ["gan"]}]}, r"mixes\.m\.real: .*at least 1 item"),
+        ({"mixes": [{"name": "m", "real": ["coco"], "fakes": []}]}, r"mixes\.m\.fakes: .*at least 1 item"),
+        ({"mobile": {"networks": []}}, r"mobile\.networks: .*at least 1 item"),
+    ],
+)
+def test_a_list_that_something_is_taken_from_is_not_empty(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(document(**changes))
+
+
+def mix(name: str, fakes: list[str], real: list[str] | None = None) -> dict[str, Any]:
+    return {"name": name, "real": real or ["coco"], "fakes": fakes}
+
+
+def tuned(name: str) -> dict[str, Any]:
+    return {"kind": "fine-tuned", "name": name}
+
+
+def with_rejection(**rejection: Any) -> dict[str, Any]:
+    unseen = {"kind": "folder", "name": "dalle", "path": "d", "label": "fake", "evaluated": False}
+    return {
+        "sources": [*document()["sources"], unseen],
+        "mobile": {"networks": [tuned("dense")], "rejection": rejection},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolutions": [64, 64]}, "resolutions: 64 is listed twice"),
+        ({"resolutions": [64, "native", 64.0]}, "resolutions: 64 is listed twice"),
+        ({"qualities": [None, 60, None]}, "qualities: null is listed twice"),
+        ({"augmented_qualities": [None, None]}, "augmented_qualities: null is listed twice"),
+        ({"svm": {"c_values": [1, 0.1, 1.0]}}, r"svm\.c_values: 1.0 is listed twice"),
+        ({"mixes": [mix("m", ["gan", "gan"])]}, r"mixes\.m\.fakes: gan is listed twice"),
+        ({"mixes": [mix("m", ["gan"], ["coco", "coco"])]}, r"mixes\.m\.real: coco is listed twice"),
+        ({"mixes": [mix("m", ["gan"]), mix("m", ["fakes"])]}, "mixes: two mixes have the same name, 'm'"),
+        ({"mixes": [mix("m", ["gan", "fakes"]), mix("n", ["fakes", "gan"])]}, "mix n: it has the sources of mix m"),
+        (
+            {"seed_protocol": {"real": "coco", "gan": "gan", "stable": "fakes", "qualities": [20, 20]}},
+            r"seed_protocol\.qualities: 20 is listed twice",
+        ),
+        ({"seed_protocol": {"real": "coco", "gan": "gan", "stable": "gan"}}, "gan and stable are both 'gan'"),
+        ({"mobile": {"networks": [tuned("a"), tuned("a")]}}, "two networks have the same name, 'a'"),
+        (
+            {
+                "mobile": {
+                    "networks": [tuned("a"), {"kind": "distilled", "name": "d", "of": "a", "teachers": ["a", "a"]}]
+                }
+            },
+            r"teachers: a is listed twice",
+        ),
+        (with_rejection(bounds=[0.6, 0.6]), r"bounds: 0.6 is listed twice"),
+        (with_rejection(unknown=["dalle", "dalle"]), r"unknown: dalle is listed twice"),
+        (with_rejection(shifted=["dalle", "dalle"]), r"shifted: dalle is listed twice"),
+        (with_rejection(unknown=["dalle"], shifted=["dalle"]), "dalle is unknown or shifted, not both"),
+        (
+            {
+                "sources": [
+                    document()["sources"][0],
+                    {"kind": "prompt-set", "path": "p", "columns": {"one": "image", "two": "image"}},
+                ]
+            },
+            "two sources are the column 'image' of",
+        ),
+    ],
+)
+def test_nothing_is_listed_twice(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(document(**changes))
+
+
+def test_a_list_of_bounds_may_be_empty() -> None:
+    mobile = parse_experiment(document(**with_rejection(bounds=[], unknown=["dalle"]))).mobile
+    assert mobile is not None
+    assert mobile.rejection.bounds == ()
+
+
+@pytest.mark.parametrize("name", ["svm", "svm-aug", "svm-shuffled", "probe", "dense-alone"])
+def test_a_network_has_no_name_of_a_detector_that_is_there_already(name: str) -> None:
+    with pytest.raises(SpecError, match=f"{name}: a network's name"):
+        parse_experiment(document(mobile={"networks": [tuned(name)]}))
+
+
+def test_no_network_can_be_named_as_any_detector_of_an_experiment() -> None:
+    experiment = parse_experiment(document())
+    names = {head.name for cell in experiment.cells for head in cell_heads(experiment, cell, experiment.extractor)}
+    assert names == {"svm", "svm-aug", "probe", "svm#1", "svm#2", "svm@fakes", "svm@gan"}
+    for name in names:
+        with pytest.raises(SpecError):
+            parse_experiment(document(mobile={"networks": [tuned(name)]}))
+
+
+@pytest.mark.parametrize("name", ["real", "unknown", "combined", "shuffled"])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_fake_source_has_no_name_that_tables_give_to_something_else(name: str, evaluated: bool) -> None:
+    given = document()
+    given["sources"].append({"kind": "folder", "name": name, "path": "p", "label": "fake", "evaluated": evaluated})
+    with pytest.raises(SpecError, match=f"{name}: tables mean something else"):
+        parse_experiment(given)
+
+
+def test_photographs_may_be_named_real_but_not_those_that_no_network_knows() -> None:
+    given = document(**with_rejection(unknown=["dalle"]))
+    given["sources"][0]["name"] = given["sources"][2]["trained_on"] = "real"
+    assert parse_experiment(given).class_names == ("real", "fakes", "gan")
+    given = document(**with_rejection(unknown=["real"]))
+    given["sources"][3] |= {"name": "real", "label": "real"}
+    with pytest.raises(SpecError, match="real: tables mean something else"):
+        parse_experiment(given)
+
+
+@pytest.mark.parametrize(
+    ("mixes", "message"),
+    [
+        ([mix("gan", ["fakes"])], "mix gan: it has the name of a source, and other fakes: .'fakes'.$"),
+        ([mix("gan", ["fakes", "gan"])], "mix gan: it has the name of a source, and other fakes"),
+        ([mix("combined", ["gan"])], "mix combined: expected several fakes"),
+        ([mix("shuffled", ["gan"])], "mix shuffled: tables call the control"),
+    ],
+)
+def test_a_mix_that_is_named_as_another_would_be_is_refused(mixes: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(document(mixes=mixes))
+
+
+def test_a_mix_may_be_named_as_what_it_is() -> None:
+    mixes = [mix("gan", ["gan"]), mix("combined", ["gan", "fakes"]), mix("others", ["fakes"])]
+    assert [each.name for each in parse_experiment(document(mixes=mixes)).all_mixes] == ["gan", "combined", "others"]
+
+
+def test_names_that_are_one_in_the_key_of_an_artifact_are_refused() -> None:
+    sources = [
+        {"kind": "coco", "name": "coco", "directory": "d"},
+        {"kind": "folder", "name": "sd-1.4", "path": "p", "label": "fake"},
+        {"kind": "folder", "name": "sd-1-4", "path": "q", "label": "fake"},
+    ]
+    assert artifact_key("sd-1.4") == artifact_key("sd-1-4")
+    for changes in (
+        {"sources": sources},
+        {"mobile": {"networks": [tuned("a.b"), tuned("a-b")]}},
+        {"mixes": [mix("a.b", ["gan"]), mix("a-b", ["fakes"])]},
+    ):
+        with pytest.raises(SpecError, match="differ in dots and dashes alone"):
+            parse_experiment(document(**changes))

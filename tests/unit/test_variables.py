@@ -122,3 +122,64 @@ def test_a_number_that_hangs_on_a_variable_names_the_variable(tmp_path: Path, mo
     monkeypatch.setenv("unset", "twelve")
     with pytest.raises(SpecError, match=r"seed: .*'twelve'"):
         load_experiment(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [("12", 12), (" 12 ", 12), ("1e1", 10), ("10.0", 10), ("0", 0), ("+3", 3)],
+)
+def test_a_number_from_a_variable_is_read_as_yaml_reads_it(
+    said: str, read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("N", said)
+    path = _file(tmp_path, "p")
+    assert load_experiment(path, {"seed": "${N}"}).seed == read
+    assert load_experiment(path, {"seed": f"${{UNSET:-{said}}}"}).seed == read
+    # In a field of texts it stays one.
+    assert load_experiment(path, {"description": "${N}"}).description == said
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("010", "seed: 010 is one number in one version of YAML"),
+        ("1_0", "seed: 1_0 is one number in one version of YAML"),
+        ("0x10", "seed: 0x10 is one number in one version of YAML"),
+        ("1:30", "seed: 1:30 is one number in one version of YAML"),
+        ("\u0661\u0660", "seed: expected a number, got the text"),
+        ("'10'", "seed: expected a number, got the text"),
+        ("[10]", "seed: expected a number, got the text"),
+        ("9" * 5000, "seed: the number has 5000 digits"),
+        (".nan", "seed: .*finite number"),
+        ("true", "seed: .*truth value|seed: .*valid integer"),
+    ],
+)
+def test_what_yaml_would_read_otherwise_is_no_number_of_a_variable(
+    said: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("N", said)
+    with pytest.raises(SpecError, match=reason) as raised:
+        load_experiment(_file(tmp_path, "p"), {"seed": "${N}"})
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(("said", "read"), [("true", True), ("False", False)])
+def test_a_truth_value_of_a_variable_is_read_as_yaml_reads_it(
+    said: str, read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("N", said)
+    assert load_experiment(_file(tmp_path, "p"), {"svm.calibrate": "${N}"}).svm.calibrate is read
+    monkeypatch.setenv("N", "yes")
+    with pytest.raises(SpecError, match="calibrate: expected true or false, got the text 'yes'"):
+        load_experiment(_file(tmp_path, "p"), {"svm.calibrate": "${N}"})
+
+
+def test_a_dollar_sign_makes_no_number_of_a_text(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="seed: expected a number, got the text"):
+        load_experiment(_file(tmp_path, "p"), {"seed": "$${1}"})
+
+
+def test_more_variables_in_a_text_than_anybody_needs_are_refused() -> None:
+    assert fill_in("${UNSET:-" * 90 + "a" + "}" * 90, []) == "a"
+    with pytest.raises(SpecError, match="holds more than 100 variables"):
+        fill_in("${UNSET:-" * 5000 + "a" + "}" * 5000, [])

@@ -91,7 +91,7 @@ def test_rejection_is_tested_on_what_is_left_out_and_on_what_nobody_knows() -> N
     ("networks", "problem"),
     [
         ([PRUNED], "unknown network 'dense', expected one before it"),
-        ([TUNED, TUNED], "a network's name is its own"),
+        ([TUNED, TUNED], "two networks have the same name, 'dense'"),
         ([TUNED | {"name": "x-alone"}], "does not end in -alone"),
         ([TUNED, QUANTIZED | {"of": "dense"}, PRUNED | {"of": "int8"}], "'int8' is quantized"),
         ([TUNED, DISTILLED | {"width": 0.5}], "a student is either another network"),
