@@ -16,6 +16,7 @@ from tasks.data.colours import MAX_PROFILE_BYTES, SRGB_PRIMARIES, coded_profile,
 MAX_HEADER_PIECES = 2_000  # some hundred segments, chunks or tags are many
 MAX_HEADER_BYTES = 100_000  # such as are read singly: padding, and what a damaged JPEG has between its segments
 MAX_READS = 2_000_000  # two for each run of a BMP
+RESERVED_BYTES = 256  # of one value at the end of pixels: not written, where coded pixels do not come out so
 MAX_SCANS = 100  # encoders write about ten; each costs a pass over all pixels, however few bytes it has
 
 
@@ -23,14 +24,23 @@ MAX_SCANS = 100  # encoders write about ten; each costs a pass over all pixels, 
 class Parts:
     """`data`: the file with its pixels alone. `exif`: its EXIF data or none. `profiles`: its ICC profiles, best first.
 
-    `ends`: whether a JPEG has its end marker; `data` has one in any case, and the pixels may lack their rest.
+    `filled`: none, or where pixels may lack their rest (a JPEG without the end marker that `data` has in any case) the
+    same with other bytes in its place, which must make no other pixels.
+    `spoilt`: none, or where the end of the pixels may never have been written the same with other bytes at this end,
+    which must make other pixels.
+    `clear`: the samples of the one grey (2 bytes) or colour (6 bytes) that is transparent in a PNG, which `data` lacks.
     """
 
     data: bytes
     exif: bytes = b""
     profiles: tuple[bytes, ...] = ()
-    ends: bool = True
+    filled: bytes = b""
+    spoilt: bytes = b""
+    clear: bytes = b""
 
+
+# Without the byte of a marker, and unlike the zeros that decoders take for pixels that are missing.
+_FILLER = bytes((index * 73 + 41) % 251 for index in range(64))
 
 # Not stuffed zeros, fill bytes or restarts, which stand inside a scan, nor the marker of no use without a length.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
@@ -62,8 +72,7 @@ def jpeg_parts(data: bytes) -> Parts:
         elif marker == _SCAN:
             scans += 1
             coefficients.sent(body)
-            # Half a marker at the end of the file would be one with whatever comes behind it.
-            kept.append(data[start:end].rstrip(b"\xff"))
+            kept.append(data[start:end] if end < len(data) else _written(data[start:end]))
         elif marker not in _APPLICATION or (marker, body[:5]) in _COLOUR_CODING:
             kept.append(data[start:end])
             if marker in _FRAMES:
@@ -74,7 +83,28 @@ def jpeg_parts(data: bytes) -> Parts:
             profile.setdefault(body[12], (body[13], body[14:]))
     if not ends and not (scans and coefficients.complete()):
         raise BadImage("truncated", f"the {'scans' if scans else 'headers'} of the JPEG break off")
-    return Parts(b"".join(kept) + b"\xff\xd9", exif, _joined(profile), ends)
+    whole = b"".join(kept)
+    filled = b"" if ends else whole + _FILLER + b"\xff\xd9"
+    return Parts(whole + b"\xff\xd9", exif, _joined(profile), filled)
+
+
+def _written(scan: bytes) -> bytes:
+    """A scan that no marker follows, without what was only reserved for it.
+
+    Programs that reserve the space of a download leave it filled with one byte where they stop. Without this fill the
+    pixels are seen to break off, or to be all there. A flat picture that is coded as such a run is taken to break off.
+    """
+    missing, fill = _last_run(scan), scan[-1:]
+    written = scan[: len(scan) - missing] if missing >= RESERVED_BYTES else scan
+    if written is not scan and fill == b"\0" and written.endswith(b"\xff"):
+        return written + fill  # which is stuffed behind it
+    # Half a marker at the end of the file would be one with whatever comes behind it.
+    return written.rstrip(b"\xff")
+
+
+def _last_run(data: bytes) -> int:
+    """The number of equal bytes in which `data` end."""
+    return len(data) - len(data.rstrip(data[-1:]))
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -140,7 +170,9 @@ class _Coefficients:
 
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR_CHUNKS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
+_BESIDE_PIXELS = frozenset({b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"})
+_PALETTE = b"\3"
+_CLEAR_BYTES = {b"\0": 2, b"\2": 6}  # by colour type: grey, and red, green and blue
 _NEARLY_SRGB = 45_455  # the gamma that the PNG specification gives to decoders that know no sRGB
 
 
@@ -151,7 +183,7 @@ def png_parts(data: bytes) -> Parts:
         BadImage: `truncated` or `unreadable` where no pixels are reached; `too-complex` for more chunks than any honest
             file has.
     """
-    kept, chunks, has_pixels = [PNG_SIGNATURE], 0, False
+    kept, chunks, has_pixels, colour_type = [PNG_SIGNATURE], 0, False, b""
     beside: dict[bytes, bytes] = {}
     for name, start, end in _png_chunks(data):
         chunks += 1
@@ -159,19 +191,29 @@ def png_parts(data: bytes) -> Parts:
             raise BadImage("too-complex", "a PNG of more chunks than any honest file has")
         if name == b"IDAT":
             has_pixels = True
+            if end - start == 12 + int.from_bytes(data[start : start + 4], "big") and not _is_sound(data, start, end):
+                is_reserved = _last_run(data[start : end - 4]) >= RESERVED_BYTES
+                raise BadImage("truncated" if is_reserved else "unreadable", "pixels of a PNG with a wrong checksum")
             kept.append(data[start:end])
         elif name == b"IEND":
             break
-        elif has_pixels:
+        elif name in beside or has_pixels:
             continue
-        elif name in (b"IHDR", b"PLTE") or (name == b"tRNS" and _is_sound(data, start, end)):
+        elif name in (b"IHDR", b"PLTE"):
+            if name == b"IHDR" and len(kept) > 1:
+                raise BadImage("unreadable", "a PNG with a second header")
             kept.append(data[start:end])
-        elif (name in _COLOUR_CHUNKS or name == b"eXIf") and name not in beside and _is_sound(data, start, end):
+            colour_type = colour_type or data[start + 17 : start + 18]
+        elif name in _BESIDE_PIXELS and _is_sound(data, start, end):
             beside[name] = data[start + 8 : end - 4]
+            if name == b"tRNS" and colour_type == _PALETTE:
+                kept.append(data[start:end])
     if not has_pixels:
         raise BadImage("unreadable", "a PNG without pixels")
     exif = _EXIF + beside[b"eXIf"] if b"eXIf" in beside else b""
-    return Parts(b"".join(kept), exif, tuple(_png_profiles(beside)))
+    samples = _CLEAR_BYTES.get(colour_type, 0)
+    clear = beside.get(b"tRNS", b"")[:samples]
+    return Parts(b"".join(kept), exif, tuple(_png_profiles(beside)), clear=clear if len(clear) == samples else b"")
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -260,7 +302,9 @@ def webp_parts(data: bytes) -> Parts:
             break
         if name == b"VP8X" and length >= 10 and not kept:
             flags = body[0]
-            body = bytes([flags & (_WEBP_ALPHA | _WEBP_ANIMATION)]) + body[1:]
+            # Frames may leave a part of the canvas uncovered, which is clear whatever the file says of alpha.
+            alpha = _WEBP_ALPHA if flags & _WEBP_ANIMATION else flags & _WEBP_ALPHA
+            body = bytes([alpha | flags & _WEBP_ANIMATION]) + body[1:]
             kept.append((name, body))
         elif not has_pixels and (makes_pixels or name in (b"ANIM", b"ALPH")):
             kept.append((name, body))
@@ -270,7 +314,35 @@ def webp_parts(data: bytes) -> Parts:
         place = end + (length & 1)
     if not has_pixels:
         raise BadImage("truncated", "a WebP without pixels")
-    chunks = b"".join(struct.pack("<4sI", name, len(body)) + body + bytes(len(body) & 1) for name, body in kept)
     profiles = (beside[b"ICCP"],) if flags & _WEBP_PROFILE and b"ICCP" in beside else ()
-    header = struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WEBP")
-    return Parts(header + chunks, beside.get(b"EXIF", b""), profiles)
+    # A flat picture may be coded as such a run, and then to its last byte.
+    name, body = kept[-1]
+    spoilt = [*kept[:-1], (name, body[: -len(_FILLER)] + _FILLER)] if _last_run(body) >= RESERVED_BYTES else []
+    return Parts(_webp(kept), beside.get(b"EXIF", b""), profiles, spoilt=_webp(spoilt) if spoilt else b"")
+
+
+def _webp(kept: list[tuple[bytes, bytes]]) -> bytes:
+    chunks = b"".join(struct.pack("<4sI", name, len(body)) + body + bytes(len(body) & 1) for name, body in kept)
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WEBP") + chunks
+
+
+def container_parts(data: bytes) -> Parts:
+    """An AVIF or HEIC file as it is, and filled where its media data (ISO/IEC 14496-12, 8.1.1) end in one byte's run.
+
+    The arithmetic coders of both write none, but metadata may stand there too.
+    """
+    place = 0
+    for _ in range(MAX_HEADER_PIECES):
+        if place + 16 > len(data):
+            break
+        length, name, longer = struct.unpack_from(">I4sQ", data, place)
+        end = len(data) if length == 0 else place + (longer if length == 1 else max(length, 8))
+        end = min(max(end, place + 8), len(data))
+        if name == b"mdat":
+            missing = _last_run(data[place:end])
+            if missing >= RESERVED_BYTES:
+                written = end - place - missing
+                fill = _FILLER * (missing // len(_FILLER) + 1)
+                return Parts(data, filled=data[: place + written] + fill[:missing] + data[end:])
+        place = end
+    return Parts(data)

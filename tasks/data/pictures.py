@@ -16,12 +16,12 @@ import functools
 import io
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImagePalette
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -39,6 +39,7 @@ from tasks.data.file_parts import (
     MAX_READS,
     PNG_SIGNATURE,
     Parts,
+    container_parts,
     jpeg_parts,
     png_parts,
     webp_parts,
@@ -84,6 +85,13 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 }
 _ORIENTATION_TAG = 0x0112
 
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT = 258, 262, 266, 284, 320, 339
+_SEPARATE, _SIGNED = 2, 2
+_BITFIELDS = 3  # of a BMP
+# Coefficients of luma, subsampling, black and white of each component: what Pillow takes them for, and their defaults.
+_YCBCR_READ = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
+_YCBCR_DEFAULT = _YCBCR_READ | {530: (2, 2)}
+
 
 @dataclass(frozen=True)
 class PictureFacts:
@@ -111,9 +119,9 @@ def inspect_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureFact
 
     Raises:
         BadImage: `empty`, `truncated` (the headers break off), `unreadable` (no picture, or a damaged one),
-            `unsupported` (a picture of a format that is not read), `too-large` (more than `max_pixels` declared, or
-            than `MAX_BYTES`), `too-small` (a side under 8 pixels) or `too-complex` (more work than any honest file of
-            its kind). The detail names what the file is, where that is known.
+            `unsupported` (a picture of a format, or samples of a kind, that is not read), `too-large` (more than
+            `max_pixels` declared, or than `MAX_BYTES`), `too-small` (a side under 8 pixels) or `too-complex` (more work
+            than any honest file of its kind). The detail names what the file is, where that is known.
     """
     return _facts_of(_open(data).image, max_pixels)
 
@@ -121,13 +129,13 @@ def inspect_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureFact
 def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> Pixels:
     """The picture as it should be looked at: uint8 (H, W, 3), sRGB, upright, writable and contiguous.
 
-    The EXIF orientation is applied. Of an animation this is the first frame; grey is repeated in three channels; 16-bit
-    samples keep their high byte (scaled, not clipped); alpha is composited on white, the background on which a browser
-    would show it. Colours are sRGB where the file says nothing, else converted by its profile (`srgb_conversion`); CMYK
-    without a profile is taken for its complement.
+    The EXIF orientation is applied. Of an animation this is the first frame; grey is repeated in three channels;
+    samples of more than 8 bits keep their highest 8 (scaled, not clipped); alpha is composited on white, the background
+    on which a browser would show it. Colours are sRGB where the file says nothing, else converted by its profile
+    (`srgb_conversion`); CMYK without a profile is taken for its complement.
 
     What damages no pixel is passed over: odd metadata, missing end markers, what is appended. A JPEG without its end
-    marker is read where its pixels are all there.
+    marker is read where its pixels are all there: a run of `RESERVED_BYTES` equal bytes at its end is none of them.
 
     With `at_least` a JPEG comes at a half, a quarter or an eighth of its size (rounded up), the smallest of them whose
     shorter side has so many pixels: the decoder then computes fewer. CMYK and other formats come as they are.
@@ -146,9 +154,12 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | Non
     facts = _facts_of(file.image, max_pixels)
     rgb = _decode_plain_jpeg(file, facts, at_least) if facts.format == "JPEG" else None
     if rgb is None:
-        rgb = np.array(_load_as_rgb(file.image, file.profiles))
-        if not file.ends:
-            _refuse_missing_pixels(file, rgb)
+        rgb = _load_as_rgb(file)
+        # Pillow says nothing of what decoders warn of. Bytes after the last pixel are none of a picture's.
+        if (file.filled and not _are_pixels_of(file, file.filled, rgb)) or (
+            file.spoilt and _are_pixels_of(file, file.spoilt, rgb)
+        ):
+            raise BadImage("truncated", "the pixels break off")
     # Pillow turns a TIFF upright while loading it.
     if facts.format != "TIFF" and facts.orientation in _UPRIGHT:
         rgb = _UPRIGHT[facts.orientation](rgb)
@@ -248,12 +259,14 @@ def are_duplicates(hash_a: int, thumbnail_a: Thumbnail, hash_b: int, thumbnail_b
 
 @dataclass(frozen=True)
 class _File:
-    """`image`: its headers, parsed. `data`: what decoders get of it. `profiles` and `ends` as in `Parts`."""
+    """`image`: its headers, parsed. `data`: what decoders get of it. The others as in `Parts`."""
 
     image: ImageFile.ImageFile
     data: bytes
     profiles: tuple[bytes, ...]
-    ends: bool
+    filled: bytes
+    spoilt: bytes
+    clear: bytes
 
 
 def _open(data: bytes) -> _File:
@@ -274,12 +287,20 @@ def _open(data: bytes) -> _File:
     try:
         image = plugin(stream)
         stream.expect_pixels()
+        if isinstance(image, TiffImageFile):
+            _mend_tiff(image)
+        elif isinstance(image, BmpImageFile):
+            _mend_bmp(image, data)
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
         raise BadImage("too-large", str(error)) from error
     # Parsers of hostile bytes fail in every way there is: SyntaxError, OSError, struct.error, OverflowError ...
     except Exception as error:
+        if str(error) == "unknown pixel mode":
+            raise BadImage("unsupported", unsupported("TIFF (a rare kind of samples)")) from error
+        if str(error).startswith("Unsupported BMP"):
+            raise BadImage("unsupported", unsupported(f"BMP ({error})")) from error
         # A parser that failed at the very end had wanted to read on.
         ran_out = not stream.closed and stream.tell() >= len(parts.data)
         reason = "truncated" if ran_out or _speaks_of_truncation(error) else "unreadable"
@@ -287,7 +308,7 @@ def _open(data: bytes) -> _File:
     if parts.exif:
         image.info["exif"] = parts.exif
     profiles = parts.profiles or _declared_profiles(image, data)
-    return _File(image, parts.data, profiles, parts.ends)
+    return _File(image, parts.data, profiles, parts.filled, parts.spoilt, parts.clear)
 
 
 class _Stream(io.BytesIO):
@@ -371,6 +392,48 @@ def _refuse_large_directories(data: bytes) -> None:
         raise BadImage("too-large", f"a TIFF with tiles of {area} pixels, more than {MAX_PIXELS}")
 
 
+def _mend_tiff(image: TiffImageFile) -> None:
+    """Refuse a TIFF whose samples Pillow takes for others without a word, and read its palette as libtiff does."""
+    tags = image.tag_v2
+    has_planes, by_libtiff = tags.get(_PLANAR) == _SEPARATE, image.tile[0].codec_name == "libtiff"
+    is_plain = set(tags.get(_BITS_PER_SAMPLE, (1,))) == {8} and tags.get(_FILL_ORDER, 1) == 1
+    if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        kind = "signed samples"
+    elif has_planes and by_libtiff and image.mode in ("LA", "La", "PA"):
+        kind = "separate planes of grey or a palette, and alpha"
+    # Of what a plane's samples are only the first letter is heeded.
+    elif has_planes and not by_libtiff and (not is_plain or _is_white_zero(image)):
+        kind = "separate planes that are not of eight plain bits"
+    elif image.mode == "YCbCr" and not all(
+        np.allclose(np.array(tags.get(tag, _YCBCR_DEFAULT[tag]), dtype=float), read, atol=0.001)
+        for tag, read in _YCBCR_READ.items()
+    ):
+        kind = "subsampled or scaled YCbCr without compression"
+    else:
+        kind = ""
+    if kind:
+        raise BadImage("unsupported", unsupported(f"TIFF ({kind})"))
+    if image.mode in ("P", "PA") and max(tags[_COLOUR_MAP]) < 256:
+        # Levels of 8 bits where those of 16 belong.
+        image.palette = ImagePalette.raw("RGB;L", bytes(tags[_COLOUR_MAP]))
+
+
+def _mend_bmp(image: BmpImageFile, data: bytes) -> None:
+    """Refuse a BMP whose alpha Pillow passes over, and read bits that it takes for others where a palette is grey."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    (bits,) = struct.unpack_from("<H", data, 24 if header == 12 else 28)
+    if bits == 16 and header >= 56 and struct.unpack_from("<I", data, 30) == (_BITFIELDS,) and any(data[66:70]):
+        raise BadImage("unsupported", unsupported("BMP (16 bits with alpha)"))
+    if (image.mode == "1" and bits != 1) or (image.mode == "L" and bits != 8):
+        greys = (0, 255) if image.mode == "1" else range(2**bits)
+        image.palette = ImagePalette.raw("RGB", bytes(level for grey in greys for level in (grey, grey, grey)))
+        image._mode = "P"
+        image.tile = [
+            tile._replace(args=("P;4" if bits == 4 and tile.codec_name == "raw" else "P", *(tile.args or ())[1:]))
+            for tile in image.tile
+        ]
+
+
 _Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 
@@ -392,10 +455,10 @@ def _reader_for(data: bytes) -> tuple[_Plugin, Callable[[bytes], Parts]]:
         return BmpImageFile, Parts
     name = picture_format(data)
     if name == "AVIF":
-        return AvifImageFile, Parts
+        return AvifImageFile, container_parts
     heif = _heif_plugin() if name == "HEIC" else None
     if heif is not None:
-        return heif, Parts
+        return heif, container_parts
     if name is not None:
         raise BadImage("unsupported", unsupported(name))
     raise BadImage("unreadable", other_kind(data))
@@ -498,7 +561,7 @@ def _decode_plain_jpeg(file: _File, facts: PictureFacts, at_least: int | None) -
         if "premature end of" in str(error).lower():
             raise BadImage("truncated", str(error)) from error
         if "corrupt jpeg data" in str(error).lower() and "extraneous bytes" not in str(error).lower():
-            raise BadImage("unreadable" if file.ends else "truncated", str(error)) from error
+            raise BadImage("truncated" if file.filled else "unreadable", str(error)) from error
         # Stray bytes between segments, odd subsampling: harmless, and Pillow reads it, or says why not.
         return None
     convert = srgb_conversion(file.profiles, facts.mode)
@@ -507,18 +570,13 @@ def _decode_plain_jpeg(file: _File, facts: PictureFacts, at_least: int | None) -
     return np.array(_as_rgb(convert(Image.fromarray(rgb if facts.mode == "RGB" else rgb[:, :, 0]))))
 
 
-# Without the byte of a marker, and unlike the zeros that libjpeg takes for pixels that are missing.
-_FILLER = bytes((index * 73 + 41) % 251 for index in range(64))
-
-
-def _refuse_missing_pixels(file: _File, rgb: Pixels) -> None:
-    """Refuse a JPEG without its end marker if other bytes in place of what is missing make other pixels.
-
-    Pillow says nothing of libjpeg's warnings. Bytes after the last pixel are none of a picture's.
-    """
-    filled = file.data[:-2] + _FILLER + file.data[-2:]
-    if not np.array_equal(rgb, np.asarray(_load_as_rgb(JpegImageFile(_Stream(filled)), file.profiles))):
-        raise BadImage("truncated", "the pixels of the JPEG break off")
+def _are_pixels_of(file: _File, data: bytes, rgb: Pixels) -> bool:
+    """Whether `data` in place of the file's has these pixels."""
+    plugin, _ = _reader_for(data)
+    try:
+        return np.array_equal(rgb, _load_as_rgb(replace(file, image=plugin(_Stream(data)), data=data)))
+    except Exception:  # as in _open: decoders of bytes that nobody wrote
+        return False
 
 
 # libjpeg can decode at any eighth of the size, but only these are faster than decoding in full.
@@ -537,14 +595,43 @@ def _reduced(height: int, width: int, at_least: int | None) -> tuple[int, int]:
     return height, width
 
 
-def _load_as_rgb(image: ImageFile.ImageFile, profiles: Sequence[bytes]) -> Image.Image:
+def _load_as_rgb(file: _File) -> Pixels:
+    """The pixels as stored (a TIFF's upright), without what `decode_rgb` does of its own."""
+    covered = file.image.tile[0].extents if file.image.tile else None
     try:
-        image.load()
-        return _to_rgb(image, profiles)
+        file.image.load()
+        is_clear = _is_clear(file) if file.clear else None
+        rgb = np.array(_to_rgb(file.image, file.profiles))
     except BadImage:
         raise
     except Exception as error:  # as in _open: decoders of hostile bytes
         raise BadImage("truncated" if _speaks_of_truncation(error) else "unreadable", str(error)) from error
+    if is_clear is not None:
+        rgb[is_clear] = 255
+    if isinstance(file.image, GifImageFile) and covered is not None:
+        left, top, right, bottom = covered  # by the first frame, of a canvas that is clear around it
+        rgb[:top] = rgb[bottom:] = 255
+        rgb[:, :left] = rgb[:, right:] = 255
+    return rgb
+
+
+def _is_clear(file: _File) -> npt.NDArray[np.bool_]:
+    """Where a PNG has the one grey or colour that is transparent (PNG, third edition, 11.3.1.1): bool (H, W).
+
+    Pillow compares that of 2 and 4 bits with samples that it has scaled, and that of 16 bits with high bytes.
+    """
+    bits = file.data[24]
+    samples = np.asarray(file.image)
+    # Of the two bytes that a sample always has here, those beyond its bits mean nothing.
+    clear = np.frombuffer(file.clear, dtype=">u2") & (2**bits - 1)
+    if file.image.mode == "RGB" and bits == 16:
+        low = PngImageFile(_Stream(file.data))
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # of two bytes the other one
+        return ((samples == clear >> 8) & (np.asarray(low) == clear & 255)).all(axis=2)
+    if file.image.mode == "RGB":
+        return (samples == clear).all(axis=2)
+    scale = 255 // (2**bits - 1) if bits < 8 and file.image.mode == "L" else 1
+    return samples == clear[0] * scale
 
 
 _GREY_MODES = frozenset({"1", "L", "LA"})
@@ -552,17 +639,34 @@ _GREY_MODES = frozenset({"1", "L", "LA"})
 
 def _to_rgb(image: Image.Image, profiles: Sequence[bytes]) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip at 255.
-        samples = np.array(image).astype(np.uint16)
-        return _in_srgb(Image.fromarray((samples >> 8).astype(np.uint8)), profiles)
+        return _in_srgb(Image.fromarray(_high_bits(image)), profiles)
     if image.mode in ("I", "F"):
         raise BadImage("unreadable", f"pixels of mode {image.mode} have no declared range")
     if not image.has_transparency_data:
         return _in_srgb(image, profiles)
+    # Multiplied by its alpha, which is undone on this way alone; and palettes, of which Pillow warns on the direct one.
+    image = image.convert("LA") if image.mode == "La" else image
+    image = image.convert("RGBA") if image.mode in ("P", "PA") else image
+    if isinstance(image, BmpImageFile) and image.getextrema()[-1] == (0, 0):
+        return _in_srgb(image.convert("RGB"), profiles)  # all clear: what browsers take for no alpha at all
     rgb = _in_srgb(image.convert("L" if image.mode in _GREY_MODES else "RGB"), profiles)
     rgba = rgb.convert("RGBA")
     rgba.putalpha(image.convert("RGBA").getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _high_bits(image: Image.Image) -> Pixels:
+    """Grey of more than eight bits as its highest eight: Pillow's own conversion would clip at 255."""
+    samples = np.array(image).astype(np.uint16)
+    if not isinstance(image, TiffImageFile):
+        return (samples >> 8).astype(np.uint8)
+    grey = (samples >> (image.tag_v2[_BITS_PER_SAMPLE][0] - 8)).astype(np.uint8)
+    # Of fewer bits Pillow turns such samples over itself.
+    return ~grey if _is_white_zero(image) else grey
+
+
+def _is_white_zero(image: TiffImageFile) -> bool:
+    return image.tag_v2.get(_PHOTOMETRIC, 0) == 0  # as Pillow has it where the tag is missing
 
 
 def _in_srgb(colours: Image.Image, profiles: Sequence[bytes]) -> Image.Image:

@@ -503,3 +503,384 @@ def test_thumbnail_correlation_agrees_with_numpy() -> None:
     a, b = thumbnail32(scene(seed=1)), thumbnail32(scene(seed=2))
     assert thumbnail_correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-12)
     assert thumbnail_correlation(a, a) == pytest.approx(1.0)
+
+
+def packed(samples: np.ndarray, bits: int, order: str = ">") -> bytes:
+    """Samples (rows, count) of so many bits each, the highest first, every row filled up to whole bytes."""
+    if bits >= 8 and bits != 12:
+        return samples.astype(f"{order}u{bits // 8}").tobytes()
+    digits = (samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(digits.astype(np.uint8).reshape(len(samples), -1), axis=1).tobytes()
+
+
+def high_byte(samples: np.ndarray, bits: int) -> np.ndarray:
+    return samples >> (bits - 8) if bits >= 8 else samples * (255 // (2**bits - 1))
+
+
+def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return (colours * alpha + 255 * (255 - alpha)) / 255
+
+
+def assert_decodes(data: bytes, expected: np.ndarray, most: float = 1) -> None:
+    rgb = decode_rgb(data)
+    expected = np.broadcast_to(expected, (*expected.shape[:2], 3))
+    assert rgb.shape == expected.shape
+    assert np.abs(rgb - expected.astype(float)).max() <= most
+
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def png_of(samples: np.ndarray, bits: int, colour_type: int, *chunks: bytes, interlaced: bool = False) -> bytes:
+    """A PNG of samples (H, W, channels) without filters, with other chunks in front of its pixels."""
+    height, width, _ = samples.shape
+    passes = [samples[top::down, left::right] for left, top, right, down in ADAM7] if interlaced else [samples]
+    rows = [row.reshape(1, -1) for one in passes if one.size for row in one]
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
+    pixels = zlib.compress(b"".join(b"\0" + packed(row, bits) for row in rows))
+    body = (png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("transparency", ["none", "plain", "with-bits-beyond-the-samples"])
+@pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
+def test_the_one_transparent_colour_of_a_png_is_white(
+    colour_type: int, bits: int, transparency: str, interlaced: bool
+) -> None:
+    samples = np.random.default_rng(bits).integers(0, 2**bits, (21, 34, 3 if colour_type == 2 else 1))
+    clear = samples[3, 5].copy()
+    if bits == 16:  # one that is transparent, and two that are so in one of their bytes
+        samples[10], samples[11], samples[12] = clear, clear ^ 1, clear ^ 256
+    expected = np.broadcast_to(high_byte(samples, bits), (21, 34, 3)).copy()
+    chunks = []
+    if transparency != "none":
+        expected[(samples == clear).all(axis=2)] = 255
+        beyond = 0 if transparency == "plain" or bits == 16 else 0x5500 & -(2**bits)
+        chunks = [png_chunk(b"tRNS", b"".join(struct.pack(">H", int(level) | beyond) for level in clear))]
+    assert_decodes(png_of(samples, bits, colour_type, *chunks, interlaced=interlaced), expected, 0)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_alpha_of_a_png_palette_is_composited_on_white(bits: int, interlaced: bool) -> None:
+    random = np.random.default_rng(bits)
+    samples, palette = random.integers(0, 2**bits, (21, 34, 1)), random.integers(0, 256, (2**bits, 3))
+    alpha = random.integers(0, 256, 2**bits)
+    chunks = (
+        png_chunk(b"PLTE", palette.astype(np.uint8).tobytes()),
+        png_chunk(b"tRNS", alpha.astype(np.uint8).tobytes()),
+    )
+    expected = on_white(palette, alpha[:, None])[samples[:, :, 0]]
+    assert_decodes(png_of(samples, bits, 3, *chunks, interlaced=interlaced), expected)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour_type", "bits"), [(4, 8), (4, 16), (6, 8), (6, 16)])
+def test_the_alpha_of_a_png_is_composited_on_white(colour_type: int, bits: int, interlaced: bool) -> None:
+    samples = np.random.default_rng(bits).integers(0, 2**bits, (21, 34, 2 if colour_type == 4 else 4))
+    levels = high_byte(samples, bits)
+    expected = on_white(levels[:, :, :-1], levels[:, :, -1:])
+    assert_decodes(png_of(samples, bits, colour_type, interlaced=interlaced), expected)
+
+
+def test_only_the_first_transparent_colour_of_a_png_counts_and_half_of_one_is_none() -> None:
+    samples = np.arange(256).reshape(16, 16, 1)
+    first, second = (png_chunk(b"tRNS", struct.pack(">H", level)) for level in (7, 9))
+    expected = np.where(samples == 7, 255, samples)
+    assert_decodes(png_of(samples, 8, 0, first, second), expected, 0)
+    assert_decodes(png_of(samples, 8, 0, png_chunk(b"tRNS", b"\7")), samples, 0)
+
+
+def test_a_second_header_makes_a_png_bad() -> None:
+    data = encode_png(scene(16, 16))
+    assert reason_of(data[:33] + data[8:33] + data[33:]) == "unreadable"
+
+
+def tiff_of(
+    samples: np.ndarray,
+    bits: int,
+    photometric: int,
+    *,
+    order: str = "<",
+    planar: int = 1,
+    fill_order: int = 1,
+    deflate: bool = False,
+    more: dict[int, tuple[str, list[float]]] | None = None,
+) -> bytes:
+    """A TIFF of samples (H, W, channels) in one strip, or one for each plane; `more`: kind and values of other tags."""
+    height, width, channels = samples.shape
+    planes = [samples.reshape(height, -1)] if planar == 1 else [samples[:, :, index] for index in range(channels)]
+    strips = [packed(plane, bits, order) for plane in planes]
+    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
+    if fill_order == 2:
+        strips = [bytes(int(f"{byte:08b}"[::-1], 2) for byte in strip) for strip in strips]
+    tags: dict[int, tuple[str, list[float]]] = {
+        256: ("L", [width]),
+        257: ("L", [height]),
+        258: ("H", [bits] * channels),
+        259: ("H", [8 if deflate else 1]),
+        262: ("H", [photometric]),
+        266: ("H", [fill_order]),
+        273: ("L", [0] * len(strips)),
+        277: ("H", [channels]),
+        278: ("L", [height]),
+        279: ("L", [len(strip) for strip in strips]),
+        284: ("H", [planar]),
+        **(more or {}),
+    }
+    elsewhere = 8 + 2 + 12 * len(tags) + 4
+    values = {tag: struct.pack(f"{order}{len(each)}{kind}", *each) for tag, (kind, each) in tags.items()}
+    place = elsewhere + sum(len(value) for value in values.values() if len(value) > 4)
+    values[273] = struct.pack(
+        f"{order}{len(strips)}L", *(place + sum(map(len, strips[:i])) for i in range(len(strips)))
+    )
+    entries, heap = b"", b""
+    for tag in sorted(tags):
+        kind, each = tags[tag]
+        entries += struct.pack(f"{order}HHL", tag, {"H": 3, "L": 4, "f": 11}[kind], len(each))
+        if len(values[tag]) <= 4:
+            entries += values[tag].ljust(4, b"\0")
+        else:
+            entries += struct.pack(f"{order}L", elsewhere + len(heap))
+            heap += values[tag]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HLH", 42, 8, len(tags))
+    return head + entries + bytes(4) + heap + b"".join(strips)
+
+
+LAYOUTS = [
+    pytest.param({"order": order, "planar": planar, "fill_order": fill_order, "deflate": deflate}, id=name)
+    for order, planar, fill_order, deflate, name in [
+        ("<", 1, 1, False, "intel"),
+        (">", 1, 1, False, "motorola"),
+        ("<", 2, 1, False, "planes"),
+        (">", 2, 1, False, "motorola-planes"),
+        ("<", 1, 2, False, "bits-reversed"),
+        ("<", 2, 2, False, "planes-bits-reversed"),
+        ("<", 1, 1, True, "deflate"),
+        (">", 1, 1, True, "motorola-deflate"),
+        ("<", 2, 1, True, "planes-deflate"),
+        ("<", 1, 2, True, "bits-reversed-deflate"),
+    ]
+]
+
+
+def assert_decodes_or_refused(data: bytes, expected: np.ndarray, most: float = 1) -> bool:
+    """Whether it is read, and then as expected: never wrong without a word."""
+    with contextlib.suppress(BadImage):
+        decode_rgb(data)
+        assert_decodes(data, expected, most)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+def test_a_grey_or_paletted_tiff_is_read_right_or_refused(bits: int, layout: dict[str, object]) -> None:
+    random = np.random.default_rng(bits)
+    samples = random.integers(0, 2**bits, (20, 33, 1))
+    grey = high_byte(samples, bits)
+    reads_white = assert_decodes_or_refused(tiff_of(samples, bits, 0, **layout), 255 - grey, 0)
+    reads_black = assert_decodes_or_refused(tiff_of(samples, bits, 1, **layout), grey, 0)
+    if layout == {"order": "<", "planar": 1, "fill_order": 1, "deflate": False}:
+        assert reads_black
+        assert reads_white or bits == 12
+    if bits > 8:
+        return
+    palette = random.integers(0, 256, (3, 2**bits))
+    expected = palette[:, samples[:, :, 0]].transpose(1, 2, 0)
+    for levels in (palette * 257, palette):  # of 16 bits as they should be, and of 8
+        data = tiff_of(samples, bits, 3, more={320: ("H", [int(level) for level in levels.ravel()])}, **layout)
+        assert_decodes_or_refused(data, expected, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("extra", [0, 1, 2], ids=["unspecified", "multiplied", "plain"])
+@pytest.mark.parametrize(("photometric", "channels"), [(1, 1), (2, 3)], ids=["grey", "rgb"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_alpha_of_a_tiff_is_read_right_or_refused(
+    bits: int, photometric: int, channels: int, extra: int, layout: dict[str, object]
+) -> None:
+    samples = np.random.default_rng(bits).integers(0, 2**bits, (20, 33, channels + 1))
+    if extra == 1:
+        samples[:, :, :-1] = np.minimum(samples[:, :, :-1], samples[:, :, -1:])
+    levels = high_byte(samples, bits)
+    colours, alpha = levels[:, :, :-1], levels[:, :, -1:]
+    expected = {0: colours, 1: colours + 255 - alpha, 2: on_white(colours, alpha)}[extra]
+    data = tiff_of(samples, bits, photometric, more={338: ("H", [extra])}, **layout)
+    reads = assert_decodes_or_refused(data, expected, 2)
+    assert reads or bits == 16 or layout["planar"] == 2 or layout["fill_order"] == 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_of_a_tiff_are_read_right_or_refused(bits: int, layout: dict[str, object]) -> None:
+    samples = np.random.default_rng(bits).integers(0, 2**bits, (20, 33, 4))
+    levels = high_byte(samples, bits)
+    reads = assert_decodes_or_refused(tiff_of(samples[:, :, :3], bits, 2, **layout), levels[:, :, :3], 0)
+    assert reads or layout["planar"] == 2 or layout["fill_order"] == 2
+    ink = (255 - levels[:, :, :3]) * (255 - levels[:, :, 3:]) / 255
+    assert_decodes_or_refused(tiff_of(samples, bits, 5, **layout), ink, 2)
+    for black, white, height in ((0, 255, 255), (16, 235, 240)):
+        scaled = (levels[:, :, :3] - [black, 128, 128]) / ([white - black, (height - 128) * 2, (height - 128) * 2])
+        luma, blue, red = (255 * scaled[:, :, index] for index in range(3))
+        expected = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
+        more: dict[int, tuple[str, list[float]]] = {530: ("H", [1, 1])}
+        if black:
+            more[532] = ("f", [16, 235, 128, 240, 128, 240])
+        data = tiff_of(samples[:, :, :3], bits, 6, more=more, **layout)
+        assert_decodes_or_refused(data, np.clip(expected, 0, 255), 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(tiff_of(np.zeros((16, 16, 1), int), 8, 1, more={339: ("H", [2])}), "signed", id="signed"),
+        pytest.param(tiff_of(np.zeros((16, 16, 3), int), 16, 2, planar=2), "planes", id="planes-of-16-bits"),
+        pytest.param(tiff_of(np.zeros((16, 16, 1), int), 12, 0), "rare kind", id="12-bits-white-is-zero"),
+        pytest.param(tiff_of(np.zeros((16, 16, 3), int), 12, 2), "rare kind", id="12-bits-rgb"),
+        pytest.param(tiff_of(np.zeros((16, 16, 3), int), 8, 6), "YCbCr", id="subsampled-by-default"),
+        pytest.param(
+            tiff_of(np.zeros((16, 16, 3), int), 8, 6, more={529: ("f", [0.2126, 0.7152, 0.0722]), 530: ("H", [1, 1])}),
+            "YCbCr",
+            id="coefficients-of-television",
+        ),
+    ],
+)
+def test_a_tiff_of_samples_that_pillow_would_take_for_others_is_refused_by_name(data: bytes, said: str) -> None:
+    with pytest.raises(BadImage, match=said) as caught:
+        inspect_picture(data)
+    assert caught.value.reason == "unsupported"
+
+
+def bmp_of(samples: np.ndarray, bits: int, *masks: int, header: int = 40, palette: np.ndarray | None = None) -> bytes:
+    """A BMP of samples (H, W), the last row first, every row filled up to four bytes."""
+    rows = [packed(row[None], bits, "<") for row in samples[::-1]]
+    pixels = b"".join(row + bytes(-len(row) % 4) for row in rows)
+    count = 0 if palette is None else len(palette)
+    height, width = samples.shape
+    head = struct.pack("<IiiHHIIiiII", header, width, height, 1, bits, 3 if masks else 0, 0, 0, 0, count, 0)
+    head += struct.pack(f"<{len(masks)}I", *masks)
+    head = head.ljust(header, b"\0")
+    if palette is not None:
+        head += b"".join(bytes([*map(int, colour[::-1]), 0]) for colour in palette)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("colours", [2, 3, 16])
+@pytest.mark.parametrize("kind", ["colours", "black-to-white", "first-greys"])
+def test_a_bmp_palette_is_looked_up_however_grey(bits: int, colours: int, kind: str) -> None:
+    random = np.random.default_rng(bits)
+    count = min(colours, 2**bits)
+    palette = {
+        "colours": random.integers(0, 256, (count, 3)),
+        "black-to-white": np.linspace(0, 255, count).astype(int)[:, None].repeat(3, axis=1),
+        "first-greys": np.arange(count)[:, None].repeat(3, axis=1),
+    }[kind]
+    samples = random.integers(0, count, (21, 34))
+    assert_decodes(bmp_of(samples, bits, palette=palette), palette[samples], 0)
+
+
+@pytest.mark.parametrize("masks", [(), (0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)], ids=["none", "555", "565"])
+def test_sixteen_bits_of_a_bmp_are_scaled_by_their_masks(masks: tuple[int, ...]) -> None:
+    samples = np.random.default_rng(0).integers(0, 2**16, (21, 34))
+    expected = [
+        (samples & mask) / mask * 255  # what is below a mask's lowest bit is zero in both
+        for mask in masks or (0x7C00, 0x3E0, 0x1F)
+    ]
+    assert_decodes(bmp_of(samples, 16, *masks), np.stack(expected, axis=2))
+
+
+@pytest.mark.parametrize("opacity", ["all", "none", "some"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_fourth_byte_of_a_bmp_is_alpha_where_it_is_declared_and_used(opacity: str, declared: bool) -> None:
+    random = np.random.default_rng(0)
+    rgb = random.integers(0, 256, (21, 34, 3))
+    alpha = {"all": np.full((21, 34), 255), "none": np.zeros((21, 34), int), "some": random.integers(0, 256, (21, 34))}
+    samples = rgb[:, :, 0] << 16 | rgb[:, :, 1] << 8 | rgb[:, :, 2] | alpha[opacity] << 24
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000) if declared else ()
+    is_used = declared and opacity != "none"
+    expected = on_white(rgb, alpha[opacity][:, :, None]) if is_used else rgb
+    assert_decodes(bmp_of(samples, 32, *masks, header=108 if declared else 40), expected)
+
+
+def test_a_bmp_whose_alpha_is_not_read_is_refused_by_name() -> None:
+    samples = np.random.default_rng(0).integers(0, 2**16, (21, 34))
+    for masks in ((0x7C00, 0x3E0, 0x1F, 0x8000), (0xF00, 0xF0, 0xF, 0xF000)):
+        assert reason_of(bmp_of(samples, 16, *masks, header=108)) == "unsupported"
+
+
+@pytest.mark.parametrize("transparency", [{}, {"transparency": 1}], ids=["opaque", "transparent"])
+@pytest.mark.parametrize("colours", [2, 16, 200])
+def test_a_canvas_that_the_first_frame_of_a_gif_leaves_uncovered_is_white(
+    colours: int, transparency: dict[str, int]
+) -> None:
+    paletted = Image.fromarray(scene(24, 40)).quantize(colours)
+    data = encoded(paletted, "GIF", interlace=0, **transparency)
+    expected = np.full((50, 60, 3), 255, dtype=np.uint8)
+    expected[7:31, 9:49] = decode_rgb(data)
+    place = data.index(b"," + struct.pack("<HHHH", 0, 0, 40, 24))
+    moved = data[:6] + struct.pack("<HH", 60, 50) + data[10 : place + 1] + struct.pack("<HH", 9, 7) + data[place + 5 :]
+    np.testing.assert_array_equal(decode_rgb(moved), expected)
+
+
+@pytest.mark.parametrize("flags", [0x02, 0x12], ids=["without-alpha", "with-alpha"])
+def test_a_canvas_that_the_first_frame_of_a_webp_leaves_uncovered_is_white(flags: int) -> None:
+    rgb = scene(24, 40)
+    body = encoded(Image.fromarray(rgb), "WEBP", lossless=True)[12:]
+    sides = (39).to_bytes(3, "little") + (23).to_bytes(3, "little")
+    frame = (4).to_bytes(3, "little") + (3).to_bytes(3, "little") + sides + bytes([100, 0, 0, 0]) + body
+    canvas = bytes([flags, 0, 0, 0]) + (59).to_bytes(3, "little") + (49).to_bytes(3, "little")
+    chunks = [(b"VP8X", canvas), (b"ANIM", bytes([1, 2, 3, 255, 0, 0])), (b"ANMF", frame), (b"ANMF", frame)]
+    data = b"WEBP" + b"".join(
+        name + struct.pack("<I", len(each)) + each + bytes(len(each) & 1) for name, each in chunks
+    )
+    expected = np.full((50, 60, 3), 255, dtype=np.uint8)
+    expected[6:30, 8:48] = rgb
+    np.testing.assert_array_equal(decode_rgb(b"RIFF" + struct.pack("<I", len(data)) + data), expected)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("has_extension", [True, False])
+def test_the_alpha_of_a_webp_is_composited_on_white(lossless: bool, has_extension: bool) -> None:
+    rgba = np.dstack([scene(24, 40), np.linspace(0, 255, 40).astype(np.uint8)[None].repeat(24, axis=0)])
+    data = encoded(Image.fromarray(rgba), "WEBP", lossless=lossless, exact=True, quality=100)
+    if not has_extension:
+        if not lossless:
+            pytest.skip("lossy pixels have alpha in the extended form alone")
+        place = data.index(b"VP8L")
+        data = b"RIFF" + struct.pack("<I", 4 + len(data) - place) + b"WEBP" + data[place:]
+    assert_decodes(data, on_white(rgba[:, :, :3].astype(int), rgba[:, :, 3:].astype(int)), 1 if lossless else 24)
+
+
+@pytest.mark.parametrize("transform", [0, 2], ids=["cmyk", "ycck"])
+def test_inks_of_a_jpeg_are_inverted_as_adobe_writes_them(transform: int) -> None:
+    stored = np.dstack([scene(32, 48), scene(32, 48, seed=1)[:, :, 0]]).astype(float)
+    stored = np.repeat(np.repeat(stored[::8, ::8], 8, axis=0), 8, axis=1)  # flat blocks, which JPEG keeps
+    # Pillow stores the complement of what it is given.
+    data = encoded(Image.fromarray((255 - stored).astype(np.uint8), "CMYK"), "JPEG", quality=100)
+    place = data.index(b"Adobe") + 11
+    assert data[place] == 0
+    data = data[:place] + bytes([transform]) + data[place + 1 :]
+    first = stored[:, :, :3]
+    if transform == 2:  # of which T.872 makes red, green and blue, and their complements are the inks as stored
+        luma, blue, red = first[:, :, 0], first[:, :, 1] - 128, first[:, :, 2] - 128
+        rgb = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
+        first = 255 - np.clip(rgb, 0, 255)
+    assert_decodes(data, first * stored[:, :, 3:] / 255, 6)
+
+
+def test_lab_of_a_tiff_becomes_srgb() -> None:
+    """By the definitions of CIE 1976, the Bradford matrix from D50 to D65 and IEC 61966-2-1."""
+    light, a, b = np.meshgrid(np.arange(100, 181, 20), np.arange(-12, 13, 6), np.arange(-12, 13, 6), indexing="ij")
+    stored = np.stack([light, a & 255, b & 255], axis=-1).reshape(5, 25, 3).repeat(2, axis=0)
+    f_y = (stored[:, :, 0] / 255 * 100 + 16) / 116
+    signed = np.where(stored > 127, stored - 256, stored)
+    f = np.stack([f_y + signed[:, :, 1] / 500, f_y, f_y - signed[:, :, 2] / 200], axis=2)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.96422, 1, 0.82521]
+    to_linear = [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540]]
+    to_linear += [[0.0719453, -0.2289914, 1.4052427]]
+    linear = np.clip(xyz @ np.array(to_linear).T, 0, 1)
+    encoded_light = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert_decodes(tiff_of(stored, 8, 8), encoded_light * 255, 4)
