@@ -624,14 +624,21 @@ def _is_clear(file: _File) -> npt.NDArray[np.bool_]:
     samples = np.asarray(file.image)
     # Of the two bytes that a sample always has here, those beyond its bits mean nothing.
     clear = np.frombuffer(file.clear, dtype=">u2") & (2**bits - 1)
-    if file.image.mode == "RGB" and bits == 16:
-        low = PngImageFile(_Stream(file.data))
-        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # of two bytes the other one
-        return ((samples == clear >> 8) & (np.asarray(low) == clear & 255)).all(axis=2)
     if file.image.mode == "RGB":
-        return (samples == clear).all(axis=2)
+        is_clear = _is_colour(samples, clear >> 8 if bits == 16 else clear)
+        if bits == 16:
+            low = PngImageFile(_Stream(file.data))
+            low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # of two bytes the other one
+            is_clear &= _is_colour(np.asarray(low), clear & 255)
+        return is_clear
     scale = 255 // (2**bits - 1) if bits < 8 and file.image.mode == "L" else 1
     return samples == clear[0] * scale
+
+
+def _is_colour(rgb: Pixels, colour: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    # Channel by channel, which takes the least memory.
+    red, green, blue = (rgb[:, :, channel] == level for channel, level in enumerate(colour))
+    return red & green & blue
 
 
 _GREY_MODES = frozenset({"1", "L", "LA"})
