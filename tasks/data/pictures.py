@@ -141,8 +141,9 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | Non
     shorter side has so many pixels: the decoder then computes fewer. CMYK and other formats come as they are.
 
     The worst files of 100 megapixels took 22 s of one core (run lengths of a BMP) and 18 s (a progressive JPEG of 100
-    scans, 1.2 MB), others 1 to 5 s, and a profile 6 s more (13 s for inks); and 2.4 GB of memory beside the file
-    (WebP), 1.6 GB (PNG, TIFF), 1.2 GB (AVIF) and 0.6 GB (JPEG). A picture of one megapixel takes a hundredth. An AVIF
+    scans, 1.2 MB), others 1 to 7 s, and a profile 6 s more (13 s for inks); and 2.8 GB of memory beside the file (WebP
+    that is decoded twice because of its end), 1.9 GB (PNG of 16 bits with a transparent colour), 1.6 GB (other PNG,
+    TIFF), 1.2 GB (AVIF) and 0.6 GB (JPEG). A picture of one megapixel takes a hundredth. An AVIF
     may hold more pixels than it declares, up to libavif's own limit of 268 megapixels: 9 s.
 
     Raises:
@@ -571,7 +572,8 @@ def _decode_plain_jpeg(file: _File, facts: PictureFacts, at_least: int | None) -
 
 
 def _are_pixels_of(file: _File, data: bytes, rgb: Pixels) -> bool:
-    """Whether `data` in place of the file's has these pixels."""
+    """Whether `data` in place of the file's has these pixels; the image of the file is given up for it."""
+    file.image.close()
     plugin, _ = _reader_for(data)
     try:
         return np.array_equal(rgb, _load_as_rgb(replace(file, image=plugin(_Stream(data)), data=data)))
@@ -607,7 +609,7 @@ def _load_as_rgb(file: _File) -> Pixels:
     except Exception as error:  # as in _open: decoders of hostile bytes
         raise BadImage("truncated" if _speaks_of_truncation(error) else "unreadable", str(error)) from error
     if is_clear is not None:
-        rgb[is_clear] = 255
+        np.copyto(rgb, 255, where=is_clear[:, :, None])
     if isinstance(file.image, GifImageFile) and covered is not None:
         left, top, right, bottom = covered  # by the first frame, of a canvas that is clear around it
         rgb[:top] = rgb[bottom:] = 255
