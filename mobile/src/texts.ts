@@ -218,9 +218,9 @@ export const texts = {
     selfTest: "Run the self-test",
     selfTestRunning: "Testing…",
     selfTestPassed: (difference: number, provider: string) =>
-      `Passed: probabilities within ${difference.toExponential(1)} of the published ones (${provider}).`,
+      `Passed: answers within ${difference.toExponential(1)} of the published ones (${provider}).`,
     selfTestFailed: (difference: number, tolerance: number, provider: string) =>
-      `Failed: probabilities differ by ${difference.toExponential(1)}, more than ${tolerance.toExponential(0)} (${provider}).`,
+      `Failed: answers differ by ${difference.toExponential(1)}, more than ${tolerance.toExponential(0)} (${provider}).`,
     computing: "Computing",
     webgpu: "Use WebGPU",
     webgpuHint:

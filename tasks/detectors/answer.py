@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb, inspect_picture
-from tasks.detectors.export import ExportedNetwork
+from tasks.detectors.export import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.detectors.rejection import SCORES
 from tasks.spec import Quality, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
+Share = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 
 # Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality: mostly 90 up.
@@ -26,17 +27,17 @@ NO_THRESHOLD = 0.5
 
 
 class CardPart(BaseModel):
-    """A part of a card; what is not needed for an answer is passed over."""
+    """A part of a card; what is not needed for an answer is passed over. No number is infinite or none."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Rate(CardPart):
     """A share of `n` test pictures with its 95 % interval, all in 0..1; null where there are too few."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: Share | None
+    low: Share | None
+    high: Share | None
     n: int = Field(ge=0)
 
 
@@ -57,13 +58,19 @@ class RejectionRule(CardPart):
 
     score: Literal["max-probability", "energy", "distance"]
     threshold: float
-    kept: float
+    kept: Share
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> Self:
+        if self.score == "max-probability" and not 0 <= self.threshold <= 1:
+            raise ValueError(f"expected a threshold on a probability in 0..1, got {self.threshold}")
+        return self
 
 
 class Decision(CardPart):
     """Thresholds on p(fake) by resolution, and the rejection."""
 
-    fake_thresholds: dict[str, float]
+    fake_thresholds: dict[str, Share]
     rejection: RejectionRule
 
 
@@ -74,8 +81,8 @@ class SelfTest(CardPart):
     width: int = Field(ge=1)
     pixels: Base64Bytes
     logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
-    tolerance: float = Field(gt=0)
+    probabilities: tuple[Share, ...]
+    tolerance: float = Field(gt=0, le=LARGEST_TOLERANCE)
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Self:
@@ -113,6 +120,14 @@ class Card(CardPart):
         counts = {len(self.self_test.probabilities), len(self.self_test.logits)}
         if counts != {len(self.classes)}:
             raise ValueError(f"expected self-test answers for {len(self.classes)} classes, got {sorted(counts)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> Self:
+        # One of a misspelt resolution would be passed over, and pictures decided at one half.
+        unknown = set(self.decision.fake_thresholds) - {str(cell.resolution) for cell in self.error_rates}
+        if unknown:
+            raise ValueError(f"expected thresholds of tested resolutions, got one of {min(unknown)!r}")
         return self
 
     def side(self, resolution: Resolution) -> int:

@@ -24,6 +24,7 @@ from storage.objects import PartContent, Ref, read_part
 from storage.store import Store
 from tasks.data.pictures import Pixels
 from tasks.detectors.architecture import Architecture, Convolution
+from tasks.detectors.rejection import SCORES
 from tasks.detectors.trained import TrainedNetwork
 from tasks.device import processor_name
 from tasks.recipe import Output, StepRun, folder_name, step
@@ -35,6 +36,8 @@ Float32 = npt.NDArray[np.float32]
 
 MODEL, CARD = "model.onnx", "card.json"
 KIND = "telltale-detector"
+
+OUTPUTS = ("logits", "probabilities", "familiarity", "activation")
 
 LONGEST_SIDE = 1024
 SHORTEST_SIDE = 16
@@ -52,6 +55,8 @@ BLOCK = 4
 
 # Outputs of another runtime or processor may differ from the card's by this much and still be the same network's.
 SELF_TEST_TOLERANCE = 1e-3
+# A card that lets pass more than this has no self-test.
+LARGEST_TOLERANCE = 1e-2
 
 # A model of one node: `c` = `a` (uint8, 1 x 4) times `b` (int8, 4 x 1), in 32 bits.
 SUM_OF_BYTES = (
@@ -87,7 +92,8 @@ class ExportedNetwork:
 
     Raises:
         DamagedObject: the bytes are no ONNX model, or not those that the card was written for.
-        SpecError: a model of another kind, or its classes are not the card's.
+        SpecError: a model of another kind or of other inputs and outputs, its classes are not the card's, or the card's
+            self-test is none.
         WrongAnswers: this machine computes other answers than the card's.
     """
 
@@ -98,9 +104,13 @@ class ExportedNetwork:
         properties = self._session.get_modelmeta().custom_metadata_map
         if properties.get("kind") != KIND:
             raise SpecError(f"an ONNX model of another kind: expected {KIND}, got {properties.get('kind')!r}")
-        self.classes: tuple[str, ...] = tuple(json.loads(properties["classes"]))
-        self.temperature = float(properties["temperature"])
-        self.side = int(properties["side"])
+        try:
+            self.classes: tuple[str, ...] = tuple(map(str, json.loads(properties["classes"])))
+            self.temperature = float(properties["temperature"])
+            self.side = int(properties["side"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"{MODEL}: expected classes, temperature and side in its properties: {error!r}") from error
+        self._check_ends()
         if card is not None and list(self.classes) != list(card["classes"]):
             raise SpecError(f"the model's classes are not the card's: {list(self.classes)} and {list(card['classes'])}")
         if card is not None:
@@ -116,17 +126,43 @@ class ExportedNetwork:
 
         Raises:
             BadImage: `not-rgb`, or `too-narrow` (under 16 pixels in its shorter side, at most 1,024 in its longer).
+            SpecError: the graph cannot be run, or its outputs are not as many as there are classes.
         """
         picture = np.ascontiguousarray(checked_picture(pixels))
-        outputs = ("logits", "probabilities", "familiarity", "activation")
-        return Detection(*self._session.run(outputs, {"picture": picture}))
+        try:
+            found = Detection(*self._session.run(OUTPUTS, {"picture": picture}))
+        except Exception as error:  # as in `open_session`
+            raise SpecError(f"{MODEL} cannot be run: {error}") from error
+        count = len(self.classes)
+        sides = (found.logits.shape, found.probabilities.shape, found.familiarity.shape, found.activation.shape[:1])
+        if sides != ((count,), (count,), (len(SCORES),), (count,)):
+            raise SpecError(f"{MODEL}: expected outputs for {count} classes and {len(SCORES)} scores, got {sides}")
+        return found
+
+    def _check_ends(self) -> None:
+        given = {one.name: one.type for one in self._session.get_inputs()}
+        made = {one.name: one.type for one in self._session.get_outputs()}
+        if given != {"picture": "tensor(uint8)"} or any(made.get(name) != "tensor(float)" for name in OUTPUTS):
+            raise SpecError(
+                f"{MODEL} is none that telltale exports: expected the input picture in uint8 and the outputs "
+                f"{', '.join(OUTPUTS)} in float32, got {given} and {made}"
+            )
 
     def _answer_self_test(self, expected: Mapping[str, Any]) -> None:
+        if not 0 < expected["tolerance"] <= LARGEST_TOLERANCE:
+            raise SpecError(
+                f"the card's self-test: expected a tolerance above 0 and at most {LARGEST_TOLERANCE:g}, "
+                f"got {expected['tolerance']:g}"
+            )
         # Logits as well: a network that is sure of the picture has the same probabilities for many of them.
         sides = (expected["height"], expected["width"], 3)
         found = self.detect(np.frombuffer(base64.b64decode(expected["pixels"]), dtype=np.uint8).reshape(sides))
         for name, got in (("probabilities", found.probabilities), ("logits", found.logits)):
-            card = np.array(expected[name])
+            card = np.array(expected[name], dtype=np.float64)
+            if card.shape != got.shape or not np.isfinite(card).all():
+                raise SpecError(
+                    f"the card's self-test: expected {len(got)} finite {name}, got {json.dumps(expected[name])}"
+                )
             allowed = expected["tolerance"] * max(1.0, float(np.abs(card).max()))
             if not (np.abs(got - card) <= allowed).all():
                 raise WrongAnswers(

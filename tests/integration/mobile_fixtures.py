@@ -348,6 +348,8 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
             thresholds = {str(each): 1.0 - float(probabilities[0]) for each in RESOLUTIONS}
         at = float(familiarity[SCORES.index(score)])
         rejection = {"score": score, "threshold": at if number % 10 == 0 else at + float(random.normal()), "kept": 0.95}
+        if score == "max-probability":
+            rejection["threshold"] = min(max(rejection["threshold"], 0.0), 1.0)
         card = {
             "name": "rule",
             "sha256": "0" * 64,

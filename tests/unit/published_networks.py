@@ -63,7 +63,7 @@ def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any
         "canonical_side": CANONICAL_SIDE,
         "decision": {
             "rule": "...",
-            "fake_thresholds": dict.fromkeys(RESOLUTIONS, 1.5),
+            "fake_thresholds": dict.fromkeys(RESOLUTIONS, 1.0),
             "rejection": {"score": "max-probability", "threshold": 0.0, "kept": 0.95},
         }
         | decision,

@@ -179,6 +179,47 @@ def test_a_self_test_that_cannot_be_made_is_refused(changes: dict[str, Any], tol
         Card.read(json.dumps(made).encode())
 
 
+NONE, ENDLESS = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((("decision", "fake_thresholds", "64"), value) for value in (NONE, ENDLESS, -ENDLESS, 2.0, -0.1)),
+        *((("decision", "rejection", "threshold"), value) for value in (NONE, ENDLESS, -ENDLESS, 1.5, -0.5)),
+        *((("decision", "rejection", "kept"), value) for value in (NONE, 95.0)),
+        *((("error_rates", 3, "false_alarms", "value"), value) for value in (NONE, ENDLESS, 5.0, -0.01)),
+        *((("error_rates", 0, "missed", bound), value) for bound in ("low", "high") for value in (NONE, 100.0)),
+        *((("self_test", "tolerance"), value) for value in (NONE, ENDLESS, 1e9, 0.011, -1e-3)),
+        *((("self_test", "logits", 1), value) for value in (NONE, ENDLESS)),
+        *((("self_test", "probabilities", 1), value) for value in (NONE, ENDLESS, 1.001, -0.001)),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_its_range_is_refused_by_its_place(
+    place: tuple[str | int, ...], value: float
+) -> None:
+    made = json.loads(json.dumps(card_of(tiny_model())))
+    inside = made
+    for name in place[:-1]:
+        inside = inside[name]
+    inside[place[-1]] = value
+    with pytest.raises(SpecError, match=r"not the card of an evaluated network: .*" + str(place[0])):
+        Card.read(json.dumps(made).encode())
+
+
+@pytest.mark.parametrize("score", ["energy", "distance"])
+def test_scores_that_are_no_probabilities_have_thresholds_of_any_size(score: str) -> None:
+    rejection = {"score": score, "threshold": -250.0, "kept": 0.95}
+    assert card(rejection=rejection).decision.rejection.threshold == -250.0
+    with pytest.raises(SpecError, match=r"decision\.rejection\.threshold"):
+        card(rejection=rejection | {"threshold": NONE})
+
+
+def test_a_threshold_of_a_resolution_that_was_not_tested_is_refused() -> None:
+    with pytest.raises(SpecError, match="expected thresholds of tested resolutions, got one of '65'"):
+        card(fake_thresholds={"64": 0.5, "65": 0.5})
+
+
 @pytest.mark.parametrize("missing", ["decision", "error_rates", "canonical_side", "classes", "sha256", "self_test"])
 def test_a_card_without_an_evaluation_is_refused_by_what_it_lacks(missing: str) -> None:
     made = card_of(tiny_model())

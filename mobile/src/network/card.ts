@@ -26,9 +26,13 @@ export interface Reference {
   readonly height: number;
   readonly width: number;
   readonly pixels: string;
+  readonly logits: readonly number[];
   readonly probabilities: readonly number[];
   readonly tolerance: number;
 }
+
+/** A card that lets pass more than this has no self-test. */
+export const LARGEST_TOLERANCE = 1e-2;
 
 export const SCORES = ["max-probability", "energy", "distance"] as const;
 export type ScoreName = (typeof SCORES)[number];
@@ -66,15 +70,21 @@ export function readCard(json: unknown): Card {
   const score = rejection.text("score");
   if (!isScore(score)) throw wrong("decision.rejection.score", score);
   const thresholds = decision.fields("fake_thresholds");
+  const untested = thresholds.names().find((name) => !rates.some((cell) => cell.resolution === name));
+  if (untested !== undefined) throw wrong(`decision.fake_thresholds.${untested}`, "no tested resolution");
   return {
     name: card.text("name"),
     sha256: card.text("sha256"),
     classes,
-    canonicalSide: card.number("canonical_side"),
-    fakeThresholds: Object.fromEntries(thresholds.names().map((name) => [name, thresholds.number(name)])),
-    rejection: { score, threshold: rejection.number("threshold"), kept: rejection.numberOrNull("kept") },
+    canonicalSide: card.whole("canonical_side", 1),
+    fakeThresholds: Object.fromEntries(thresholds.names().map((name) => [name, thresholds.share(name)])),
+    rejection: {
+      score,
+      threshold: score === "max-probability" ? rejection.share("threshold") : rejection.number("threshold"),
+      kept: rejection.shareOrNull("kept"),
+    },
     errorRates: rates,
-    selfTest: reference(card.fields("self_test")),
+    selfTest: reference(card.fields("self_test"), classes.length),
     sources: card.has("sources") ? card.fields("sources").texts() : {},
     raw: card.all(),
   };
@@ -98,27 +108,57 @@ function cellErrors(cell: Fields): CellErrors {
   };
 }
 
-function reference(fields: Fields): Reference {
+function reference(fields: Fields, classes: number): Reference {
+  const tolerance = fields.number("tolerance");
+  if (!(tolerance > 0 && tolerance <= LARGEST_TOLERANCE)) throw wrong("self_test.tolerance", tolerance);
+  const [height, width, pixels] = [fields.whole("height", 1), fields.whole("width", 1), fields.text("pixels")];
+  const bytes = bytesOf(pixels);
+  if (bytes !== height * width * 3) throw wrong("self_test.pixels", `${bytes} bytes for ${height} x ${width} pixels`);
   return {
-    height: fields.number("height"),
-    width: fields.number("width"),
-    pixels: fields.text("pixels"),
-    probabilities: fields.list("probabilities").map(Number),
-    tolerance: fields.number("tolerance"),
+    height,
+    width,
+    pixels,
+    logits: answers(fields, "logits", classes, () => true),
+    probabilities: answers(fields, "probabilities", classes, isShare),
+    tolerance,
   };
+}
+
+/** As many finite numbers as there are classes. */
+function answers(fields: Fields, name: string, classes: number, fits: (value: number) => boolean): number[] {
+  const values = fields.list(name);
+  if (values.length !== classes) throw wrong(`self_test.${name}`, `${values.length} for ${classes} classes`);
+  return values.map((value, index) => {
+    if (typeof value !== "number" || !Number.isFinite(value) || !fits(value)) throw wrong(`self_test.${name}.${index}`, value);
+    return value;
+  });
+}
+
+/** How many bytes a text in base64 holds; none where it is not base64. */
+function bytesOf(base64: string): number {
+  try {
+    return atob(base64).length;
+  } catch {
+    return 0;
+  }
+}
+
+function isShare(value: number): boolean {
+  return value >= 0 && value <= 1;
 }
 
 function rate(fields: Fields): Rate {
   return {
-    value: fields.numberOrNull("value"),
-    low: fields.numberOrNull("low"),
-    high: fields.numberOrNull("high"),
-    n: fields.number("n"),
+    value: fields.shareOrNull("value"),
+    low: fields.shareOrNull("low"),
+    high: fields.shareOrNull("high"),
+    n: fields.whole("n", 0),
   };
 }
 
 function wrong(place: string, got: unknown): BadModel {
-  return new BadModel(`not the card of an evaluated network: ${place}: ${JSON.stringify(got) ?? "missing"}`);
+  const shown = typeof got === "number" ? String(got) : JSON.stringify(got);
+  return new BadModel(`not the card of an evaluated network: ${place}: ${shown ?? "missing"}`);
 }
 
 /** An object of unknown JSON whose fields are checked when they are read. */
@@ -155,10 +195,28 @@ class Fields {
     return String(value);
   }
 
+  /** A finite one: JSON's 1e999 is read as infinity. */
   number(name: string): number {
     const value = this.values[name];
-    if (typeof value !== "number") throw wrong(this.at(name), value);
+    if (typeof value !== "number" || !Number.isFinite(value)) throw wrong(this.at(name), value);
     return value;
+  }
+
+  whole(name: string, least: number): number {
+    const value = this.number(name);
+    if (!Number.isInteger(value) || value < least) throw wrong(this.at(name), value);
+    return value;
+  }
+
+  /** A probability, a threshold on one or a rate: in 0..1. */
+  share(name: string): number {
+    const value = this.number(name);
+    if (!isShare(value)) throw wrong(this.at(name), value);
+    return value;
+  }
+
+  shareOrNull(name: string): number | null {
+    return this.numberOrNull(name) === null ? null : this.share(name);
   }
 
   numberOrNull(name: string): number | null {

@@ -5,6 +5,7 @@ import { BadModel, readCard, type Card } from "./card";
 import { answer, type Answer } from "./decision";
 import { Engine } from "./engine";
 import type { DecodeReply, Picture, Provider, RunReply } from "./protocol";
+import { compareWithCard, type SelfTest } from "./self-test";
 
 /** One line of `models/index.json`. */
 export interface Listed {
@@ -18,13 +19,6 @@ export interface Listed {
 export interface Model {
   readonly listed: Listed;
   readonly card: Card;
-}
-
-/** The largest difference to the card's expected probabilities, and whether it is within the card's tolerance. */
-export interface SelfTest {
-  readonly passed: boolean;
-  readonly difference: number;
-  readonly tolerance: number;
 }
 
 export interface Opened {
@@ -137,10 +131,7 @@ export class Catalogue {
     const reference = model.card.selfTest;
     const pixels = Uint8Array.from(atob(reference.pixels), (character) => character.charCodeAt(0));
     const found = await this.run(model, { pixels, height: reference.height, width: reference.width }, provider);
-    const difference = Math.max(
-      ...reference.probabilities.map((expected, index) => Math.abs(expected - found.probabilities[index]!)),
-    );
-    return { passed: difference <= reference.tolerance, difference, tolerance: reference.tolerance };
+    return compareWithCard(reference, found);
   }
 
   private run(model: Model, picture: Picture, provider = this.provider): Promise<RunReply> {

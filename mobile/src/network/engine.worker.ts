@@ -93,11 +93,12 @@ async function run(key: string, { pixels, height, width }: Picture): Promise<Run
   if (!opened) throw new Error(`the network ${key} is not open`);
   const picture = new opened.runtime.Tensor("uint8", pixels, [height, width, 3]);
   const start = performance.now();
-  const found = await opened.session.run({ picture }, ["probabilities", "familiarity", "activation"]);
+  const found = await opened.session.run({ picture }, ["logits", "probabilities", "familiarity", "activation"]);
   const graphMs = performance.now() - start;
   const [, rows, columns] = tensorOf(found, "activation").dims;
   return {
     graphMs,
+    logits: floatsOf(found, "logits"),
     probabilities: floatsOf(found, "probabilities"),
     familiarity: floatsOf(found, "familiarity"),
     activation: floatsOf(found, "activation"),

@@ -28,7 +28,9 @@ export interface DecodeReply extends Picture {
   readonly reduceMs: number;
 }
 
+/** `logits` are uncalibrated, as many as there are classes. */
 export interface RunReply extends Detection {
+  readonly logits: Float32Array;
   readonly graphMs: number;
 }
 
