@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
 import json
 import os
@@ -365,7 +366,12 @@ def main() -> None:
         # A file's name may hold what a terminal's encoding lacks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Where a block of Prefect's is asked for (TELLTALE_S3_BLOCK), Prefect is to tell nobody that it was.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "the standard output is closed: an answer could not be written")
         app()
     except OSError as error:
         # Such as a disk that is full. The error output may lie on it, too.

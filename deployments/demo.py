@@ -52,12 +52,12 @@ def main(
     """Run an experiment from photographs to report, reusing everything that is finished."""
     console = Console()
     started = time.monotonic()
-    # The bars are for the terminal; the log goes to the UI.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     try:
         changes = parse_overrides(overrides)
         # What is wrong is said before a server is started, which takes up to a minute.
         check_settings()
+        # The bars are for the terminal; the log goes to the UI.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
         load_unfilled(experiment, changes, seed)
         server = ensure_server()
         os.environ.update(server.environment)

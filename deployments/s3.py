@@ -5,6 +5,7 @@
 It listens on 127.0.0.1 only, reports to nobody, and keeps its data in a temporary folder that goes when it ends.
 """
 
+import argparse
 import json
 import os
 import secrets
@@ -239,6 +240,10 @@ def _free_ports() -> dict[str, tuple[int, int]]:
 
 def main() -> None:
     """Serve in the foreground until Ctrl-C or SIGTERM."""
+    # There is nothing to choose: only --help, and a word that somebody meant for another command.
+    argparse.ArgumentParser(
+        prog="python -m deployments.s3", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), serving() as server:
         print("An S3 server for this machine. In another shell:")

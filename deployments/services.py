@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ from storage.errors import SpecError, TelltaleError
 from storage.paths import absolute, with_home
 from storage.store import STORE_SETTING, local_folder, open_store
 from tasks.app_files import APP_SETTING
-from tasks.cache import CACHE_SETTING
+from tasks.cache import CACHE_SETTING, cache_folder
 from tasks.device import PRICE_SETTING, hourly_price
 from tasks.threads import THREADS_SETTING, parallel_tasks
 
@@ -55,6 +56,17 @@ SAY_EVERY_S = 3.0
 # Values that no path is meant by, even where a file has that name.
 NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, STORE_SETTING, THREADS_SETTING)
 MADE_PATHS = (APP_SETTING, CACHE_SETTING)
+
+WRONG_SETTING = 3
+PREFECT_SETTINGS = f"""
+import json, pydantic
+try:
+    import prefect.main
+except pydantic.ValidationError as error:
+    wrong = error.errors()[0]
+    print(json.dumps([error.title, "_".join(map(str, wrong["loc"])), wrong["msg"]]))
+    raise SystemExit({WRONG_SETTING}) from None
+"""
 
 Say = Callable[[str], None]
 
@@ -109,13 +121,30 @@ def check_settings() -> None:
     """Refuse settings that would otherwise fail in a worker, or after minutes.
 
     Raises:
-        SpecError: the store, the tasks at once, or the price of a GPU hour is none.
+        SpecError: the store, the folder of the cache, the tasks at once, the price of a GPU hour, or a setting of
+            Prefect's is none.
         StoreRefused: the store cannot be there.
     """
     if os.environ.get(STORE_SETTING):
         open_store(_store())
     parallel_tasks()
     hourly_price("cuda")
+    cache_folder()
+    _check_prefect()
+
+
+def _check_prefect() -> None:
+    """Let Prefect read its settings in a process of its own; not where none is set, because that takes a second."""
+    settings = [name for name in os.environ if name.startswith("PREFECT_") and name != "PREFECT_API_URL"]
+    if not settings:
+        return
+    command = [sys.executable, "-c", PREFECT_SETTINGS]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode == WRONG_SETTING:
+        section, name, reason = json.loads(done.stdout.splitlines()[-1])
+        # Not its value, which may be a secret. A setting that no variable has comes from a profile.
+        named = sorted((each for each in settings if each.endswith(name.upper())), key=len)
+        raise SpecError(f"{named[0] if named else f'Prefect, {section}, {name}'}: {reason}")
 
 
 def ensure_server(say: Say = print, database: Database | None = None) -> ServerHandle:
@@ -298,10 +327,14 @@ def load_state(folder: Path) -> State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write `services.json` in one move, so that a reader never sees half of it."""
+    """Write `services.json` in one move, so that a reader never sees half of it; `ServiceFailed` where it cannot be."""
     fresh = folder / "services.json.new"
-    fresh.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-    fresh.replace(folder / "services.json")
+    try:
+        fresh.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+        fresh.replace(folder / "services.json")
+    except OSError as error:
+        # The system names no file where a disk is full.
+        raise ServiceFailed(f"{HOME_SETTING}: cannot write to {folder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -329,6 +362,15 @@ def tail(log: str, lines: int = 15) -> str:
         return "\n".join(Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) or "(empty log)"
     except OSError:
         return "(no log)"
+
+
+def last_error(log: str) -> str | None:
+    """The exception with which a Python program's log ends, on one line; None where it ends otherwise."""
+    lines = tail(log, 40).splitlines()
+    found = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", line)]
+    if not found or not any(line.startswith("  File ") for line in lines[: found[-1]]):
+        return None
+    return lines[found[-1]].strip()
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -386,6 +428,8 @@ def _await(
     while not ready():
         now = time.monotonic()
         if not living():
+            if reason := last_error(log):
+                raise ServiceFailed(f"{name} ended while starting: {reason} (its log is {log})")
             raise ServiceFailed(f"{name} ended while starting; its log says:\n{tail(log)}")
         if now - begin > START_TIMEOUT_S:
             waited = f"{START_TIMEOUT_S:.0f} s"

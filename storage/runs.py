@@ -45,7 +45,11 @@ def published_networks(store: Store, place: str) -> tuple[str, ...]:
 
 def latest_runs(store: Store) -> dict[str, str]:
     """The place of every experiment's newest run, by the experiment's name."""
-    places: dict[str, str] = _document(store, LATEST) if store.size(LATEST) else {}
+    if not store.size(LATEST):
+        # A missing bucket, too, has nothing under this key; asked for a listing, it says that it is none.
+        store.list("refs")
+        return {}
+    places: dict[str, str] = _document(store, LATEST)
     return places
 
 

@@ -50,6 +50,7 @@ PART_BYTES = 16 * 2**20
 # A key has at most 1024 bytes in all.
 LONGEST_PREFIX = 1024 - LONGEST_KEY - 1
 READ_TRIES = 5
+CREDENTIAL_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 REFUSALS = {
     "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
@@ -90,9 +91,9 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
         raise SpecError(f"{expected}, with neither ? nor #: there they would begin a query or a fragment, not a key")
     if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", bucket):
         raise SpecError(f"{expected}: a bucket's name has 3 or more letters, digits, dots and hyphens, and no others")
-    prefix = prefix.removesuffix("/")
     if not prefix:
         return bucket, ""
+    prefix = prefix.removesuffix("/")
     if len(prefix.encode("utf-8", "surrogatepass")) > LONGEST_PREFIX:
         raise SpecError(f"{expected}, with a prefix of at most {LONGEST_PREFIX} bytes")
     try:
@@ -342,6 +343,9 @@ class ObjectStore:
         error: StoreError
         if failed.code == "NoSuchBucket":
             error = StoreRefused(f"{where}: there is no bucket {self._bucket!r}: create it, or correct TELLTALE_STORE")
+        elif failed.status == 404 and action == "list":
+            # A folder without objects is an empty listing: only what is no bucket cannot be found.
+            error = StoreRefused(f"{where} is no bucket ({code}): check {STORE_SETTING} and AWS_ENDPOINT_URL")
         elif failed.status == 404:
             error = ObjectMissing(f"nothing under {key} in {self.url}")
         elif failed.code in REFUSALS:
@@ -381,6 +385,7 @@ def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | N
     import s3fs
 
     named = named_credentials() or Credentials("", "")
+    _check_credentials(named)
     config = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
@@ -409,7 +414,50 @@ def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | N
             f"no connection to an object store can be made ({type(error).__name__}): check AWS_ENDPOINT_URL (a full"
             " address such as https://host:port), AWS_PROFILE, AWS_DEFAULT_REGION and the AWS files"
         ) from None
+    _check_endpoint(str(files.s3.meta.endpoint_url))
+    _check_certificates(files.session.get_config_variable("ca_bundle"))
     return _Connection(files)
+
+
+def _check_credentials(named: Credentials) -> None:
+    """Refuse what no credentials hold and no header takes, such as the line break at the end of a file. Shows none."""
+    values = {name: os.environ.get(name) for name in CREDENTIAL_SETTINGS} if not named.key else {}
+    values |= {f"{BLOCK_SETTING}'s {name}": getattr(named, name) for name in ("key", "secret", "token")}
+    for name, value in values.items():
+        if value and not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise StoreRefused(
+                f"{name} holds a space, a line break or another character that no credentials have: set it without"
+            )
+
+
+def _check_endpoint(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if not parts.hostname or port == 0:
+        # Not repeated: it may hold a password.
+        raise StoreRefused(
+            "the object store's address cannot be read: check AWS_ENDPOINT_URL (a full address such as"
+            " https://host:port, with a port from 1 to 65535)"
+        )
+
+
+def _check_certificates(bundle: str | None) -> None:
+    import ssl
+
+    if not bundle:
+        return
+    try:
+        # As aiobotocore loads it, which takes a folder for a server that does not answer.
+        ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        reason = "no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise StoreRefused(
+            f"the file of certificates {bundle} cannot be read ({reason}): check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and "
+            "ca_bundle of the AWS files"
+        ) from error
 
 
 async def _send(files: Any, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
