@@ -414,8 +414,10 @@ def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | N
             f"no connection to an object store can be made ({type(error).__name__}): check AWS_ENDPOINT_URL (a full"
             " address such as https://host:port), AWS_PROFILE, AWS_DEFAULT_REGION and the AWS files"
         ) from None
-    _check_endpoint(str(files.s3.meta.endpoint_url))
-    _check_certificates(files.session.get_config_variable("ca_bundle"))
+    endpoint = str(files.s3.meta.endpoint_url)
+    _check_endpoint(endpoint)
+    if endpoint.startswith("https:"):
+        _check_certificates(files.session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"))
     return _Connection(files)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
+import http.server
 import json
 import os
 import re
 import struct
 import subprocess
 import sys
+import threading
 import tomllib
 import zlib
 from pathlib import Path
@@ -340,13 +343,143 @@ def test_a_full_disk_anywhere_below_is_one_sentence(
     assert "No space left on device" in line
 
 
-def test_a_closed_output_is_no_error(tmp_path: Path, picture: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (">&-", 2, b"error: the standard output is closed: an answer could not be written\n"),
+        ("--json >&-", 2, b"error: the standard output is closed: an answer could not be written\n"),
+        ("--help >&-", 2, b"error: the standard output is closed: an answer could not be written\n"),
+        (">&- 2>&-", 2, b""),
+        ("2>&-", 0, b""),
+    ],
+)
+def test_an_answer_that_a_closed_output_cannot_take_is_an_error(
+    arguments: str, status: int, said: bytes, tmp_path: Path, picture: Path
+) -> None:
     model = write_model(tmp_path / "models")
     command = [sys.executable, "-m", "deployments.cli", "detect", picture, "--model", model]
-    for closed in (">&-", "--json >&-", "2>&-"):
-        shell = ["sh", "-c", f'"$@" {closed}', "sh", *command]
-        done = subprocess.run(shell, cwd=ROOT, capture_output=True, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(["sh", "-c", f'"$@" {arguments}', "sh", *command], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_a_card_with_numbers_that_are_none_is_one_sentence(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models", fake_thresholds={"64": float("nan")})
+    for options in ([], ["--json"]):
+        said = refused(detect(picture, *options, "--model", model))
+        assert "decision.fake_thresholds.64: Input should be a finite number" in said
+        assert len(said.splitlines()) == 1
+
+
+def test_a_model_with_other_ends_than_its_card_says_is_one_sentence(tmp_path: Path, picture: Path) -> None:
+    import onnx
+
+    model = write_model(tmp_path / "models")
+    changed = onnx.load_from_string(tiny_model())
+    del changed.graph.output[-1]
+    model.write_bytes(changed.SerializeToString())
+    card = card_of(tiny_model()) | {"sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
+    model.with_suffix(".json").write_text(json.dumps(card))
+    said = refused(detect(picture, "--model", model))
+    assert "none that telltale exports" in said
+    assert len(said.splitlines()) == 1
+
+
+BUCKET = {
+    STORE_SETTING: "s3://bucket/store",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": "https://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:99999", "with a port from 1 to 65535"),
+        ("AWS_ENDPOINT_URL", "http://name:hidden@127.0.0.1:port", "check AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:0", "with a port from 1 to 65535"),
+        ("AWS_ENDPOINT_URL", "http://[::1", "check AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "check AWS_ENDPOINT_URL"),
+        ("AWS_ACCESS_KEY_ID", "hidden\n", "AWS_ACCESS_KEY_ID holds a space, a line break"),
+        ("AWS_ACCESS_KEY_ID", "hid\r\nden", "AWS_ACCESS_KEY_ID holds a space, a line break"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden ", "AWS_SECRET_ACCESS_KEY holds a space, a line break"),
+        ("AWS_SESSION_TOKEN", "hidden\n", "AWS_SESSION_TOKEN holds a space, a line break"),
+        (
+            "AWS_CA_BUNDLE",
+            "/none/ca.pem",
+            "/none/ca.pem cannot be read (No such file or directory): check AWS_CA_BUNDLE",
+        ),
+        ("AWS_CA_BUNDLE", "/", "the file of certificates / cannot be read (Is a directory)"),
+        ("AWS_CA_BUNDLE", __file__, "cannot be read (no certificates)"),
+        ("REQUESTS_CA_BUNDLE", __file__, "cannot be read (no certificates)"),
+    ],
+)
+def test_what_is_wrong_with_a_buckets_settings_is_one_sentence_at_once(
+    name: str, value: str, reason: str, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.s3.FIRST_PATIENCE_S", 0.0)
+    result = CliRunner().invoke(app, ["detect", str(picture)], env=BUCKET | {name: value})
+    said = refused(result)
+    assert reason in said
+    assert "hid" not in said
+    assert "does not answer" not in said
+    assert len(said.splitlines()) == 1
+
+
+class _Web(http.server.BaseHTTPRequestHandler):
+    """A server of pages, or with `missing` an S3 server without the bucket, whose answers to HEAD have no body."""
+
+    missing = False
+
+    def do_GET(self) -> None:
+        body = b"<html><body>404</body></html>"
+        if self.missing:
+            body = b"<?xml version='1.0'?><Error><Code>NoSuchBucket</Code><Message>none</Message></Error>"
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class _WithoutBucket(_Web):
+    missing = True
+
+
+@pytest.mark.parametrize("options", [[], ["--experiment", "sample"]])
+@pytest.mark.parametrize(
+    ("handler", "reason"), [(_Web, "is no bucket (404): check"), (_WithoutBucket, "there is no bucket 'bucket'")]
+)
+def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(
+    handler: type[_Web], reason: str, options: list[str], picture: Path
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        result = CliRunner().invoke(app, ["detect", str(picture), *options], env=BUCKET | {"AWS_ENDPOINT_URL": address})
+        server.shutdown()
+    said = refused(result)
+    assert reason in said
+    assert "make demo" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_prefect_tells_nobody_that_it_is_asked_for_a_block(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["telltale", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert (os.environ["DO_NOT_TRACK"], os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"]) == ("1", "false")
 
 
 @pytest.mark.parametrize("model", ["", "/", ".", "folder.onnx", "x" * 300])

@@ -13,12 +13,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deployments import app as put_into_app
-from deployments import bootstrap, demo, services, tables
+from deployments import bootstrap, demo, s3, services, tables
 from deployments.failures import exit_status, sentence
 from storage.errors import MissingInput, SpecError, StoreNotWritable, StoreRefused
 from tasks.generators import kept_models
 
 ROOT = Path(__file__).parents[2]
+POPEN = subprocess.Popen
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,10 @@ WRONG_SETTINGS = [
     ("TELLTALE_STORE", "~nobody-of-this-name/a", "there is no user 'nobody-of-this-name'"),
     ("TELLTALE_STORE", "file.txt", "TELLTALE_STORE: expected a folder"),
     ("TELLTALE_STORE", "x" * 300, "cannot be a folder of ours (File name too long)"),
+    ("TELLTALE_CACHE", "file.txt", "TELLTALE_CACHE: the folder "),
+    ("TELLTALE_CACHE", "file.txt/below", "TELLTALE_CACHE: the folder "),
+    ("TELLTALE_CACHE", "/proc/telltale", "TELLTALE_CACHE: the folder /proc/telltale cannot be made"),
+    ("TELLTALE_CACHE", "~nobody-of-this-name/a", "there is no user 'nobody-of-this-name'"),
     ("TELLTALE_HOME", "file.txt", "TELLTALE_HOME: "),
     ("TELLTALE_HOME", "file.txt/below", "TELLTALE_HOME: "),
     ("TELLTALE_HOME", "/proc/telltale", "TELLTALE_HOME: /proc/telltale cannot be used"),
@@ -171,6 +176,49 @@ def test_a_full_disk_under_the_state_of_services_is_one_sentence(monkeypatch: py
 
     monkeypatch.setattr(demo, "ensure_server", full)
     assert said_by_demo(status=1) == "No space left on device: /home/services.json.new"
+
+
+def test_a_full_disk_under_the_home_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(services.ServiceFailed, match=f"TELLTALE_HOME: cannot write to {tmp_path}: No space left"):
+        services.save_state(tmp_path, services.State())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("PREFECT_LOGGING_LEVEL", "secret", "PREFECT_LOGGING_LEVEL: Input should be 'DEBUG', 'INFO'"),
+        ("PREFECT_API_REQUEST_TIMEOUT", "secret", "PREFECT_API_REQUEST_TIMEOUT: Input should be a valid number"),
+        (
+            "PREFECT_SERVER_ANALYTICS_ENABLED",
+            "secret",
+            "PREFECT_SERVER_ANALYTICS_ENABLED: Input should be a valid bool",
+        ),
+    ],
+)
+def test_a_setting_that_prefect_refuses_is_named_before_a_server_starts(
+    name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", POPEN)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError, match=reason) as refused:
+        services.check_settings()
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_local_s3_server_starts_for_no_other_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word, status in (("--help", 0), ("serve", 2)):
+        monkeypatch.setattr(sys, "argv", ["s3", word])
+        with pytest.raises(SystemExit) as ended:
+            s3.main()
+        assert ended.value.code == status
+    assert "usage: python -m deployments.s3" in capsys.readouterr().out
 
 
 def test_a_table_of_a_run_that_is_not_there_is_one_sentence(

@@ -130,6 +130,27 @@ def test_a_server_that_dies_while_starting_is_reported_with_its_log(
         services.ensure_server(say=lambda line: None)
 
 
+def test_a_python_program_that_ended_is_reported_by_its_last_error_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import sys\n"
+        "try:\n    raise ValueError('the first')\n"
+        "except ValueError as error:\n"
+        "    import traceback\n    traceback.print_exc()\n"
+        "    try:\n        raise ConnectionRefusedError(111, 'Connect call failed') from error\n"
+        "    except OSError:\n        traceback.print_exc()\n"
+        "print('ERROR:    Application startup failed. Exiting.', file=sys.stderr)\nraise SystemExit(3)"
+    )
+    monkeypatch.setattr(services, "_server_command", lambda port: [sys.executable, "-c", program])
+    with pytest.raises(ServiceFailed) as failed:
+        services.ensure_server(say=lambda line: None)
+    assert str(failed.value) == (
+        "the Prefect server ended while starting: ConnectionRefusedError: [Errno 111] Connect call failed "
+        f"(its log is {home}/logs/server.log)"
+    )
+
+
 def test_waiting_for_a_server_says_how_long_and_gives_up_in_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_server_command", lambda port: [sys.executable, "-c", SLEEPER])
     monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)

@@ -78,6 +78,8 @@ def test_a_broken_address_of_a_bucket_is_refused_and_not_repeated(url: str) -> N
         ("s3://bucket?versionId=1", "neither \\? nor #"),
         ("s3://bucket/a//b", "single slashes"),
         ("s3://bucket//a", "single slashes"),
+        ("s3://bucket//", "single slashes"),
+        ("s3://bucket///", "single slashes"),
         ("s3://bucket/a//", "single slashes"),
         ("s3://bucket/../b", "single slashes"),
         ("s3://bucket/a/./b", "single slashes"),
