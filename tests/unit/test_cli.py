@@ -384,12 +384,14 @@ def test_a_model_with_other_ends_than_its_card_says_is_one_sentence(tmp_path: Pa
     assert len(said.splitlines()) == 1
 
 
-BUCKET = {
+BUCKET: dict[str, str | None] = {
     STORE_SETTING: "s3://bucket/store",
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ENDPOINT_URL": "https://127.0.0.1:1",
+    # Of the machine that tests run on.
+    **dict.fromkeys(("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")),
 }
 
 
