@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from storage.errors import SpecError
@@ -24,6 +25,12 @@ def canonical_json(value: Any) -> str:
 def sha256_hex(data: bytes) -> str:
     """SHA-256 of bytes as 64 lowercase hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 lowercase hexadecimal digits; the file is read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value: Any) -> str:

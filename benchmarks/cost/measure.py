@@ -37,6 +37,7 @@ from benchmarks.cost.parts import (
 from storage.objects import MANIFEST, finished_objects, read_manifest
 from storage.store import STORE_SETTING, LocalStore, Store
 from storage.sweep import find_debris
+from tasks.device import processor_name
 from tasks.spec import Vgg16Spec
 
 # Pictures of each of three sources, and pictures per shard: not in proportion, so that what a shard costs can be told
@@ -83,19 +84,14 @@ def measure_all(say: Say, keep: Keep, measured: dict[str, Any] | None = None, ch
 
 
 def _machine() -> dict[str, Any]:
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("TELLTALE_THREADS", "all"),
         "load_before": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
     }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
 
 
 def measure_evaluations(folder: Path, evaluations: Sequence[tuple[int, int]], say: Say) -> Iterator[dict[str, Any]]:

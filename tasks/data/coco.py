@@ -4,7 +4,6 @@ The layout is `<split>/*.jpg` and `annotations/captions_<split>.json`, with `ann
 there are boxes. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; https://cocodataset.org/#format-data
 """
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.digest import file_sha256
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
@@ -28,7 +28,7 @@ from tasks.data.entries import (
     stated_text,
     whole_text,
 )
-from tasks.data.inventory import Inventory, list_files, outside_folders, take_inventory
+from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import folded, unambiguous
 from tasks.recipe import Output, StepRun, step
 
@@ -41,12 +41,18 @@ def check_coco(directory: str, split: str) -> list[str]:
 
     Fast: no annotation is parsed, a file that was cut off is told by its last bytes.
     """
+    return _looked_at(directory, split)[0]
+
+
+def _looked_at(directory: str, split: str) -> tuple[list[str], list[Listed]]:
+    """What is missing, and what lies among the pictures where these are there."""
     if not is_safe_name(split) or "/" in split:
-        return [f"COCO split {split!r}: expected the name of a folder such as val2017"]
+        return [f"COCO split {split!r}: expected the name of a folder such as val2017"], []
     root = Path(directory)
     if not root.is_dir():
-        return [f"COCO directory {directory}: {_REMEDY}"]
-    missing = []
+        return [f"COCO directory {directory}: {_REMEDY}"], []
+    missing: list[str] = []
+    listed: list[Listed] = []
     for path, needed in ((_captions(root, split), True), (_instances(root, split), False)):
         name = path.relative_to(root).as_posix()
         if path.is_file():
@@ -65,10 +71,11 @@ def check_coco(directory: str, split: str) -> list[str]:
     elif not pictures.resolve().is_relative_to(root.resolve()):
         missing.append(f"{split}/ in {directory} is a link that leads out of it: name the directory it leads to")
     else:
-        outside = outside_folders(list_files(pictures, within=root))
+        listed = list_files(pictures, within=root)
+        outside = outside_folders(listed)
         if outside is not None:
             missing.append(f"COCO pictures {split}/ in {directory}: {outside}")
-    return missing
+    return missing, listed
 
 
 def coco_inventory(directory: str, split: str) -> Inventory:
@@ -78,12 +85,12 @@ def coco_inventory(directory: str, split: str) -> Inventory:
         MissingInput: `check_coco` finds something missing.
         InputChanged: a file is being written to.
     """
-    missing = check_coco(directory, split)
+    missing, listed = _looked_at(directory, split)
     if missing:
         raise MissingInput(*missing)
     root = Path(directory)
-    annotations = [[path.name, _file_digest(path)] for path in _annotation_files(root, split)]
-    return take_inventory(root / split, list_files(root / split, within=root), lambda name: True, annotations)
+    annotations = [[path.name, file_sha256(path)] for path in _annotation_files(root, split)]
+    return take_inventory(root / split, listed, lambda name: True, annotations)
 
 
 def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
@@ -294,8 +301,3 @@ def _has_both_braces(path: Path) -> bool:
         file.seek(max(0, path.stat().st_size - _EDGE))
         tail = file.read()
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and tail.rstrip().endswith(b"}")
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

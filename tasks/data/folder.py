@@ -3,7 +3,6 @@
 This is how a published set of fakes enters, or any further photographs.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.digest import file_sha256
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS
 from tasks.data.entries import (
@@ -165,10 +165,18 @@ def _not_taken(root: Path, listed: Sequence[Listed]) -> list[str]:
 
 def check_folder(source: FolderSource) -> list[str]:
     """What is missing for a run on this source, each with its remedy; empty when all is there. Fast."""
+    return _missing(source, _listing(Path(source.path)))
+
+
+def _listing(path: Path) -> list[Listed]:
+    """What lies in a source's directory; nothing where it is a file, or is not there."""
+    return list_files(path) if path.is_dir() else []
+
+
+def _missing(source: FolderSource, listed: Sequence[Listed]) -> list[str]:
     missing = []
     path = Path(source.path)
     if path.is_dir():
-        listed = list_files(path)
         if not listed:
             missing.append(f"pictures in {source.path}, which {source.name} names: the directory is empty")
         outside = outside_folders(listed)
@@ -205,18 +213,17 @@ def folder_inventory(source: FolderSource) -> Inventory:
         MissingInput: `check_folder` finds something missing.
         InputChanged: a file is being written to.
     """
-    missing = check_folder(source)
+    path = Path(source.path)
+    listed = _listing(path)
+    missing = _missing(source, listed)
     if missing:
         raise MissingInput(*missing)
-    path = Path(source.path)
     metadata = None if source.metadata is None else Path(source.metadata)
     described = None
     if metadata is not None:
-        with metadata.open("rb") as file:
-            described = [hashlib.file_digest(file, "sha256").hexdigest(), metadata.suffix, _prefix(path, metadata)]
+        described = [file_sha256(metadata), metadata.suffix, _prefix(path, metadata)]
     if path.is_file():
         return take_inventory(path, [Listed("", path.stat())], lambda name: True, described)
-    listed = list_files(path)
     return take_inventory(path, listed, _is_read, described, *(_not_taken(path, listed) if metadata is None else []))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.digest import file_sha256
 from storage.errors import SpecError, TelltaleError
 from tasks.recipe import Output, StepRun, step
 
@@ -71,8 +72,7 @@ def inception_digest(path: Path | str) -> str:
             f"{path} does not exist: download {INCEPTION_2015_FILE} from the releases of toshas/torch-fidelity, "
             "or leave the path out to get distances on VGG16 features under their own names"
         )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     if not digest.startswith(INCEPTION_2015_SHA256_START):
         raise InceptionUnavailable(
             f"{path} is not {INCEPTION_2015_FILE}: expected a sha256 that starts with {INCEPTION_2015_SHA256_START}, "

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.digest import file_sha256
 from storage.errors import DownloadFailed, MissingInput, SpecError
 from storage.paths import with_home
 from tasks.cache import cache_folder
@@ -58,7 +59,7 @@ def resolve_weights(weights: str, network: WeightsOf) -> tuple[str, str | None]:
     problem = network.find_problem(path)
     if problem:
         raise SpecError(problem)
-    return f"sha256:{_sha256(path)}", str(path)
+    return f"sha256:{file_sha256(path)}", str(path)
 
 
 def check_weights(weights: str, network: WeightsOf) -> list[str]:
@@ -140,14 +141,9 @@ def random_seed(weights: str, title: str) -> int:
 
 def check_unchanged(path: Path, sha256: str, title: str) -> None:
     """Raise `SpecError` for a file that is no longer what it was when it was resolved."""
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != sha256:
         raise SpecError(f"{title} weights: {path.name} has sha256 {found}, expected {sha256}; it changed meanwhile")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_url(weights: str) -> bool:

@@ -6,14 +6,13 @@ prints the model's name, `store:<digest>`, for a source's `diffusion.model`. The
 files. Pictures are those of the folder itself, since a recipe names either by the same digest.
 """
 
-import hashlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from storage.digest import digest_of
+from storage.digest import digest_of, file_sha256
 from storage.errors import MissingInput, SpecError, TelltaleError
 from storage.objects import Ref, read_part
 from storage.paths import absolute
@@ -39,7 +38,7 @@ def model_files(directory: Path) -> dict[str, Path]:
 
 def folder_digest(directory: Path) -> str:
     """sha256 over the names and contents of a model's files, so that no path stands in a recipe."""
-    return digest_of({name: _file_digest(path) for name, path in model_files(directory).items()})
+    return digest_of({name: file_sha256(path) for name, path in model_files(directory).items()})
 
 
 @step("weights/diffusion", version=1, label=lambda *, digest, **_: digest[:12], unkeyed=("path",))
@@ -116,11 +115,6 @@ class _Files(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._files) + 1
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str]) -> None:
