@@ -28,6 +28,7 @@ from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.metadata import NamedPictures
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
 from tasks.spec import ColumnSource, FixedSplits, FolderSource
+from tests.unit.indexed_folders import indexed, rows_of
 
 FIELDS = ("prompt", "text", "caption", "group_id", "class_name", "licence", "seed")
 
@@ -130,14 +131,7 @@ def index_of(root: Path, write: Callable[[Path, list[dict[str, Any]]], None], ro
 
 
 def entries(store: LocalStore, source: FolderSource) -> list[dict[str, Any]]:
-    ref, _ = index_folder.compute(
-        store,
-        source=unlocated(source),
-        inventory=folder_inventory(source).digest,
-        path=source.path,
-        metadata=source.metadata,
-    )
-    return list(read_table(store, ref).to_pylist())
+    return rows_of(store, indexed(store, source))
 
 
 def write_list(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -11,48 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import BadImage, MissingInput, SpecError
-from storage.objects import Ref, notes_of, read_table
+from storage.objects import notes_of, read_table
 from storage.store import LocalStore
 from tasks.data import entries as entries_module
-from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, read_entries, read_entry, row_name
-from tasks.data.folder import check_folder, folder_inventory, index_folder, read_metadata, unlocated
-from tasks.spec import FolderSource
+from tasks.data.entries import ENTRY_SCHEMA, read_entries, read_entry, row_name
+from tasks.data.folder import check_folder, folder_inventory, read_metadata, unlocated
+from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
-
-
-def folder(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
-    return root
-
-
-def source(path: Path, label: str = "fake", **fields: Any) -> FolderSource:
-    return FolderSource.model_validate({"name": "sd", "path": str(path), "label": label, **fields})
-
-
-def indexed(store: LocalStore, given: FolderSource) -> Ref:
-    ref, _ = index_folder.compute(
-        store,
-        source=unlocated(given),
-        inventory=folder_inventory(given).digest,
-        path=given.path,
-        metadata=given.metadata,
-    )
-    assert isinstance(ref, Ref)
-    return ref
-
-
-def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
-    return list(read_table(store, ref).to_pylist())
-
-
-def set_aside(store: LocalStore, ref: Ref) -> list[tuple[str, str]]:
-    return [(row["image_id"], row["reason"]) for row in read_table(store, ref, name=QUARANTINE).to_pylist()]
 
 
 def test_a_directory_is_listed_recursively_and_other_files_are_set_aside(tmp_path: Path, store: LocalStore) -> None:

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import SpecError
-from storage.objects import Ref, notes_of, read_table
+from storage.objects import notes_of
 from storage.store import LocalStore
-from tasks.data.entries import QUARANTINE, prompt_group, stated_text
-from tasks.data.folder import check_folder, folder_inventory, index_folder, unlocated, with_metadata_above
+from tasks.data.entries import prompt_group, stated_text
+from tasks.data.folder import check_folder, folder_inventory, with_metadata_above
 from tasks.data.metadata import NamedPictures, read_metadata
 from tasks.spec import FolderSource
+from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
 
 NAN = float("nan")
 
@@ -22,37 +23,6 @@ NAN = float("nan")
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
-
-
-def pictures(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
-    return root
-
-
-def source(path: Path, label: str = "fake", **fields: Any) -> FolderSource:
-    return FolderSource.model_validate({"name": "sd", "path": str(path), "label": label, **fields})
-
-
-def indexed(store: LocalStore, given: FolderSource) -> Ref:
-    ref, _ = index_folder.compute(
-        store,
-        source=unlocated(given),
-        inventory=folder_inventory(given).digest,
-        path=given.path,
-        metadata=given.metadata,
-    )
-    assert isinstance(ref, Ref)
-    return ref
-
-
-def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
-    return list(read_table(store, ref).to_pylist())
-
-
-def set_aside(store: LocalStore, ref: Ref) -> list[tuple[str, str]]:
-    return [(row["image_id"], row["reason"]) for row in read_table(store, ref, name=QUARANTINE).to_pylist()]
 
 
 def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
@@ -63,7 +33,7 @@ def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
 
 def told(tmp_path: Path, store: LocalStore, label: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     """What the index says of `0.png`, `1.png`, ..., each described by one row."""
-    root = pictures(tmp_path / "pictures", *(f"{number}.png" for number in range(len(rows))))
+    root = folder(tmp_path / "pictures", *(f"{number}.png" for number in range(len(rows))))
     lines = ({"file_name": f"{number}.png", **row} for number, row in enumerate(rows))
     return rows_of(store, indexed(store, source(root, label, metadata=str(write_lines(tmp_path / "m.jsonl", *lines)))))
 
@@ -199,7 +169,7 @@ UNREAD = (
 def test_fakes_without_prompt_and_group_are_warned_of_with_the_columns_that_are_not_read(
     tmp_path: Path, store: LocalStore
 ) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png")
+    root = folder(tmp_path / "set", "a.png", "b.png")
     rows = [{"file_name": name, "seed": 1, "p": "a cat", "parameters": {"prompt": "x"}} for name in ("a.png", "b.png")]
     metadata = str(write_lines(tmp_path / "m.jsonl", *rows))
     said = "sd: no prompt and no group is known, each picture is its own; the columns 'p', 'parameters' of "
@@ -225,7 +195,7 @@ def test_fakes_without_prompt_and_group_are_warned_of_with_the_columns_that_are_
 def test_columns_called_like_prompts_are_named_where_some_fakes_have_no_group(
     tmp_path: Path, store: LocalStore
 ) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png")
+    root = folder(tmp_path / "set", "a.png", "b.png")
     rows: list[dict[str, Any]] = [
         {"file_name": "a.png", "prompt": "x", "user_prompt": "u", "negative_prompt": "n", "model": "m"},
         {"file_name": "b.png", "prompt": None, "user_prompt": "u", "negative_prompt": "n", "model": "m"},
@@ -238,7 +208,7 @@ def test_columns_called_like_prompts_are_named_where_some_fakes_have_no_group(
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_prompts_that_are_not_a_number_are_no_group(tmp_path: Path, store: LocalStore, suffix: str) -> None:
-    root = pictures(tmp_path / "pictures", "a.png", "b.png", "c.png", "d.png")
+    root = folder(tmp_path / "pictures", "a.png", "b.png", "c.png", "d.png")
     metadata = tmp_path / f"m{suffix}"
     if suffix == ".jsonl":
         metadata.write_text(
@@ -256,7 +226,7 @@ def test_prompts_that_are_not_a_number_are_no_group(tmp_path: Path, store: Local
 
 
 def test_a_group_is_the_same_number_whether_or_not_a_neighbour_lacks_it(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "pictures", "a.png", "b.png")
+    root = folder(tmp_path / "pictures", "a.png", "b.png")
     pq.write_table(pa.table({"file_name": ["a.png", "b.png"], "group_id": [7.0, None]}), tmp_path / "floats.parquet")
     pq.write_table(pa.table({"file_name": ["a.png", "b.png"], "group_id": [7, 8]}), tmp_path / "ints.parquet")
     (tmp_path / "texts.csv").write_text("file_name,group_id\na.png,7.0\nb.png,\n")
@@ -439,7 +409,7 @@ def test_a_number_is_the_same_with_zeros_before_it_where_one_picture_can_be_mean
 def test_two_columns_that_name_different_pictures_are_refused_by_name(
     tmp_path: Path, store: LocalStore, own: str, other: str
 ) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png")
+    root = folder(tmp_path / "set", "a.png", "b.png")
     rows = [{other: "b.png", own: "a.png", "prompt": "x"}, {other: "a.png", own: "b.png", "prompt": "y"}]
     metadata = write_lines(tmp_path / "m.jsonl", *rows)
     with pytest.raises(SpecError) as caught:
@@ -457,7 +427,7 @@ def test_two_columns_that_name_different_pictures_are_refused_by_name(
 def test_the_column_that_names_pictures_is_believed_whatever_others_are_called(
     tmp_path: Path, store: LocalStore, suffix: str
 ) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png")
+    root = folder(tmp_path / "set", "a.png", "b.png")
     columns = {
         "original_file_name": ["0001.jpg", "0002.jpg"],
         "file_name": ["https://example.org/7f", "https://example.org/8f"],
@@ -477,7 +447,7 @@ def test_the_column_that_names_pictures_is_believed_whatever_others_are_called(
 
 
 def test_the_name_as_it_stands_comes_before_what_is_like_it(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     rows = [{"file_name": "A.png", "prompt": "other case"}, {"file_name": "a.png", "prompt": "this"}]
     ref = indexed(store, source(root, metadata=str(write_lines(tmp_path / "m.jsonl", *rows))))
     assert [row["prompt"] for row in rows_of(store, ref)] == ["this"]
@@ -488,7 +458,7 @@ def test_the_name_as_it_stands_comes_before_what_is_like_it(tmp_path: Path, stor
 def test_two_rows_that_may_mean_one_picture_say_the_same_or_nothing(
     tmp_path: Path, store: LocalStore, prompts: list[str], taken: str | None
 ) -> None:
-    root = pictures(tmp_path / "fake", "a.png", "b.png")
+    root = folder(tmp_path / "fake", "a.png", "b.png")
     names = ["/gen/one/a.png", "/gen/two/a.png"]
     rows = [{"file_name": name, "prompt": prompt} for name, prompt in zip(names, prompts, strict=True)]
     rows.append({"file_name": "b.png", "prompt": "z"})
@@ -501,7 +471,7 @@ def test_two_rows_that_may_mean_one_picture_say_the_same_or_nothing(
 
 
 def test_metadata_of_which_every_row_may_mean_several_pictures_are_refused(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "fake", "a.png")
+    root = folder(tmp_path / "fake", "a.png")
     rows = [{"file_name": f"/gen/{folder}/a.png", "prompt": folder} for folder in ("one", "two")]
     with pytest.raises(
         SpecError, match=r"none of its 2 rows names a picture of sd: .*; ambiguous-name 2 \(first: sd:a"
@@ -510,21 +480,21 @@ def test_metadata_of_which_every_row_may_mean_several_pictures_are_refused(tmp_p
 
 
 def test_rows_of_another_folder_are_not_taken_for_the_pictures_of_this_one(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "two", "a.png")
+    root = folder(tmp_path / "two", "a.png")
     metadata = write_lines(tmp_path / "elsewhere" / "m.jsonl", {"file_name": "one/a.png", "prompt": "x"})
     with pytest.raises(SpecError, match="none of its 1 rows names a picture"):
         indexed(store, source(root, metadata=str(metadata)))
 
 
 def test_of_absolute_paths_those_below_a_folder_of_the_same_name_are_meant(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "two", "a.png")
+    root = folder(tmp_path / "two", "a.png")
     rows = [{"file_name": f"/gen/{folder}/a.png", "prompt": folder} for folder in ("one", "two", "three")]
     ref = indexed(store, source(root, metadata=str(write_lines(tmp_path / "m.jsonl", *rows))))
     assert [row["prompt"] for row in rows_of(store, ref)] == ["two"]
 
 
 def test_metadata_of_other_pictures_are_refused_with_names_of_both(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png", "c.png", "d.png")
+    root = folder(tmp_path / "set", "a.png", "b.png", "c.png", "d.png")
     metadata = write_lines(tmp_path / "m.jsonl", *({"file_name": f"{n}.jpg"} for n in range(5)))
     with pytest.raises(SpecError) as caught:
         indexed(store, source(root, metadata=str(metadata)))
@@ -535,7 +505,7 @@ def test_metadata_of_other_pictures_are_refused_with_names_of_both(tmp_path: Pat
 
 
 def test_rows_and_pictures_that_do_not_meet_are_warned_of_with_their_share(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png", "c.png", "d.png")
+    root = folder(tmp_path / "set", "a.png", "b.png", "c.png", "d.png")
     rows = [{"file_name": name, "prompt": name} for name in ("a.png", "b.png", "c.png", "x.png", "y.png")]
     ref = indexed(store, source(root, metadata=str(write_lines(tmp_path / "m.jsonl", *rows))))
     assert notes_of(store, ref)["warnings"] == [
@@ -549,7 +519,7 @@ def test_rows_and_pictures_that_do_not_meet_are_warned_of_with_their_share(tmp_p
 
 
 def test_metadata_without_any_known_column_are_warned_of(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     metadata = write_lines(tmp_path / "m.jsonl", {"file_name": "a.png", "instruction": "a cat"})
     [warning] = warnings(store, source(root, "real", metadata=str(metadata)))
     assert warning.startswith("sd: m.jsonl has none of the columns prompt, text, caption, ")
@@ -558,7 +528,7 @@ def test_metadata_without_any_known_column_are_warned_of(tmp_path: Path, store: 
 
 
 def test_a_row_without_a_name_is_set_aside(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png", "1.png")
+    root = folder(tmp_path / "set", "a.png", "1.png")
     rows = [{"file_name": "a.png"}, {"file_name": None, "prompt": "x"}, {"file_name": 1, "prompt": "one"}]
     ref = indexed(store, source(root, metadata=str(write_lines(tmp_path / "m.jsonl", *rows))))
     assert set_aside(store, ref) == [("sd:row 1 of m.jsonl", "no-name")]
@@ -572,7 +542,7 @@ def test_a_row_without_a_name_is_set_aside(tmp_path: Path, store: LocalStore) ->
     "name", ["metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json", "Metadata.jsonl", "METADATA.CSV"]
 )
 def test_metadata_among_the_pictures_are_found(tmp_path: Path, store: LocalStore, name: str) -> None:
-    root = pictures(tmp_path / "set", "a.png", "b.png", "notes.txt")
+    root = folder(tmp_path / "set", "a.png", "b.png", "notes.txt")
     if name.lower().endswith(".csv"):
         (root / name).write_text("file_name,text\na.png,a cat\nb.png,a cat\n")
     elif name.endswith(".parquet"):
@@ -586,7 +556,7 @@ def test_metadata_among_the_pictures_are_found(tmp_path: Path, store: LocalStore
 
 
 def test_every_folders_metadata_count_from_it_and_the_nearest_is_believed(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "one/a.png", "two/a.png", "c.png")
+    root = folder(tmp_path / "set", "one/a.png", "two/a.png", "c.png")
     write_lines(root / "one" / "metadata.jsonl", {"file_name": "a.png", "prompt": "first"})
     write_lines(
         root / "metadata.jsonl",
@@ -604,7 +574,7 @@ def test_every_folders_metadata_count_from_it_and_the_nearest_is_believed(tmp_pa
 
 
 def test_two_metadata_files_in_a_folder_are_refused_until_one_is_named(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     write_lines(root / "metadata.jsonl", {"file_name": "a.png", "prompt": "lines"})
     (root / "metadata.csv").write_text("file_name,prompt\na.png,table\n")
     [missing] = check_folder(source(root))
@@ -615,7 +585,7 @@ def test_two_metadata_files_in_a_folder_are_refused_until_one_is_named(tmp_path:
 
 
 def test_found_metadata_do_not_lead_out_of_their_directory(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     secret = write_lines(tmp_path / "secret", {"file_name": "a.png", "prompt": "secret"})
     (root / "metadata.jsonl").symlink_to(secret)
     [missing] = check_folder(source(root))
@@ -628,7 +598,7 @@ def test_found_metadata_do_not_lead_out_of_their_directory(tmp_path: Path, store
 def test_a_document_of_another_kind_called_metadata_json_is_told_and_not_read(
     tmp_path: Path, store: LocalStore
 ) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     (root / "metadata.json").write_text(json.dumps({"licence": "MIT", "version": 3}))
     ref = indexed(store, source(root))
     [warning] = notes_of(store, ref)["warnings"]
@@ -637,7 +607,7 @@ def test_a_document_of_another_kind_called_metadata_json_is_told_and_not_read(
 
 
 def test_found_metadata_change_the_inventory(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "set", "a.png")
+    root = folder(tmp_path / "set", "a.png")
     write_lines(root / "metadata.jsonl", {"file_name": "a.png", "prompt": "x"})
     before = folder_inventory(source(root))
     write_lines(root / "metadata.jsonl", {"file_name": "a.png", "prompt": "longer"})
@@ -645,8 +615,8 @@ def test_found_metadata_change_the_inventory(tmp_path: Path) -> None:
 
 
 def test_metadata_beside_a_folder_are_taken_where_they_name_it(tmp_path: Path, store: LocalStore) -> None:
-    for folder in ("train", "test"):
-        pictures(tmp_path / folder, "a.png", "b.png")
+    for name in ("train", "test"):
+        folder(tmp_path / name, "a.png", "b.png")
     above = tmp_path / "metadata.jsonl"
     train, test = source(tmp_path / "train"), source(tmp_path / "test")
     assert with_metadata_above(train) == train
@@ -669,7 +639,7 @@ def test_metadata_beside_a_folder_are_taken_where_they_name_it(tmp_path: Path, s
 def test_metadata_above_a_folder_that_can_be_about_no_other_are_taken(
     tmp_path: Path, store: LocalStore, stated: str, name: str
 ) -> None:
-    root = pictures(tmp_path / "g" / "images", "a.png", "b.png")
+    root = folder(tmp_path / "g" / "images", "a.png", "b.png")
     above = write_lines(
         tmp_path / "g" / name, *({"file_name": stated.format(name=one), "prompt": one} for one in ("a.png", "b.png"))
     )
@@ -681,7 +651,7 @@ def test_metadata_above_a_folder_that_can_be_about_no_other_are_taken(
 
 
 def test_metadata_two_folders_above_are_taken_where_they_name_the_folder(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(tmp_path / "set" / "train" / "sd", "a.png")
+    root = folder(tmp_path / "set" / "train" / "sd", "a.png")
     write_lines(
         tmp_path / "set" / "metadata.jsonl",
         {"file_name": "train/sd/a.png", "prompt": "x"},
@@ -693,8 +663,8 @@ def test_metadata_two_folders_above_are_taken_where_they_name_the_folder(tmp_pat
 def test_metadata_above_that_may_be_about_another_folder_are_told_and_not_taken(
     tmp_path: Path, store: LocalStore
 ) -> None:
-    root = pictures(tmp_path / "set" / "fake", "a.png", "b.png")
-    pictures(tmp_path / "set" / "real", "a.png", "b.png")
+    root = folder(tmp_path / "set" / "fake", "a.png", "b.png")
+    folder(tmp_path / "set" / "real", "a.png", "b.png")
     above = tmp_path / "set" / "metadata.jsonl"
     write_lines(above, *({"file_name": name, "prompt": "x"} for name in ("a.png", "b.png")))
     assert with_metadata_above(source(root)) == source(root)
@@ -720,18 +690,16 @@ def test_metadata_above_that_may_be_about_another_folder_are_told_and_not_taken(
 
 
 def test_files_that_may_describe_pictures_and_are_not_read_are_warned_of(tmp_path: Path, store: LocalStore) -> None:
-    root = pictures(
-        tmp_path / "set", "a.png", "b.png", "README.txt", "LICENSE.txt", ".hidden.json", "dataset_info.json"
-    )
+    root = folder(tmp_path / "set", "a.png", "b.png", "README.txt", "LICENSE.txt", ".hidden.json", "dataset_info.json")
     assert warnings(store, source(root)) == []
-    pictures(root, "captions.jsonl", "metadata.tsv", "prompts.txt", "train.parquet")
+    folder(root, "captions.jsonl", "metadata.tsv", "prompts.txt", "train.parquet")
     assert warnings(store, source(root)) == [
         "sd: not read, though they may describe pictures: 'captions.jsonl', 'metadata.tsv', 'prompts.txt', ...: name "
         "one as metadata"
     ]
     for name in ("captions.jsonl", "metadata.tsv", "prompts.txt", "train.parquet"):
         (root / name).unlink()
-    pictures(root, "a.txt", "a.json", "b.png.txt")
+    folder(root, "a.txt", "a.json", "b.png.txt")
     assert warnings(store, source(root)) == [
         "sd: not read, though they lie beside pictures of their names: 'a.json', 'a.txt', 'b.png.txt' (3 in all): "
         "write what they say into a metadata.jsonl, with `file_name` and `prompt`"
