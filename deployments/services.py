@@ -626,6 +626,9 @@ def _server_environment(port: int) -> dict[str, str]:
         "PREFECT_UI_STATIC_DIRECTORY": str(home() / "prefect" / "ui"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Workers report every ten seconds. On a busy machine reports are late: 90 s without one, as is Prefect's own
+        # measure, make a worker offline, not 30.
+        "PREFECT_SERVER_SERVICES_FOREMAN_INACTIVITY_HEARTBEAT_MULTIPLE": "9",
         # In memory, a restart of the server would forget who holds the deployments' slots, and end their runs.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }

@@ -47,9 +47,12 @@ def test_what_a_person_waits_for_goes_before_what_a_schedule_started(served: Ser
 
 
 @pytest.mark.parametrize("pool", ["coordinator", "cpu", "gpu"])
-def test_every_pool_has_one_process_worker_online_when_serve_returns(served: Served, pool: str) -> None:
-    workers = served.ask(f"/work_pools/{pool}/workers/filter")
-    assert [(worker["name"], worker["status"]) for worker in workers] == [(f"{pool}-local", "ONLINE")]
+def test_every_pool_has_one_process_worker_that_has_reported_when_serve_returns(served: Served, pool: str) -> None:
+    (worker,) = served.ask(f"/work_pools/{pool}/workers/filter")
+    assert worker["name"] == f"{pool}-local"
+    assert worker["last_heartbeat_time"] is not None
+    # On a busy machine the server takes a worker whose reports come late for offline until the next one.
+    assert wait_for(lambda: served.ask(f"/work_pools/{pool}/workers/filter")[0]["status"] == "ONLINE")
 
 
 def test_the_ui_calls_the_api_of_this_server(served: Served) -> None:
