@@ -62,6 +62,10 @@ class WrongAnswers(TelltaleError):
     """A network answers its card's self-test otherwise than the card says: this machine computes other numbers."""
 
 
+class NotFinished(TelltaleError):
+    """While an evaluation is planned: something is asked of an object that is still to be made."""
+
+
 class ChildRunFailed(TelltaleError):
     """A sub-flow ended in another state than Completed."""
 

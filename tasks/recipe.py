@@ -5,8 +5,6 @@ their digest, specs by their fields) and the versions of the libraries that matt
 output. A finished object there is the only cache; Prefect keeps no results of its own.
 """
 
-import functools
-import importlib.metadata
 import inspect
 import re
 import time
@@ -19,10 +17,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from storage.digest import digest_of
-from storage.errors import DamagedObject, MissingInput, SpecError, StoreError, StoreRefused, TelltaleError, WrongAnswers
+from storage.errors import DamagedObject, MissingInput, NotFinished, SpecError, StoreError, StoreRefused, WrongAnswers
 from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
 from tasks.device import GpuLoad, hourly_price
+from tasks.facts import library_version
 from tasks.progress import Progress
 from tasks.threads import limit_linear_algebra
 
@@ -54,10 +53,6 @@ class StepRun:
         """A progress counter of this task, of which so much was done before; of a GPU it says load and cost as well."""
         price = hourly_price(device) if unit == "pictures" else None
         return Progress(self.name, total, unit, done=done, price=price, load=GpuLoad(device).mean)
-
-
-class NotFinished(TelltaleError):
-    """Within `only_finished()`: an object that would have to be computed."""
 
 
 _only_finished: ContextVar[bool] = ContextVar("only_finished", default=False)
@@ -111,7 +106,7 @@ class Step:
     def recipe(self, **arguments: Any) -> dict[str, Any]:
         """The recipe of one object: for a step with `each`, give the one element under that argument's name."""
         keyed = {name: _encoded(value) for name, value in arguments.items() if name not in self._unkeyed}
-        versions = {library: _version(library) for library in self._libraries}
+        versions = {library: library_version(library) for library in self._libraries}
         return {"step": self.name, "version": self.version, "arguments": keyed, "libraries": versions}
 
     def uri(self, **arguments: Any) -> str:
@@ -276,21 +271,6 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     except Exception:
         return False
     return False
-
-
-# Of extras: that one is missing decides what a step makes, as its version does.
-_OPTIONAL = frozenset({"pillow-heif"})
-
-
-@functools.cache
-def _version(library: str) -> str | None:
-    """Looked up once: parsing a distribution's metadata takes longer than all else that a recipe needs."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        if library in _OPTIONAL:
-            return None
-        raise
 
 
 def _encoded(value: Any) -> Any:
