@@ -69,10 +69,10 @@ def sweep(days: int = 7, unreferenced: bool = False, dry_run: bool = False) -> i
     debris = find_debris(store, moment)
     unfinished = find_unfinished_writes(store, moment)
     objects = find_unreferenced(store, moment) if unreferenced else []
-    amounts: list[_Amount] = [("debris", step_of(key), store.size(key) or 0) for key in debris]
+    amounts: list[_Amount] = [("debris", step_of(listed.key), listed.bytes) for listed in debris]
     amounts += [("broken-off write", step_of(name), size) for name, size in unfinished]
     amounts += [("unreferenced object", found.step, found.bytes) for found in objects]
-    keys = [*debris, *(name for name, _ in unfinished), *(found.uri for found in objects)]
+    keys = [*(listed.key for listed in debris), *(name for name, _ in unfinished), *(found.uri for found in objects)]
     where = f"{store.url}, last changed over {days} days ago"
     _show(f"{'Would be' if dry_run else 'To be'} removed from {where}", amounts, keys)
     if dry_run:

@@ -18,6 +18,7 @@ import random
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -34,7 +35,7 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from storage.store import LONGEST_KEY, STORE_SETTING, checked_key, is_known
+from storage.store import LONGEST_KEY, STORE_SETTING, Listed, checked_key, is_known
 
 logger = logging.getLogger(__name__)
 
@@ -183,8 +184,7 @@ class ObjectStore:
         head = self._head(key)
         return None if head is None else int(head["ContentLength"])
 
-    def list(self, prefix: str) -> list[str]:
-        found: list[str] = []
+    def scan(self, prefix: str) -> Iterator[Listed]:
         more: dict[str, str] = {}
         start = f"{self._name(prefix)}/" if prefix else self._prefix
         while True:
@@ -192,14 +192,19 @@ class ObjectStore:
                 page = self._request("list_objects_v2", Prefix=start, **more)
             except _Failed as failed:
                 self._explain(failed, "list", prefix)
-            found += [entry["Key"] for entry in page.get("Contents", ())]
+            for entry in page.get("Contents", ()):
+                # A key that ends in a slash is some tool's marker of a folder, and no object of ours.
+                if not entry["Key"].endswith("/"):
+                    key = entry["Key"].removeprefix(self._prefix)
+                    yield Listed(key, int(entry["Size"]), entry["ETag"])
             if not page.get("IsTruncated"):
-                break
+                return
             if page.get("NextContinuationToken") in (None, more.get("ContinuationToken")):
                 raise StoreError(f"{self.url} gives no end of its listing of {prefix!r}")
             more = {"ContinuationToken": page["NextContinuationToken"]}
-        # A key that ends in a slash is some tool's marker of a folder, and no object of ours.
-        return sorted(name.removeprefix(self._prefix) for name in found if not name.endswith("/"))
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(listed.key for listed in self.scan(prefix))
 
     def delete(self, key: str) -> None:
         try:

@@ -5,8 +5,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote
@@ -40,6 +41,19 @@ def is_known() -> bool:
     return _known.get()
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One key as a listing says it.
+
+    `version` is a text of the store's own, to be compared with another one of the same key: it changes whenever other
+    bytes are put under the key. Equal bytes that are written again may keep it.
+    """
+
+    key: str
+    bytes: int
+    version: str
+
+
 class Store(Protocol):
     """What telltale asks of a store. Keys are relative POSIX paths without `..`."""
 
@@ -62,6 +76,13 @@ class Store(Protocol):
 
     def size(self, key: str) -> int | None:
         """Number of bytes under a key, or None."""
+        ...
+
+    def scan(self, prefix: str) -> Iterator[Listed]:
+        """What lies below a folder, as one listing says it, in any order and read as it is asked for.
+
+        What is written or deleted meanwhile may be among it or not. A folder that is not there holds nothing.
+        """
         ...
 
     def list(self, prefix: str) -> list[str]:
@@ -202,10 +223,23 @@ class LocalStore:
         found = self._stat(key)
         return None if found is None else found.st_size
 
+    def scan(self, prefix: str) -> Iterator[Listed]:
+        above = len(str(self.root).rstrip("/")) + 1
+        folders = [os.fspath(self.path(prefix) if prefix else self.root)]
+        while folders:
+            # A folder's names are read at once: whoever goes through them may delete what it finds.
+            for entry in _entries(folders.pop()):
+                if entry.name.startswith(PARTIAL):
+                    continue
+                # A link to a file is a key, one to a folder is not followed: it may lead round in a circle.
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif (found := _regular(entry.stat)) is not None:
+                    # Every write puts a new file in the old one's place, so that the two cannot share a number.
+                    yield Listed(entry.path[above:], found.st_size, f"{found.st_mtime_ns}-{found.st_ino}")
+
     def list(self, prefix: str) -> list[str]:
-        folder = self.path(prefix) if prefix else self.root
-        found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(PARTIAL))
-        return sorted(path.relative_to(self.root).as_posix() for path in found)
+        return sorted(listed.key for listed in self.scan(prefix))
 
     def delete(self, key: str) -> None:
         # A folder is no object: like a missing key, it is nothing to remove.
@@ -219,14 +253,33 @@ class LocalStore:
         return found.st_mtime
 
     def _stat(self, key: str) -> os.stat_result | None:
-        try:
-            found = self.path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found if stat.S_ISREG(found.st_mode) else None
+        return _regular(self.path(key).stat)
 
     def is_exclusive(self) -> bool:
         return True
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing where there is no such folder, or no longer."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        # Not left out: whoever takes a listing for the whole would make, or remove, what is there.
+        raise StoreRefused(f"the store's folder {folder} cannot be listed ({error.strerror})") from error
+
+
+def _regular(ask: Callable[[], os.stat_result]) -> os.stat_result | None:
+    """What the disk says of a file; None where there is none, no longer, or something else."""
+    try:
+        found = ask()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def check_writable(store: Store) -> None:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
 from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
 from storage.runs import RUNS
-from storage.store import PARTIAL, LocalStore, Store
+from storage.store import PARTIAL, Listed, LocalStore, Store
 
 SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
 INDEX = "index.json"
@@ -65,24 +65,25 @@ def step_of(key: str) -> str:
     return folders[1] if folders[0] == OBJECTS and len(folders) > 2 else folders[0]
 
 
-def find_debris(store: Store, older_than: float) -> list[str]:
-    """Keys that no manifest speaks of and that were last changed before `older_than` (seconds since 1970).
+def find_debris(store: Store, older_than: float) -> list[Listed]:
+    """What no manifest speaks of and was last changed before `older_than` (seconds since 1970).
 
     Checkpoints are debris once they are old: a step that is still training writes a newer one every epoch. A manifest
     that cannot be read stays, for its step to replace. Nothing is changed by looking.
     """
-    keys = [key for folder in SWEPT_FOLDERS for key in store.list(folder)]
-    manifests = [key for key in keys if key.endswith(f"/{MANIFEST}")]
+    found = [listed for folder in SWEPT_FOLDERS for listed in store.scan(folder)]
+    manifests = [listed.key for listed in found if listed.key.endswith(f"/{MANIFEST}")]
     known = {*manifests, *(part for key in manifests for part in _named_by(store, key))}
-    return [key for key in keys if key not in known and _is_older(store, key, older_than)]
+    debris = [listed for listed in found if listed.key not in known and _is_older(store, listed.key, older_than)]
+    return sorted(debris, key=lambda listed: listed.key)
 
 
-def remove(store: Store, keys: Sequence[str], older_than: float) -> Removed:
-    """Remove keys that are still debris: nothing that was changed or named by a manifest since they were found."""
+def remove(store: Store, debris: Iterable[Listed], older_than: float) -> Removed:
+    """Remove what is still debris: nothing that was changed or named by a manifest since it was found."""
     done = NOTHING
-    for key in keys:
-        if _is_older(store, key, older_than):
-            done += _remove_unnamed(store, key)
+    for listed in debris:
+        if _is_older(store, listed.key, older_than):
+            done += _remove_unnamed(store, listed.key)
     return done
 
 

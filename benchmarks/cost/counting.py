@@ -12,7 +12,7 @@ from typing import Any
 
 import storage.store
 from benchmarks.cost.model import FLOW
-from storage.store import LocalStore, Store
+from storage.store import Listed, LocalStore, Store
 
 
 class Tally:
@@ -91,11 +91,14 @@ class CountingStore:
         finally:
             self._count("HEAD")
 
-    def list(self, prefix: str) -> list[str]:
+    def scan(self, prefix: str) -> Iterator[Listed]:
         try:
-            return self._inner.list(prefix)
+            yield from self._inner.scan(prefix)
         finally:
             self._count("LIST")
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(listed.key for listed in self.scan(prefix))
 
     def delete(self, key: str) -> None:
         try:

@@ -3,6 +3,7 @@
 A subclass says by its fixture `store` which one is meant; each test gets an empty one.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -165,6 +166,48 @@ class StoreContract:
             list(writers.map(lambda key: store.write(key, b""), keys))
         assert store.list("many") == keys
 
+    def test_a_scan_tells_the_keys_of_a_folder_with_their_sizes(self, store: Store) -> None:
+        sizes = {"x/b": 3, "x/c/d": 0, "x/c-/d": 70_000, "xy/z": 1, "y": 2}
+        for key, size in sizes.items():
+            store.write(key, b"x" * size)
+        assert sorted((listed.key, listed.bytes) for listed in store.scan("x")) == [
+            ("x/b", 3), ("x/c-/d", 70_000), ("x/c/d", 0),
+        ]  # fmt: skip
+        assert {listed.key: listed.bytes for listed in store.scan("")} == sizes
+        assert list(store.scan("nothing")) == []
+        assert list(store.scan("y")) == []
+        assert list(store.scan("y/z")) == []
+
+    def test_a_version_changes_with_the_bytes_and_at_no_other_time(self, store: Store) -> None:
+        def versions() -> dict[str, str]:
+            return {listed.key: listed.version for listed in store.scan("x")}
+
+        store.write("x/a", b"0")
+        store.write("x/b", b"b")
+        seen = [versions()]
+        for number in range(1, 8):
+            store.write("x/a", str(number).encode())
+            seen.append(versions())
+        store.write("x/a", random.Random(0).randbytes(LARGE))
+        seen.append(versions())
+        assert versions() == seen[-1]
+        assert len({version["x/b"] for version in seen}) == 1
+        assert all(before["x/a"] != after["x/a"] for before, after in itertools.pairwise(seen))
+
+    def test_keys_that_vanish_during_a_scan_cost_no_others(self, store: Store) -> None:
+        keys = [f"many/{index % 7}/{index:04}" for index in range(self.many_keys)]
+        with ThreadPoolExecutor(8) as workers:
+            list(workers.map(lambda key: store.write(key, b"x"), keys))
+            seen = []
+            for listed in store.scan("many"):
+                if not seen:
+                    list(workers.map(store.delete, keys[::3]))
+                seen.append(listed.key)
+                store.delete(listed.key)
+        assert len(seen) == len(set(seen))
+        assert set(keys) - set(keys[::3]) <= set(seen) <= set(keys)
+        assert list(store.scan("many")) == []
+
     @pytest.mark.parametrize("key", ODD_KEYS)
     def test_an_odd_name_is_kept_as_it_is(self, store: Store, key: str) -> None:
         assert attempt(lambda: store.create(key, b"content"))
@@ -172,6 +215,7 @@ class StoreContract:
         assert store.read(key) == b"content"
         assert store.size(key) == 7
         assert store.list("") == [key]
+        assert [(listed.key, listed.bytes) for listed in store.scan("")] == [(key, 7)]
         store.delete(key)
         assert store.list("") == []
 

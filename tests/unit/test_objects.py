@@ -15,6 +15,7 @@ from storage.objects import (
     Ref,
     commit,
     find,
+    finished_objects,
     notes_of,
     opened_part,
     parquet_bytes,
@@ -80,6 +81,18 @@ def test_a_part_of_another_size_voids_the_manifest(store: LocalStore) -> None:
     path = part_file(store, ROWS)
     path.write_bytes(path.read_bytes() + b"x")
     assert find(store, URI) is None
+
+
+def test_finished_objects_of_a_folder_are_those_with_a_manifest_in_it(store: LocalStore) -> None:
+    others = ["objects/test/y/4567", "objects/other/x/89ab", "objects/testing/x/cdef"]
+    for uri in (*others, URI):
+        put(store, table(1), uri)
+    store.delete(f"{others[0]}/{MANIFEST}")
+    store.write(f"objects/test/z/no-{MANIFEST}", b"")
+    assert finished_objects(store) == [others[1], URI, others[2]]
+    assert finished_objects(store, "objects/test") == [URI]
+    assert finished_objects(store, URI) == [URI]
+    assert finished_objects(store, "objects/nothing") == []
 
 
 def test_an_altered_part_is_never_read_and_can_be_made_again(store: LocalStore) -> None:

@@ -1,6 +1,7 @@
 """The store on a local disk: what every store promises, and what only disks do."""
 
 import errno
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from fsspec.asyn import get_loop
 from storage import s3
 from storage.errors import ObjectExists, SpecError, StoreNotWritable, StoreRefused
 from storage.s3 import ObjectStore
-from storage.store import LocalStore, check_writable, open_store
+from storage.store import Listed, LocalStore, check_writable, open_store
 from tests.unit.store_contract import StoreContract
 
 
@@ -28,6 +29,65 @@ def test_a_listing_leaves_partial_writes_out(store: LocalStore) -> None:
     store.write("x/a", b"")
     (store.root / "x" / ".partial-123").write_bytes(b"half")
     assert store.list("x") == ["x/a"]
+
+
+def test_a_scan_follows_links_to_files_and_none_to_folders(store: LocalStore) -> None:
+    store.write("x/a", b"four")
+    store.write("y/b", b"")
+    folder = store.root / "x"
+    (folder / "link").symlink_to(folder / "a")
+    (folder / "round").symlink_to(folder)
+    (folder / "nowhere").symlink_to(folder / "missing")
+    (folder / "itself").symlink_to(folder / "itself")
+    assert sorted((listed.key, listed.bytes) for listed in store.scan("x")) == [("x/a", 4), ("x/link", 4)]
+    assert store.list("x/round") == ["x/round/a", "x/round/link"]
+
+
+def test_a_folder_that_vanishes_during_a_scan_is_no_error(store: LocalStore) -> None:
+    for folder in "abcd":
+        store.write(f"x/{folder}/1", b"")
+        store.write(f"x/{folder}/2", b"")
+    scan = store.scan("x")
+    first = next(scan)
+    for folder in (store.root / "x").iterdir():
+        shutil.rmtree(folder)
+    assert [listed.key for listed in scan] == []
+    assert first.key.startswith("x/")
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    store.write("x/a", b"")
+    monkeypatch.setattr("storage.store.os.scandir", denied)
+    with pytest.raises(StoreRefused, match="x cannot be listed"):
+        store.list("x")
+
+
+def test_a_bucket_is_scanned_page_by_page_and_asked_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [{"Key": f"a/x/{number}", "Size": number, "ETag": f'"{number}"'} for number in range(3)]
+    pages = [
+        {"Contents": [{"Key": "a/x/", "Size": 0, "ETag": '""'}, entries[0]], "IsTruncated": True},
+        {"IsTruncated": True},
+        {"Contents": entries[1:], "IsTruncated": False},
+    ]
+    asked: list[tuple[str, str | None]] = []
+
+    async def answer(_: object, method: str, arguments: dict[str, str]) -> dict[str, object]:
+        asked.append((method, arguments.get("ContinuationToken")))
+        return {**pages[len(asked) - 1], "NextContinuationToken": f"after {len(asked)}"}
+
+    connection = SimpleNamespace(files=SimpleNamespace(loop=get_loop()), endpoint="http://host", answered=True)
+    monkeypatch.setattr(s3, "_connect", lambda *_: connection)
+    monkeypatch.setattr(s3, "_send", answer)
+    scan = ObjectStore("s3://bucket/a").scan("x")
+    assert next(scan) == Listed("x/0", 0, '"0"')
+    assert asked == [("list_objects_v2", None)]
+    assert list(scan) == [Listed("x/1", 1, '"1"'), Listed("x/2", 2, '"2"')]
+    assert asked == [("list_objects_v2", None), ("list_objects_v2", "after 1"), ("list_objects_v2", "after 2")]
 
 
 def test_a_store_where_a_file_is_in_the_way_is_not_writable(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from storage.digest import canonical_json, digest_of
 from storage.errors import DamagedObject
 from storage.objects import MANIFEST, ROWS, Ref, commit, find, read_manifest, read_table
-from storage.store import LocalStore, Store
+from storage.store import Listed, LocalStore, Store
 from storage.sweep import (
     FinishedObject,
     Removed,
@@ -50,6 +50,10 @@ def age(store: LocalStore, days: float, below: str = "") -> None:
         os.utime(path, (NOW - days * 86_400, NOW - days * 86_400))
 
 
+def keys(found: Sequence[Listed]) -> list[str]:
+    return [listed.key for listed in found]
+
+
 def nobody() -> Sequence[str]:
     return ()
 
@@ -60,12 +64,13 @@ def nobody() -> Sequence[str]:
 def test_old_debris_goes_and_finished_objects_stay(store: LocalStore) -> None:
     age(store, days=10)
     debris = find_debris(store, older_than=WEEK_AGO)
-    assert sorted(debris) == [
+    assert keys(debris) == [
         "checkpoints/digest/epoch-1",
         f"{URI}/part-0-loser.parquet",
         "objects/step/label/unfinished/part-0-abc.parquet",
     ]
     size = len(b"a slower writer's part") + len(b"no manifest") + len(b"state")
+    assert sum(listed.bytes for listed in debris) == size
     assert remove(store, debris, older_than=WEEK_AGO) == Removed(3, size)
     assert find(store, URI) is not None
     assert find_debris(store, older_than=NOW) == []
@@ -81,10 +86,10 @@ def test_an_object_whose_manifest_is_broken_is_debris_in_the_end(store: LocalSto
     store.write(f"{URI}/{MANIFEST}", b"{broken")
     age(store, days=10)
     debris = find_debris(store, older_than=WEEK_AGO)
-    assert [key for key in debris if key.startswith(f"{URI}/part-0")]
+    assert [key for key in keys(debris) if key.startswith(f"{URI}/part-0")]
     # Looking changes nothing, and the step itself replaces the manifest.
     assert store.read(f"{URI}/{MANIFEST}") == b"{broken"
-    assert f"{URI}/{MANIFEST}" not in debris
+    assert f"{URI}/{MANIFEST}" not in keys(debris)
 
 
 def test_what_was_written_again_since_the_sweep_looked_stays(store: LocalStore) -> None:
@@ -101,7 +106,7 @@ def test_an_old_part_that_a_manifest_names_by_now_stays(store: LocalStore) -> No
     store.delete(f"{URI}/{MANIFEST}")
     age(store, days=10)
     debris = find_debris(store, older_than=WEEK_AGO)
-    assert len([key for key in debris if key.startswith(f"{URI}/part-0")]) == 2
+    assert len([key for key in keys(debris) if key.startswith(f"{URI}/part-0")]) == 2
     ref = commit(store, URI, step="step", digest="digest", recipe={}, parts={ROWS: table})
     remove(store, debris, older_than=WEEK_AGO)
     assert read_table(store, ref).equals(table)
@@ -136,7 +141,7 @@ def test_a_part_that_is_named_while_it_goes_is_put_back(store: LocalStore) -> No
 def test_a_writer_whose_part_goes_before_its_manifest_is_there_writes_it_again(store: LocalStore) -> None:
     class Late(LocalStore):
         def create(self, key: str, data: bytes) -> None:
-            debris = [each for each in store.list(URI) if not each.endswith(MANIFEST)]
+            debris = [each for each in store.scan(URI) if not each.key.endswith(MANIFEST)]
             assert remove(store, debris, older_than=WEEK_AGO).keys == 2
             super().create(key, data)
 
