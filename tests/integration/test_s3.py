@@ -37,6 +37,7 @@ from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, FixedSplits, ProbeSpec, View
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
 from tests.unit.store_contract import StoreContract
+from tests.unit.test_claims import Clock, lane, race, taken
 from tests.unit.test_shards import two_sources
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -241,6 +242,26 @@ def test_the_server_is_asked_once_per_process(s3_server: S3Server, use_settings:
             assert open_store().is_exclusive()
         assert len([line for line in faults.log if line.startswith("PUT")]) == 2
         assert checked_experiment("sample", pools=()).name == "sample"
+
+
+# Claims
+
+
+def test_lanes_that_race_for_claims_get_each_object_once(store: Store) -> None:
+    got = race(store, holders=4, digests=20)
+    assert sorted(digest for each in got for digest in each) == [f"{number:04d}" for number in range(20)]
+
+
+def test_a_claim_of_a_dead_lane_is_taken_over_and_both_are_released(store: Store) -> None:
+    clock = Clock()
+    dead, other = lane(store, "a", clock), lane(store, "b", clock)
+    taken(dead, "d")
+    assert other.take("d") is None
+    clock.now += 90
+    assert taken(other, "d").number == 1
+    for each in (dead, other):
+        each.release_all()
+    assert other.held() == set()
 
 
 # Faults on the way
