@@ -76,7 +76,7 @@ def _extractor() -> Vgg16Spec:
     if not absolute(path).is_file():
         raise MissingInput(f"VGG16 weights as safetensors at {path} ({WEIGHTS_SETTING})")
     layer = "pool5-avg" if vgg16.find_problem(absolute(path), "fc7") else "fc7"
-    return Vgg16Spec.model_validate({"layer": layer, "side": SIDE, "weights": path})
+    return Vgg16Spec.model_validate({"layer": layer, "side": SIDE, "weights": str(absolute(path))})
 
 
 @functools.cache

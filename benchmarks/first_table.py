@@ -55,6 +55,7 @@ from tasks.evaluation.protocols import Scoring, StageRow, stage_rows
 from tasks.evaluation.report_tables import cell_name
 from tasks.presets import load_experiment
 from tasks.spec import Experiment, Vgg16Spec, View
+from tasks.variables import needed
 
 if TYPE_CHECKING:
     import torch
@@ -408,7 +409,7 @@ def plain_network(spec: Vgg16Spec) -> torch.nn.Module:
     """VGG16 as torch lays it out: channels first."""
     import torch
 
-    tensors = None if spec.weights.startswith("random:") else read_vgg16_tensors(Path(spec.weights), spec.layer)
+    tensors = None if spec.weights.startswith("random:") else read_vgg16_tensors(Path(needed(spec.weights)), spec.layer)
     return load_vgg16(spec, tensors).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 

@@ -14,8 +14,8 @@ from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
 from tasks.detectors.features import Rows, embed_shard, networks_kept
-from tasks.detectors.inception import import_inception, inception_digest
-from tasks.detectors.vgg16 import import_vgg16, resolve_vgg16
+from tasks.detectors.inception import import_inception, inception_weights
+from tasks.detectors.vgg16 import import_vgg16, keyed_vgg16
 from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features, views_of_training_alone
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
@@ -43,18 +43,19 @@ def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...
 
 def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
     """The experiment's extractor with its weights named by digest, and their object (None for random ones)."""
-    extractor, path = resolve_vgg16(experiment.extractor)
+    extractor = keyed_vgg16(experiment.extractor)
+    algorithm, _, digest = extractor.weights.partition(":")
     weights = None
-    if path is not None:
-        weights = import_vgg16(sha256=extractor.weights.removeprefix("sha256:"), layer=extractor.layer, path=path)
+    if algorithm == "sha256":
+        weights = import_vgg16(sha256=digest, layer=extractor.layer, path=experiment.extractor.weights)
     return extractor, weights
 
 
 def network_of_quality(experiment: Experiment) -> tuple[InceptionSpec | None, Ref | None]:
     """The 2015 Inception network for FID, KID and IS, where the experiment names its weights."""
-    if experiment.inception is None:
+    sha256 = None if experiment.inception is None else inception_weights(experiment.inception)
+    if sha256 is None:
         return None, None
-    sha256 = inception_digest(experiment.inception)
     weights = import_inception(sha256=sha256, path=experiment.inception)
     return InceptionSpec(weights=f"sha256:{sha256}"), weights
 

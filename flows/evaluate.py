@@ -19,6 +19,7 @@ from flows.networks import (
     network_results,
     network_scores,
     trained_networks,
+    with_keyed_weights,
 )
 from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
@@ -114,7 +115,7 @@ def _evaluate(run: _Run) -> str:
     stages, control = _protocols(experiment, features, heads)
     run.progress.advance()
     report = write_report(
-        experiment=experiment,
+        experiment=with_keyed_weights(experiment),
         cells=evaluations,
         stages=tuple(stages),
         control=control,

@@ -20,7 +20,7 @@ from tasks.data.canonical import canonical_pictures
 from tasks.detectors.distillation import distil
 from tasks.detectors.export import export_network
 from tasks.detectors.mobilenet import Setting, train_mobilenet
-from tasks.detectors.mobilenet_weights import import_mobilenet, resolve_mobilenet
+from tasks.detectors.mobilenet_weights import import_mobilenet, keyed_mobilenet
 from tasks.detectors.pruning import prune_magnitude, prune_structure
 from tasks.detectors.quantization import quantize_network
 from tasks.detectors.variants import (
@@ -32,6 +32,7 @@ from tasks.detectors.variants import (
     teachers,
     variants,
 )
+from tasks.detectors.vgg16 import keyed_vgg16
 from tasks.device import compute_device
 from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
 from tasks.evaluation.comparison import describe_networks
@@ -225,7 +226,7 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
     rotations = experiment.splits.rotations
     named = [variant for variant in among if variant.absent is None]
     described = describe_networks.submit(
-        variants=tuple(named),
+        variants=tuple(_keyed(variant) for variant in named),
         networks=tuple(networks.trained.get(variant, (None,) * rotations) for variant in named),
         exported=tuple(networks.exported[variant] for variant in named),
     )
@@ -278,6 +279,20 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
     return NetworkResults(networks, scores, description, latency, tuple(rejected), published)
 
 
+def with_keyed_weights(experiment: Experiment) -> Experiment:
+    """The experiment with its weights named by what they are, as a report tells them."""
+    networks = () if experiment.mobile is None else experiment.mobile.networks
+    keyed = tuple(keyed_mobilenet(network) if isinstance(network, FineTuned) else network for network in networks)
+    mobile = None if experiment.mobile is None else experiment.mobile.model_copy(update={"networks": keyed})
+    return experiment.model_copy(update={"extractor": keyed_vgg16(experiment.extractor), "mobile": mobile})
+
+
+def _keyed(variant: Variant) -> Variant:
+    if not isinstance(variant.network, FineTuned):
+        return variant
+    return variant.model_copy(update={"network": keyed_mobilenet(variant.network)})
+
+
 def _rejecting(among: tuple[Variant, ...], absent: str | None) -> Variant:
     """The network whose rejection is tested: the first one, or the same without a generator."""
     return next(variant for variant in among if variant.absent == absent)
@@ -325,9 +340,10 @@ def _submit(
     start = origin(variant, among)
     parent = trained[start][rotation] if start else None
     if isinstance(network, FineTuned):
-        resolved, path = resolve_mobilenet(network)
-        weights = None if path is None else import_mobilenet(sha256=resolved.weights.removeprefix("sha256:"), path=path)
-        return train_mobilenet.submit(spec=resolved, setting=setting, images=images, weights=weights)
+        keyed = keyed_mobilenet(network)
+        algorithm, _, digest = keyed.weights.partition(":")
+        weights = import_mobilenet(sha256=digest, path=network.weights) if algorithm == "sha256" else None
+        return train_mobilenet.submit(spec=keyed, setting=setting, images=images, weights=weights)
     if isinstance(network, MagnitudePruned):
         return prune_magnitude.submit(spec=network, setting=setting, images=images, network=parent)
     if isinstance(network, StructurePruned):

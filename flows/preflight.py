@@ -1,21 +1,36 @@
 """Checks before any work: everything that a run needs, and for everything missing its remedy, within seconds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from storage.errors import MissingInput, StoreError
+from storage.errors import MissingInput, SpecError, StoreError
 from storage.store import check_writable, open_store
-from tasks.data.coco import check_coco
-from tasks.data.columns import check_column
-from tasks.data.folder import check_folder
-from tasks.detectors.inception import check_inception
-from tasks.detectors.mobilenet_weights import check_mobilenet
-from tasks.detectors.vgg16 import check_vgg16
+from tasks.data.coco import check_coco, coco_content
+from tasks.data.columns import check_column, column_content
+from tasks.data.folder import check_folder, folder_content
+from tasks.data.sample import SPLIT, sample_name
+from tasks.detectors.inception import check_inception, inception_weights
+from tasks.detectors.mobilenet_weights import check_mobilenet, mobilenet_digest
+from tasks.detectors.vgg16 import check_vgg16, vgg16_digest
+from tasks.facts import Fact, fact
 from tasks.generators.diffusion import check_pipeline
+from tasks.generators.shards import diffusion_model
 from tasks.presets import load_unfilled
-from tasks.spec import CocoSource, ColumnSource, DiffusionSource, Experiment, FineTuned, FolderSource
+from tasks.spec import (
+    CocoSource,
+    ColumnSource,
+    DiffusionSource,
+    DiffusionSpec,
+    Experiment,
+    FineTuned,
+    FolderSource,
+    SampleSource,
+    on_this_machine,
+)
+from tasks.variables import located
 
 POOLS = ("coordinator", "cpu", "gpu")
 WORKER_SILENCE_S = 300
@@ -26,49 +41,107 @@ def checked_experiment(
 ) -> Experiment:
     """Load an experiment, and raise `MissingInput` that names everything missing at once.
 
+    Where work is spread over pools, data directories, weights and models are looked for by their workers
+    (`refuse_missing`), else here.
+
     Args:
-        name: a preset's name or a YAML file; its data directories, weights and models are looked for.
+        name: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
         pools: work pools that must exist and have a worker online.
     """
     experiment, unset = load_unfilled(name, overrides, seed)
-    found = [
-        *_missing_data(experiment),
-        *check_vgg16(experiment.extractor),
-        *check_inception(experiment.inception),
-        *_missing_network_weights(experiment),
-        *_missing_store(pools),
-        *_missing_pools(pools),
-    ]
-    # What hangs on a variable that is not set cannot be looked for.
-    missing = [
-        *unset.values(),
-        *(line for line in dict.fromkeys(found) if not any(variable in line for variable in unset)),
-    ]
+    of_data = () if pools else (*missing_photographs(experiment), *missing_weights(experiment))
+    missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *_missing_pools(pools)]
     if missing:
         raise MissingInput(*missing)
     return experiment
 
 
-def _missing_data(experiment: Experiment) -> Iterator[str]:
+def refuse_missing(experiment: Experiment) -> None:
+    """Raise `MissingInput` with all that the workers of the pools lack of an experiment's data, weights and models."""
+    found = dict.fromkeys((*missing_photographs(experiment), *missing_weights(experiment)))
+    if found:
+        raise MissingInput(*found)
+
+
+def wanted_facts(experiment: Experiment) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:
+    """Every fact that planning an experiment asks, with its arguments: first what is missing, so that it is said."""
+    wanted: list[tuple[Fact[..., Any], tuple[Any, ...]]] = [
+        (missing_photographs, (experiment,)),
+        (missing_weights, (experiment,)),
+        (vgg16_digest, (experiment.extractor.weights, experiment.extractor.layer)),
+    ]
     for source in experiment.sources:
         if isinstance(source, CocoSource):
-            yield from check_coco(source.directory, source.split)
+            wanted.append((coco_content, (source.directory, source.split)))
+        elif isinstance(source, SampleSource):
+            wanted.append((coco_content, (sample_name(source.crops_per_photograph), SPLIT)))
         elif isinstance(source, FolderSource):
-            yield from check_folder(source)
+            wanted.append((folder_content, (source,)))
         elif isinstance(source, ColumnSource):
-            yield from check_column(source)
+            wanted.append((column_content, (source,)))
         elif isinstance(source, DiffusionSource):
-            yield from check_pipeline(source.diffusion)
+            wanted.append((diffusion_model, (source.diffusion.model,)))
+    if experiment.inception is not None:
+        wanted.append((inception_weights, (experiment.inception,)))
+    wanted += [(mobilenet_digest, (network.weights, network.width)) for network in _networks_with_weights(experiment)]
+    return wanted
 
 
-def _missing_network_weights(experiment: Experiment) -> Iterator[str]:
+@fact(pool="cpu")
+def missing_photographs(experiment: Experiment) -> tuple[str, ...]:
+    """What this machine lacks of an experiment's photographs and folders, each with its remedy; fast."""
+    return tuple(
+        line
+        for source in experiment.sources
+        if isinstance(source, CocoSource | FolderSource | ColumnSource)
+        for line in _lacking(partial(_check_source, source))
+    )
+
+
+@fact(pool="gpu")
+def missing_weights(experiment: Experiment) -> tuple[str, ...]:
+    """What this machine lacks of an experiment's weights and models, each with its remedy; a few seconds at most."""
+    checks: list[Callable[[], list[str]]] = [
+        partial(_check_model, source.diffusion) for source in experiment.sources if isinstance(source, DiffusionSource)
+    ]
+    checks.append(lambda: check_vgg16(on_this_machine(experiment.extractor)))
+    checks.append(lambda: check_inception(None if experiment.inception is None else located(experiment.inception)))
+    checks += [partial(_check_network, network) for network in _networks_with_weights(experiment)]
+    return tuple(line for check in checks for line in _lacking(check))
+
+
+def _lacking(check: Callable[[], list[str]]) -> list[str]:
+    """What a check finds; what hangs on a variable that is not set cannot be looked for."""
+    try:
+        return check()
+    except MissingInput as error:
+        return list(error.missing)
+    except SpecError as error:
+        return [str(error)]
+
+
+def _check_source(source: CocoSource | FolderSource | ColumnSource) -> list[str]:
+    here = on_this_machine(source)
+    if isinstance(here, CocoSource):
+        return check_coco(here.directory, here.split)
+    return check_folder(here) if isinstance(here, FolderSource) else check_column(here)
+
+
+def _check_model(diffusion: DiffusionSpec) -> list[str]:
+    return check_pipeline(on_this_machine(diffusion))
+
+
+def _check_network(network: FineTuned) -> list[str]:
+    return check_mobilenet(on_this_machine(network))
+
+
+def _networks_with_weights(experiment: Experiment) -> list[FineTuned]:
+    """The networks that start from a file, one for each file: an address may be slow."""
     networks = () if experiment.mobile is None else experiment.mobile.networks
-    # Networks that differ in their head alone start from one file: it is asked for once, as an address may be slow.
-    files = {(network.weights, network.width): network for network in networks if isinstance(network, FineTuned)}
-    for network in files.values():
-        yield from check_mobilenet(network)
+    tuned = [network for network in networks if isinstance(network, FineTuned)]
+    return list({(network.weights, network.width): network for network in tuned}.values())
 
 
 def _missing_store(pools: Sequence[str]) -> Iterator[str]:

@@ -1,12 +1,8 @@
 """From directories to image shards: index, scan, duplicates and splits, shards."""
 
-import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -16,12 +12,11 @@ from flows.preflight import checked_experiment
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
-from tasks.cache import cache_folder
-from tasks.data.coco import check_coco, coco_inventory, index_coco
-from tasks.data.columns import column_inventory, index_column, unlocated_column
-from tasks.data.folder import folder_inventory, index_folder, unlocated, with_metadata_above
+from tasks.data.coco import coco_content, index_coco
+from tasks.data.columns import column_content, index_column, unlocated_column
+from tasks.data.folder import folder_content, index_folder, unlocated
 from tasks.data.overlap import overlap, refuse_shared_files
-from tasks.data.sample import SPLIT, write_sample_coco
+from tasks.data.sample import SPLIT, sample_name
 from tasks.data.shards import assign_groups, assignment_warnings, scan_pictures, shard_images
 from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
 
@@ -46,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True)
 class _Located:
-    """A source on this machine's disk: its entries, and the folder or Parquet file that holds their files."""
+    """A source: its entries, and the folder or Parquet file that holds their files, as the experiment names it."""
 
     source: DiskSource
     entries: Ref
@@ -144,55 +139,27 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Seq
 
 def _index(source: DiskSource) -> _Located:
     if isinstance(source, FolderSource):
-        source = with_metadata_above(source)
+        source, inventory = folder_content(source)
         entries = index_folder(
-            source=unlocated(source),
-            inventory=folder_inventory(source).digest,
-            path=source.path,
-            metadata=source.metadata,
+            source=unlocated(source), inventory=inventory, path=source.path, metadata=source.metadata
         )
         return _Located(source, entries, source.path)
     if isinstance(source, ColumnSource):
-        entries = index_column(
-            source=unlocated_column(source), inventory=column_inventory(source).digest, path=source.path
-        )
+        entries = index_column(source=unlocated_column(source), inventory=column_content(source), path=source.path)
         return _Located(source, entries, source.path)
     if isinstance(source, SampleSource):
-        directory, split, first = str(_sample_directory(source.crops_per_photograph)), SPLIT, 0
+        directory, split, first = sample_name(source.crops_per_photograph), SPLIT, 0
     else:
         directory, split, first = source.directory, source.split, source.first
     entries = index_coco(
         source=source.name,
-        inventory=coco_inventory(directory, split).digest,
+        inventory=coco_content(directory, split),
         split=split,
         first=first,
         limit=source.limit,
-        directory=str(Path(directory).absolute()),
+        directory=directory,
     )
     return _Located(source, entries, directory)
-
-
-def _sample_directory(crops_per_photograph: int) -> Path:
-    """The sample's COCO directory in the cache; written anew when it is not whole.
-
-    Another process may write it at the same time: each writes a folder of its own, and the first rename wins.
-    """
-    parent = cache_folder()
-    target = parent / f"sample-{crops_per_photograph}"
-    with tempfile.TemporaryDirectory(dir=parent) as fresh:
-        write_sample_coco(Path(fresh) / "sample", crops_per_photograph=crops_per_photograph)
-        if _is_copy(target, Path(fresh) / "sample"):
-            return target
-        shutil.rmtree(target, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (Path(fresh) / "sample").rename(target)
-    return target
-
-
-def _is_copy(target: Path, fresh: Path) -> bool:
-    if check_coco(str(target), SPLIT):
-        return False
-    return coco_inventory(str(target), SPLIT).digest == coco_inventory(str(fresh), SPLIT).digest
 
 
 @flow(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from storage.errors import MissingInput, SpecError
 from storage.paths import with_home
 from tasks.overrides import override
-from tasks.spec import KINDS, Experiment, Spec, with_columns_as_sources
+from tasks.spec import KINDS, PATH_FIELDS, Experiment, Spec, with_columns_as_sources
 from tasks.strict_yaml import read_yaml
 from tasks.variables import fill_in
 
@@ -23,11 +23,12 @@ def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, se
 
     Overrides are a nested mapping; dotted keys reach into it (`extractor.side`), and a source or mix is reached by its
     name (`sources.gan.count`), as is each source of a prompt-set. A mapping is merged into what is there, a list
-    replaces it. `${NAME}` and `${NAME:-default}` in texts are environment variables (`tasks.variables`).
+    replaces it. `${NAME}` and `${NAME:-default}` in texts are environment variables (`tasks.variables`); those of paths
+    stay as they are written, for the machines that have the data.
 
     Raises:
         SpecError: no such preset, an unknown field, or a value out of range: one sentence each.
-        MissingInput: environment variables that the preset needs are not set.
+        MissingInput: environment variables are not set that the preset needs elsewhere than in paths.
     """
     loaded, unset = load_unfilled(experiment, overrides, seed)
     if unset:
@@ -41,7 +42,8 @@ def load_unfilled(
     """`load_experiment` for a check that names everything missing at once.
 
     Environment variables that are not set stay in their texts as `${NAME}`; the second value has the text that stays
-    and how to set the variable. Where a number hangs on one, nothing can be loaded, and `MissingInput` is raised.
+    and how to set the variable, for those that do not stand in paths. Where a number hangs on one, nothing can be
+    loaded, and `MissingInput` is raised.
     """
     path = _file_of(experiment)
     document = read_yaml(path)
@@ -53,7 +55,7 @@ def load_unfilled(
     if seed is not None:
         document["seed"] = seed
     names: list[str] = []
-    filled = fill_in(document, names)
+    filled = fill_in(document, names, kept=PATH_FIELDS)
     unset = {
         f"${{{name}}}": f"environment variable {name}, which {path.name} needs: export it"
         for name in dict.fromkeys(names)
@@ -62,7 +64,10 @@ def load_unfilled(
 
 
 def parse_experiment(document: dict[str, Any]) -> Experiment:
-    """Validate a document; `SpecError` with one line per problem, each with place and reason."""
+    """Validate a document; `SpecError` with one line per problem, each with place and reason.
+
+    Variables are looked for in paths only, which stay as they are written.
+    """
     return _parsed(document, {})
 
 

@@ -24,6 +24,7 @@ from tasks.device import GpuLoad, hourly_price
 from tasks.facts import library_version
 from tasks.progress import Progress
 from tasks.threads import limit_linear_algebra
+from tasks.variables import located
 
 RETRIES = 3
 
@@ -80,6 +81,7 @@ class Step:
         each: name of the argument (a tuple) with one object per element.
         unkeyed: arguments that do not decide the output, such as a directory whose content digest is another argument.
         libraries: distributions whose versions matter.
+        paths: arguments that are paths as an experiment has them: variables and `~` are replaced where it runs.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Step:
         each: str | None,
         unkeyed: Sequence[str],
         libraries: Sequence[str],
+        paths: Sequence[str] = (),
     ) -> None:
         self.function = function
         self.name = name
@@ -99,6 +102,7 @@ class Step:
         self._each = each
         self._unkeyed = frozenset(unkeyed)
         self._libraries = tuple(libraries)
+        self._paths = tuple(paths)
         self._parameters = inspect.signature(function).parameters
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -139,7 +143,10 @@ class Step:
     ) -> None:
         limit_linear_algebra()
         started = time.monotonic()
-        wanted = dict(arguments)
+        wanted = {
+            name: located(value) if name in self._paths and isinstance(value, str) else value
+            for name, value in arguments.items()
+        }
         if self._each:
             wanted[self._each] = tuple(elements[index][0] for index in missing)
         run = StepRun(store, self.run_name(**arguments), digest_of(self.recipe(**elements[missing[0]][1])))
@@ -241,11 +248,12 @@ def step(
     each: str | None = None,
     unkeyed: Sequence[str] = (),
     libraries: Sequence[str] = (),
+    paths: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Step]:
     """Make a cached step of a function; see `Step`. `label` gets all arguments as keywords."""
 
     def wrap(function: Callable[..., Any]) -> Step:
-        return Step(function, name, version, label, each, unkeyed, libraries)
+        return Step(function, name, version, label, each, unkeyed, libraries, paths)
 
     return wrap
 

@@ -5,14 +5,13 @@ import itertools
 import operator
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationInfo, model_validator
 
 from storage.errors import SpecError
-from storage.paths import with_home
 from tasks.strict_yaml import plain_value
-from tasks.variables import FilledIn
+from tasks.variables import FilledIn, fill_in, located, needed
 
 # More than anything here counts, and little enough for every library that is given such a number.
 MOST = 2**31 - 1
@@ -23,17 +22,26 @@ COMBINED, SHUFFLED = "combined", "shuffled"
 OWN_NAMES = (REAL, UNKNOWN, COMBINED, SHUFFLED)
 
 
-def _path(text: str) -> str:
-    if not text:
+# The context of what telltale itself has written: a recipe's sources have no paths (`tasks.data.folder.unlocated`).
+OWN_WORDS = {"own_words": True}
+
+
+def _path(text: str, info: ValidationInfo) -> str:
+    if not text and info.context != OWN_WORDS:
         raise ValueError("a path is empty")
+    if "\0" in text:
+        raise ValueError(f"not a path: {text!r} holds a null character")
     try:
-        return with_home(text)
+        fill_in(text, [])
     except SpecError as error:
         raise ValueError(str(error)) from error
+    return text
 
 
-# A path, or in some fields a name or an address that may be a path. Relative ones count from the working directory.
-LocalPath = Annotated[str, AfterValidator(_path)]
+_PATH = AfterValidator(_path)
+# A path, or in some fields a name or an address that may be a path, as it is written: whoever touches the disk replaces
+# variables and `~` (`on_this_machine`). Relative ones count from the working directory.
+LocalPath = Annotated[str, _PATH]
 # Nothing else stands for a truth value: no number, and no text such as `yes`.
 Truth = Annotated[bool, Strict()]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -45,6 +53,7 @@ Column = Annotated[str, Field(pattern=r"^[^:]+$", max_length=200)]
 
 
 Kernel = Literal["exact", "scaled"]
+Layer = Literal["fc7", "fc6", "pool5-avg"]
 
 
 def _is_full(precision: str) -> bool:
@@ -200,6 +209,35 @@ class Spec(BaseModel):
         return self
 
 
+SpecOf = TypeVar("SpecOf", bound=Spec)
+
+
+@functools.cache
+def path_fields(spec: type[Spec]) -> tuple[str, ...]:
+    """The fields of a specification that are paths, or may be."""
+    return tuple(
+        name
+        for name, field in spec.model_fields.items()
+        if _PATH in field.metadata
+        or any(_PATH in getattr(kind, "__metadata__", ()) for kind in get_args(field.annotation))
+    )
+
+
+def on_this_machine(spec: SpecOf) -> SpecOf:
+    """A specification whose own paths are those of this machine, where the disk is touched.
+
+    Raises:
+        MissingInput: variables that are not set, each with its remedy.
+        SpecError: nothing is left of a path that is needed, or it is none.
+    """
+    here = {}
+    for name in path_fields(type(spec)):
+        written = getattr(spec, name)
+        optional = type(None) in get_args(type(spec).model_fields[name].annotation)
+        here[name] = None if written is None else located(written) if optional else needed(written)
+    return spec.model_copy(update=here)
+
+
 class View(Spec):
     """What an attacker would post: a picture on a path, at a resolution, with or without a JPEG encoding."""
 
@@ -264,7 +302,7 @@ class Vgg16Spec(Spec):
     """
 
     kind: Literal["vgg16"] = "vgg16"
-    layer: Literal["fc7", "fc6", "pool5-avg"] = "fc7"
+    layer: Layer = "fc7"
     side: Annotated[int, Field(ge=32, le=1024)] | None = 224
     weights: LocalPath = "imagenet"
     batch: int = Field(default=16, ge=1)
@@ -898,6 +936,8 @@ def _specs(root: type[Spec]) -> Iterator[type[Spec]]:
 # What the `kind` of a source, a network, an extractor or a splitting says it is.
 KINDS = {spec.model_fields["kind"].default: spec for spec in _specs(Spec) if "kind" in spec.model_fields}
 FIELD_NAMES = frozenset(name for spec in _specs(Spec) for name in spec.model_fields)
+# Fields of an experiment that hold paths: their variables stay as they are written.
+PATH_FIELDS = frozenset(name for spec in _specs(Spec) for name in path_fields(spec))
 # Fields that hold a mapping of the experiment's own keys.
 MAPPINGS = frozenset(
     name for spec in _specs(Spec) for name, field in spec.model_fields.items() if get_origin(field.annotation) is dict

@@ -1,10 +1,16 @@
-"""Environment variables in the texts of an experiment: `${NAME}` and `${NAME:-default}`."""
+"""Environment variables in the texts of an experiment: `${NAME}` and `${NAME:-default}`.
+
+Those of paths stay as they are written until a disk is touched: machines have their data in different places, and a
+coordinator has none. All others are filled in when the experiment is loaded.
+"""
 
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
-from storage.errors import SpecError
+from storage.errors import MissingInput, SpecError
+from storage.paths import with_home
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell or another program would replace. A dollar sign before anything else is one.
@@ -18,8 +24,41 @@ class FilledIn(str):
     """A text that holds what variables said, who know texts only: where a number belongs it is read as one."""
 
 
-def fill_in(value: Any, unset: list[str]) -> Any:
+def located(text: str) -> str | None:
+    """A path as it is on this machine: variables and `~` replaced. None where nothing is left of it.
+
+    To be called once for a text, where the disk is touched: what a variable says is taken as it is.
+
+    Raises:
+        MissingInput: variables that are not set, a sentence for each.
+        SpecError: something looks like a variable but is none, or there is no such user.
+    """
+    unset: list[str] = []
+    filled = fill_in(text, unset)
+    if unset:
+        raise MissingInput(
+            *(f"environment variable {name}, which the experiment needs: export it" for name in dict.fromkeys(unset))
+        )
+    return with_home(filled) if filled else None
+
+
+def needed(text: str) -> str:
+    """`located` of a path that must be one; `SpecError` where nothing is left of it."""
+    found = located(text)
+    if found is None:
+        raise SpecError(f"nothing is left of {text!r}, expected a path")
+    return found
+
+
+def literal(path: str | os.PathLike[str]) -> str:
+    """The text for which `located` gives this absolute path, whatever signs are in it."""
+    return os.fspath(path).replace("$", "$$")
+
+
+def fill_in(value: Any, unset: list[str], kept: Collection[str] = ()) -> Any:
     """A document with its variables replaced by their values, which are taken as they are.
+
+    Texts under the keys `kept` stay as they are.
 
     A text with a variable becomes a `FilledIn`. A variable without value, or with an empty one, gives its default. A
     text that becomes empty becomes None: the field's default. Without value and default a variable stays as `${NAME}`,
@@ -32,9 +71,12 @@ def fill_in(value: Any, unset: list[str]) -> Any:
         for key in value:
             if isinstance(key, str) and _LOOKS_LIKE_ONE.search(key):
                 raise SpecError(f"{key!r} looks like a variable, which can stand in values only, not in a key")
-        return {key: fill_in(item, unset) for key, item in value.items()}
+        return {
+            key: item if key in kept and isinstance(item, str) else fill_in(item, unset, kept)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [fill_in(item, unset) for item in value]
+        return [fill_in(item, unset, kept) for item in value]
     if not isinstance(value, str) or "$" not in value:
         return value
     if value.count("${") > MOST_IN_ONE:

@@ -30,7 +30,10 @@ from tasks.data.entries import (
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import folded, unambiguous
+from tasks.data.sample import source_folder
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
+from tasks.variables import needed
 
 _REMEDY = "get it with the deployment fetch/coco, or name another directory"
 _EDGE = 256  # bytes at either end of a file in which its braces are looked for
@@ -53,7 +56,7 @@ def _looked_at(directory: str, split: str) -> tuple[list[str], list[Listed]]:
         return [f"COCO directory {directory}: {_REMEDY}"], []
     missing: list[str] = []
     listed: list[Listed] = []
-    for path, needed in ((_captions(root, split), True), (_instances(root, split), False)):
+    for path, required in ((_captions(root, split), True), (_instances(root, split), False)):
         name = path.relative_to(root).as_posix()
         if path.is_file():
             try:
@@ -63,7 +66,7 @@ def _looked_at(directory: str, split: str) -> tuple[list[str], list[Listed]]:
                 continue
             if not _has_both_braces(path):
                 missing.append(f"the end of {name} in {directory} (the file is cut off): remove it and {_REMEDY}")
-        elif needed:
+        elif required:
             missing.append(f"COCO annotations {name} in {directory}: {_REMEDY}")
     pictures = root / split
     if not pictures.is_dir() or next(pictures.iterdir(), None) is None:
@@ -91,6 +94,17 @@ def coco_inventory(directory: str, split: str) -> Inventory:
     root = Path(directory)
     annotations = [[path.name, file_sha256(path)] for path in _annotation_files(root, split)]
     return take_inventory(root / split, listed, lambda name: True, annotations)
+
+
+@fact(pool="cpu")
+def coco_content(directory: str, split: str) -> str:
+    """The digest of `coco_inventory`, of a directory as an experiment has it, or as `sample_name` has it.
+
+    Raises:
+        MissingInput: variables are not set, or `check_coco` finds something missing.
+        InputChanged: a file is being written to.
+    """
+    return coco_inventory(str(source_folder(needed(directory))), split).digest
 
 
 def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
@@ -127,6 +141,7 @@ def read_annotations(path: Path, lists: dict[str, dict[str, type]]) -> Any:
     label=lambda source, **_: source,
     unkeyed=("directory",),
     libraries=("pycocotools",),
+    paths=("directory",),
 )
 def index_coco(
     run: StepRun, *, source: str, inventory: str, split: str, first: int, limit: int | None, directory: str
@@ -134,14 +149,15 @@ def index_coco(
     """Index COCO annotations: one entry per picture, sorted by image id; `first` and `limit` select a range of them.
 
     The range is one of the annotations' images, whether or not their files are there. `inventory` is the digest of
-    `coco_inventory(directory, split)`. A picture's caption is the first that says something, by the annotations' ids.
+    `coco_inventory(directory, split)`; the directory may be the sample's by its name (`sample_name`). A picture's
+    caption is the first that says something, by the annotations' ids.
 
     Raises:
         SpecError: an annotation file is broken, or no picture is left.
         InputChanged: files have changed since the inventory.
     """
-    root = Path(directory)
-    found = coco_inventory(directory, split)
+    root = source_folder(directory)
+    found = coco_inventory(str(root), split)
     found.expect(inventory, source)
     captions = read_annotations(
         _captions(root, split),

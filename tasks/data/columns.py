@@ -36,8 +36,9 @@ from tasks.data.entries import (
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import called_like_prompts, told_columns
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import ColumnSource
+from tasks.spec import ColumnSource, on_this_machine
 
 _ROWS_AT_ONCE = 4096
 
@@ -94,7 +95,13 @@ def column_inventory(source: ColumnSource) -> Inventory:
     return _inventory(Path(source.path), _checked_parts(source))
 
 
-@step("index/column", version=2, label=lambda source, **_: source.name, unkeyed=("path",))
+@fact(pool="cpu")
+def column_content(source: ColumnSource) -> str:
+    """The digest of `column_inventory`, of a source as an experiment has it; raises as that does."""
+    return column_inventory(on_this_machine(source)).digest
+
+
+@step("index/column", version=2, label=lambda source, **_: source.name, unkeyed=("path",), paths=("path",))
 def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: str) -> Output:
     """Index one column: one entry per row, in the order of the files' names and of their rows.
 

@@ -48,8 +48,9 @@ from tasks.data.metadata import (
     read_metadata,
     told_columns,
 )
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FolderSource
+from tasks.spec import FolderSource, on_this_machine
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
@@ -81,6 +82,26 @@ def with_metadata_above(source: FolderSource) -> FolderSource:
         if _speaks_of(path, root, listed):
             return source.model_copy(update={"metadata": str(path)})
     return source
+
+
+@fact(pool="cpu")
+def folder_content(source: FolderSource) -> tuple[FolderSource, str]:
+    """A source as an experiment has it with its metadata named, and the digest of `folder_inventory`.
+
+    Metadata that were found above the folder are named by the way that leads there from its path as it is written.
+
+    Raises:
+        MissingInput: variables are not set, or `check_folder` finds something missing.
+        InputChanged: a file is being written to.
+    """
+    here = on_this_machine(source)
+    described = with_metadata_above(here)
+    metadata = None if here.metadata is None else source.metadata
+    if described.metadata is not None and here.metadata is None:
+        found = Path(described.metadata)
+        levels = [*Path(here.path).resolve().parents].index(found.parent) + 1
+        metadata = "/".join((source.path, *[".."] * levels, found.name))
+    return source.model_copy(update={"metadata": metadata}), folder_inventory(described).digest
 
 
 def _metadata_above(root: Path) -> list[Path]:
@@ -232,6 +253,7 @@ def folder_inventory(source: FolderSource) -> Inventory:
     version=2,
     label=lambda source, **_: source.name,
     unkeyed=("path", "metadata"),
+    paths=("path", "metadata"),
 )
 def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: str, metadata: str | None) -> Output:
     """Index a folder or a Parquet file: one entry per picture, sorted by relative path (Parquet: by row).

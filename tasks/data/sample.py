@@ -9,16 +9,22 @@ never split apart.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+import re
+import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from storage.digest import file_sha256
 from storage.errors import MissingInput
+from tasks.cache import cache_folder
 
 SPLIT = "val2017"
 SMALLEST_SIDE = 128
@@ -253,6 +259,11 @@ SAMPLE_SPLITS: dict[str, str] = {
 }
 
 
+# Directories of the sample that this process has found or made whole.
+_whole: set[Path] = set()
+_writing = threading.Lock()
+
+
 @dataclass(frozen=True)
 class SamplePlan:
     """What `write_sample_coco` wrote: the COCO directory, the name of its split, its photographs and its crop count."""
@@ -270,6 +281,42 @@ class Crop:
     box: Box
     size: tuple[int, int]
     quality: int
+
+
+def sample_name(crops_per_photograph: int) -> str:
+    """What stands for the sample's directory, such as `sample:9`: it lies in the cache of whoever reads it."""
+    return f"sample:{crops_per_photograph}"
+
+
+def source_folder(directory: str) -> Path:
+    """The directory of a source on this machine; that of the sample is written where it is not whole.
+
+    Another process may write it at the same time: each writes a folder of its own, and the first rename wins.
+    """
+    match = re.fullmatch(r"sample:([0-9]+)", directory)
+    if match is None:
+        return Path(directory)
+    parent = cache_folder()
+    target = parent / f"sample-{match[1]}"
+    with _writing:
+        if target in _whole and target.is_dir():
+            return target
+        with tempfile.TemporaryDirectory(dir=parent, prefix="unfinished-") as unfinished:
+            fresh = Path(unfinished) / "sample"
+            write_sample_coco(fresh, crops_per_photograph=int(match[1]))
+            if target.exists() and _content(target) != _content(fresh):
+                with contextlib.suppress(OSError):
+                    target.rename(Path(unfinished) / "damaged")
+            with contextlib.suppress(OSError):
+                fresh.rename(target)
+        _whole.add(target)
+    return target
+
+
+def _content(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def photograph_path(name: str) -> Path:

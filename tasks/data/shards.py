@@ -41,6 +41,7 @@ from tasks.data.pictures import (
     perceptual_hash_of_thumbnail,
     thumbnail32,
 )
+from tasks.data.sample import source_folder
 from tasks.data.splits import LEFT_OUT, PLACES, PlaceCodes
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Splits
@@ -118,11 +119,12 @@ def photograph_qualities(jpeg_qualities: pa.ChunkedArray) -> tuple[list[list[int
     label=lambda source, start, **_: f"{source}/{start:06d}",
     unkeyed=("root",),
     libraries=("numpy", "pillow", "pillow-heif", "simplejpeg"),
+    paths=("root",),
 )
 def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count: int, root: str) -> Output:
     """Read a chunk of entries: facts, hashes and thumbnails of good pictures, reasons for the others.
 
-    `root` is the source's directory or Parquet file.
+    `root` is the source's directory, which may be the sample's by its name, or Parquet file.
 
     Raises:
         InputChanged: a file is no longer what the index says.
@@ -130,7 +132,7 @@ def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count:
     chunk = _chunk(run.store, entries, start, count, ["image_id", "file", "sha256"]).to_pylist()
     progress = run.progress(len(chunk))
     rows, aside = [], []
-    for entry, data in _read_unchanged(Path(root), source, chunk):
+    for entry, data in _read_unchanged(source_folder(root), source, chunk):
         try:
             if isinstance(data, BadImage):
                 raise data
@@ -248,7 +250,7 @@ def assignment_warnings(notes: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-@step("shard", version=2, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",))
+@step("shard", version=2, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",), paths=("root",))
 def shard_images(
     run: StepRun,
     *,
@@ -288,7 +290,7 @@ def shard_images(
     ]
     progress = run.progress(len(chunk))
     rows = []
-    for entry, data in _read_unchanged(Path(root), source, chunk):
+    for entry, data in _read_unchanged(source_folder(root), source, chunk):
         facts, place = scanned[entry["image_id"]], assigned[entry["image_id"]]
         if isinstance(data, BadImage) or sha256_hex(data) != facts["sha256"]:
             raise _changed(source, entry["file"])

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from storage.digest import file_sha256
 from storage.errors import SpecError, TelltaleError
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
+from tasks.variables import located
 
 # The file's name carries the start of its sha256.
 INCEPTION_2015_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -81,6 +83,18 @@ def inception_digest(path: Path | str) -> str:
     return digest
 
 
+@fact(pool="gpu")
+def inception_weights(path: str) -> str | None:
+    """The sha256 of the weights that an experiment names; None where an optional variable leaves nothing of the name.
+
+    Raises:
+        MissingInput: variables are not set.
+        InceptionUnavailable: as `inception_digest`.
+    """
+    here = located(path)
+    return None if here is None else inception_digest(here)
+
+
 def _require_torch_fidelity() -> Any:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -120,7 +134,7 @@ def load_inception_bytes(data: bytes) -> Inception:
         return load_inception(file.name)
 
 
-@step("weights/inception", version=1, label=lambda sha256, **_: sha256[:12], unkeyed=("path",))
+@step("weights/inception", version=1, label=lambda sha256, **_: sha256[:12], unkeyed=("path",), paths=("path",))
 def import_inception(run: StepRun, *, sha256: str, path: str) -> Output:
     """Take the 2015 Inception weights into the store, where every worker finds them."""
     data = Path(path).read_bytes()

@@ -12,13 +12,14 @@ from storage.weights import weight_parts
 from tasks.detectors.architecture import architecture, torchvision_names
 from tasks.detectors.weight_files import (
     WeightsOf,
-    check_unchanged,
     check_weights,
     find_header_problem,
     resolve_weights,
+    unchanged_file,
 )
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FineTuned
+from tasks.spec import FineTuned, on_this_machine
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 TRUNK = "features."
@@ -86,14 +87,25 @@ def resolve_mobilenet(spec: FineTuned) -> tuple[FineTuned, str | None]:
     problem = _no_imagenet_of_this_width(spec)
     if problem:
         raise SpecError(problem)
-    weights, path = resolve_weights(spec.weights, _weights_of(spec))
+    weights, path = resolve_weights(spec.weights, _weights_of(spec.width))
     return (spec if path is None else spec.model_copy(update={"weights": weights})), path
+
+
+@fact(pool="gpu")
+def mobilenet_digest(weights: str, width: float) -> str:
+    """What weights are that an experiment names: `sha256:<hex>` or `random:<seed>`; raises as `resolve_mobilenet`."""
+    return resolve_mobilenet(on_this_machine(FineTuned(name="any", weights=weights, width=width)))[0].weights
+
+
+def keyed_mobilenet(spec: FineTuned) -> FineTuned:
+    """The specification with its weights named by what they are: what a recipe may contain."""
+    return spec.model_copy(update={"weights": mobilenet_digest(spec.weights, spec.width)})
 
 
 def check_mobilenet(spec: FineTuned) -> list[str]:
     """What is missing for `resolve_mobilenet`, each with its remedy; downloads nothing, takes seconds at most."""
     problem = _no_imagenet_of_this_width(spec)
-    return [problem] if problem else check_weights(spec.weights, _weights_of(spec))
+    return [problem] if problem else check_weights(spec.weights, _weights_of(spec.width))
 
 
 def _no_imagenet_of_this_width(spec: FineTuned) -> str | None:
@@ -106,13 +118,13 @@ def _no_imagenet_of_this_width(spec: FineTuned) -> str | None:
     )
 
 
-def _weights_of(spec: FineTuned) -> WeightsOf:
+def _weights_of(width: float) -> WeightsOf:
     return WeightsOf(
         title=_TITLE,
         prefix="mobilenet_v2",
         remedy=_REMEDY,
         imagenet_url=_imagenet_url,
-        find_problem=lambda path: find_problem(path, spec.width),
+        find_problem=lambda path: find_problem(path, width),
     )
 
 
@@ -129,13 +141,15 @@ def _imagenet_url() -> str:
     return url
 
 
-@step("weights/mobilenet", version=1, label=lambda *, sha256, **_: sha256[:12], unkeyed=("path",))
+@step("weights/mobilenet", version=1, label=lambda *, sha256, **_: sha256[:12], unkeyed=("path",), paths=("path",))
 def import_mobilenet(run: StepRun, *, sha256: str, path: str) -> Output:
-    """Bring the trunk of a local safetensors file into the store, in float32, its batch norm not folded yet."""
+    """Bring a trunk into the store, in float32, its batch norm not folded yet.
+
+    `path` is what an experiment says of its weights.
+    """
     from tasks.detectors.mobilenet_network import DEVIATION, MEAN
 
-    check_unchanged(Path(path), sha256, _TITLE)
-    tensors = read_trunk(Path(path))
+    tensors = read_trunk(unchanged_file(path, sha256, _weights_of(IMAGENET_WIDTH)))
     parameters = sum(tensor.size for tensor in tensors.values())
     card = {"model": "mobilenet_v2", "keys": "torchvision", "mean": MEAN, "std": DEVIATION, "from_sha256": sha256}
     return Output(weight_parts(tensors, card), {"sha256": sha256, "parameters": parameters})

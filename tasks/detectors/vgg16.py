@@ -20,15 +20,16 @@ from storage.errors import SpecError
 from storage.weights import weight_parts
 from tasks.detectors.weight_files import (
     WeightsOf,
-    check_unchanged,
     check_weights,
     find_header_problem,
     random_seed,
     resolve_weights,
+    unchanged_file,
 )
 from tasks.device import full_precision
+from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Vgg16Spec
+from tasks.spec import Layer, Vgg16Spec, on_this_machine
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:
@@ -238,22 +239,33 @@ def resolve_vgg16(spec: Vgg16Spec) -> tuple[Vgg16Spec, str | None]:
         DownloadFailed: torchvision's file does not have its checksum, or a URL's is broken off.
         SpecError: the file does not serve the layer, or the seed is no number.
     """
-    weights, path = resolve_weights(spec.weights, _weights_of(spec))
+    weights, path = resolve_weights(spec.weights, _weights_of(spec.layer))
     return (spec if path is None else spec.model_copy(update={"weights": weights})), path
+
+
+@fact(pool="gpu")
+def vgg16_digest(weights: str, layer: Layer) -> str:
+    """What weights are that an experiment names: `sha256:<hex>` or `random:<seed>`; raises as `resolve_vgg16`."""
+    return resolve_vgg16(on_this_machine(Vgg16Spec(weights=weights, layer=layer)))[0].weights
+
+
+def keyed_vgg16(spec: Vgg16Spec) -> Vgg16Spec:
+    """The specification with its weights named by what they are: what a recipe may contain."""
+    return spec.model_copy(update={"weights": vgg16_digest(spec.weights, spec.layer)})
 
 
 def check_vgg16(spec: Vgg16Spec) -> list[str]:
     """What is missing for `resolve_vgg16`, each with its remedy; downloads nothing and takes three seconds at most."""
-    return check_weights(spec.weights, _weights_of(spec))
+    return check_weights(spec.weights, _weights_of(spec.layer))
 
 
-def _weights_of(spec: Vgg16Spec) -> WeightsOf:
+def _weights_of(layer: str) -> WeightsOf:
     return WeightsOf(
         title=_TITLE,
         prefix="vgg16",
         remedy=_REMEDY,
         imagenet_url=_imagenet_url,
-        find_problem=lambda path: find_problem(path, spec.layer),
+        find_problem=lambda path: find_problem(path, layer),
     )
 
 
@@ -313,11 +325,16 @@ def _imagenet_url() -> str:
     return url
 
 
-@step("weights/vgg16", version=1, label=lambda *, sha256, layer, **_: f"{layer}/{sha256[:12]}", unkeyed=("path",))
+@step(
+    "weights/vgg16",
+    version=1,
+    label=lambda *, sha256, layer, **_: f"{layer}/{sha256[:12]}",
+    unkeyed=("path",),
+    paths=("path",),
+)
 def import_vgg16(run: StepRun, *, sha256: str, layer: str, path: str) -> Output:
-    """Bring the tensors that a layer needs from a local safetensors file into the store."""
-    check_unchanged(Path(path), sha256, _TITLE)
-    tensors = read_vgg16_tensors(Path(path), layer)
+    """Bring the tensors that a layer needs into the store, from where an experiment says that its weights are."""
+    tensors = read_vgg16_tensors(unchanged_file(path, sha256, _weights_of(layer)), layer)
     parameters = sum(tensor.size for tensor in tensors.values())
     card = {"model": "vgg16", "layer": layer, "keys": "torchvision", "mean": MEAN, "std": STD, "from_sha256": sha256}
     return Output(weight_parts(tensors, card), {"sha256": sha256, "layer": layer, "parameters": parameters})

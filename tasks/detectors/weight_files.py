@@ -139,11 +139,19 @@ def random_seed(weights: str, title: str) -> int:
     return int(match[1])
 
 
-def check_unchanged(path: Path, sha256: str, title: str) -> None:
-    """Raise `SpecError` for a file that is no longer what it was when it was resolved."""
+def unchanged_file(weights: str, sha256: str, network: WeightsOf) -> Path:
+    """The local file of weights by their name, downloaded where this machine has not got it yet.
+
+    Raises:
+        SpecError: it is no longer what it was when it was resolved.
+    """
+    path = _local_file(weights, network)
     found = file_sha256(path)
     if found != sha256:
-        raise SpecError(f"{title} weights: {path.name} has sha256 {found}, expected {sha256}; it changed meanwhile")
+        raise SpecError(
+            f"{network.title} weights: {path.name} has sha256 {found}, expected {sha256}; it changed meanwhile"
+        )
+    return path
 
 
 def _is_url(weights: str) -> bool:

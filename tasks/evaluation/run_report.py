@@ -183,7 +183,7 @@ def _provenance(
     return {
         "seeds": {"experiment": experiment.seed, "bootstrap resamples": experiment.bootstrap_resamples},
         "weights": {
-            "extractor": f"VGG16 {experiment.extractor.layer}, {experiment.extractor.weights.rsplit('/', 1)[-1]}",
+            "extractor": f"VGG16 {experiment.extractor.layer}, {experiment.extractor.weights}",
             **{f"GAN {ref.digest[:12]}": _gan_card(store, ref) for ref in gans},
         },
         "splits": {

@@ -19,6 +19,7 @@ from storage.paths import absolute
 from storage.store import Store, open_store
 from tasks.cache import cache_folder
 from tasks.recipe import Output, StepRun, step
+from tasks.variables import literal
 
 STORED = "store:"
 INDEX = "model_index.json"
@@ -41,7 +42,7 @@ def folder_digest(directory: Path) -> str:
     return digest_of({name: file_sha256(path) for name, path in model_files(directory).items()})
 
 
-@step("weights/diffusion", version=1, label=lambda *, digest, **_: digest[:12], unkeyed=("path",))
+@step("weights/diffusion", version=1, label=lambda *, digest, **_: digest[:12], unkeyed=("path",), paths=("path",))
 def keep_model(run: StepRun, *, digest: str, path: str) -> Output:
     """Bring a diffusers folder into the store, file by file, for workers that do not have it.
 
@@ -125,7 +126,7 @@ def main(arguments: list[str]) -> None:
         if folder is None or not (folder / INDEX).is_file():
             sys.exit(usage)
         digest = folder_digest(folder)
-        keep_model.compute(open_store(), digest=digest, path=str(folder))
+        keep_model.compute(open_store(), digest=digest, path=literal(folder))
     except (TelltaleError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{STORED}{digest}")

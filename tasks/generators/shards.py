@@ -17,6 +17,7 @@ from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
 from tasks.data.pictures import Pixels, decode_rgb, encode_png, hash_text, perceptual_hash
 from tasks.data.splits import PLACES, Place, place_groups
 from tasks.device import device_alone
+from tasks.facts import fact
 from tasks.generators.diffusion import (
     TINY,
     GeneratedPicture,
@@ -34,6 +35,7 @@ from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import DiffusionSpec, FixedSplits, Splits
 from tasks.threads import helper_threads, in_order, limit_threads
+from tasks.variables import needed
 
 __all__ = [
     "GeneratedRow",
@@ -120,9 +122,15 @@ def model_digest(model: str) -> str:
     return f"hub:{model}"
 
 
+@fact(pool="gpu")
+def diffusion_model(model: str) -> str:
+    """`model_digest` of a model as an experiment names it; raises as that does."""
+    return model_digest(needed(model))
+
+
 def keyed_diffusion(spec: DiffusionSpec) -> DiffusionSpec:
     """The specification with its model replaced by `model_digest`: what a recipe may contain."""
-    return spec.model_copy(update={"model": model_digest(spec.model)})
+    return spec.model_copy(update={"model": diffusion_model(spec.model)})
 
 
 @step(
@@ -177,6 +185,7 @@ def generate_gan(
     version=2,
     label=lambda *, images, source, **_: f"{source}/{images.digest[:12]}",
     unkeyed=("model",),
+    paths=("model",),
     libraries=("torch", "diffusers", "transformers", "pillow"),
 )
 def generate_diffusion(

@@ -15,7 +15,8 @@ from tasks.app_files import app_folder
 from tasks.detectors.weight_files import cache_folder
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
-from tasks.spec import DiffusionSpec, Experiment, FineTuned, FolderSource, Vgg16Spec
+from tasks.spec import DiffusionSpec, Experiment, FineTuned, FolderSource, Vgg16Spec, on_this_machine, path_fields
+from tasks.variables import located
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,9 @@ def test_an_unknown_user_and_a_null_character_are_refused(text: str) -> None:
         absolute(text)
 
 
+PATHS = ("coco", "f", "m.csv", "c", "vgg16.safetensors", "mobile.safetensors", "model", "inception.pth")
+
+
 def document(path: str) -> dict[str, Any]:
     return {
         "name": "e",
@@ -63,7 +67,19 @@ def document(path: str) -> dict[str, Any]:
 
 
 def test_every_path_of_an_experiment_may_begin_with_a_tilde(home: Path) -> None:
-    assert Experiment.model_validate(document("~")) == Experiment.model_validate(document(str(home)))
+    def paths(start: str) -> list[str | None]:
+        experiment = Experiment.model_validate(document(start))
+        assert experiment.inception is not None
+        assert experiment.mobile is not None
+        specs = [*experiment.sources[:3], experiment.extractor, experiment.mobile.networks[0]]
+        specs.append(experiment.sources[3].diffusion)  # type: ignore[union-attr]
+        here = [on_this_machine(spec) for spec in specs]
+        return [getattr(spec, name) for spec in here for name in path_fields(type(spec))] + [
+            located(experiment.inception)
+        ]
+
+    assert paths("~") == paths(str(home))
+    assert paths("~") == [f"{home}/{name}" for name in PATHS]
 
 
 def test_names_and_addresses_in_the_place_of_paths_stay_as_they_are() -> None:
@@ -73,20 +89,26 @@ def test_names_and_addresses_in_the_place_of_paths_stay_as_they_are() -> None:
     assert DiffusionSpec(model="owner/name@0123").model == "owner/name@0123"
 
 
-@pytest.mark.parametrize("path", ["", "~nobody-of-this-name/a", "a\0b"])
+@pytest.mark.parametrize("path", ["", "a\0b"])
 def test_a_path_that_is_none_is_refused_with_the_field(path: str) -> None:
-    with pytest.raises(ValueError, match=r"path\n.*(empty|no user|null character)"):
+    with pytest.raises(ValueError, match=r"path\n.*(empty|null character)"):
         FolderSource(name="f", path=path, label="fake")
+
+
+def test_a_user_whom_only_another_machine_may_know_is_refused_where_the_disk_is_touched() -> None:
+    source = FolderSource(name="f", path="~nobody-of-this-name/a", label="fake")
+    with pytest.raises(SpecError, match="there is no user"):
+        on_this_machine(source)
 
 
 def test_a_variable_may_hold_a_tilde(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COCO", "PHOTOGRAPHS", "FAKES", "VGG16", "UNSEEN", "SHIFTED"):
         monkeypatch.setenv(f"TELLTALE_{name}", f"~/{name}")
     subset = load_experiment("subset")
-    assert subset.extractor.weights == f"{home}/VGG16"
-    assert [getattr(source, "path", None) for source in subset.sources if source.name == "imagenet"] == [
-        f"{home}/PHOTOGRAPHS"
-    ]
+    assert on_this_machine(subset.extractor).weights == f"{home}/VGG16"
+    (source,) = [source for source in subset.sources if source.name == "imagenet"]
+    assert isinstance(source, FolderSource)
+    assert on_this_machine(source).path == f"{home}/PHOTOGRAPHS"
 
 
 def test_an_experiments_file_may_be_named_by_a_tilde(home: Path) -> None:
@@ -95,7 +117,8 @@ def test_an_experiments_file_may_be_named_by_a_tilde(home: Path) -> None:
         " {kind: folder, name: f, path: f, label: fake}]}"
     )
     sources = load_experiment("~/e.yaml").sources
-    assert [source.path for source in sources if isinstance(source, FolderSource)] == [f"{home}/r", "f"]
+    here = [on_this_machine(source) for source in sources if isinstance(source, FolderSource)]
+    assert [source.path for source in here] == [f"{home}/r", "f"]
 
 
 def test_the_settings_that_name_folders_take_a_tilde(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

