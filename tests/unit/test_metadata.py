@@ -9,10 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import SpecError
-from storage.objects import notes_of
+from storage.objects import notes_of, read_manifest
 from storage.store import LocalStore
 from tasks.data.entries import prompt_group, stated_text
-from tasks.data.folder import check_folder, folder_inventory, with_metadata_above
+from tasks.data.folder import (
+    check_folder,
+    folder_content,
+    folder_inventory,
+    index_folder,
+    unlocated,
+    with_metadata_above,
+)
 from tasks.data.metadata import NamedPictures, read_metadata
 from tasks.spec import FolderSource
 from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
@@ -706,3 +713,27 @@ def test_files_that_may_describe_pictures_and_are_not_read_are_warned_of(tmp_pat
     ]
     write_lines(root / "metadata.jsonl", *({"file_name": name, "prompt": "x"} for name in ("a.png", "b.png")))
     assert warnings(store, source(root)) == []  # every picture is described
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_metadata_above_are_found_wherever_a_machine_has_the_folder(
+    tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch, levels: int
+) -> None:
+    below = "train/sd" if levels == 2 else "sd"
+    for machine in ("one", "other/place"):
+        folder(tmp_path / machine / "real" / below, "a.png")
+        write_lines(tmp_path / machine / "real" / "metadata.jsonl", {"file_name": f"{below}/a.png", "prompt": "x"})
+    # The way up leads from where a link leads.
+    (tmp_path / "linked").symlink_to(tmp_path / "other" / "place" / "real" / below)
+    written = source(Path("${TELLTALE_TEST_SET}"), metadata="${TELLTALE_TEST_METADATA:-}")
+    monkeypatch.delenv("TELLTALE_TEST_METADATA", raising=False)
+    monkeypatch.setenv("TELLTALE_TEST_SET", str(tmp_path / "one" / "real" / below))
+    found, inventory = folder_content(written)
+    assert found == written.model_copy(update={"metadata": f"${{TELLTALE_TEST_SET}}/{'../' * levels}metadata.jsonl"})
+    monkeypatch.setenv("TELLTALE_TEST_SET", str(tmp_path / "linked"))
+    assert folder_content(written) == (found, inventory)
+    ref, _ = index_folder.compute(
+        store, source=unlocated(found), inventory=inventory, path=found.path, metadata=found.metadata
+    )
+    assert [row["prompt"] for row in rows_of(store, ref)] == ["x"]
+    assert "TELLTALE" not in json.dumps(read_manifest(store, ref.uri).recipe)

@@ -56,6 +56,39 @@ def test_naming_a_default_does_not_change_the_recipe(store: LocalStore) -> None:
     assert not double.compute(store, value=4, more=1)[1]
 
 
+def read_text(run: StepRun, *, value: int, path: str | None, name: str) -> Output:
+    CALLS.append((path, name))
+    return Output({ROWS: pa.table({"x": [value]})})
+
+
+located_double = step(
+    "read", version=1, label=lambda value, **_: str(value), unkeyed=("path", "name"), paths=("path",)
+)(read_text)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"), [("${HERE}/a", "/data/a"), ("~/a", "/home/me/a"), ("${NOWHERE:-}", None), (None, None)]
+)
+def test_a_path_is_located_where_a_step_runs_and_is_part_of_no_recipe(
+    written: str | None, path: str | None, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HERE", "/data")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    ref, _ = located_double.compute(store, value=1, path=written, name="${HERE}")
+    assert [(path, "${HERE}")] == CALLS
+    assert located_double.compute(store, value=1, path="elsewhere", name="") == (ref, True)
+    assert read_manifest(store, ref.uri).recipe["arguments"] == {"value": 1}
+
+
+def test_a_variable_that_is_not_set_where_a_step_runs_is_named(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(MissingInput, match="environment variable NOWHERE, which the experiment needs: export it"):
+        located_double.compute(store, value=1, path="${NOWHERE}/a", name="")
+
+
 def test_an_unkeyed_argument_does_not_change_the_recipe(store: LocalStore) -> None:
     double.compute(store, value=4, folder="here")
     assert double.compute(store, value=4, folder="there")[1]

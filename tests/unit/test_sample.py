@@ -11,7 +11,18 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from storage.errors import MissingInput
 from tasks.data import sample
-from tasks.data.sample import PHOTOGRAPHS, SAMPLE_SPLITS, SamplePlan, captions_of, plan_crops, write_sample_coco
+from tasks.data.coco import coco_content
+from tasks.data.sample import (
+    PHOTOGRAPHS,
+    SAMPLE_SPLITS,
+    SPLIT,
+    SamplePlan,
+    captions_of,
+    plan_crops,
+    sample_name,
+    source_folder,
+    write_sample_coco,
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +147,27 @@ def test_a_photograph_that_no_wheel_holds_is_named_with_its_remedy(monkeypatch: 
 def test_fewer_than_one_crop_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         write_sample_coco(tmp_path, crops_per_photograph=0)
+
+
+def test_the_sample_lies_in_the_cache_of_whoever_reads_it_and_is_made_whole_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for machine in ("one", "other"):
+        monkeypatch.setenv("TELLTALE_CACHE", str(tmp_path / machine))
+        digests.append(coco_content(sample_name(2), SPLIT))
+        assert source_folder("sample:2").is_relative_to(tmp_path / machine)
+    assert digests[0] == digests[1]
+    folder = source_folder("sample:2")
+    picture = next((folder / SPLIT).iterdir())
+    picture.write_bytes(b"damaged")
+    monkeypatch.setattr(sample, "_whole", set())  # as another process finds it
+    assert source_folder("sample:2") == folder
+    assert picture.read_bytes() != b"damaged"
+    assert coco_content(sample_name(2), SPLIT) == digests[0]
+    assert [path.name for path in (tmp_path / "other").iterdir() if path.is_dir()] == ["sample-2"]
+
+
+def test_a_folder_that_is_no_sample_is_itself() -> None:
+    assert source_folder("/data/coco") == Path("/data/coco")
+    assert source_folder("./sample:2") == Path("sample:2")
