@@ -7,8 +7,8 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
+from flows.dispatch import Dispatch, Request, computed
 from flows.generate import diffusion_shards, gan_shards
-from flows.preflight import checked_experiment
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
@@ -16,8 +16,8 @@ from storage.objects import Ref
 from tasks.detectors.features import Rows, embed_shard, networks_kept
 from tasks.detectors.inception import import_inception, inception_weights
 from tasks.detectors.vgg16 import import_vgg16, keyed_vgg16
-from tasks.device import compute_device
 from tasks.evaluation.protocols import needed_features, views_of_training_alone
+from tasks.recipe import chosen_device
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
 
 
@@ -79,7 +79,7 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
                     enlarge=source in smaller,
                     source=source,
                     shard=index,
-                    device=compute_device() if isinstance(wanted, Vgg16Spec) else "cpu",
+                    device=chosen_device() if isinstance(wanted, Vgg16Spec) else "cpu",
                     rows=rows,
                 )
                 for index, shard in enumerate(images[source])
@@ -111,21 +111,31 @@ def _wanted(
             yield source, wanted, others, "all"
 
 
+def embeddings_of(experiment: Experiment) -> Features:
+    """All features that an experiment needs, and what they are made of."""
+    images, shards = all_images(experiment)
+    return feature_shards(experiment, shards, images.canonical)
+
+
 @flow(
     name="embed",
     flow_run_name="embed {experiment}",
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def embed_vgg16(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def embed_vgg16(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Compute the VGG16 and probe features of all missing views of an experiment.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        images, shards = all_images(spec)
-        feature_shards(spec, shards, images.canonical)
+        computed(Request("embed", experiment, overrides, seed), dispatch, embeddings_of)

@@ -1,69 +1,49 @@
 """The main line: everything that is missing, the fan-out over cells, the first project's table, the report."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect import flow
 
-from flows.collect import collect, mended
-from flows.dispatch import Child, Dispatch, run_stage
+from flows.cells import cell_plan, cell_results
+from flows.collect import collect
+from flows.dispatch import Dispatch, Request, computed
 from flows.embed import Features, feature_shards
-from flows.evaluate_cell import CellResults, cell_plan, cell_results
 from flows.generate import gan_shards, generators
 from flows.networks import (
     NetworkResults,
     canonical_shards,
     exported_networks,
-    is_fine_tuned,
     network_results,
     network_scores,
     trained_networks,
     with_keyed_weights,
 )
-from flows.preflight import POOLS, checked_experiment
 from flows.publish import publish
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
 from storage.objects import Ref
 from tasks.detectors.svm import shuffled_control
-from tasks.detectors.variants import Variant
-from tasks.evaluation.cells import evaluate_stage, plan_cell
+from tasks.evaluation.cells import evaluate_stage
 from tasks.evaluation.counts import count_images
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import Scoring, stage_rows, svm_head
 from tasks.evaluation.quality import measure_quality
 from tasks.evaluation.run_report import write_report
 from tasks.evaluation.scoring import score_view
-from tasks.progress import Progress
 from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View
 
-T = TypeVar("T")
-
 CONTROL_REPEATS = 20
-STAGE_COUNT = 8
-NETWORK_STAGES = 4  # more, where the experiment has networks
 
 
-@dataclass
-class _Run:
-    """One evaluation: its experiment, how its stages are run, and how far it is."""
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: its report, the results that are its content, and the networks that are given away."""
 
-    experiment: Experiment
-    dispatch: Dispatch
-    parameters: dict[str, Any]
-    progress: Progress
-
-    def stage(self, compute: Callable[[], T], *deployments: str) -> T:
-        """Run one stage; on pools, the named deployments make what is missing of it."""
-        children = [
-            Child(deployment, self.parameters, f"{deployment.split('/')[0]} {self.experiment.name}")
-            for deployment in deployments
-        ]
-        made = run_stage(self.dispatch, compute, lambda: children)
-        self.progress.advance()
-        return made
+    report: Ref
+    results: tuple[Ref, ...]
+    networks: dict[str, tuple[Ref, Ref]]
 
 
 @flow(
@@ -84,36 +64,29 @@ def evaluate_all(
         experiment: a preset's name (sample, seed, coco, subset) or a YAML file.
         overrides: values put over it, by dotted keys, such as {"sources.gan.count": 50}.
         seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` runs stages as deployments on the cpu and gpu pools.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the cpu and gpu pools.
 
     Returns:
         The run's place in the store: `runs/evaluate/<run>`.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed, pools=POOLS if dispatch == "pools" else ())
-        parameters = {"experiment": experiment, "overrides": overrides, "seed": seed}
-
-        def stages_and_report() -> str:
-            stages = STAGE_COUNT + (NETWORK_STAGES if spec.mobile else 0)
-            progress = Progress(f"evaluate {spec.name}", stages, unit="stages", eager=True)
-            return _evaluate(_Run(spec, dispatch, parameters, progress))
-
-        return mended(stages_and_report)
+        spec, evaluation = computed(Request("evaluate", experiment, overrides, seed), dispatch, evaluation_of)
+        return publish(spec, evaluation.report, evaluation.results, evaluation.networks)
 
 
-def _evaluate(run: _Run) -> str:
-    experiment = run.experiment
-    images = run.stage(lambda: image_shards(experiment), *_deployments_of_sharding(experiment))
-    weights, diffused = run.stage(lambda: generators(experiment, images), *_deployments_of_generators(experiment))
-    gans = run.stage(lambda: gan_shards(experiment, weights), "generate/gan")
-    shards = images.shards | gans | diffused
-    features = run.stage(lambda: feature_shards(experiment, shards, images.canonical), "embed/vgg16")
-    heads = run.stage(lambda: trained_heads(experiment, features), "train/svm")
-    networks = _networks(run, images, shards, features, heads)
-    cells = _cells(run, features, heads, networks.scores.of)
+def evaluation_of(experiment: Experiment) -> Evaluation:
+    """Everything of an experiment, from photographs to the report."""
+    images = image_shards(experiment)
+    weights, diffused = generators(experiment, images)
+    shards = images.shards | gan_shards(experiment, weights) | diffused
+    features = feature_shards(experiment, shards, images.canonical)
+    heads = trained_heads(experiment, features)
+    networks = _networks(experiment, images, shards, features, heads)
+    cells = cell_results(
+        [cell_plan(experiment, cell, features, heads, networks.scores.of) for cell in experiment.cells]
+    )
     evaluations = tuple(ref for cell in cells for ref in cell.evaluations)
     stages, control = _protocols(experiment, features, heads)
-    run.progress.advance()
     report = write_report(
         experiment=with_keyed_weights(experiment),
         cells=evaluations,
@@ -133,67 +106,23 @@ def _evaluate(run: _Run) -> str:
         rejections=networks.rejections,
         trained=tuple(dict.fromkeys(ref for refs in networks.networks.trained.values() for ref in refs)),
     )
-    place = publish(experiment, report, (*evaluations, *stages, control), networks.published)
-    run.progress.advance()
-    return place
-
-
-def _deployments_of_generators(experiment: Experiment) -> list[str]:
-    kinds = {"gan": "train-gan/coco", "diffusion": "generate/stable-diffusion"}
-    return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
-
-
-def _deployments_of_sharding(experiment: Experiment) -> list[str]:
-    kinds = {"coco": "shard/coco", "sample": "shard/coco", "folder": "shard/folder", "column": "shard/folder"}
-    return list(dict.fromkeys(kinds[source.kind] for source in experiment.sources if source.kind in kinds))
+    return Evaluation(report, (*evaluations, *stages, control), networks.published)
 
 
 def _networks(
-    run: _Run, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features, heads: dict[HeadSpec, Ref]
+    experiment: Experiment,
+    images: Images,
+    shards: dict[str, tuple[Ref, ...]],
+    features: Features,
+    heads: dict[HeadSpec, Ref],
 ) -> NetworkResults:
     """Networks for a phone: trained, compressed and scored; nothing where the experiment has none."""
-    experiment = run.experiment
     if experiment.mobile is None:
         return NetworkResults.none()
-
-    # Made by the trainings' deployment as well: nothing else looks at them.
-    pictures = run.stage(lambda: canonical_shards(experiment, images, shards), "train/mobilenet")
-
-    def trained(kinds: Callable[[Variant], bool]) -> dict[Variant, tuple[Ref, ...]]:
-        return trained_networks(experiment, pictures, features, heads, kinds)
-
-    run.stage(lambda: trained(is_fine_tuned), "train/mobilenet")
-    networks = run.stage(
-        lambda: exported_networks(experiment, pictures, trained(lambda variant: True)), "compress/mobilenet"
-    )
-    scores = run.stage(lambda: network_scores(experiment, pictures, networks), "score/mobilenet")
-    return network_results(experiment, networks, scores)
-
-
-def _cells(
-    run: _Run, features: Features, heads: dict[HeadSpec, Ref], scores: dict[tuple[Variant, View], Ref]
-) -> list[CellResults]:
-    """Results of all cells; on pools every unfinished cell is a run of `evaluate-cell/cpu`."""
-    from storage.store import open_store
-    from tasks.recipe import NotFinished, only_finished
-
-    plans = [cell_plan(run.experiment, cell, features, heads, scores) for cell in run.experiment.cells]
-
-    def unfinished() -> list[Child]:
-        children = []
-        for plan in plans:
-            try:
-                with only_finished():
-                    cell_results([plan])
-            except NotFinished:
-                ref = plan_cell.compute(open_store(), plan=plan)[0]
-                parameters = {"plan": ref.uri, "cell": plan.cell.name}
-                children.append(Child("evaluate-cell/cpu", parameters, f"evaluate {plan.cell.name}"))
-        return children
-
-    results = run_stage(run.dispatch, lambda: cell_results(plans), unfinished)
-    run.progress.advance()
-    return results
+    pictures = canonical_shards(experiment, images, shards)
+    trained = trained_networks(experiment, pictures, features, heads)
+    networks = exported_networks(experiment, pictures, trained)
+    return network_results(experiment, networks, network_scores(experiment, pictures, networks))
 
 
 def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec, Ref]) -> tuple[list[Ref], Ref]:

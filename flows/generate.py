@@ -5,14 +5,14 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.preflight import checked_experiment
+from flows.dispatch import Dispatch, Request, computed
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
 from storage.objects import Ref
-from tasks.device import compute_device
 from tasks.generators import shards
 from tasks.generators.shards import keyed_diffusion
+from tasks.recipe import chosen_device
 from tasks.spec import DiffusionSource, Experiment, GanSource
 
 
@@ -28,7 +28,7 @@ def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tup
                 stop=min(start + experiment.shard_size, source.count),
                 splits=experiment.splits,
                 seed=experiment.seed,
-                device=compute_device(),
+                device=chosen_device(),
             )
             for start in range(0, source.count, experiment.shard_size)
         ]
@@ -58,7 +58,7 @@ def submit_diffusion(experiment: Experiment, images: Images) -> dict[str, list[A
                     source=source.name,
                     diffusion=keyed_diffusion(drawn),
                     limit=wanted,
-                    device=compute_device(),
+                    device=chosen_device(),
                     model=source.diffusion.model,
                 )
             )
@@ -85,17 +85,26 @@ def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], 
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def generate_gan(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Generate the missing GAN pictures of an experiment, training the GAN first where it is missing.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        gan_shards(spec, gan_weights(spec, image_shards(spec)))
+        computed(
+            Request("generate GAN pictures of", experiment, overrides, seed),
+            dispatch,
+            lambda spec: gan_shards(spec, gan_weights(spec, image_shards(spec))),
+        )
 
 
 @flow(
@@ -105,7 +114,10 @@ def generate_gan(experiment: str = "coco", overrides: dict[str, Any] | None = No
     persist_result=False,
 )
 def generate_stable_diffusion(
-    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
 ) -> None:
     """Generate the missing text-to-image pictures of an experiment, one for each photograph.
 
@@ -114,7 +126,11 @@ def generate_stable_diffusion(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's. With the preset's (None) only shards with new
             captions are made; another one makes every picture anew.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        diffusion_shards(spec, image_shards(spec))
+        computed(
+            Request("generate diffusion pictures of", experiment, overrides, seed),
+            dispatch,
+            lambda spec: diffusion_shards(spec, image_shards(spec)),
+        )

@@ -9,8 +9,8 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
+from flows.dispatch import Dispatch, Request, computed
 from flows.embed import Features, all_images, feature_shards
-from flows.preflight import checked_experiment
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
 from flows.train import trained_heads
@@ -33,13 +33,13 @@ from tasks.detectors.variants import (
     variants,
 )
 from tasks.detectors.vgg16 import keyed_vgg16
-from tasks.device import compute_device
 from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
 from tasks.evaluation.comparison import describe_networks
 from tasks.evaluation.latency import measure_latency
 from tasks.evaluation.network_scoring import gather_scores, score_network
 from tasks.evaluation.protocols import svm_head, training_view
 from tasks.evaluation.rejection import evaluate_rejection
+from tasks.recipe import chosen_device
 from tasks.spec import (
     Cell,
     Distilled,
@@ -103,7 +103,7 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
         rotation=rotation,
         splits=experiment.splits,
         views=(first, *others),
-        device=compute_device(),
+        device=chosen_device(),
         seed=variant.seed,
     )
 
@@ -422,6 +422,15 @@ def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:
     return pictures, exported_networks(experiment, pictures, trained)
 
 
+def _fine_tuned(experiment: Experiment) -> dict[Variant, tuple[Ref, ...]]:
+    images, shards = all_images(experiment)
+    return trained_networks(experiment, canonical_shards(experiment, images, shards), None, {}, is_fine_tuned)
+
+
+def _scored_networks(experiment: Experiment) -> NetworkScores:
+    return network_scores(experiment, *_all_networks(experiment))
+
+
 @flow(
     name="train",
     flow_run_name="train networks of {experiment}",
@@ -429,7 +438,10 @@ def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:
     persist_result=False,
 )
 def train_mobilenets(
-    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
 ) -> None:
     """Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest epoch.
 
@@ -437,11 +449,10 @@ def train_mobilenets(
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        images, shards = all_images(spec)
-        trained_networks(spec, canonical_shards(spec, images, shards), None, {}, is_fine_tuned)
+        computed(Request("train networks of", experiment, overrides, seed), dispatch, _fine_tuned)
 
 
 @flow(
@@ -451,7 +462,10 @@ def train_mobilenets(
     persist_result=False,
 )
 def compress_mobilenets(
-    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
 ) -> None:
     """Prune, distil, quantize and export the MobileNets of an experiment.
 
@@ -459,10 +473,10 @@ def compress_mobilenets(
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        _all_networks(spec)
+        computed(Request("compress networks of", experiment, overrides, seed), dispatch, _all_networks)
 
 
 @flow(
@@ -472,7 +486,10 @@ def compress_mobilenets(
     persist_result=False,
 )
 def score_mobilenets(
-    experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
 ) -> None:
     """Score the exported networks of an experiment in all views, through ONNX Runtime.
 
@@ -480,8 +497,7 @@ def score_mobilenets(
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        pictures, networks = _all_networks(spec)
-        network_scores(spec, pictures, networks)
+        computed(Request("score networks of", experiment, overrides, seed), dispatch, _scored_networks)

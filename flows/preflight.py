@@ -58,9 +58,10 @@ def checked_experiment(
     return experiment
 
 
-def refuse_missing(experiment: Experiment) -> None:
+def refuse_missing(experiment: Experiment, pools: Sequence[str]) -> None:
     """Raise `MissingInput` with all that the workers of the pools lack of an experiment's data, weights and models."""
-    found = dict.fromkeys((*missing_photographs(experiment), *missing_weights(experiment)))
+    checks = [check for check in (missing_photographs, missing_weights) if check.pool in pools]
+    found = dict.fromkeys(line for check in checks for line in check(experiment))
     if found:
         raise MissingInput(*found)
 

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.preflight import checked_experiment
+from flows.dispatch import Dispatch, Request, computed
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
@@ -168,17 +168,27 @@ def _index(source: DiskSource) -> _Located:
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def shard_coco(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Write image shards of an experiment's COCO photographs: original bytes, captions, splits, duplicates merged.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        image_shards(spec, kinds=("coco", "sample"))
+        computed(
+            Request("shard", experiment, overrides, seed),
+            dispatch,
+            lambda spec: image_shards(spec, kinds=("coco", "sample")),
+            pools=("cpu",),
+        )
 
 
 @flow(
@@ -187,14 +197,24 @@ def shard_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def shard_folder(experiment: str = "subset", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def shard_folder(
+    experiment: str = "subset",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Write image shards of an experiment's folders and Parquet files of images, with one or several in a row.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        image_shards(spec, kinds=("folder", "column"))
+        computed(
+            Request("shard folders of", experiment, overrides, seed),
+            dispatch,
+            lambda spec: image_shards(spec, kinds=("folder", "column")),
+            pools=("cpu",),
+        )

@@ -5,8 +5,8 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.embed import Features, all_images, feature_shards
-from flows.preflight import checked_experiment
+from flows.dispatch import Dispatch, Request, computed
+from flows.embed import Features, embeddings_of
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.svm import train_head
@@ -35,21 +35,30 @@ def trained_heads(experiment: Experiment, features: Features) -> dict[HeadSpec, 
     return dict(zip(heads, collect(futures), strict=True))
 
 
+def heads_of(experiment: Experiment) -> dict[HeadSpec, Ref]:
+    """All heads of an experiment, and what they are fitted on."""
+    return trained_heads(experiment, embeddings_of(experiment))
+
+
 @flow(
     name="train",
     flow_run_name="train SVMs of {experiment}",
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def train_svm(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def train_svm(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Fit the linear SVMs of an experiment: one per resolution, over all qualities, per generator, and the probes.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        images, shards = all_images(spec)
-        trained_heads(spec, feature_shards(spec, shards, images.canonical))
+        computed(Request("train SVMs of", experiment, overrides, seed), dispatch, heads_of)

@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.preflight import checked_experiment
+from flows.dispatch import Dispatch, Request, computed
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from storage.store import open_store
-from tasks.device import compute_device
 from tasks.generators.gan import pack_gan_pictures, train_gan
+from tasks.recipe import chosen_device
 from tasks.spec import Experiment, GanSource
 
 
@@ -25,7 +25,7 @@ def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:
             "images": images.shards[source.trained_on],
             "gan": source.gan,
             "only_train": True,
-            "device": compute_device(),
+            "device": chosen_device(),
         }
         for source in experiment.sources
         if isinstance(source, GanSource)
@@ -54,14 +54,23 @@ def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
-def train_gan_coco(experiment: str = "coco", overrides: dict[str, Any] | None = None, seed: int | None = None) -> None:
+def train_gan_coco(
+    experiment: str = "coco",
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    dispatch: Dispatch = "inline",
+) -> None:
     """Train an experiment's DCGAN on the train groups of its photographs; resumes from the newest epoch.
 
     Args:
         experiment: a preset's name or a YAML file.
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
+        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
     """
     with attempt():
-        spec = checked_experiment(experiment, overrides, seed)
-        gan_weights(spec, image_shards(spec))
+        computed(
+            Request("train GAN of", experiment, overrides, seed),
+            dispatch,
+            lambda spec: gan_weights(spec, image_shards(spec)),
+        )

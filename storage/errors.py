@@ -66,8 +66,12 @@ class NotFinished(TelltaleError):
     """While an evaluation is planned: something is asked of an object that is still to be made."""
 
 
-class ChildRunFailed(TelltaleError):
-    """A sub-flow ended in another state than Completed."""
+class OtherVersion(TelltaleError):
+    """A plan asks for something that this installation does not have, or would make otherwise."""
+
+
+class PlanFailed(TelltaleError):
+    """Work on pools that cannot be finished: an element failed for good, or no worker can offer what it needs."""
 
 
 class DownloadFailed(TelltaleError):

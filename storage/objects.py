@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import io
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_serializer
 
 from storage.digest import canonical_json, sha256_hex
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
@@ -34,6 +34,35 @@ class Ref(BaseModel):
     digest: str
     rows: int
     bytes: int
+
+
+class LazyRef(Ref):
+    """A ref of which only the place is known yet: its counts are asked for when somebody wants to know them.
+
+    `asked` gives the whole ref of a place. Of an object that is still to be made it raises `NotFinished`.
+    """
+
+    _asked: Callable[[str], Ref] = PrivateAttr()
+
+    @classmethod
+    def of(cls, uri: str, asked: Callable[[str], Ref]) -> Self:
+        """The ref of a place, whose last name is the digest."""
+        made = cls(uri=uri, digest=uri.rpartition("/")[2], rows=0, bytes=0)
+        made._asked = asked
+        return made
+
+    def whole(self) -> Ref:
+        """The ref with its counts."""
+        return self._asked(self.uri)
+
+    @model_serializer
+    def _serialized(self) -> dict[str, Any]:
+        return self.whole().model_dump()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("rows", "bytes"):
+            return getattr(self.whole(), name)
+        return super().__getattribute__(name)
 
 
 class Part(BaseModel):
@@ -147,7 +176,13 @@ def read_manifest(store: Store, uri: str) -> Manifest:
 
 
 def manifest_of(store: Store, ref: Ref) -> Manifest:
-    """The manifest of an object that was finished; `DamagedObject` where another worker has voided it since."""
+    """The manifest of an object that was finished; `DamagedObject` where another worker has voided it since.
+
+    Raises:
+        NotFinished: an evaluation is being planned, and the object is still to be made.
+    """
+    if isinstance(ref, LazyRef):
+        ref.whole()
     try:
         return read_manifest(store, ref.uri)
     except ObjectMissing as error:

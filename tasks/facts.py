@@ -16,10 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from storage.digest import digest_of
-from storage.errors import NotFinished
+from storage.errors import NotFinished, OtherVersion
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,6 +148,22 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
     return value
+
+
+def answer_of(question: Mapping[str, Any]) -> Any:
+    """The answer of this machine to a question, as JSON.
+
+    Raises:
+        OtherVersion: this version knows no such fact, or other arguments of it.
+    """
+    asked = FACTS.get(question["fact"])
+    if asked is None:
+        raise OtherVersion(f"there is no fact {question['fact']!r} in this version of telltale")
+    try:
+        arguments = asked.arguments(question)
+    except (ValidationError, KeyError) as error:
+        raise OtherVersion(f"{question['fact']}: this version of telltale has other arguments ({error})") from error
+    return asked.answer_json(asked.function(*arguments))
 
 
 @functools.cache

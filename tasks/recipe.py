@@ -12,21 +12,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
 from storage.digest import digest_of
-from storage.errors import DamagedObject, MissingInput, NotFinished, SpecError, StoreError, StoreRefused, WrongAnswers
+from storage.errors import DamagedObject, InputChanged, MissingInput, SpecError, StoreError, StoreRefused, WrongAnswers
 from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
-from tasks.device import GpuLoad, hourly_price
+from tasks.device import GpuLoad, compute_device, hourly_price
 from tasks.facts import library_version
 from tasks.progress import Progress
 from tasks.threads import limit_linear_algebra
 from tasks.variables import located
 
 RETRIES = 3
+PATIENCE_S = 1800.0
+
+Pool = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,50 @@ class StepRun:
         return Progress(self.name, total, unit, done=done, price=price, load=GpuLoad(device).mean)
 
 
-_only_finished: ContextVar[bool] = ContextVar("only_finished", default=False)
+class Planner(Protocol):
+    """What takes note of steps' calls, in place of Prefect, while an evaluation is planned."""
+
+    def call(self, step: "Step", arguments: dict[str, Any]) -> Any:
+        """The ref of a call's object, with `each` a tuple of them; of a missing one a `LazyRef`."""
+        ...
+
+    def find(self, step: "Step", place: str) -> Ref | None:
+        """The ref of a finished object, or None."""
+        ...
+
+    def library_version(self, library: str, pool: Pool) -> str | None:
+        """The version that the workers of a pool have."""
+        ...
+
+    def device(self) -> str:
+        """What the workers of the gpu pool compute on: `cuda` or `cpu`."""
+        ...
+
+
+_planner: ContextVar[Planner | None] = ContextVar("planner", default=None)
 
 
 @contextmanager
-def only_finished() -> Iterator[None]:
-    """Within this block steps only look their objects up, without task runs; the first missing one raises."""
-    token = _only_finished.set(True)
+def planned_by(planner: Planner) -> Iterator[None]:
+    """Within this block steps that are called are taken note of, and nothing is computed."""
+    token = _planner.set(planner)
     try:
         yield
     finally:
-        _only_finished.reset(token)
+        _planner.reset(token)
+
+
+def chosen_device() -> str:
+    """The device of this run's networks and generators, which is part of their recipes: `cuda` or `cpu`.
+
+    Decided once, where the run is planned: on pools by what their workers have, else by this machine.
+    """
+    planner = _planner.get()
+    return compute_device() if planner is None else planner.device()
+
+
+# Every step of the modules that were imported, by name.
+STEPS: dict[str, "Step"] = {}
 
 
 class Step:
@@ -82,6 +118,9 @@ class Step:
         unkeyed: arguments that do not decide the output, such as a directory whose content digest is another argument.
         libraries: distributions whose versions matter.
         paths: arguments that are paths as an experiment has them: variables and `~` are replaced where it runs.
+        pool: where it runs when work is spread over pools, or what says so from the arguments.
+        patience_s: without progress for so long a call counts as hung; it must report some more often.
+        alone: what it measures is time: on pools it runs when nothing else does.
     """
 
     def __init__(
@@ -93,7 +132,10 @@ class Step:
         each: str | None,
         unkeyed: Sequence[str],
         libraries: Sequence[str],
-        paths: Sequence[str] = (),
+        paths: Sequence[str],
+        pool: Pool | Callable[..., Pool],
+        patience_s: float,
+        alone: bool,
     ) -> None:
         self.function = function
         self.name = name
@@ -101,8 +143,11 @@ class Step:
         self._label = label
         self._each = each
         self._unkeyed = frozenset(unkeyed)
-        self._libraries = tuple(libraries)
+        self.libraries = tuple(libraries)
         self._paths = tuple(paths)
+        self.patience_s = patience_s
+        self.alone = alone
+        self._pool = pool
         self._parameters = inspect.signature(function).parameters
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -110,8 +155,18 @@ class Step:
     def recipe(self, **arguments: Any) -> dict[str, Any]:
         """The recipe of one object: for a step with `each`, give the one element under that argument's name."""
         keyed = {name: _encoded(value) for name, value in arguments.items() if name not in self._unkeyed}
-        versions = {library: library_version(library) for library in self._libraries}
+        versions = self._versions(self.pool(**arguments))
         return {"step": self.name, "version": self.version, "arguments": keyed, "libraries": versions}
+
+    def pool(self, **arguments: Any) -> Pool:
+        """The work pool that a call belongs to."""
+        return self._pool(**arguments) if callable(self._pool) else self._pool
+
+    def _versions(self, pool: Pool) -> dict[str, str | None]:
+        planner = _planner.get()
+        if planner is None:
+            return {library: library_version(library) for library in self.libraries}
+        return {library: planner.library_version(library, pool) for library in self.libraries}
 
     def uri(self, **arguments: Any) -> str:
         """The place of one object inside the store."""
@@ -119,13 +174,14 @@ class Step:
 
     def lookup(self, store: Store, **arguments: Any) -> Any:
         """The finished object's ref, or None; with `each`, a tuple of them."""
-        arguments = self._bound(arguments)
-        found = tuple(find(store, self.uri(**single)) for _, single in self._elements(arguments))
+        planner = _planner.get()
+        places = self.places(self.bound(arguments))
+        found = tuple(planner.find(self, place) if planner else find(store, place) for place in places)
         return found if self._each else found[0]
 
     def compute(self, store: Store, **arguments: Any) -> tuple[Any, bool]:
         """Find or make the objects, without Prefect: the ref (with `each` a tuple), and whether all were found."""
-        arguments = self._bound(arguments)
+        arguments = self.bound(arguments)
         elements = self._elements(arguments)
         refs = [find(store, self.uri(**single)) for _, single in elements]
         missing = [index for index, ref in enumerate(refs) if ref is None]
@@ -171,32 +227,31 @@ class Step:
 
     def run_name(self, **arguments: Any) -> str:
         """The name of the task run in the UI."""
-        elements = self._elements(self._bound(arguments))
+        elements = self._elements(self.bound(arguments))
         label = self._label(**elements[0][1]) if elements else "nothing"
         more = f" and {len(elements) - 1} more" if len(elements) > 1 else ""
         return f"{self.name} {label}{more}"
 
     def submit(self, **arguments: Any) -> Any:
         """Run as a task of the current flow; returns a future with `.result()`."""
-        if _only_finished.get():
-            found = self.lookup(open_store(), **arguments)
-            if found is None or (self._each and None in found):
-                raise NotFinished(self.run_name(**arguments))
-            return _Done(found)
-        return self._task(arguments).submit(arguments)
+        planner = _planner.get()
+        if planner is not None:
+            return _Done(planner.call(self, self.bound(arguments)))
+        return self.task(arguments).submit(arguments)
 
     def __call__(self, **arguments: Any) -> Any:
         """Run as a task of the current flow and wait for its ref."""
         # A task that is called, not submitted, would return the state Cached itself instead of its ref.
         return self.submit(**arguments).result()
 
-    def _task(self, arguments: dict[str, Any]) -> Any:
+    def task(self, arguments: Mapping[str, Any]) -> Any:
+        """The Prefect task of a call; it takes the arguments as one mapping."""
         from prefect import task
         from prefect.cache_policies import NO_CACHE
         from prefect.states import Completed
         from prefect.tasks import exponential_backoff
 
-        def run(arguments: dict[str, Any]) -> Any:
+        def run(arguments: Mapping[str, Any]) -> Any:
             refs, cached = self.compute(open_store(), **arguments)
             return Completed(name="Cached", data=refs) if cached else refs
 
@@ -214,7 +269,7 @@ class Step:
             persist_result=False,
         )
 
-    def _bound(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def bound(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with defaults filled in, so that naming a default does not change a recipe."""
         unknown = set(arguments) - set(self._parameters)
         if unknown:
@@ -228,6 +283,26 @@ class Step:
             else:
                 raise TypeError(f"{self.name}: missing argument {name!r}")
         return bound
+
+    @property
+    def makes_several(self) -> bool:
+        """Whether a call makes a tuple of objects."""
+        return self._each is not None
+
+    def places(self, arguments: dict[str, Any]) -> list[str]:
+        """The places of a call's objects, in order. The arguments are bound."""
+        return [self.uri(**single) for single in self.singles(arguments)]
+
+    def singles(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """The arguments of each of a call's objects. The arguments are bound."""
+        return [single for _, single in self._elements(arguments)]
+
+    def only(self, arguments: dict[str, Any], chosen: Sequence[bool]) -> dict[str, Any]:
+        """The arguments of a call that makes the chosen ones of its objects alone. The arguments are bound."""
+        if self._each is None:
+            return arguments
+        kept = tuple(item for item, wanted in zip(arguments[self._each], chosen, strict=True) if wanted)
+        return {**arguments, self._each: kept}
 
     def _elements(self, arguments: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
         if self._each is None:
@@ -249,11 +324,16 @@ def step(
     unkeyed: Sequence[str] = (),
     libraries: Sequence[str] = (),
     paths: Sequence[str] = (),
+    pool: Pool | Callable[..., Pool] = "cpu",
+    patience_s: float = PATIENCE_S,
+    alone: bool = False,
 ) -> Callable[[Callable[..., Any]], Step]:
-    """Make a cached step of a function; see `Step`. `label` gets all arguments as keywords."""
+    """Make a cached step of a function; see `Step`. `label`, and `pool` where asked, get all arguments as keywords."""
 
     def wrap(function: Callable[..., Any]) -> Step:
-        return Step(function, name, version, label, each, unkeyed, libraries, paths)
+        made = Step(function, name, version, label, each, unkeyed, libraries, paths, pool, patience_s, alone)
+        STEPS[name] = made
+        return made
 
     return wrap
 
@@ -268,16 +348,23 @@ class _Done:
         return self._found
 
 
+def is_final(error: BaseException) -> bool:
+    """Whether an error comes again wherever the work is done: the input or the specification is wrong."""
+    return isinstance(error, SpecError | MissingInput | InputChanged | StoreRefused | WrongAnswers)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a failure is worth a retry at once: a store or a network may recover, a spec or a program does not."""
+    if is_final(error) or isinstance(error, DamagedObject):
+        return False
+    return isinstance(error, StoreError | OSError | ConnectionError | TimeoutError)
+
+
 def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a failure is worth a retry: a store or a network may recover, a spec or a program does not."""
     try:
         state.result()
-    except (SpecError, MissingInput, DamagedObject, StoreRefused, WrongAnswers):
-        return False
-    except (StoreError, OSError, ConnectionError, TimeoutError):
-        return True
-    except Exception:
-        return False
+    except Exception as error:
+        return may_pass(error)
     return False
 
 

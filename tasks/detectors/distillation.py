@@ -216,7 +216,7 @@ def _label(*, spec: Distilled, setting: Setting, aided: bool, **_: Any) -> str:
     return f"{training_label(spec=spec, setting=setting)}-{'aided' if aided else 'alone'}"
 
 
-@step("compress/distilled", version=1, label=_label, libraries=("torch", "numpy", "pillow", "simplejpeg"))
+@step("compress/distilled", version=1, label=_label, libraries=("torch", "numpy", "pillow", "simplejpeg"), pool="gpu")
 def distil(
     run: StepRun,
     *,

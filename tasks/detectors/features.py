@@ -199,6 +199,7 @@ def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **
     label=_label,
     each="views",
     libraries=("torch", "torchvision", "ncnn", "pillow", "pillow-heif", "simplejpeg"),
+    pool=lambda *, extractor, **_: "gpu" if isinstance(extractor, Vgg16Spec) else "cpu",
 )
 def embed_shard(
     run: StepRun,

@@ -134,7 +134,14 @@ def load_inception_bytes(data: bytes) -> Inception:
         return load_inception(file.name)
 
 
-@step("weights/inception", version=1, label=lambda sha256, **_: sha256[:12], unkeyed=("path",), paths=("path",))
+@step(
+    "weights/inception",
+    version=1,
+    label=lambda sha256, **_: sha256[:12],
+    unkeyed=("path",),
+    paths=("path",),
+    pool="gpu",
+)
 def import_inception(run: StepRun, *, sha256: str, path: str) -> Output:
     """Take the 2015 Inception weights into the store, where every worker finds them."""
     data = Path(path).read_bytes()

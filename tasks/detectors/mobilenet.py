@@ -236,6 +236,7 @@ def is_trained(shape: Architecture, spec: FineTuned) -> Callable[[str], bool]:
     version=1,
     label=training_label,
     libraries=("torch", "numpy", "pillow", "simplejpeg"),
+    pool="gpu",
 )
 def train_mobilenet(
     run: StepRun, *, spec: FineTuned, setting: Setting, images: tuple[Ref, ...], weights: Ref | None

@@ -141,7 +141,14 @@ def _imagenet_url() -> str:
     return url
 
 
-@step("weights/mobilenet", version=1, label=lambda *, sha256, **_: sha256[:12], unkeyed=("path",), paths=("path",))
+@step(
+    "weights/mobilenet",
+    version=1,
+    label=lambda *, sha256, **_: sha256[:12],
+    unkeyed=("path",),
+    paths=("path",),
+    pool="gpu",
+)
 def import_mobilenet(run: StepRun, *, sha256: str, path: str) -> Output:
     """Bring a trunk into the store, in float32, its batch norm not folded yet.
 

@@ -300,6 +300,7 @@ def load_origin(run: StepRun, network: Ref, setting: Setting) -> TrainedNetwork:
     version=1,
     label=training_label,
     libraries=("torch", "numpy", "pillow", "simplejpeg"),
+    pool="gpu",
 )
 def prune_magnitude(
     run: StepRun, *, spec: MagnitudePruned, setting: Setting, images: tuple[Ref, ...], network: Ref
@@ -353,6 +354,7 @@ def prune_magnitude(
     version=2,
     label=training_label,
     libraries=("torch", "torch-pruning", "numpy", "pillow", "simplejpeg"),
+    pool="gpu",
 )
 def prune_structure(
     run: StepRun, *, spec: StructurePruned, setting: Setting, images: tuple[Ref, ...], network: Ref

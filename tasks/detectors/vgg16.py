@@ -331,6 +331,7 @@ def _imagenet_url() -> str:
     label=lambda *, sha256, layer, **_: f"{layer}/{sha256[:12]}",
     unkeyed=("path",),
     paths=("path",),
+    pool="gpu",
 )
 def import_vgg16(run: StepRun, *, sha256: str, layer: str, path: str) -> Output:
     """Bring the tensors that a layer needs into the store, from where an experiment says that its weights are."""

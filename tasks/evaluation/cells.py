@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from storage.objects import ROWS, Ref, read_manifest, read_part, read_table
+from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAKE, REAL, RESULT_SCHEMA
 from tasks.evaluation.classification import (
@@ -249,22 +249,6 @@ class CellPlan(Spec):
     splits: Splits
     seed: int
     resamples: int
-
-
-PLAN = "plan.json"
-
-
-@step("plan-cell", version=1, label=lambda plan, **_: plan.cell.name)
-def plan_cell(run: StepRun, *, plan: CellPlan) -> Output:
-    """Write a cell's plan to the store, where a worker elsewhere finds it."""
-    return Output({PLAN: plan.model_dump_json().encode()})
-
-
-def read_plan(store: Store, uri: str) -> CellPlan:
-    """Read a plan by its place; `ObjectMissing` if there is none."""
-    manifest = read_manifest(store, uri)
-    ref = Ref(uri=uri, digest=manifest.digest, rows=manifest.rows, bytes=manifest.bytes)
-    return CellPlan.model_validate_json(read_part(store, ref, PLAN))
 
 
 @step(

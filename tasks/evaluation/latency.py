@@ -118,6 +118,7 @@ def _eager(network: TrainedNetwork) -> Run:
     version=1,
     label=lambda *, networks, **_: networks[0],
     libraries=("onnxruntime", "torch", "numpy"),
+    alone=True,
 )
 def measure_latency(
     run: StepRun,

@@ -381,6 +381,7 @@ def pack_gan_pictures(run: StepRun, *, images: tuple[Ref, ...], side: int, only_
     label=lambda *, gan, **_: f"dcgan-{gan.generator_features}x{gan.epochs}",
     unkeyed=("pictures",),
     libraries=("torch", "pillow"),
+    pool="gpu",
 )
 def train_gan(
     run: StepRun,

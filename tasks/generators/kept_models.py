@@ -42,7 +42,14 @@ def folder_digest(directory: Path) -> str:
     return digest_of({name: file_sha256(path) for name, path in model_files(directory).items()})
 
 
-@step("weights/diffusion", version=1, label=lambda *, digest, **_: digest[:12], unkeyed=("path",), paths=("path",))
+@step(
+    "weights/diffusion",
+    version=1,
+    label=lambda *, digest, **_: digest[:12],
+    unkeyed=("path",),
+    paths=("path",),
+    pool="gpu",
+)
 def keep_model(run: StepRun, *, digest: str, path: str) -> Output:
     """Bring a diffusers folder into the store, file by file, for workers that do not have it.
 

@@ -138,6 +138,7 @@ def keyed_diffusion(spec: DiffusionSpec) -> DiffusionSpec:
     version=2,
     label=lambda *, source, start, stop, **_: f"{source}/{start:06d}-{stop:06d}",
     libraries=("torch", "pillow"),
+    pool="gpu",
 )
 def generate_gan(
     run: StepRun,
@@ -187,6 +188,7 @@ def generate_gan(
     unkeyed=("model",),
     paths=("model",),
     libraries=("torch", "diffusers", "transformers", "pillow"),
+    pool="gpu",
 )
 def generate_diffusion(
     run: StepRun, *, images: Ref, source: str, model: str, diffusion: DiffusionSpec, limit: int | None, device: str

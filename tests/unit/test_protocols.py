@@ -1,6 +1,6 @@
 """The seed protocol's defects are switches: off one after the other, from the old table to the fair number."""
 
-from flows.evaluate_cell import cell_plan
+from flows.cells import cell_plan
 from storage.objects import Ref
 from tasks.evaluation.protocols import (
     SEED_ROWS,

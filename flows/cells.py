@@ -1,18 +1,14 @@
-"""One cell of the grid: score every detector in its view, then evaluate the scores."""
+"""The cells of the grid: every detector is scored in its view, then the scores are evaluated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import flow
-
-from flows.collect import collect, mended
+from flows.collect import collect
 from flows.embed import Features
-from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
-from storage.store import open_store
 from tasks.detectors.variants import Variant, origin, variants
-from tasks.evaluation.cells import CellPlan, Detector, ScoredNetwork, evaluate_cell_scores, read_plan
+from tasks.evaluation.cells import CellPlan, Detector, ScoredNetwork, evaluate_cell_scores
 from tasks.evaluation.comparison import compare_networks
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
@@ -164,22 +160,3 @@ def _detector_results(plans: Sequence[CellPlan]) -> list[Any]:
             )
         )
     return evaluations
-
-
-@flow(
-    name="evaluate-cell",
-    flow_run_name="evaluate {cell}",
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
-)
-def evaluate_cell(plan: str, cell: str) -> None:
-    """Score and evaluate one cell of the grid. `evaluate/all` starts one of these for every unfinished cell.
-
-    Args:
-        plan: place of the cell's plan in the store, as `evaluate/all` wrote it.
-        cell: the cell's name, such as 64/q20; it must be the plan's.
-    """
-    with attempt():
-        Cell.parse(cell)
-        found = read_plan(open_store(), plan)
-        mended(lambda: cell_results([found]))

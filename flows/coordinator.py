@@ -1,0 +1,358 @@
+"""What sees a plan through on pools: releases what is ready, hears what lanes have finished, and plans on.
+
+It computes nothing and reads no picture: it needs the store, and somebody who recruits lanes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from storage.errors import MissingInput, NotFinished, PlanFailed
+from storage.objects import Ref
+from storage.plans import PlanFolder, Segment
+from tasks.elements import Element
+from tasks.facts import Fact, Facts, facts_known
+from tasks.planning import Finished, Plan
+from tasks.recipe import Pool, planned_by
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+REPAIRS = 20
+POLL_S = 0.5
+TEND_S = 15.0
+SILENCE_S = 90.0
+ELEMENTS_IN_SEGMENT = 50
+# So many elements are shown as task runs, which cost the Prefect server ten rows each; of larger plans none is.
+SHOWN = 500
+# How long workers of the gpu pool are waited for, once the first has said that it has no GPU.
+OTHER_OFFERS_S = 10.0
+
+
+class Recruiter(Protocol):
+    """Who starts lanes on pools."""
+
+    def tend(self, wanted: Mapping[Pool, int]) -> None:
+        """See that as many lanes are at work on each pool as it has places for, and at most as many as are wanted."""
+        ...
+
+    def recruited(self, pool: Pool) -> int:
+        """How many lanes a pool has had so far; their numbers are 0, 1, ..."""
+        ...
+
+    def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
+        """Why no lane can work on a pool: all its workers have refused; None where one may."""
+        ...
+
+
+@dataclass
+class LaneState:
+    """What the coordinator knows of a lane."""
+
+    status: Mapping[str, Any]
+    version: str
+    heard: float  # by the coordinator's clock
+    sealed: int = 0  # notes objects that were read
+
+    def is_alive(self, now: float) -> bool:
+        """Whether it may be at work."""
+        return self.status["state"] in ("starting", "working") and now - self.heard < SILENCE_S
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt of an element."""
+
+    element: str
+    error: str
+    message: str
+    worker: str
+    document: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.element} failed on worker {self.worker}: {self.error}: {self.message}"
+
+
+class Coordinator(Generic[T]):
+    """One evaluation on pools.
+
+    Args:
+        folder: the plan's.
+        compute: the evaluation's own code, which is its plan.
+        pools: those that it works on.
+        recruiter: who starts lanes.
+        questions: facts that the code will ask, asked at once.
+        watch: called every few seconds and at the end, to show how far the plan is.
+        clock, sleep: of tests.
+    """
+
+    def __init__(
+        self,
+        folder: PlanFolder,
+        compute: Callable[[], T],
+        pools: Sequence[Pool],
+        recruiter: Recruiter,
+        questions: Iterable[tuple[Fact[..., Any], tuple[Any, ...]]] = (),
+        *,
+        watch: Callable[[Coordinator[T]], None] = lambda coordinator: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.folder = folder
+        self.pools = tuple(pools)
+        self.lanes: dict[str, LaneState] = {}
+        self.failures: list[Failure] = []
+        self.seconds: Counter[str] = Counter()  # of work, by step
+        self.tend_s = TEND_S
+        self._compute = compute
+        self._recruiter = recruiter
+        self._questions = list(questions)
+        self._watch = watch
+        self._clock = clock
+        self._sleep = sleep
+        self._needs: dict[Pool, Mapping[str, Any]] = {}
+        self._first_offer: dict[Pool, float] = {}
+        self.plan = Plan(Finished(folder.store), self._needed)
+        self._facts = Facts(ask=self._ask)
+        self._open_facts: dict[str, Fact[..., Any]] = {}
+        self._segments: Counter[Pool] = Counter()
+        self._released: dict[str, Pool] = {}  # open objects of released elements, and where they are made
+        self._read_failures: set[str] = set()
+        self._attempts: Counter[str] = Counter()
+        self._repairs = self._repaired = 0
+        self._tended = -math.inf
+        self._turn = 0
+
+    def run(self) -> T:
+        """See the plan through, and return what the code returns: refs of finished objects.
+
+        Raises:
+            MissingInput: what workers lack, with remedies.
+            PlanFailed: an element failed for good, or no worker can offer what the plan needs.
+        """
+        self._adopt()
+        for asked, arguments in self._questions:
+            self._question(asked, arguments)
+        result: T | None = None
+        planned, blocked_by = False, ""
+        while True:
+            if not planned:
+                planned = True
+                try:
+                    with planned_by(self.plan), facts_known(self._facts):
+                        result, blocked_by = self._compute(), ""
+                except NotFinished as stop:
+                    result, blocked_by = None, str(stop)
+            self._release()
+            if result is not None and self.plan.open == 0:
+                self._watch(self)
+                return result
+            self._look(blocked_by)
+            planned = not (self._must_plan_anew() or (result is None and self._is_there(blocked_by)))
+
+    # Planning.
+
+    def _needed(self, pool: Pool) -> Mapping[str, Any]:
+        if pool not in self._needs:
+            raise NotFinished(f"needs/{pool}")
+        return self._needs[pool]
+
+    def _ask(self, asked: Fact[..., Any], arguments: tuple[Any, ...]) -> None:
+        raise NotFinished(f"facts/{self._question(asked, arguments)}")
+
+    def _question(self, asked: Fact[..., Any], arguments: tuple[Any, ...]) -> str:
+        """Ask a worker of the fact's pool, once."""
+        digest = asked.digest(*arguments)
+        if digest in self._facts.answers or digest in self._open_facts:
+            return digest
+        answer = self.folder.fact(digest)
+        if answer is not None:
+            self._facts.answers[digest] = answer["answer"]
+            return digest
+        self._open_facts[digest] = asked
+        document = {
+            "fact": asked.question(*arguments),
+            "step": "facts",
+            "name": f"facts {asked.name}",
+            "places": [f"facts/{digest}"],
+        }
+        self._append(asked.pool, [document])
+        return digest
+
+    def _is_there(self, place: str) -> bool:
+        kind, _, name = place.partition("/")
+        if kind == "needs":
+            return name in self._needs
+        if kind == "facts":
+            return name in self._facts.answers
+        return place in self.plan.finished
+
+    # Work for the lanes.
+
+    def _adopt(self) -> None:
+        """Go on where an attempt of this run before this one was: its segments stay, and its lanes."""
+        for pool in self.pools:
+            segments, _ = self.folder.segments(pool)
+            self._segments[pool] = 1 + max((segment.number for segment in segments), default=-1)
+            needs = self.folder.needs(pool)
+            if needs is not None:
+                self._needs[pool] = needs
+
+    def _release(self) -> None:
+        ready: dict[Pool, list[dict[str, Any]]] = {}
+        try:
+            elements = self.plan.take_ready()
+        except NotFinished as gone:
+            # What a listing named is damaged, and was voided when it was looked at.
+            self._repairs += 1
+            logger.warning("%s is damaged and is made again", gone)
+            return
+        for element in elements:
+            pool = element.step.pool(**element.arguments)
+            ready.setdefault(pool, []).append(self._document(element))
+            self._released.update(dict.fromkeys(element.places, pool))
+        for pool, documents in ready.items():
+            lanes = max(1, len(self._alive(pool)) or self._recruiter.recruited(pool))
+            size = min(ELEMENTS_IN_SEGMENT, max(1, math.ceil(len(documents) / (4 * lanes))))
+            for start in range(0, len(documents), size):
+                self._append(pool, documents[start : start + size])
+
+    def _document(self, element: Element) -> dict[str, Any]:
+        return {**element.document(), "shown": self.plan.total.total() <= SHOWN}
+
+    def _append(self, pool: Pool, documents: Sequence[dict[str, Any]]) -> None:
+        lanes = self._alive(pool) or list(range(self._recruiter.recruited(pool))) or [0]
+        self._turn += 1
+        segment = Segment(self._segments[pool], lanes[self._turn % len(lanes)])
+        self.folder.add_segment(pool, segment, documents)
+        self._segments[pool] += 1
+
+    def _alive(self, pool: Pool) -> list[int]:
+        now = self._clock()
+        return [s.status["index"] for s in self.lanes.values() if s.status["pool"] == pool and s.is_alive(now)]
+
+    # Hearing.
+
+    def _look(self, blocked_by: str) -> None:
+        """Wait a little, and hear what is new."""
+        if self._clock() - self._tended >= self.tend_s:
+            self._tend(blocked_by)
+        self._sleep(POLL_S)
+        self._hear_lanes()
+        for digest in list(self._open_facts):
+            answer = self.folder.fact(digest)
+            if answer is not None:
+                self._facts.answers[digest] = answer["answer"]
+                del self._open_facts[digest]
+        self._hear_failures()
+
+    def _tend(self, blocked_by: str) -> None:
+        """See to it that there are lanes enough, and that somebody can work at all."""
+        self._tended = self._clock()
+        wanted: Counter[Pool] = Counter(self._released.values())
+        for asked in self._open_facts.values():
+            wanted[asked.pool] += 1
+        for pool in self.pools:
+            # A pool that nothing is known of yet has to say what it has.
+            wanted[pool] = max(wanted[pool], pool not in self._needs)
+        self._recruiter.tend(wanted)
+        for pool in self.pools:
+            refused = {s.status["worker"]: s.status["reason"] for s in self._of(pool) if s.status["state"] == "refused"}
+            if wanted[pool] and refused and not self._alive(pool):
+                hopeless = self._recruiter.without_hope(pool, refused)
+                if hopeless is not None:
+                    raise PlanFailed(hopeless)
+        self._watch(self)
+
+    def _of(self, pool: Pool) -> list[LaneState]:
+        return [state for state in self.lanes.values() if state.status["pool"] == pool]
+
+    def _hear_lanes(self) -> None:
+        now = self._clock()
+        for lane, listed in self.folder.statuses():
+            known = self.lanes.get(lane)
+            if known is not None and known.version == listed.version:
+                continue
+            status = self.folder.status(lane)
+            if status is None:
+                continue
+            if known is None:
+                known = self.lanes[lane] = LaneState(status, listed.version, now)
+            known.status, known.version, known.heard = status, listed.version, now
+            for number in range(known.sealed, status["sealed"]):
+                self._hear(self.folder.notes(lane, number))
+            known.sealed = status["sealed"]
+            self._hear(status["notes"])
+        for pool in self.pools:
+            if pool not in self._needs:
+                self._decide(pool, now)
+
+    def _hear(self, notes: Iterable[Sequence[Any]]) -> None:
+        for place, rows, size, seconds in notes:
+            if self._released.pop(place, None) is not None:
+                self.seconds[place.split("/")[1]] += seconds
+            self.plan.finish(Ref(uri=place, digest=place.rpartition("/")[2], rows=rows, bytes=size))
+
+    def _decide(self, pool: Pool, now: float) -> None:
+        """Fix what the workers of a pool must have: what the first has that says so, on a GPU where there is one."""
+        offers = [state.status for state in self._of(pool)]
+        if not offers:
+            return
+        since = self._first_offer.setdefault(pool, now)
+        with_gpu = [offer for offer in offers if offer["device"] != "cpu"]
+        others = self._recruiter.recruited(pool) > len(offers) and now - since < OTHER_OFFERS_S
+        if pool == "gpu" and not with_gpu and others:
+            return
+        chosen = (with_gpu or offers)[0]
+        needs = {key: chosen[key] for key in ("device", "versions", "telltale")}
+        self._needs[pool] = self.folder.decide(pool, needs)
+
+    def _hear_failures(self) -> None:
+        for digest, keys in self.folder.failures().items():
+            for key in keys:
+                if key in self._read_failures:
+                    continue
+                self._read_failures.add(key)
+                document = self.folder.failure(key)
+                failure = Failure(
+                    document["element"], document["error"], document["message"], document["worker"], document
+                )
+                self.failures.append(failure)
+                if document["damaged"]:
+                    self._repairs += 1
+                    logger.warning("%s", failure.message)
+                    if self._repairs > REPAIRS:
+                        raise PlanFailed(f"objects were damaged again and again: {failure.message}: check the store")
+                    continue
+                self._attempts[digest] += 1
+                attempts = self._attempts[digest]
+                logger.warning("attempt %d of %d: %s", attempts, ATTEMPTS, failure)
+                if document["final"] or attempts >= ATTEMPTS:
+                    raise _given_up(failure, attempts)
+
+    def _must_plan_anew(self) -> bool:
+        """Whether a damaged object was voided: what is finished is asked of the store again."""
+        if self._repairs == self._repaired:
+            return False
+        self._repaired = self._repairs
+        self._released.clear()
+        self.plan.forget()
+        return True
+
+
+def _given_up(failure: Failure, attempts: int) -> Exception:
+    if failure.error == "MissingInput":
+        return MissingInput(f"{failure.message.removeprefix('missing: ')} (said worker {failure.worker})")
+    tries = "" if attempts == 1 else f", the last of {attempts} attempts"
+    error = PlanFailed(f"{failure}{tries}")
+    for note in failure.document.get("notes", ()):
+        error.add_note(note)
+    return error

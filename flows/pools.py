@@ -1,0 +1,192 @@
+"""An evaluation on pools: this run coordinates, lanes on the cpu and gpu pools make what is missing."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from flows.coordinator import Coordinator
+from flows.dispatch import Request, while_away
+from flows.preflight import WORKER_SILENCE_S
+from flows.work import telltale_version
+from storage.plans import PlanFolder
+from storage.store import open_store
+from tasks.facts import Fact
+from tasks.recipe import Pool
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MOST_LANES = 200
+PAGE = 200
+
+
+def computed_on_pools(
+    request: Request,
+    compute: Callable[[], T],
+    pools: Sequence[Pool],
+    questions: Sequence[tuple[Fact[..., Any], tuple[Any, ...]]],
+) -> T:
+    """Have lanes make what is missing of an evaluation, and return what its code returns.
+
+    Raises:
+        MissingInput: what the pools' workers lack.
+        PlanFailed: it cannot be finished.
+    """
+    folder = _folder(request)
+    lanes = Lanes(folder.plan, request.title)
+    coordinator = Coordinator(folder, compute, pools, lanes, questions)
+    try:
+        result = coordinator.run()
+    except BaseException as error:
+        folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
+        lanes.cancel("the run that they worked for has ended")
+        raise
+    folder.end("completed")
+    lanes.cancel("there is nothing left to do")
+    return result
+
+
+def _folder(request: Request) -> PlanFolder:
+    """The plan of this run: the one that an earlier attempt of it left unfinished, or the next."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = str(context.flow_run.id) if context is not None and context.flow_run is not None else str(uuid4())
+    asked = {"title": request.title, "request": asdict(request), "telltale": telltale_version()}
+    store = open_store()
+    number = 0
+    while True:
+        folder = PlanFolder(store, f"{run}-{number}")
+        if folder.ended() is None:
+            found = folder.begin(asked)
+            if all(found.get(name) == value for name, value in asked.items()):
+                return folder
+            folder.end("superseded", "the run was started anew by another version of telltale")
+        number += 1
+
+
+class Lanes:
+    """Runs of `work/cpu` and `work/gpu` for one plan, as `flows.coordinator.Recruiter`.
+
+    Nobody tells how many places a pool has. So one lane more than find a place waits in the pool's queue: a worker that
+    joins takes it at once, and while none waits, as many again are started as are at work.
+    """
+
+    def __init__(self, plan: str, title: str) -> None:
+        self._plan = plan
+        self._title = title
+        self._recruited: dict[Pool, int] = {}
+
+    def recruited(self, pool: Pool) -> int:
+        """How many lanes a pool has had so far."""
+        return self._recruited.get(pool, 0)
+
+    def tend(self, wanted: Mapping[Pool, int]) -> None:
+        """Start lanes where there is more to do than lanes do, and none waits for a place."""
+        try:
+            runs = while_away(self._runs)
+            for pool, most in wanted.items():
+                own = [run for run in runs if run.parameters.get("pool") == pool]
+                self._recruited[pool] = max(
+                    self.recruited(pool), 1 + max((run.parameters["index"] for run in own), default=-1)
+                )
+                states = [run.state for run in own if run.state is not None]
+                at_work = sum(state.is_running() for state in states)
+                waits = any(state.is_scheduled() or state.is_pending() for state in states)
+                if most > at_work and not waits:
+                    online = 0 if own else len(self._online(pool))
+                    count = min(most - at_work, max(1, at_work, online), MOST_LANES - at_work)
+                    for _ in range(count):
+                        self._start(pool)
+        except httpx.HTTPError as error:
+            logger.warning("no lanes were started, as the Prefect server does not answer: %s", error)
+
+    def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
+        """Why no lane can work on a pool: every worker that is online has refused."""
+        online = self._online(pool)
+        if not online <= set(refused):
+            return None
+        return f"no worker of the pool {pool} can do this work: {'; '.join(sorted(refused.values()))}"
+
+    def cancel(self, reason: str) -> None:
+        """End the lanes: those that wait, and those at work."""
+        from prefect.client.orchestration import get_client
+        from prefect.states import Cancelled, Cancelling, State
+
+        try:
+            with get_client(sync_client=True) as client:
+                for run in self._runs():
+                    if run.state is None or run.state.is_final():
+                        continue
+                    waits = run.state.is_scheduled()
+                    state: State[Any] = Cancelled(message=reason) if waits else Cancelling(message=reason)
+                    client.set_flow_run_state(run.id, state)
+        except httpx.HTTPError as error:
+            # They find out by the plan's end in the store.
+            logger.warning("lanes may go on for a while, as the Prefect server does not answer: %s", error)
+
+    @property
+    def _tag(self) -> str:
+        return f"plan {self._plan}"
+
+    def _runs(self) -> "list[FlowRun]":
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.filters import FlowRunFilter
+
+        chosen = FlowRunFilter.model_validate({"tags": {"all_": [self._tag]}})
+        found: list[FlowRun] = []
+        with get_client(sync_client=True) as client:
+            while page := client.read_flow_runs(flow_run_filter=chosen, limit=PAGE, offset=len(found)):
+                found += page
+        return found
+
+    def _start(self, pool: Pool) -> None:
+        from prefect.deployments import run_deployment
+
+        index = self.recruited(pool)
+        while_away(
+            lambda: run_deployment(
+                name=f"work/{pool}",
+                parameters={"plan": self._plan, "pool": pool, "index": index},
+                flow_run_name=f"{self._title} · {pool} lane {index + 1}",
+                work_queue_name=_queue(pool),
+                timeout=0,
+                tags=[self._tag],
+                # A lane whose start was only not confirmed is not started twice.
+                idempotency_key=f"{self._plan} {pool} {index}",
+            )
+        )
+        self._recruited[pool] = index + 1
+
+    def _online(self, pool: Pool) -> set[str]:
+        from prefect.client.orchestration import get_client
+
+        now = datetime.now(UTC)
+        with get_client(sync_client=True) as client:
+            workers = client.read_workers_for_work_pool(pool)
+        return {
+            worker.name
+            for worker in workers
+            if worker.last_heartbeat_time is not None
+            and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
+        }
+
+
+def _queue(pool: Pool) -> str | None:
+    """What a person waits for goes before what a schedule started; None: the pool's own queue."""
+    from prefect.context import FlowRunContext
+
+    if pool != "gpu":
+        return None
+    context = FlowRunContext.get()
+    scheduled = context is None or context.flow_run is None or context.flow_run.auto_scheduled
+    return "scheduled" if scheduled else "interactive"

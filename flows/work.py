@@ -1,0 +1,220 @@
+"""Lanes: the one deployment per pool by which every plan's elements are made."""
+
+import importlib.metadata
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+
+from flows.runner import attempt, tasks_side_by_side
+from storage.digest import digest_of
+from storage.plans import PlanFolder
+from storage.store import Store, known_store, open_store
+from tasks.detectors.features import networks_kept
+from tasks.device import compute_device, hourly_price
+from tasks.elements import import_steps
+from tasks.facts import library_version
+from tasks.lanes import CannotOffer, Compute, Hung, Lane, Offer
+from tasks.recipe import RETRIES, STEPS, Pool, Step, may_pass
+from tasks.threads import parallel_tasks
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+logger = logging.getLogger(__name__)
+
+# What a worker cannot offer is given to another one: its lane waits so long before it is offered again.
+PUT_BACK_S = 30
+# A run that has waited for so long in a queue of higher priority finds no free worker.
+URGENT_AFTER_S = 10
+
+
+@flow(name="work", flow_run_name="lane {index} of {plan}", task_runner=tasks_side_by_side(), persist_result=False)
+def work(plan: str, pool: Pool, index: int) -> int:
+    """Make elements of a plan until there are none: evaluations that run on pools start as many as find a place.
+
+    Args:
+        plan: the plan's name in the store, below `plans/`.
+        pool: whose elements it makes.
+        index: the lane's number, from 0.
+
+    Returns:
+        How many objects it made.
+    """
+    with attempt(), known_store(), _put_back_if_refused(), _killed_if_hung(), networks_kept():
+        store = open_store()
+        folder = PlanFolder(store, plan)
+        title = str(folder.header()["title"])
+        device = compute_device() if pool == "gpu" else "cpu"
+        lane = Lane(
+            folder,
+            pool,
+            _lane_name(index),
+            index,
+            offer(device),
+            made_by_tasks(store),
+            slots=parallel_tasks() if device == "cpu" else 1,
+            yields=_somebody_urgent_waits,
+            tell=lambda step: _rename(f"{step} {title} · {pool} lane {index + 1}"),
+        )
+        lane.run()
+        return lane.computed
+
+
+def offer(device: str) -> Offer:
+    """What this process brings to a plan."""
+    import_steps()
+    libraries = {library for step in STEPS.values() for library in step.libraries}
+    return Offer(
+        worker=os.environ.get("PREFECT__WORKER_NAME") or f"process {os.getpid()} on {socket.gethostname()}",
+        device=device,
+        versions={library: _installed(library) for library in sorted(libraries)},
+        telltale=telltale_version(),
+        price=hourly_price(device),
+    )
+
+
+def telltale_version() -> str:
+    """The package's version, and a digest of all steps' versions, by which two checkouts of it are told apart."""
+    import_steps()
+    steps = digest_of({name: step.version for name, step in STEPS.items()})
+    return f"{importlib.metadata.version('telltale')}+{steps[:8]}"
+
+
+def _installed(library: str) -> str | None:
+    try:
+        return library_version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def made_by_tasks(store: Store) -> Compute:
+    """Make calls as task runs of this flow where they are shown, else plainly; what may pass is tried again."""
+
+    def compute(step: Step, arguments: Mapping[str, Any], shown: bool) -> Any:
+        if shown:
+            return step.task(arguments).submit(arguments).result()
+        return patiently(lambda: step.compute(store, **arguments)[0])
+
+    return compute
+
+
+def patiently(make: Callable[[], Any], sleep: Callable[[float], None] = time.sleep) -> Any:
+    """What `make` returns; tried again as a Prefect task is when the store or the network fails."""
+    for tries in range(RETRIES + 1):
+        try:
+            return make()
+        except Exception as error:
+            if tries == RETRIES or not may_pass(error):
+                raise
+            logger.warning("tried again: %s: %s", type(error).__name__, error)
+            sleep(2.0**tries)
+    raise AssertionError("unreachable")
+
+
+def _lane_name(index: int) -> str:
+    """The name of this very process's lane: another attempt of its run is another one."""
+    run = _own_run()
+    return f"{index:04d}-{run.id}-{run.run_count}" if run else f"{index:04d}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _own_run() -> "FlowRun | None":
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return context.flow_run if context is not None else None
+
+
+def _rename(name: str) -> None:
+    """Say in the UI what the lane is at; a server that is away learns it another time."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    run = _own_run()
+    if run is not None:
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(run.id, name=name)
+        except httpx.HTTPError:
+            logger.debug("the run was not renamed", exc_info=True)
+
+
+@contextmanager
+def _put_back_if_refused() -> Iterator[None]:
+    """A worker that cannot offer what the plan needs puts the lane back, for another one."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import Abort
+    from prefect.states import AwaitingRetry, State
+
+    try:
+        yield
+    except CannotOffer as error:
+        run = _own_run()
+        if run is None or run.deployment_id is None:
+            raise
+        again: State[Any] = AwaitingRetry(
+            scheduled_time=datetime.now(UTC) + timedelta(seconds=PUT_BACK_S), message=f"refused: {error}"
+        )
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, again)
+        raise Abort("the lane is left to another worker") from error
+
+
+@contextmanager
+def _killed_if_hung() -> Iterator[None]:
+    """No thread that hangs can be ended but with its process."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed, State
+
+    try:
+        yield
+    except Hung as error:
+        run = _own_run()
+        if run is not None and run.deployment_id is not None:
+            crashed: State[Any] = Crashed(message=str(error))
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run.id, crashed)
+            os._exit(1)
+        raise
+
+
+def _somebody_urgent_waits() -> bool:
+    """Whether a run waits in a queue of this lane's pool that goes before the lane's own."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    run = _own_run()
+    if run is None or run.work_pool_name is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            return _waits_before(client, run)
+    except httpx.HTTPError:
+        return False
+
+
+def _waits_before(client: "SyncPrefectClient", run: "FlowRun") -> bool:
+    from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkQueueFilter
+
+    queues = client.read_work_queues(work_pool_name=run.work_pool_name)
+    own = next((queue.priority for queue in queues if queue.name == run.work_queue_name), None)
+    before = [queue.name for queue in queues if own is not None and queue.priority < own]
+    if not before:
+        return False
+    late = datetime.now(UTC) - timedelta(seconds=URGENT_AFTER_S)
+    waiting = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate(
+            {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": late.isoformat()}}
+        ),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [run.work_pool_name]}}),
+        work_queue_filter=WorkQueueFilter.model_validate({"name": {"any_": before}}),
+        limit=1,
+    )
+    return bool(waiting)

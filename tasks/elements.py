@@ -1,0 +1,114 @@
+"""Elements of a plan: one call of a step, as JSON from which a worker elsewhere builds the very same call."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from storage.errors import OtherVersion
+from storage.objects import Ref
+from tasks.facts import as_json
+from tasks.recipe import STEPS, Step
+
+
+@dataclass(frozen=True)
+class Element:
+    """One call of a step that makes `places`, which are missing; `inputs` are places that must be finished before."""
+
+    step: Step
+    arguments: Mapping[str, Any]
+    places: tuple[str, ...]
+    inputs: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """What people call it: the step and its label."""
+        return self.step.run_name(**self.arguments)
+
+    def document(self) -> dict[str, Any]:
+        """Typed JSON with whole refs and all fields, also those that no recipe holds. Every input is finished."""
+        return {
+            "step": self.step.name,
+            "name": self.name,
+            "arguments": {name: as_json(value) for name, value in self.arguments.items()},
+            "places": list(self.places),
+        }
+
+
+def element_of(document: Mapping[str, Any]) -> Element:
+    """Build an element from its document, and check that its objects' places are those that the document states.
+
+    Raises:
+        OtherVersion: this installation knows no such step, or gives the objects other places: it is another version of
+            telltale or of a library, or the document was altered.
+    """
+    import_steps()
+    name = document["step"]
+    step = STEPS.get(name)
+    if step is None:
+        raise OtherVersion(f"there is no step {name!r} in this version of telltale")
+    try:
+        arguments = {key: _adapter(step, key).validate_python(value) for key, value in document["arguments"].items()}
+        bound = step.bound(arguments)
+        places = dict(zip(step.places(bound), step.singles(bound), strict=True))
+    except (ValidationError, TypeError, KeyError) as error:
+        raise OtherVersion(f"{document['name']}: this version of telltale has other arguments ({error})") from error
+    wanted = tuple(document["places"])
+    if not set(wanted) <= set(places):
+        ours = next(iter(set(places) - set(wanted)), "nothing")
+        raise OtherVersion(
+            f"{document['name']}: expected the place {wanted[0]}, this installation makes {ours}: another version of"
+            " telltale or of a library, or an altered plan"
+        )
+    return Element(step, step.only(bound, [place in wanted for place in places]), wanted, frozenset())
+
+
+def refs_in(value: Any) -> Iterator[Ref]:
+    """Every ref in an argument, however deep."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, BaseModel):
+        if _may_hold_refs(type(value)):
+            for name in type(value).model_fields:
+                yield from refs_in(getattr(value, name))
+    elif isinstance(value, Mapping):
+        yield from _refs_in_all(value.values())
+    elif isinstance(value, list | tuple):
+        yield from _refs_in_all(value)
+
+
+def _refs_in_all(values: Iterable[Any]) -> Iterator[Ref]:
+    for value in values:
+        yield from refs_in(value)
+
+
+@functools.cache
+def _may_hold_refs(model: type[BaseModel]) -> bool:
+    """Whether a specification has refs among its fields: the plain ones, most of all arguments, need no walk."""
+    return "storage.objects.Ref" in str([field.annotation for field in model.model_fields.values()])
+
+
+@functools.cache
+def import_steps() -> None:
+    """Make every step known: all modules of `tasks` are imported, none of which imports a heavy library for that."""
+    import tasks
+
+    for found in pkgutil.walk_packages(tasks.__path__, "tasks."):
+        importlib.import_module(found.name)
+
+
+@functools.cache
+def _adapter(step: Step, name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_hints(step)[name])
+
+
+@functools.cache
+def _hints(step: Step) -> dict[str, Any]:
+    return get_type_hints(inspect.unwrap(step.function))

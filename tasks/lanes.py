@@ -1,0 +1,509 @@
+"""A lane: takes elements of a plan one after the other, whatever nobody has begun, and says what it finished.
+
+Before it computes an object it claims it, then looks whether it is there: so one of all lanes of all plans makes it,
+and where two do after all, the manifest decides. A lane knows its plan by reading segments, a few at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import random
+import socket
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from storage.claims import Claim, Claims
+from storage.errors import DamagedObject, OtherVersion, PlanFailed
+from storage.objects import Ref, find
+from storage.plans import PlanFolder, Segment
+from tasks.device import DeviceLost
+from tasks.elements import element_of
+from tasks.facts import answer_of
+from tasks.progress import show_on
+from tasks.recipe import Pool, Step, is_final
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 15.0
+WAIT_FOR_WORK_S = 60.0
+WAIT_FOR_NEEDS_S = 600.0
+# An element that failed here is left to others for so long.
+PAUSE_AFTER_FAILURE_S = 30.0
+# When a claim that others hold is tried, to see whether they still live.
+FIRST_TRY_S = 5.0
+NEXT_TRY_S = 20.0
+NOTES_IN_STATUS = 100
+SEGMENTS_KEPT = 16
+# How old what is known of others' claims and of the segments may be.
+LOOK_S = 1.0
+
+# Makes a call's objects; the second value tells whether people are shown it, as a task run.
+Compute = Callable[[Step, Mapping[str, Any], bool], Any]
+End = Literal["ended", "refused", "hung"]
+
+
+class CannotOffer(PlanFailed):
+    """A lane's worker lacks what the plan needs; another one may have it."""
+
+
+class Hung(PlanFailed):
+    """An element does not move: its process has to be ended."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a lane's process brings: who it is, its device, and the versions of what it computes with."""
+
+    worker: str
+    device: str
+    versions: Mapping[str, str | None]
+    telltale: str
+    price: float | None = None  # of an hour, where it is known
+    host: str = field(default_factory=socket.gethostname)
+
+    def lacks(self, needs: Mapping[str, Any]) -> str | None:
+        """Why this worker cannot do what a plan needs, None where it can."""
+        if needs["telltale"] != self.telltale:
+            return f"it has telltale {self.telltale}, the plan is of {needs['telltale']}"
+        if needs["device"] not in ("cpu", self.device):
+            return f"it has no usable GPU, the plan computes on {needs['device']}"
+        for library, version in needs["versions"].items():
+            if self.versions.get(library) != version:
+                return f"it has {library} {self.versions.get(library)}, the plan needs {version}"
+        return None
+
+
+@dataclass
+class _Work:
+    """An element at work, by a thread of its own."""
+
+    document: Mapping[str, Any]
+    known: set[str]  # finished objects of its segment
+    name: str
+    claims: list[Claim]
+    patience_s: float
+    began: float
+    moved: float  # when it last reported progress
+    done: int = 0
+    total: int = 0
+
+
+class Lane:
+    """One lane of a plan on a pool.
+
+    Args:
+        folder: the plan's.
+        pool: whose elements it takes.
+        name: under which its status lies; of this very process.
+        index: a number that tells lanes apart: they begin with different segments.
+        offer: what its process brings.
+        compute: makes a call's objects.
+        slots: how many elements it computes at once.
+        yields: whether somebody more urgent waits for its place; asked at every beat.
+        tell: called with the step's name when it turns to another step.
+        clock, sleep: of tests.
+    """
+
+    def __init__(
+        self,
+        folder: PlanFolder,
+        pool: Pool,
+        name: str,
+        index: int,
+        offer: Offer,
+        compute: Compute,
+        *,
+        slots: int,
+        yields: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda step: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.computed = 0
+        self._folder = folder
+        self._store = folder.store
+        self._pool = pool
+        self._index = index
+        self._offer = offer
+        self._compute = compute
+        self._slots = slots
+        self._yields = yields
+        self._tell = tell
+        self._clock = clock
+        self._sleep = sleep
+        self.claims = Claims(self._store, folder.status_key(name), clock)
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
+        self._state = "starting"
+        self._reason = ""
+        self._beats = 0
+        self._beaten = -BEAT_S
+        self._work: dict[str, _Work] = {}
+        self._notes: list[list[Any]] = []
+        self._sealed = 0
+        self._fatal: BaseException | None = None
+        self._leaves = False
+        self._ended = False
+        self._asked = -LOOK_S
+        self._step = ""
+        self._tries: dict[str, float] = {}  # when claims of others are tried next
+        self._avoided: dict[str, float] = {}
+        self._segments: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+        self._known: dict[int, set[str]] = {}  # finished objects of the segments at hand
+        self._over: set[int] = set()  # segments that are finished
+        self._looked = -1.0
+        self._listed: list[Segment] = []
+        self._held: set[str] = set()
+
+    def run(self) -> End:
+        """Work until the plan is over, there is nothing to do for a while, or somebody more urgent waits.
+
+        Raises:
+            CannotOffer: the worker lacks what the plan needs.
+            DeviceLost: the GPU failed; a new process may go on.
+        """
+        stop_showing = show_on(self)
+        try:
+            self._await_needs()
+            with self._beating():
+                self._work_on()
+            self._finish("ended")
+        except CannotOffer as error:
+            self._finish("refused", str(error))
+            raise
+        except BaseException as error:
+            self._finish("ended", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            stop_showing()
+        return "ended"
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """A call has done so much, as `tasks.progress.Display`."""
+        with self._lock:
+            for work in self._work.values():
+                if work.name == name:
+                    work.done, work.total, work.moved = done, total, self._clock()
+
+    def _await_needs(self) -> None:
+        self._beat()
+        since = self._clock()
+        while (needs := self._folder.needs(self._pool)) is None:
+            if self._is_over() or self._clock() - since > WAIT_FOR_NEEDS_S:
+                self._leaves = True
+                return
+            self._sleep(0.2)
+            if self._clock() - self._beaten >= BEAT_S:
+                self._beat()
+        lacking = self._offer.lacks(needs)
+        if lacking is not None:
+            raise CannotOffer(f"worker {self._offer.worker} on {self._offer.host}: {lacking}")
+        self._state = "working"
+        self._beat()
+
+    def _work_on(self) -> None:
+        idle_since: float | None = None
+        pause = 0.2
+        while self._fatal is None:
+            while len(self._work) < self._slots and not (self._leaves or self._is_over()):
+                work = self._take()
+                if work is None:
+                    break
+                self._start(work)
+                pause = 0.2
+            if self._work and not self._ended:
+                idle_since = None
+            elif self._leaves or self._is_over():
+                return
+            else:
+                idle_since = self._clock() if idle_since is None else idle_since
+                if self._clock() - idle_since >= WAIT_FOR_WORK_S:
+                    return
+            with self._change:
+                full = len(self._work) >= self._slots
+                if full or self._clock is time.monotonic:
+                    self._change.wait(BEAT_S if full else pause)
+                    pause = min(2.0, pause * 1.3)
+                    continue
+            self._sleep(pause)
+        raise self._fatal
+
+    def _is_over(self) -> bool:
+        """Whether the plan is: nobody waits for what is at work any more. Asked about once a second."""
+        if not self._ended and self._clock() - self._asked >= LOOK_S:
+            self._asked = self._clock()
+            self._ended = self._folder.ended() is not None
+        return self._ended
+
+    # What to do next.
+
+    def _take(self) -> _Work | None:
+        """Claim the next element that nobody has begun: of this lane's segments first, then of any."""
+        now = self._clock()
+        if self._looked < 0 or now - self._looked >= LOOK_S:
+            self._held = self.claims.held()
+            self._listed, over = self._folder.segments(self._pool)
+            self._over |= over
+            self._looked = now
+        left = [segment for segment in self._listed if segment.number not in self._over]
+        own = [segment for segment in left if segment.lane == self._index]
+        others = [segment for segment in left if segment.lane != self._index]
+        # In an order of its own, so that lanes that have nothing left to do do not all try the same.
+        random.Random(self.name).shuffle(others)
+        for segment in (*own, *others):
+            for document in self._left_of(segment):
+                work = self._claimed(document, segment)
+                if work is not None:
+                    return work
+            if not self._left_of(segment):
+                self._close(segment.number)
+        return None
+
+    def _left_of(self, segment: Segment) -> list[dict[str, Any]]:
+        """Elements of a segment of which something is not known to be finished; those of the step at hand first."""
+        number = segment.number
+        documents = self._segments.get(number)
+        if documents is None:
+            documents = self._segments[number] = self._folder.segment(self._pool, segment)
+            if len(self._segments) > SEGMENTS_KEPT:
+                gone, _ = self._segments.popitem(last=False)
+                self._known.pop(gone, None)
+        self._segments.move_to_end(number)
+        known = self._known.setdefault(number, set())
+        left = [document for document in documents if not known.issuperset(document["places"])]
+        return sorted(left, key=lambda document: document["step"] != self._step)
+
+    def _claimed(self, document: dict[str, Any], segment: Segment) -> _Work | None:
+        """Claim what is missing of an element; what turns out to be finished is noted."""
+        known = self._known[segment.number]
+        now = self._clock()
+        if self._avoided.get(document["places"][0], -1.0) > now:
+            return None
+        claims = []
+        for place in document["places"]:
+            digest = _digest(place)
+            if place in known or (digest in self._held and not self._may_be_free(digest, now)):
+                continue
+            if segment.lane != self._index and self._is_finished(place, known):
+                continue
+            claim = self.claims.take(digest)
+            if claim is None:
+                continue
+            if self._is_finished(place, known):
+                self.claims.release(claim)
+            else:
+                claims.append(claim)
+        if not claims:
+            return None
+        wanted = {claim.digest for claim in claims}
+        places = [place for place in document["places"] if _digest(place) in wanted]
+        return _Work({**document, "places": places}, known, document["name"], claims, float("inf"), now, now)
+
+    def _may_be_free(self, digest: str, now: float) -> bool:
+        """Whether to try a claim that somebody holds: seldom, as only one who is silent for long has lost it."""
+        next_try = self._tries.setdefault(digest, now + FIRST_TRY_S)
+        if now < next_try:
+            return False
+        self._tries[digest] = now + NEXT_TRY_S
+        return True
+
+    def _is_finished(self, place: str, known: set[str]) -> bool:
+        if place.startswith("facts/"):
+            if not self._folder.is_answered(_digest(place)):
+                return False
+            known.add(place)
+            return True
+        ref = find(self._store, place)
+        if ref is None:
+            return False
+        known.add(place)
+        self._note(ref, 0.0)
+        return True
+
+    def _close(self, number: int) -> None:
+        self._folder.close_segment(self._pool, number)
+        self._over.add(number)
+        self._segments.pop(number, None)
+        self._known.pop(number, None)
+
+    # Doing it.
+
+    def _start(self, work: _Work) -> None:
+        if work.document["step"] != self._step:
+            self._step = work.document["step"]
+            self._tell(self._step)
+        place = work.document["places"][0]
+        with self._lock:
+            self._work[place] = work
+        # A daemon: a process that is told to end does not wait for it. What the flow run has set holds there, too.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._do, place, work), name=work.name, daemon=True).start()
+
+    def _do(self, place: str, work: _Work) -> None:
+        began = self._clock()
+        try:
+            for ref in self._made(work):
+                self._note(ref, self._clock() - began)
+        except DeviceLost as error:
+            self._fatal = error
+        except BaseException as error:
+            self._failed(work, error)
+        finally:
+            for claim in work.claims:
+                with contextlib.suppress(Exception):
+                    self.claims.release(claim)
+            with self._change:
+                del self._work[place]
+                self._change.notify_all()
+
+    def _made(self, work: _Work) -> Sequence[Ref]:
+        if "fact" in work.document:
+            question = work.document["fact"]
+            answer = {"question": question, "answer": answer_of(question), "worker": self._offer.worker}
+            self._folder.answer(_digest(work.document["places"][0]), answer)
+            work.known.update(work.document["places"])
+            self._beaten = -BEAT_S
+            return ()
+        element = element_of(work.document)
+        work.name, work.patience_s = element.name, element.step.patience_s
+        made = self._compute(element.step, element.arguments, bool(work.document.get("shown")))
+        refs = made if element.step.makes_several else (made,)
+        self.computed += len(refs)
+        work.known.update(ref.uri for ref in refs)
+        return tuple(refs)
+
+    def _failed(self, work: _Work, error: BaseException) -> None:
+        logger.warning("%s failed: %s: %s", work.document["name"], type(error).__name__, error)
+        place = work.document["places"][0]
+        self._avoided[place] = self._clock() + PAUSE_AFTER_FAILURE_S
+        self._folder.fail(
+            _digest(place),
+            {
+                "element": work.document["name"],
+                "step": work.document["step"],
+                "places": list(work.document["places"]),
+                "error": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error))[-4000:],
+                "notes": list(getattr(error, "__notes__", ())),
+                "final": is_final(error),
+                "damaged": isinstance(error, DamagedObject),
+                "refused": isinstance(error, OtherVersion),
+                "lane": self.name,
+                "worker": self._offer.worker,
+                "host": self._offer.host,
+            },
+        )
+
+    # Saying so.
+
+    def _note(self, ref: Ref, seconds: float) -> None:
+        with self._change:
+            self._notes.append([ref.uri, ref.rows, ref.bytes, round(seconds, 3)])
+            self._change.notify_all()
+
+    @contextlib.contextmanager
+    def _beating(self) -> Iterator[None]:
+        stopped = threading.Event()
+
+        def beat() -> None:
+            while not stopped.wait(0.5):
+                if self._notes or self._clock() - self._beaten >= BEAT_S:
+                    self._look_after()
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+    def _look_after(self) -> None:
+        """Beat, and see whether the lane should end: the plan is over, somebody waits, or something hangs."""
+        urgent = self._clock() - self._beaten >= BEAT_S
+        try:
+            self._beat()
+            if urgent:
+                over = self._is_over()
+                if over or self._yields():
+                    with self._change:
+                        self._leaves = True
+                        self._change.notify_all()
+                self._look_for_hung()
+        except Exception:
+            # A store that is away for a while: others take over what they do not hear of.
+            logger.warning("the lane's status could not be written", exc_info=True)
+
+    def _look_for_hung(self) -> None:
+        now = self._clock()
+        with self._lock:
+            hung = [work for work in self._work.values() if now - work.moved > work.patience_s]
+        for work in hung:
+            error = PlanFailed(
+                f"no progress for {now - work.moved:.0f} s on {self._offer.worker}, whose process was ended"
+            )
+            self._failed(work, error)
+            with self._change:
+                self._fatal = error
+                self._change.notify_all()
+
+    def _beat(self) -> None:
+        with self._lock:
+            if len(self._notes) - NOTES_IN_STATUS >= 0:
+                self._folder.seal_notes(self.name, self._sealed, self._notes)
+                self._sealed += 1
+                self._notes = []
+            now = self._clock()
+            status = {
+                "lane": self.name,
+                "pool": self._pool,
+                "index": self._index,
+                "state": self._state,
+                "reason": self._reason,
+                "beat": self._beats,
+                "worker": self._offer.worker,
+                "host": self._offer.host,
+                "device": self._offer.device,
+                "versions": dict(self._offer.versions),
+                "telltale": self._offer.telltale,
+                "price": self._offer.price,
+                "slots": self._slots,
+                "work": [
+                    {
+                        "name": work.name,
+                        "step": work.document["step"],
+                        "seconds": round(now - work.began, 1),
+                        "done": work.done,
+                        "total": work.total,
+                    }
+                    for work in self._work.values()
+                ],
+                "computed": self.computed,
+                "claims": {"tried": self.claims.tried, "lost": self.claims.lost},
+                "notes": list(self._notes),
+                "sealed": self._sealed,
+            }
+            self._beats += 1
+            self._beaten = now
+            self._folder.write_status(self.name, status)
+            # They stay in the status until they are sealed; the coordinator reads each once.
+
+    def _finish(self, state: str, reason: str = "") -> None:
+        self._state, self._reason = state, reason
+        with contextlib.suppress(Exception):
+            self.claims.release_all()
+        with contextlib.suppress(Exception):
+            self._beat()
+
+
+def _digest(place: str) -> str:
+    return place.rpartition("/")[2]
