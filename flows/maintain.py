@@ -15,9 +15,12 @@ from storage.errors import TelltaleError
 from storage.store import open_store
 from storage.sweep import (
     find_debris,
+    find_old_claims,
+    find_old_plans,
     find_unfinished_writes,
     find_unreferenced,
     remove,
+    remove_old_plans,
     remove_unfinished_writes,
     remove_unreferenced,
     step_of,
@@ -41,8 +44,9 @@ _Amount = tuple[str, str, int]
 def sweep(days: int = 7, unreferenced: bool = False, dry_run: bool = False) -> int:
     """Say what of the store can go, then remove it: debris and, on request, objects that no run refers to.
 
-    Debris are parts without a manifest, old checkpoints, and writes that broke off. Before anything is removed, the log
-    and an artifact say what will be, with counts and bytes by step.
+    Debris are parts without a manifest, old checkpoints, claims and plans, and writes that broke off. A plan goes as a
+    whole, once nothing of it was changed for so long. Before anything is removed, the log and an artifact say what will
+    be, with counts and bytes by step.
 
     Args:
         days: only what was last changed longer ago is removed; what a running step writes is younger.
@@ -67,18 +71,28 @@ def sweep(days: int = 7, unreferenced: bool = False, dry_run: bool = False) -> i
         )
 
     debris = find_debris(store, moment)
+    claims = find_old_claims(store, moment)
+    plans = find_old_plans(store, moment)
     unfinished = find_unfinished_writes(store, moment)
     objects = find_unreferenced(store, moment) if unreferenced else []
     amounts: list[_Amount] = [("debris", step_of(listed.key), listed.bytes) for listed in debris]
+    amounts += [("claim", step_of(listed.key), listed.bytes) for listed in claims]
+    amounts += [("plan", step_of(plan.place), plan.bytes) for plan in plans]
     amounts += [("broken-off write", step_of(name), size) for name, size in unfinished]
     amounts += [("unreferenced object", found.step, found.bytes) for found in objects]
-    keys = [*(listed.key for listed in debris), *(name for name, _ in unfinished), *(found.uri for found in objects)]
+    keys = [
+        *(listed.key for listed in (*debris, *claims)),
+        *(plan.place for plan in plans),
+        *(name for name, _ in unfinished),
+        *(found.uri for found in objects),
+    ]
     where = f"{store.url}, last changed over {days} days ago"
     _show(f"{'Would be' if dry_run else 'To be'} removed from {where}", amounts, keys)
     if dry_run:
         return 0
 
-    removed = remove(store, debris, moment) + remove_unfinished_writes(store, [name for name, _ in unfinished])
+    removed = remove(store, (*debris, *claims), moment) + remove_old_plans(store, plans, moment)
+    removed += remove_unfinished_writes(store, [name for name, _ in unfinished])
     stopped: Sequence[str] = ()
     if objects:
         gone, stopped = remove_unreferenced(store, objects, lambda: runs_at_work(began))

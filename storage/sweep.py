@@ -7,6 +7,8 @@ Writers may be at work meanwhile. Nothing that they finish is lost, and no manif
 * an old part may be taken up again by a writer that makes the very same bytes. So a part is read before it goes, the
   manifest is looked at after it has gone, and a part that is named by then is put back. A writer looks for its parts
   after writing the manifest (`storage.objects.commit`): whichever of the two comes second finds what is missing;
+* claims and plans are debris, too, when they are old: no lane holds a claim that long, and of a plan at which somebody
+  is at work a status has just been written, so that it goes as a whole or not at all;
 * an unreferenced object goes only while nobody who could have found it is at work, see `remove_unreferenced`.
 """
 
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from storage.claims import CLAIMS
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
 from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
 from storage.runs import RUNS
@@ -26,6 +29,8 @@ from storage.store import PARTIAL, Listed, LocalStore, Store
 
 SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
 INDEX = "index.json"
+PLANS = "plans"
+HEADER = "plan.json"
 
 # Whatever mentions an object names its digest: a recipe its inputs, an index its results, notes a piece of work.
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -59,6 +64,15 @@ class FinishedObject:
         return step_of(f"{self.uri}/{MANIFEST}")
 
 
+@dataclass(frozen=True)
+class OldPlan:
+    """A plan at which nobody has been at work for long: its folder, its keys, and all their bytes."""
+
+    place: str
+    keys: tuple[str, ...]
+    bytes: int
+
+
 def step_of(key: str) -> str:
     """The step to which a key of the store belongs, as far as its place says: `embed`, `train`, or `checkpoints`."""
     folders = key.split("/")
@@ -84,6 +98,45 @@ def remove(store: Store, debris: Iterable[Listed], older_than: float) -> Removed
     for listed in debris:
         if _is_older(store, listed.key, older_than):
             done += _remove_unnamed(store, listed.key)
+    return done
+
+
+def find_old_claims(store: Store, older_than: float) -> list[Listed]:
+    """Claims that were taken before `older_than`: those of lanes that died, and that nobody missed."""
+    old = [listed for listed in store.scan(CLAIMS) if _is_older(store, listed.key, older_than)]
+    return sorted(old, key=lambda listed: listed.key)
+
+
+def find_old_plans(store: Store, older_than: float) -> list[OldPlan]:
+    """Plans of which nothing at all was changed since `older_than`."""
+    plans = defaultdict(list)
+    for listed in store.scan(PLANS):
+        # A key that lies in no plan's folder is one by itself.
+        plans["/".join(listed.key.split("/")[:2])].append(listed)
+    return [
+        OldPlan(place, tuple(sorted(listed.key for listed in found)), sum(listed.bytes for listed in found))
+        for place, found in sorted(plans.items())
+        if _are_older(store, [listed.key for listed in found], older_than)
+    ]
+
+
+def remove_old_plans(store: Store, plans: Iterable[OldPlan], older_than: float) -> Removed:
+    """Remove plans that are still old, each as a whole.
+
+    The header goes first, so that nobody takes up a plan of which a part is gone. A plan that is made again meanwhile
+    has a header again: the sweep keeps off what is left of it.
+    """
+    done = NOTHING
+    for plan in plans:
+        if not _are_older(store, store.list(plan.place) or plan.keys, older_than):
+            continue
+        header = f"{plan.place}/{HEADER}"
+        for key in sorted(plan.keys, key=lambda key: key != header):
+            if key != header and store.size(header) is not None:
+                break
+            size = store.size(key) or 0
+            store.delete(key)
+            done += Removed(1, size)
     return done
 
 
@@ -242,3 +295,8 @@ def _is_older(store: Store, key: str, moment: float) -> bool:
         return store.modified(key) < moment
     except ObjectMissing:
         return False
+
+
+def _are_older(store: Store, keys: Iterable[str], moment: float) -> bool:
+    # The statuses of lanes first: they are what changes, and one look tells of a plan that is young.
+    return all(_is_older(store, key, moment) for key in sorted(keys, key=lambda key: "/lanes/" not in key))

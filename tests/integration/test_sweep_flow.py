@@ -31,11 +31,14 @@ def server() -> Iterator[None]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
-    """A run with its objects, an object of no run, and debris; all ten days old."""
+    """A run with its objects, an object of no run, a claim, a plan, and debris; all ten days old."""
     monkeypatch.setenv("TELLTALE_STORE", str(tmp_path))
     store = LocalStore(tmp_path)
     publish(store, "sample-1", made(store, "scores", made(store, "images")))
     made(store, "forgotten")
+    store.write("claims/d/000000.json", b'{"status":"plans/p/lanes/lane-1.json"}')
+    store.write("plans/p/plan.json", b"header")
+    store.write("plans/p/lanes/lane-1.json", b"status")
     store.write("objects/broken/label/none/part-0-abc.parquet", b"no manifest")
     long_ago = time.time() - 10 * 86_400
     for path in tmp_path.rglob("*"):
@@ -62,6 +65,8 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(store: LocalStore) -> 
     said = shown()[-1]
     assert said.startswith(f"Would be removed from {store.url}, last changed over 7 days ago.")
     assert "| debris | `broken` | 1 | 11 |" in said
+    assert "| claim | `claims` | 1 | 38 |" in said
+    assert "| plan | `plans` | 1 | 12 |" in said
     assert "| unreferenced object | `forgotten` | 1 |" in said
     assert "objects/forgotten/label/" in said
     assert "images" not in said
@@ -71,7 +76,7 @@ def test_debris_goes_whoever_is_at_work_and_is_listed_before(store: LocalStore) 
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(evaluation, state=Running())
         try:
-            assert sweep() == 1
+            assert sweep() == 4
         finally:
             client.set_flow_run_state(run.id, Completed(), force=True)
     assert store.size("objects/broken/label/none/part-0-abc.parquet") is None
@@ -79,7 +84,8 @@ def test_debris_goes_whoever_is_at_work_and_is_listed_before(store: LocalStore) 
     listed, outcome = shown()[-2:]
     assert listed.startswith("To be removed from")
     assert "objects/broken/label/none/part-0-abc.parquet" in listed
-    assert outcome.startswith("Removed 1 keys, 11 bytes.")
+    assert outcome.startswith("Removed 4 keys, 61 bytes.")
+    assert store.list("claims") == store.list("plans") == []
 
 
 def test_unreferenced_objects_stay_while_a_run_is_at_work_and_go_afterwards(
@@ -96,7 +102,7 @@ def test_unreferenced_objects_stay_while_a_run_is_at_work_and_go_afterwards(
             sweep(unreferenced=True)
         assert store.list("") == before
         end_all_long_ago(monkeypatch)
-        assert sweep(unreferenced=True) == 3
+        assert sweep(unreferenced=True) == 6
     steps = {key.split("/")[1] for key in store.list("objects")}
     assert steps == {"scores", "images"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from storage.claims import Claims
 from storage.digest import canonical_json, digest_of
 from storage.errors import DamagedObject
 from storage.objects import MANIFEST, ROWS, Ref, commit, find, read_manifest, read_table
@@ -21,9 +22,12 @@ from storage.sweep import (
     FinishedObject,
     Removed,
     find_debris,
+    find_old_claims,
+    find_old_plans,
     find_unfinished_writes,
     find_unreferenced,
     remove,
+    remove_old_plans,
     remove_unfinished_writes,
     remove_unreferenced,
 )
@@ -166,6 +170,109 @@ def test_writes_that_broke_off_are_debris_too(store: LocalStore) -> None:
     assert young.exists()
 
 
+# Claims and plans
+
+LANE = "plans/p/lanes/lane-1.json"
+PLAN = {
+    "plans/p/end.json": b"over",
+    "plans/p/failures/d-1.json": b"it failed",
+    LANE: b"status",
+    "plans/p/plan.json": b"header",
+    "plans/p/segments/cpu/000000.json": b"elements",
+}
+
+
+def make_plan(store: LocalStore) -> None:
+    for key, content in PLAN.items():
+        store.create(key, content)
+    age(store, days=10, below="plans")
+
+
+def test_old_claims_are_debris_and_younger_ones_stay(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    claims = Claims(store, LANE)
+    assert claims.take("old") is not None
+    age(store, days=10)
+    young = claims.take("young")
+    assert young is not None
+    found = find_old_claims(store, older_than=WEEK_AGO)
+    assert keys(found) == ["claims/old/000000.json"]
+    assert remove(store, found, older_than=WEEK_AGO).keys == 1
+    assert store.list("claims") == [young.key]
+    # Whoever held it is not disturbed, and anybody may take it now.
+    claims.release_all()
+    assert Claims(store, "another").take("old") is not None
+
+
+def test_a_claim_that_was_taken_again_since_the_sweep_looked_stays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    Claims(store, LANE).take("d")
+    age(store, days=10)
+    found = find_old_claims(store, older_than=WEEK_AGO)
+    store.delete("claims/d/000000.json")
+    assert Claims(store, LANE).take("d") is not None
+    assert remove(store, found, older_than=WEEK_AGO).keys == 0
+    assert store.list("claims") == ["claims/d/000000.json"]
+
+
+def test_a_plan_goes_as_a_whole_once_nothing_of_it_was_changed_for_long(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    make_plan(store)
+    store.create("plans/q/plan.json", b"another")
+    (plan,) = find_old_plans(store, older_than=WEEK_AGO)
+    size = sum(len(content) for content in PLAN.values())
+    assert (plan.place, plan.keys, plan.bytes) == ("plans/p", tuple(sorted(PLAN)), size)
+    assert remove_old_plans(store, [plan], older_than=WEEK_AGO) == Removed(5, size)
+    assert store.list("plans") == ["plans/q/plan.json"]
+    assert find_debris(store, older_than=NOW) == []
+
+
+@pytest.mark.parametrize("changed", sorted(PLAN))
+def test_a_plan_of_which_anything_is_young_stays_as_a_whole(tmp_path: Path, changed: str) -> None:
+    """Its coordinator still waits, perhaps: lanes rewrite their statuses, and the header is as old as the plan."""
+    store = LocalStore(tmp_path)
+    make_plan(store)
+    found = find_old_plans(store, older_than=WEEK_AGO)
+    store.write(changed, b"a sign of life")
+    assert find_old_plans(store, older_than=WEEK_AGO) == []
+    assert remove_old_plans(store, found, older_than=WEEK_AGO) == Removed(0, 0)
+    assert store.list("plans") == sorted(PLAN)
+
+
+def test_a_plan_to_which_something_new_was_added_since_the_sweep_looked_stays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    make_plan(store)
+    found = find_old_plans(store, older_than=WEEK_AGO)
+    store.create("plans/p/lanes/lane-2.json", b"a lane that has only begun")
+    assert remove_old_plans(store, found, older_than=WEEK_AGO) == Removed(0, 0)
+    assert len(store.list("plans")) == len(PLAN) + 1
+
+
+def test_a_plan_that_is_made_again_while_it_goes_keeps_what_it_writes(tmp_path: Path) -> None:
+    make_plan(LocalStore(tmp_path))
+    deletes = 0
+
+    def make_again() -> None:
+        nonlocal deletes
+        deletes += 1
+        if deletes == 2:
+            LocalStore(tmp_path).create("plans/p/plan.json", b"header")
+
+    store = Disturbed(tmp_path, make_again)
+    removed = remove_old_plans(store, find_old_plans(store, older_than=WEEK_AGO), older_than=WEEK_AGO)
+    assert removed.keys == 2
+    assert "plans/p/plan.json" in store.list("plans")
+
+
+def test_a_key_among_the_plans_that_belongs_to_none_goes_by_itself(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.create("plans/notes.txt", b"somebody's")
+    age(store, days=10)
+    found = find_old_plans(store, older_than=WEEK_AGO)
+    assert remove_old_plans(store, found, older_than=WEEK_AGO).keys == 1
+    assert store.list("") == []
+
+
 # Objects that nothing refers to
 
 
@@ -265,6 +372,17 @@ def test_a_run_that_begins_meanwhile_keeps_what_it_may_have_found(
     assert len(whole) == 2 - asked_before // 2
     assert removed.keys == 2 * (asked_before // 2)
     assert find_debris(store, older_than=NOW) == []
+
+
+def test_neither_claims_nor_plans_keep_an_object_nor_are_they_taken_for_one(
+    chain: tuple[LocalStore, list[Ref], list[Ref]],
+) -> None:
+    store, _, lost = chain
+    assert Claims(store, LANE).take(lost[1].digest) is not None
+    store.create("plans/p/segments/cpu/000000.json", lost[1].uri.encode())
+    store.create("plans/p/manifest.json", b"no object's")
+    assert uris(find_unreferenced(store, older_than=WEEK_AGO)) == sorted(ref.uri for ref in lost)
+    assert find_debris(store, older_than=NOW * 2) == []
 
 
 class CutOff(Exception):
