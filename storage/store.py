@@ -197,10 +197,7 @@ class LocalStore:
     def _put(self, key: str, data: bytes, *, replace: bool) -> None:
         target = self.path(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Not mkstemp: its files are private, and workers of other users read the same store.
-            temporary = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(6).hex()}"
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            temporary, handle = _new_file(target.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
@@ -243,8 +240,13 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         # A folder is no object: like a missing key, it is nothing to remove.
+        path = self.path(key)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self.path(key).unlink()
+            path.unlink()
+        # Nor is an empty one anything to list. Claims come and go, each in a folder of its own.
+        if path.parent != self.root:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
     def modified(self, key: str) -> float:
         found = self._stat(key)
@@ -257,6 +259,23 @@ class LocalStore:
 
     def is_exclusive(self) -> bool:
         return True
+
+
+def _new_file(folder: Path) -> tuple[Path, int]:
+    """The path and the open descriptor of a new file in a folder, which is made where there is none.
+
+    A delete may take the empty folder away at any moment, also right after it was made.
+    """
+    for tries_left in reversed(range(100)):
+        # Not mkstemp: its files are private, and workers of other users read the same store.
+        path = folder / f"{PARTIAL}{os.getpid()}-{os.urandom(6).hex()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +89,32 @@ def test_a_bucket_is_scanned_page_by_page_and_asked_for_nothing_else(monkeypatch
     assert asked == [("list_objects_v2", None)]
     assert list(scan) == [Listed("x/1", 1, '"1"'), Listed("x/2", 2, '"2"')]
     assert asked == [("list_objects_v2", None), ("list_objects_v2", "after 1"), ("list_objects_v2", "after 2")]
+
+
+def test_a_folder_goes_with_the_last_of_its_keys_and_the_store_stays(store: LocalStore) -> None:
+    store.write("x/a", b"")
+    store.write("x/b", b"")
+    store.write("c", b"")
+    store.delete("x/a")
+    assert store.list("") == ["c", "x/b"]
+    for key in ("x/b", "c"):
+        store.delete(key)
+    assert list(store.root.iterdir()) == []
+
+
+def test_nobody_is_disturbed_by_a_folder_that_goes_while_it_is_written_to(store: LocalStore) -> None:
+    """Each has a key of its own, so that a create that says it exists would be wrong."""
+
+    def come_and_go(writer: int) -> None:
+        for _ in range(300):
+            store.create(f"x/{writer}", b"content")
+            assert store.read(f"x/{writer}") == b"content"
+            assert f"x/{writer}" in store.list("x")
+            store.delete(f"x/{writer}")
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(come_and_go, range(4)))
+    assert store.list("") == []
 
 
 def test_a_store_where_a_file_is_in_the_way_is_not_writable(tmp_path: Path) -> None:
