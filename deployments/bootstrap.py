@@ -39,13 +39,12 @@ SCHEDULES_SETTING = "SCHEDULES"
 DEVICES_SETTING = "GPU_DEVICES"
 
 POOLS = {
-    "coordinator": "Evaluations: they wait for work in the other pools, so they never take a place there.",
-    "cpu": "Work without a GPU: download, shards, detectors, cells of the grid, sweeping.",
-    "gpu": "Work for a GPU (it runs without one, slowly). One worker per device, each with limit 1; no limit here.",
+    "coordinator": "Runs that have their work done by lanes in the other pools: they never take a place there.",
+    "cpu": "Lanes without a GPU: shards, detectors, cells of the grid; downloads, the app, sweeping.",
+    "gpu": "Lanes for a GPU (they run without one, slowly). One worker per device, each with limit 1; no limit here.",
 }
-# As many evaluations as the deployments' limits let run at once, which wait most of the time, and one run of
-# maintain/recover: it must find a place when all of them wait for runs that died.
-COORDINATOR_LIMIT = 7
+# More than anybody has at once, and they wait most of the time: maintain/recover must find a place beside them.
+COORDINATOR_LIMIT = 12
 # In this order: what a person waits for goes before what a schedule started.
 QUEUES = {"gpu": {"interactive": 1, "scheduled": 2}}
 

@@ -48,10 +48,11 @@ def computed_on_pools(
         result = coordinator.run()
     except BaseException as error:
         folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
-        lanes.cancel("the run that they worked for has ended")
+        lanes.end("the run that they worked for has ended", at_work=True)
         raise
     folder.end("completed")
-    lanes.cancel("there is nothing left to do")
+    # Those at work see the plan's end and complete.
+    lanes.end("there is nothing left to do", at_work=False)
     return result
 
 
@@ -117,8 +118,8 @@ class Lanes:
             return None
         return f"no worker of the pool {pool} can do this work: {'; '.join(sorted(refused.values()))}"
 
-    def cancel(self, reason: str) -> None:
-        """End the lanes: those that wait, and those at work."""
+    def end(self, reason: str, *, at_work: bool) -> None:
+        """End the lanes that wait, of which those that never began leave no trace, and those `at_work` as well."""
         from prefect.client.orchestration import get_client
         from prefect.states import Cancelled, Cancelling, State
 
@@ -128,8 +129,12 @@ class Lanes:
                     if run.state is None or run.state.is_final():
                         continue
                     waits = run.state.is_scheduled()
-                    state: State[Any] = Cancelled(message=reason) if waits else Cancelling(message=reason)
-                    client.set_flow_run_state(run.id, state)
+                    if waits and not run.run_count:
+                        client.delete_flow_run(run.id)
+                        continue
+                    if waits or at_work:
+                        state: State[Any] = Cancelled(message=reason) if waits else Cancelling(message=reason)
+                        client.set_flow_run_state(run.id, state)
         except httpx.HTTPError as error:
             # They find out by the plan's end in the store.
             logger.warning("lanes may go on for a while, as the Prefect server does not answer: %s", error)

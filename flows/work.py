@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
+from flows import preflight  # noqa: F401 - its facts are asked here
 from flows.runner import attempt, tasks_side_by_side
 from storage.digest import digest_of
 from storage.plans import PlanFolder

@@ -1,0 +1,191 @@
+"""Lanes are recruited as a pool has places: told by whether one still waits, on a server that stands for Prefect's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, Scheduled, State
+
+from flows.pools import MOST_LANES, Lanes
+
+
+@dataclass
+class Run:
+    """A lane's run as the server has it."""
+
+    parameters: dict[str, Any]
+    state: State[Any]
+    run_count: int = 0
+    id: UUID = field(default_factory=uuid4)
+
+
+class Server:
+    """Takes lanes on, of which a pool's workers start as many as they have places."""
+
+    def __init__(self, places: dict[str, int], workers: int = 1) -> None:
+        self.places = places
+        self.workers = workers
+        self.runs: dict[str, Run] = {}
+        self.away = False
+        self.deleted: list[UUID] = []
+
+    def run_deployment(self, name: str, parameters: dict[str, Any], idempotency_key: str, **more: Any) -> Any:
+        assert name == f"work/{parameters['pool']}"
+        assert more["timeout"] == 0
+        return self.runs.setdefault(idempotency_key, Run(parameters, Scheduled()))
+
+    def work(self) -> None:
+        """Workers take what waits while they have places."""
+        for run in self.runs.values():
+            pool = run.parameters["pool"]
+            if run.state.is_scheduled() and self.count(pool, State.is_running) < self.places[pool]:
+                run.state, run.run_count = Running(), 1
+
+    def count(self, pool: str, what: Any) -> int:
+        return sum(what(run.state) for run in self.runs.values() if run.parameters["pool"] == pool)
+
+    def read_flow_runs(self, flow_run_filter: Any, limit: int, offset: int) -> list[Run]:
+        if self.away:
+            raise httpx.ConnectError("refused")
+        return list(self.runs.values())[offset : offset + limit]
+
+    def read_workers_for_work_pool(self, pool: str) -> list[Any]:
+        now = datetime.now(UTC)
+        online = [SimpleNamespace(name=f"{pool}-{n}", last_heartbeat_time=now) for n in range(self.workers)]
+        return [*online, SimpleNamespace(name="gone", last_heartbeat_time=now - timedelta(hours=1))]
+
+    def set_flow_run_state(self, run_id: UUID, state: State[Any]) -> None:
+        next(run for run in self.runs.values() if run.id == run_id).state = state
+
+    def delete_flow_run(self, run_id: UUID) -> None:
+        self.deleted.append(run_id)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def started(places: dict[str, int], workers: int = 1) -> Server:
+        server = Server(places, workers)
+
+        @contextmanager
+        def get_client(sync_client: bool) -> Iterator[Server]:
+            yield server
+
+        monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
+        monkeypatch.setattr("prefect.deployments.run_deployment", server.run_deployment)
+        monkeypatch.setattr("flows.dispatch.AWAY_POLL_S", 0)
+        monkeypatch.setattr("flows.dispatch.AWAY_S", -1)
+        return server
+
+    return started
+
+
+def tended(server: Server, lanes: Lanes, wanted: dict[Any, int], times: int) -> None:
+    for _ in range(times):
+        lanes.tend(wanted)
+        server.work()
+
+
+def test_every_place_of_a_pool_gets_a_lane_and_one_at_least_waits_for_the_next(serve: Any) -> None:
+    server = serve({"cpu": 11}, workers=2)
+    tended(server, Lanes("plan", "title"), {"cpu": 1000}, 6)
+    assert server.count("cpu", State.is_running) == 11
+    assert 1 <= server.count("cpu", State.is_scheduled) <= 11
+
+
+def test_a_place_that_is_added_is_taken_and_the_next_one_too(serve: Any) -> None:
+    server = serve({"gpu": 1})
+    lanes = Lanes("plan", "title")
+    tended(server, lanes, {"gpu": 1000}, 3)
+    assert server.count("gpu", State.is_running) == 1
+    server.places["gpu"] = 3
+    server.work()
+    tended(server, lanes, {"gpu": 1000}, 2)
+    assert server.count("gpu", State.is_running) == 3
+
+
+def test_there_are_never_more_lanes_than_elements_or_than_two_hundred(serve: Any) -> None:
+    server = serve({"cpu": 1000, "gpu": 1000})
+    tended(server, Lanes("plan", "title"), {"cpu": 3, "gpu": 10_000}, 12)
+    assert server.count("cpu", State.is_running) == 3
+    assert server.count("gpu", State.is_running) == MOST_LANES
+
+
+def test_nothing_to_do_starts_no_lane(serve: Any) -> None:
+    server = serve({"cpu": 4})
+    tended(server, Lanes("plan", "title"), {"cpu": 0}, 3)
+    assert server.runs == {}
+
+
+def test_lanes_that_ended_while_there_is_more_to_do_are_followed_by_others(serve: Any) -> None:
+    server = serve({"cpu": 2})
+    lanes = Lanes("plan", "title")
+    tended(server, lanes, {"cpu": 9}, 3)
+    for run in server.runs.values():
+        run.state = Completed()
+    tended(server, lanes, {"cpu": 9}, 3)
+    assert server.count("cpu", State.is_running) == 2
+
+
+def test_a_restarted_coordinator_finds_its_lanes_and_numbers_on(serve: Any) -> None:
+    server = serve({"cpu": 2})
+    tended(server, Lanes("plan", "title"), {"cpu": 2}, 2)
+    before = dict(server.runs)
+    again = Lanes("plan", "title")
+    again.tend({"cpu": 2})
+    assert server.runs == before
+    assert again.recruited("cpu") == 2
+    tended(server, again, {"cpu": 3}, 1)
+    assert sorted(run.parameters["index"] for run in server.runs.values()) == [0, 1, 2]
+
+
+def test_at_the_end_lanes_at_work_are_cancelled_and_those_that_never_began_are_no_more(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes("plan", "title")
+    tended(server, lanes, {"cpu": 9}, 3)
+    begun = [run for run in server.runs.values() if run.run_count]
+    waiting = [run for run in server.runs.values() if not run.run_count]
+    pending = Run({"pool": "cpu", "index": 7}, Pending())
+    server.runs["pending"] = pending
+    lanes.end("the end", at_work=True)
+    assert [run.state.name for run in (*begun, pending)] == [Cancelling().name] * 2
+    assert server.deleted == [run.id for run in waiting]
+
+
+def test_after_a_plan_is_completed_its_lanes_at_work_end_by_themselves(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes("plan", "title")
+    tended(server, lanes, {"cpu": 9}, 3)
+    lanes.end("the end", at_work=False)
+    assert server.count("cpu", State.is_running) == 1
+    assert len(server.deleted) == 1
+
+
+def test_a_lane_that_was_put_back_is_cancelled_not_forgotten(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    server.runs["put back"] = run = Run({"pool": "cpu", "index": 0}, Scheduled(), run_count=1)
+    Lanes("plan", "title").end("the end", at_work=True)
+    assert run.state.name == Cancelled().name
+    assert server.deleted == []
+
+
+def test_a_server_that_is_away_ends_nothing(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    server.away = True
+    lanes = Lanes("plan", "title")
+    lanes.tend({"cpu": 5})
+    lanes.end("the end", at_work=True)
+    assert server.runs == {}
+
+
+def test_there_is_no_hope_only_once_every_online_worker_has_refused(serve: Any) -> None:
+    serve({"gpu": 1}, workers=2)
+    lanes = Lanes("plan", "title")
+    assert lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU"}) is None
+    said = lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU", "gpu-1": "worker gpu-1: no GPU"})
+    assert said == "no worker of the pool gpu can do this work: worker gpu-0: no GPU; worker gpu-1: no GPU"
