@@ -12,10 +12,23 @@ from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.paths import absolute, with_home
 from storage.store import LocalStore, open_store
 from tasks.app_files import app_folder
+from tasks.data.columns import unlocated_column
+from tasks.data.folder import unlocated
 from tasks.detectors.weight_files import cache_folder
+from tasks.facts import as_json
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
-from tasks.spec import DiffusionSpec, Experiment, FineTuned, FolderSource, Vgg16Spec, on_this_machine, path_fields
+from tasks.spec import (
+    OWN_WORDS,
+    ColumnSource,
+    DiffusionSpec,
+    Experiment,
+    FineTuned,
+    FolderSource,
+    Vgg16Spec,
+    on_this_machine,
+    path_fields,
+)
 from tasks.variables import located
 
 
@@ -189,3 +202,14 @@ def test_a_store_where_a_file_lies_is_refused(store: str, tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(StoreRefused, match=r"TELLTALE_STORE: expected a folder, .*/file is a file"):
         open_store(store)
+
+
+def test_a_source_without_its_path_is_read_back_where_telltale_itself_wrote_it() -> None:
+    sources = [
+        unlocated(FolderSource(name="f", path="~/f", metadata="m.csv", label="fake")),
+        unlocated_column(ColumnSource(name="c", path="~/c", column="image")),
+    ]
+    for source in sources:
+        assert type(source).model_validate(as_json(source), context=OWN_WORDS) == source
+        with pytest.raises(ValueError, match="a path is empty"):
+            type(source).model_validate(as_json(source))
