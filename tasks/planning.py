@@ -8,12 +8,12 @@ So the plan is a graph: an element is ready when all that it reads is finished, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from storage.errors import NotFinished
-from storage.objects import LazyRef, Ref, find, finished_objects
+from storage.objects import MANIFEST, OBJECTS, LazyRef, Ref, find
 from storage.store import Store
 from tasks.elements import Element, refs_in
 from tasks.recipe import Pool, Step
@@ -49,8 +49,22 @@ class Finished:
         """List a step's objects, once."""
         if name not in self._listed:
             self._listed.add(name)
-            for place in finished_objects(self._store, f"objects/{name}"):
+            for place in self._complete(f"{OBJECTS}/{name}"):
                 self._refs.setdefault(place, None)
+
+    def _complete(self, folder: str) -> Iterator[str]:
+        """Places below a folder that have a manifest and some part; whether all parts are whole is seen when one reads.
+
+        An object without a part, as far as the listing goes, is looked at itself.
+        """
+        manifests: set[str] = set()
+        with_parts: set[str] = set()
+        for listed in self._store.scan(folder):
+            place, _, name = listed.key.rpartition("/")
+            (manifests if name == MANIFEST else with_parts).add(place)
+        for place in manifests:
+            if place in with_parts or find(self._store, place) is not None:
+                yield place
 
     def whole(self, place: str) -> Ref:
         """The ref of a finished object with its counts.
