@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from deployments.failures import exit_status, sentence
@@ -16,6 +17,7 @@ from storage.errors import TelltaleError
 from storage.store import LocalStore, open_store
 from tasks.overrides import parse_overrides
 from tasks.presets import load_unfilled
+from tasks.progress import Progress
 
 app = typer.Typer(add_completion=False)
 
@@ -27,12 +29,13 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description:<52.52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.rich = Progress(*columns, console=console, transient=False, refresh_per_second=4)
+        self.rich = RichProgress(*columns, console=console, transient=False, refresh_per_second=4)
         self._bars: dict[str, TaskID] = {}
         self._finished: list[str] = []
 
-    def update(self, name: str, done: int, total: int) -> None:
-        """A task has done so much."""
+    def update(self, progress: Progress) -> None:
+        """A task has done more."""
+        name, done, total = progress.name, progress.done, progress.total
         if name not in self._bars:
             self._bars[name] = self.rich.add_task(name, total=total)
         self.rich.update(self._bars[name], completed=done, total=total)

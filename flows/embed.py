@@ -9,6 +9,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
 from flows.generate import diffusion_shards, gan_shards
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
@@ -119,7 +120,7 @@ def embeddings_of(experiment: Experiment) -> Features:
 
 @flow(
     name="embed",
-    flow_run_name="embed {experiment}",
+    flow_run_name=run_name("embed"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

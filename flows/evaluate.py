@@ -10,6 +10,7 @@ from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
 from flows.embed import Features, feature_shards
 from flows.generate import gan_shards, generators
+from flows.names import run_name
 from flows.networks import (
     NetworkResults,
     canonical_shards,
@@ -48,7 +49,7 @@ class Evaluation:
 
 @flow(
     name="evaluate",
-    flow_run_name="evaluate {experiment}",
+    flow_run_name=run_name("evaluate"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights, submit_training
@@ -81,7 +82,7 @@ def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], 
 
 @flow(
     name="generate",
-    flow_run_name="generate GAN pictures of {experiment}",
+    flow_run_name=run_name("generate GAN pictures of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
@@ -109,7 +110,7 @@ def generate_gan(
 
 @flow(
     name="generate",
-    flow_run_name="generate diffusion pictures of {experiment}",
+    flow_run_name=run_name("generate diffusion pictures of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

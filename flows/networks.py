@@ -11,6 +11,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
 from flows.embed import Features, all_images, feature_shards
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
 from flows.train import trained_heads
@@ -433,7 +434,7 @@ def _scored_networks(experiment: Experiment) -> NetworkScores:
 
 @flow(
     name="train",
-    flow_run_name="train networks of {experiment}",
+    flow_run_name=run_name("train networks of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
@@ -457,7 +458,7 @@ def train_mobilenets(
 
 @flow(
     name="compress",
-    flow_run_name="compress networks of {experiment}",
+    flow_run_name=run_name("compress networks of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
@@ -481,7 +482,7 @@ def compress_mobilenets(
 
 @flow(
     name="score",
-    flow_run_name="score networks of {experiment}",
+    flow_run_name=run_name("score networks of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.store import open_store
@@ -164,7 +165,7 @@ def _index(source: DiskSource) -> _Located:
 
 @flow(
     name="shard",
-    flow_run_name="shard {experiment}",
+    flow_run_name=run_name("shard"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )
@@ -193,7 +194,7 @@ def shard_coco(
 
 @flow(
     name="shard",
-    flow_run_name="shard folders of {experiment}",
+    flow_run_name=run_name("shard folders of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

@@ -7,6 +7,7 @@ from prefect import flow
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
 from flows.embed import Features, embeddings_of
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.svm import train_head
@@ -42,7 +43,7 @@ def heads_of(experiment: Experiment) -> dict[HeadSpec, Ref]:
 
 @flow(
     name="train",
-    flow_run_name="train SVMs of {experiment}",
+    flow_run_name=run_name("train SVMs of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.collect import collect
 from flows.dispatch import Dispatch, Request, computed
+from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
@@ -50,7 +51,7 @@ def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
 
 @flow(
     name="train-gan",
-    flow_run_name="train GAN of {experiment}",
+    flow_run_name=run_name("train GAN of"),
     task_runner=tasks_side_by_side(),
     persist_result=False,
 )

@@ -1,19 +1,23 @@
-"""Progress of long tasks: an artifact in the Prefect UI, a bar in the terminal where one is shown."""
+"""How far the work is: counters of single tasks for displays, and of a run's steps for its overview."""
 
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-ARTIFACT_PERIOD_S = 2.0
+LONGEST_KEY = 80
 
 
 class Display(Protocol):
-    """Something that shows progress beside Prefect, such as a terminal's bars."""
+    """Something that shows the progress of tasks, such as a terminal's bars."""
 
-    def update(self, name: str, done: int, total: int) -> None:
-        """A task has done so much."""
+    def update(self, progress: "Progress") -> None:
+        """A task has done more; called for every picture, so a display that writes somewhere does so now and then."""
         ...
 
 
@@ -21,20 +25,19 @@ _displays: list[Display] = []
 
 
 def show_on(display: Display) -> Callable[[], None]:
-    """Report progress to a display as well, until the returned function is called."""
+    """Report progress to a display, until the returned function is called."""
     _displays.append(display)
     return lambda: _displays.remove(display)
 
 
 def artifact_key(*parts: str) -> str:
     """A Prefect artifact key: lowercase letters, digits and single dashes only."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())[:LONGEST_KEY].strip("-")
 
 
 class Progress:
-    """Counts what a task or flow has done; the artifact is written at most every two seconds, and when done.
+    """Counts what a task has done, for the displays.
 
-    With `eager` there is an artifact from the beginning, however soon all is done: for a flow, whose stages it names.
     `done` were finished by an earlier attempt: they count as done, not for the rate. `price` is what an hour of the
     device costs, `load` says how busy it is (0..1).
     """
@@ -45,7 +48,6 @@ class Progress:
         total: int,
         unit: str = "pictures",
         clock: Callable[[], float] = time.monotonic,
-        eager: bool = False,
         done: int = 0,
         price: float | None = None,
         load: Callable[[], float | None] = lambda: None,
@@ -59,22 +61,12 @@ class Progress:
         self._unit = unit
         self._clock = clock
         self._started = clock()
-        self._reported = self._started
-        self._artifact: object | None = None
-        if eager:
-            self._tell_displays()
-            self._report()
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
         self.done += count
-        now = self._clock()
-        self._tell_displays()
-        last = self.done >= self.total
-        # Work of under a period gets no artifact of its own accord: its task run says the same.
-        if now - self._reported >= ARTIFACT_PERIOD_S or (last and self._artifact is not None):
-            self._reported = now
-            self._report()
+        for display in tuple(_displays):
+            display.update(self)
 
     def description(self) -> str:
         """How much is done, how fast, when it will be finished, what a thousand cost, and how busy the GPU is."""
@@ -89,21 +81,131 @@ class Progress:
             parts.append(f"GPU busy {load:.0%}")
         return ", ".join(parts)
 
-    def _tell_displays(self) -> None:
-        for display in _displays:
-            display.update(self.name, self.done, self.total)
 
-    def _report(self) -> None:
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-        from prefect.context import FlowRunContext, TaskRunContext
+@dataclass
+class Counted:
+    """What a `Tally` knows of one step. Times are the tally's clock; `seconds` are of work that was not found made."""
 
-        if TaskRunContext.get() is None and FlowRunContext.get() is None:
-            return
-        percent = 100.0 * min(1.0, self.done / max(1, self.total))
-        description = self.description()
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                percent, key=artifact_key("progress", self.name), description=description
-            )
-        else:
-            update_progress_artifact(self._artifact, progress=percent, description=description)  # type: ignore[arg-type]
+    submitted: int = 0
+    done: int = 0
+    found: int = 0
+    failed: int = 0
+    at_work: int = 0
+    seconds: float = 0.0
+    began: float | None = None
+    ended: float | None = None
+
+    def elapsed(self, now: float) -> float:
+        """Seconds from its first beginning until now, or until its last end where nothing is at work."""
+        if self.began is None:
+            return 0.0
+        return (now if self.at_work or self.ended is None else self.ended) - self.began
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed attempt of a task: the task's name and what was raised."""
+
+    name: str
+    error: str
+
+
+@dataclass
+class _Work:
+    """A task that runs. Say `found` of one whose objects were there already."""
+
+    found: bool = False
+
+
+class Tally:
+    """Counts the tasks of one run by their steps; several threads may call it.
+
+    Args:
+        changed: is called, outside of any lock, after each change.
+        ended: is told the name of each task that has ended.
+        clock: seconds.
+    """
+
+    kept_failures = 100
+
+    def __init__(
+        self,
+        changed: Callable[[], None] = lambda: None,
+        ended: Callable[[str], None] = lambda name: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._changed = changed
+        self._ended = ended
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._steps: dict[str, Counted] = {}
+        self._failures: list[Failure] = []
+
+    def submitted(self, step: str) -> None:
+        """One more task of a step will run."""
+        with self._lock:
+            self._steps.setdefault(step, Counted()).submitted += 1
+        self._changed()
+
+    @contextmanager
+    def at_work(self, step: str, name: str) -> Iterator[_Work]:
+        """Around a task of a step; `name` is the task's own, for its failure."""
+        began = self._clock()
+        with self._lock:
+            counted = self._steps.setdefault(step, Counted())
+            counted.at_work += 1
+            counted.began = began if counted.began is None else counted.began
+        self._changed()
+        work = _Work()
+        error: BaseException | None = None
+        try:
+            yield work
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            ended = self._clock()
+            with self._lock:
+                counted.at_work -= 1
+                counted.ended = ended
+                if error is None:
+                    counted.done += 1
+                    counted.found += work.found
+                    counted.seconds += 0.0 if work.found else ended - began
+                elif isinstance(error, Exception):
+                    counted.failed += 1
+                    self._failures.append(Failure(name, f"{type(error).__name__}: {error}"))
+                    del self._failures[: -self.kept_failures]
+            self._ended(name)
+            self._changed()
+
+    def steps(self) -> dict[str, Counted]:
+        """Copies of all counts, by step, in the order in which the steps were first submitted."""
+        with self._lock:
+            return {step: replace(counted) for step, counted in self._steps.items()}
+
+    def failures(self) -> list[Failure]:
+        """The newest failed attempts, oldest first."""
+        with self._lock:
+            return list(self._failures)
+
+
+_tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
+
+
+def tally() -> Tally:
+    """The tally of the run that this is part of; one that nobody looks at where none counts.
+
+    Ask for it in the flow's own thread, where tasks are submitted, and take it along into the task.
+    """
+    return _tally.get() or Tally()
+
+
+@contextmanager
+def counting(run: Tally) -> Iterator[None]:
+    """Within this block the steps that are submitted are counted here."""
+    token = _tally.set(run)
+    try:
+        yield
+    finally:
+        _tally.reset(token)

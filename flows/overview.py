@@ -1,0 +1,449 @@
+"""One artifact per evaluation that says how far it is: steps, lanes, problems, and in the end how it ended.
+
+It is updated in place. A new artifact of the same key for every state would be thousands of rows of Prefect's database.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from tasks.evaluation.report import escape_markdown
+from tasks.progress import Progress, Tally, artifact_key, counting, show_on
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 5.0
+BAR_LENGTH = 12
+SHOWN_LANES = 60
+SHOWN_PROBLEMS = 10
+ERROR_LENGTH = 2_000
+WHY_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of an evaluation.
+
+    Attributes:
+        step: its name, such as `embed`.
+        pool: where its work is done; empty for this process.
+        done: units of work that are finished, `found` of them before this run.
+        total: units that are known so far; planning may find more.
+        seconds: of work that all workers together have spent on it.
+        failed: attempts that failed.
+        at_work: lanes or threads that are at it now.
+        elapsed: seconds from its first beginning until now, or until its last end where nothing is at work.
+    """
+
+    step: str
+    pool: str
+    done: int
+    total: int
+    seconds: float
+    failed: int
+    at_work: int
+    elapsed: float = 0.0
+    found: int = 0
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane: who it is, what it is at (`done` of `total` units), for how many seconds it has said nothing."""
+
+    name: str
+    worker: str
+    host: str
+    device: str
+    state: str
+    at: str = ""
+    done: int = 0
+    total: int = 0
+    silent: float = 0.0
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A failed attempt: of what, which one, on which lane, and what was raised."""
+
+    what: str
+    error: str
+    attempt: int = 1
+    lane: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that an overview shows beside its title and state; `tasks` are sentences about what runs in this process."""
+
+    lines: Sequence[Line] = ()
+    lanes: Sequence[Lane] = ()
+    problems: Sequence[Problem] = ()
+    tasks: Sequence[str] = ()
+    gpu_price: float | None = None
+
+
+def overview_markdown(
+    title: str,
+    lines: Sequence[Line],
+    lanes: Sequence[Lane],
+    state: str,
+    problems: Sequence[Problem],
+    tasks: Sequence[str] = (),
+    gpu_price: float | None = None,
+) -> str:
+    """The overview as Markdown: a table of steps with their sum, of lanes, what runs here, and what failed.
+
+    Args:
+        title: what is evaluated.
+        lines: one for each step.
+        lanes: one for each lane, none where all runs in one process.
+        state: such as `Running` or `Failed: why`.
+        problems: failed attempts, the newest last.
+        tasks: sentences about what runs in this process.
+        gpu_price: of an hour of the pool `gpu`, where it is known.
+    """
+    parts = [f"## {escape_markdown(title)}", f"**{escape_markdown(state)}**"]
+    if lines:
+        parts.append(_table(*_steps(lines, gpu_price)))
+    if lanes:
+        parts.append(f"### Lanes\n\n{_table(*_lanes(lanes))}{_left_out(len(lanes), SHOWN_LANES, 'lanes')}")
+    if tasks:
+        parts.append("### At work\n\n" + "\n".join(f"* {escape_markdown(task)}" for task in tasks))
+    if problems:
+        newest = list(problems)[-SHOWN_PROBLEMS:][::-1]
+        shown = "\n\n".join(_problem(problem) for problem in newest)
+        parts.append(f"### Failed attempts\n\n{shown}{_left_out(len(problems), SHOWN_PROBLEMS, 'earlier ones')}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _steps(lines: Sequence[Line], gpu_price: float | None) -> tuple[list[str], list[list[str]]]:
+    pools, failures = any(line.pool for line in lines), any(line.failed for line in lines)
+    costs = [_cost(line, gpu_price) for line in lines]
+    known = [cost for cost in costs if cost is not None]
+    wanted = {"pool": pools, "failed": failures, "cost": bool(known)}
+    heads = ["step", "pool", "done", "", "rate", "left", "at work", "failed", "cost"]
+    rows = [
+        [
+            escape_markdown(line.step),
+            escape_markdown(line.pool),
+            _counts(line.done, line.total),
+            _bar(line.done, line.total),
+            _rate(line),
+            _left(line),
+            _number(line.at_work),
+            _number(line.failed),
+            "" if cost is None else f"{cost:,.2f}",
+        ]
+        for line, cost in zip(lines, costs, strict=True)
+    ]
+    done, total = sum(line.done for line in lines), sum(line.total for line in lines)
+    longest = max((left for line in lines if (left := seconds_left(line)) is not None), default=None)
+    rows.append(
+        [
+            "**all**",
+            "",
+            _counts(done, total),
+            _bar(done, total),
+            "",
+            "" if longest is None else f"at least {duration(longest)}",
+            _number(sum(line.at_work for line in lines)),
+            _number(sum(line.failed for line in lines)),
+            f"{sum(known):,.2f}",
+        ]
+    )
+    kept = [index for index, head in enumerate(heads) if wanted.get(head, True)]
+    return [heads[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def _lanes(lanes: Sequence[Lane]) -> tuple[list[str], list[list[str]]]:
+    refused = any(lane.refusal for lane in lanes)
+    heads = ["lane", "worker", "host", "device", "state", "at", "", "silent for", *(["refused"] if refused else [])]
+    rows = []
+    for lane in list(lanes)[:SHOWN_LANES]:
+        counts = _counts(lane.done, lane.total) if lane.total else ""
+        texts = (lane.name, lane.worker, lane.host, lane.device, lane.state, lane.at)
+        row = [*(escape_markdown(text) for text in texts), counts, f"{lane.silent:,.0f} s"]
+        rows.append(row + ([escape_markdown(lane.refusal)] if refused else []))
+    return heads, rows
+
+
+def _problem(problem: Problem) -> str:
+    where = f" on {problem.lane}" if problem.lane else ""
+    printable = "".join(letter for letter in problem.error if letter == "\n" or letter.isprintable())
+    error = _cut(printable, ERROR_LENGTH)
+    # What was raised may hold anything: a fence that is longer than every run of backticks in it keeps it plain.
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", error))])
+    return f"{escape_markdown(f'{problem.what}, attempt {problem.attempt}{where}')}:\n\n{fence}text\n{error}\n{fence}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _left_out(count: int, shown: int, what: str) -> str:
+    return f"\n\nand {count - shown:,} {what}" if count > shown else ""
+
+
+def _counts(done: int, total: int) -> str:
+    return f"{done:,} of {total:,}"
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _bar(done: int, total: int) -> str:
+    # Rounded down: a full bar means that all is done.
+    filled = BAR_LENGTH * min(done, total) // total if total else 0
+    return "█" * filled + "░" * (BAR_LENGTH - filled)
+
+
+def _per_second(line: Line) -> float:
+    return (line.done - line.found) / line.elapsed if line.elapsed > 0 else 0.0
+
+
+def _rate(line: Line) -> str:
+    """How many in a second, minute or hour: in the shortest of these in which it is one at least."""
+    rate = _per_second(line)
+    if rate <= 0:
+        return "found" if line.found and line.found == line.total else ""
+    for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
+        if rate * seconds >= 1 or unit == "hour":
+            return f"{rate * seconds:,.1f} per {unit}"
+    raise AssertionError("unreachable")
+
+
+def seconds_left(line: Line) -> float | None:
+    """When what is known of a step will be finished at its present rate; None where it has none or is finished."""
+    rate = _per_second(line)
+    return (line.total - line.done) / rate if rate > 0 and line.done < line.total else None
+
+
+def _left(line: Line) -> str:
+    left = seconds_left(line)
+    return "" if left is None else duration(left)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    minutes, hours, days = round(seconds / 60), round(seconds / 3600), 0
+    if round(seconds) < 120:
+        return f"{round(seconds)} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def _cost(line: Line, gpu_price: float | None) -> float | None:
+    return None if gpu_price is None or line.pool != "gpu" else line.seconds / 3600 * gpu_price
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
+class Overview:
+    """The artifact `overview-<experiment>` of the flow run that this is part of; nothing where there is none.
+
+        with Overview("sample", "evaluate sample", shown) as overview:
+            ...
+            overview.refresh()
+
+    It is made at the start, or taken over from an earlier attempt of the same run; written at most once in `period`
+    seconds; and in the end, whatever the end is, with a final state. A server that does not answer harms no run.
+
+    Args:
+        experiment: its name.
+        title: what is evaluated; see `flows.names`.
+        shown: is asked when something is written.
+        clock: seconds, for the period and how long it has run.
+        now: the time that the state names.
+        period: seconds.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        title: str,
+        shown: Callable[[], Shown],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        period: float = PERIOD_S,
+    ) -> None:
+        self.key = artifact_key("overview", experiment)
+        self._title = title
+        self._shown = shown
+        self._clock = clock
+        self._now = now
+        self._period = period
+        self._began = self._written = clock()
+        self._artifact: Any = None
+        self._run: Any = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        self._run = None if context is None else context.flow_run
+        if self._run is not None:
+            with self._lock:
+                self._harmlessly(lambda: self._begin(self._markdown(self._running())))
+        return self
+
+    def refresh(self) -> None:
+        """Write what is shown now, unless that was done within the period or another thread is at it."""
+        if self._artifact is None or self._clock() - self._written < self._period:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self._written = self._clock()
+                self._harmlessly(lambda: self._write(self._running()))
+            finally:
+                self._lock.release()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._artifact is None:
+            return
+        with self._lock:
+            self._harmlessly(lambda: self._end(error))
+
+    def _running(self) -> str:
+        return f"Running for {self._elapsed()}, as of {self._now():%H:%M:%S} UTC"
+
+    def _elapsed(self) -> str:
+        return duration(self._clock() - self._began)
+
+    def _end(self, error: BaseException | None) -> None:
+        state = f"Completed in {self._elapsed()}" if error is None else self._failed(error)
+        if state is not None:
+            self._write(f"{state}, {self._now():%d %B %Y, %H:%M:%S} UTC")
+
+    def _failed(self, error: BaseException) -> str | None:
+        """How a run ended that did not complete; None where another attempt of it goes on, and writes."""
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(self._run.id)
+        if run.run_count > self._run.run_count or (run.state and (run.state.is_scheduled() or run.state.is_pending())):
+            return None
+        if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+            return f"Cancelled after {self._elapsed()}"
+        if isinstance(error, Exception):
+            return f"Failed after {self._elapsed()}: {_cut(f'{type(error).__name__}: {error}', WHY_LENGTH)}"
+        # A worker that is stopped, or Ctrl-C; another attempt may follow.
+        return f"Stopped after {self._elapsed()}: its process was told to end"
+
+    def _markdown(self, state: str) -> str:
+        shown = self._shown()
+        return overview_markdown(
+            self._title, shown.lines, shown.lanes, state, shown.problems, shown.tasks, shown.gpu_price
+        )
+
+    def _begin(self, markdown: str) -> None:
+        from prefect.artifacts import create_markdown_artifact
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+
+        mine = ArtifactFilter(
+            key=ArtifactFilterKey(any_=[self.key]), flow_run_id=ArtifactFilterFlowRunId(any_=[self._run.id])
+        )
+        with get_client(sync_client=True) as client:
+            found = client.read_artifacts(artifact_filter=mine, limit=1)
+        if found:
+            self._artifact = found[0].id
+            self._patch(markdown)
+        else:
+            self._artifact = create_markdown_artifact(markdown, key=self.key, description=self._title)
+
+    def _write(self, state: str) -> None:
+        self._patch(self._markdown(state))
+
+    def _patch(self, markdown: str) -> None:
+        from prefect.client.orchestration import get_client
+
+        # The client's own `update_artifact` also puts the whole text into an event, which is a row each time.
+        with get_client(sync_client=True) as client:
+            path = {"id": self._artifact}
+            client.request("PATCH", "/artifacts/{id}", path_params=path, json={"data": markdown}).raise_for_status()
+
+    def _harmlessly(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception as error:
+            logger.warning("the overview could not be written: %s: %s", type(error).__name__, error)
+
+
+class _Tasks:
+    """What the tasks of this process say about themselves; those that have ended are forgotten."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._running: dict[str, Progress] = {}
+
+    def update(self, progress: Progress) -> None:
+        """A task has done more."""
+        if progress.done < progress.total:
+            self._running[progress.name] = progress
+        else:
+            self.forget(progress.name)
+        self._changed()
+
+    def forget(self, name: str) -> None:
+        """A task has ended, perhaps before all was done."""
+        self._running.pop(name, None)
+
+    def sentences(self) -> list[str]:
+        """One for each task that is at work."""
+        return [progress.description() for progress in tuple(self._running.values())]
+
+
+@contextmanager
+def watched(experiment: str, title: str, period: float = PERIOD_S) -> Iterator[Tally]:
+    """Around the body of a flow whose work runs in this process: an overview of the steps that it submits."""
+    clock = time.monotonic
+    tasks = _Tasks(lambda: overview.refresh())
+    tally = Tally(lambda: overview.refresh(), tasks.forget, clock)
+    overview = Overview(experiment, title, lambda: _shown(tally, tasks, clock()), clock, period=period)
+    stop_showing = show_on(tasks)
+    try:
+        with overview, counting(tally):
+            yield tally
+    finally:
+        stop_showing()
+
+
+def _shown(tally: Tally, tasks: _Tasks, now: float) -> Shown:
+    steps = tally.steps()
+    lines = [
+        Line(
+            step=name,
+            pool="",
+            done=counted.done,
+            total=counted.submitted,
+            seconds=counted.seconds,
+            failed=counted.failed,
+            at_work=counted.at_work,
+            elapsed=0.0
+            if counted.began is None
+            else (now if counted.at_work else counted.ended or now) - counted.began,
+            found=counted.found,
+        )
+        for name, counted in steps.items()
+    ]
+    problems = [Problem(failure.name, failure.error) for failure in tally.failures()]
+    return Shown(lines, (), problems, tasks.sentences())
