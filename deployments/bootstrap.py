@@ -27,6 +27,7 @@ from deployments import services
 from deployments.database import POSTGRES, OwnPostgres, take_setting
 from deployments.failures import exit_status, sentence
 from storage.errors import SpecError, TelltaleError
+from storage.runs import REPORTS_SETTING
 from tasks.presets import PRESETS, load_unfilled
 from tasks.spec import Experiment
 
@@ -68,6 +69,10 @@ def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gp
     services.check_settings()
     handle = services.ensure_server(typer.echo, database)
     os.environ.update(handle.environment)
+    reports = services.ensure_reports(handle, typer.echo)
+    if reports is not None:
+        # Workers get it as a setting: links to reports lead there.
+        os.environ[REPORTS_SETTING] = reports
     with services.locked(services.home()):
         state = services.load_state(services.home())
         make_pools()
@@ -86,7 +91,7 @@ def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gp
         services.save_state(services.home(), state)
         limits = {"coordinator": coordinator_limit, "cpu": cpu_limit, "gpu": gpu_limit}
         start_workers(state, limits, handle)
-    print_address(handle)
+    print_address(handle, reports)
 
 
 @application.command()
@@ -118,11 +123,13 @@ def status() -> None:
         typer.echo(f"{'database':12} runs, process {postgres.pid}")
     elif state.server is not None and state.kept_in == POSTGRES:
         typer.echo(f"{'database':12} does not run")
-    for name, process in {"server": state.server, **state.workers}.items():
+    for name, process in {"server": state.server, "reports": state.reports, **state.workers}.items():
         running = process is not None and services.is_running(process, folder)
         typer.echo(f"{name:12} {f'runs, process {process.pid}' if process and running else 'does not run'}")
     if state.server is not None and state.port is not None and services.is_running(state.server, folder):
         typer.echo(f"UI           http://127.0.0.1:{state.port}")
+    if state.reports is not None and services.is_running(state.reports, folder):
+        typer.echo(f"reports      http://127.0.0.1:{state.reports_port}")
 
 
 def check_presets() -> dict[str, Experiment]:
@@ -304,11 +311,12 @@ def await_workers(workers: Mapping[tuple[str, str | None], services.Process], be
                 time.sleep(0.3)
 
 
-def print_address(handle: services.ServerHandle) -> None:
+def print_address(handle: services.ServerHandle, reports: str | None) -> None:
     """Say where the UI is, and the two lines after which `prefect` works in the user's shell."""
     typer.echo(
         f"""
 UI: {handle.ui_url}
+Reports: {reports or "not served"}
 Logs: {services.home() / "logs"}
 
 In your shell:

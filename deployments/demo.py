@@ -12,8 +12,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from deployments.failures import exit_status, sentence
-from deployments.services import check_settings, ensure_server
+from deployments.services import check_settings, ensure_reports, ensure_server
 from storage.errors import TelltaleError
+from storage.runs import REPORTS_SETTING
 from storage.store import LocalStore, open_store
 from tasks.overrides import parse_overrides
 from tasks.presets import load_unfilled
@@ -64,12 +65,17 @@ def main(
         load_unfilled(experiment, changes, seed)
         server = ensure_server()
         os.environ.update(server.environment)
+        reports = ensure_reports(server)
+        if reports is not None:
+            os.environ[REPORTS_SETTING] = reports
         place = _evaluate(console, experiment, changes, seed)
         _print_results(console, place)
     except (TelltaleError, OSError) as error:
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(exit_status(error)) from error
     console.print(f"report:  {_shown_path(f'{place}/report.html')}", soft_wrap=True, highlight=False)
+    if reports is not None:
+        console.print(f"browser: {reports}/{place}/report.html", soft_wrap=True, highlight=False)
     console.print(f"tables:  {_shown_path(f'{place}/tables')}", soft_wrap=True, highlight=False)
     console.print(f"UI:      {server.ui_url}  (the server keeps running; `make stop` ends it)", highlight=False)
     console.print(f"{time.monotonic() - started:.0f} seconds")

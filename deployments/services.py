@@ -1,4 +1,4 @@
-"""The processes of a local telltale: a Prefect server, its database and its workers; started, found again, stopped.
+"""The processes of a local telltale: a Prefect server, its database, its workers, a server of the store's reports.
 
 Everything lives under one folder, `TELLTALE_HOME` (default `.telltale` of the working directory): Prefect's database,
 the logs, the store, and `services.json`, which says what was started. Each process carries that folder's path in its
@@ -40,6 +40,7 @@ from deployments.database import (
 from storage.credentials import BLOCK_SETTING
 from storage.errors import SpecError, TelltaleError
 from storage.paths import absolute, with_home
+from storage.runs import REPORTS_SETTING
 from storage.store import STORE_SETTING, local_folder, open_store
 from tasks.app_files import APP_SETTING
 from tasks.cache import CACHE_SETTING, cache_folder
@@ -54,7 +55,7 @@ REPORT_TIME_S = 3.0
 SAY_EVERY_S = 3.0
 
 # Values that no path is meant by, even where a file has that name.
-NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, STORE_SETTING, THREADS_SETTING)
+NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, REPORTS_SETTING, STORE_SETTING, THREADS_SETTING)
 MADE_PATHS = (APP_SETTING, CACHE_SETTING)
 
 WRONG_SETTING = 3
@@ -101,6 +102,9 @@ class State:
     kept_in: str = SQLITE
     database: Process | None = None
     database_port: int | None = None
+    reports: Process | None = None
+    reports_port: int | None = None
+    reports_store: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ def check_settings() -> None:
     """Refuse settings that would otherwise fail in a worker, or after minutes.
 
     Raises:
-        SpecError: the store, the folder of the cache, the tasks at once, the price of a GPU hour, or a setting of
-            Prefect's is none.
+        SpecError: the store, the folder of the cache, the tasks at once, the price of a GPU hour, the address of the
+            reports, or a setting of Prefect's is none.
         StoreRefused: the store cannot be there.
     """
     if os.environ.get(STORE_SETTING):
@@ -130,6 +134,9 @@ def check_settings() -> None:
     parallel_tasks()
     hourly_price("cuda")
     cache_folder()
+    reports = os.environ.get(REPORTS_SETTING)
+    if reports and not re.match(r"https?://[^/]", reports):
+        raise SpecError(f"{REPORTS_SETTING}: expected an address such as http://host:8000, got {reports!r}")
     _check_prefect()
 
 
@@ -202,6 +209,70 @@ def ensure_server(say: Say = print, database: Database | None = None) -> ServerH
     raise AssertionError("unreachable")
 
 
+def ensure_reports(handle: ServerHandle, say: Say = print) -> str | None:
+    """Reuse the server of the store's runs, or start one and wait until it answers. Returns its address.
+
+    An address that was set (`TELLTALE_REPORTS_URL`) is taken as it is, and nothing is started. None where one runs that
+    serves another store.
+
+    Raises:
+        ServiceFailed: it did not answer in time; the message ends with its log.
+    """
+    if configured := os.environ.get(REPORTS_SETTING):
+        return configured.rstrip("/")
+    with locked(home()):
+        state = load_state(home())
+        if state.reports is not None and is_running(state.reports, home()):
+            if state.reports_store != _store():
+                say("reports: those of another store are served; stop and serve again to change that")
+                return None
+            _await_reports(state.reports, state.reports_port or 0, say)
+            return _reports_url(state.reports_port or 0)
+        settings = {**os.environ, **handle.environment, **worker_settings()}
+        for attempt in (1, 2, 3):
+            port = _free_port(state.reports_port if attempt == 1 else None)
+            command = [sys.executable, "-m", "deployments.reports", str(port)]
+            state.reports, state.reports_port = _start("reports", command, settings, home()), port
+            state.reports_store = _store()
+            save_state(home(), state)
+            try:
+                _await_reports(state.reports, port, say)
+            except ServiceFailed:
+                # Between looking and binding another program may have taken the port.
+                if attempt == 3 or is_running(state.reports, home()) or _is_free(port):
+                    raise
+                continue
+            return _reports_url(port)
+    raise AssertionError("unreachable")
+
+
+def _await_reports(reports: Process, port: int, say: Say) -> None:
+    _await(
+        lambda: _reports_answer(port),
+        lambda: is_running(reports, home()),
+        reports.log,
+        say,
+        name="the server of the reports",
+        starting=f"starting the server of the reports on port {port}",
+        not_ready="does not answer",
+    )
+
+
+def _reports_answer(port: int) -> bool:
+    from deployments.reports import HEALTH, HEALTHY
+
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{_reports_url(port)}{HEALTH}", timeout=3.0) as response:
+            return bool(response.read() == HEALTHY)
+    except (OSError, ValueError):
+        return False
+
+
+def _reports_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
 def start_worker(pool: str, limit: int, handle: ServerHandle, device: str | None = None) -> Process:
     """Start a process worker that runs at most `limit` flow runs of a pool at once.
 
@@ -259,20 +330,21 @@ def stop(say: Say = print) -> list[int]:
         state = load_state(folder)
         server = {state.server.pid} if state.server is not None else set()
         workers = {process.pid for process in state.workers.values()}
+        reports = {state.reports.pid} if state.reports is not None else set()
         database = _database_processes(state, folder)
 
         def marked(without: set[int]) -> list[int]:
             return [pid for pid in marked_processes(folder) if pid not in without and pid not in database]
 
         found = set(marked(set()))
-        if runs := found - workers - server:
+        if runs := found - workers - server - reports:
             say(f"stopping {len(runs)} flow runs")
-            _end(lambda: marked(workers | server))
+            _end(lambda: marked(workers | server | reports))
             # Each worker now tells the server that its run has crashed.
             time.sleep(REPORT_TIME_S)
         if found & workers:
             say(f"stopping {len(found & workers)} workers")
-            _end(lambda: marked(server))
+            _end(lambda: marked(server | reports))
         if found & server:
             say("stopping the Prefect server")
         _end(lambda: marked(set()))
@@ -282,7 +354,7 @@ def stop(say: Say = print) -> list[int]:
         left = sorted({*marked_processes(folder), *_living(database)})
         if left:
             raise ServiceFailed(f"still running after SIGKILL: {left}")
-        save_state(folder, replace(state, server=None, workers={}, worker_settings={}, database=None))
+        save_state(folder, replace(state, server=None, workers={}, worker_settings={}, database=None, reports=None))
         return sorted(found | set(database))
 
 
@@ -321,7 +393,8 @@ def load_state(folder: Path) -> State:
         server = Process(**document["server"]) if document["server"] else None
         workers = {pool: Process(**process) for pool, process in document["workers"].items()}
         database = Process(**document["database"]) if document.get("database") else None
-        return State(**{**document, "server": server, "workers": workers, "database": database})
+        reports = Process(**document["reports"]) if document.get("reports") else None
+        return State(**{**document, "server": server, "workers": workers, "database": database, "reports": reports})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State()
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from storage.digest import canonical_json
 from storage.errors import ObjectExists
 from storage.objects import Ref, manifest_of, read_part
-from storage.runs import RUNS, set_latest_run
+from storage.runs import RUNS, browser_link, set_latest_run
 from storage.store import Store, open_store
 from tasks.detectors.export import CARD, MODEL
 from tasks.evaluation.run_report import HTML, MARKDOWN
@@ -73,7 +73,10 @@ def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None
         description=f"The report of {place}",
     )
     create_link_artifact(
-        link=f"{store.url}/{place}/{HTML}", link_text=place, key=artifact_key("objects", experiment.name)
+        link=browser_link(store, f"{place}/{HTML}"),
+        link_text=f"{place}/{HTML}",
+        key=artifact_key("page", experiment.name),
+        description=f"{experiment.name}: the report as a page of its own",
     )
 
 

@@ -1,8 +1,10 @@
 """Where finished runs lie, and the one mutable file that says which is the newest of each experiment."""
 
 import json
+import os
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from storage.digest import canonical_json
 from storage.errors import DamagedObject, ObjectMissing
@@ -10,6 +12,16 @@ from storage.store import Store
 
 RUNS = "runs/evaluate"
 LATEST = "refs/latest.json"
+REPORTS_SETTING = "TELLTALE_REPORTS_URL"
+
+
+def browser_link(store: Store, key: str) -> str:
+    """Where a browser finds a file of a run: at the address that serves the store, where one is known.
+
+    `TELLTALE_REPORTS_URL` is such an address. Without it the link is the store's own, which browsers may refuse.
+    """
+    served = os.environ.get(REPORTS_SETTING)
+    return f"{(served or store.url).rstrip('/')}/{quote(key)}"
 
 
 def latest_run(store: Store, experiment: str) -> str:

@@ -286,6 +286,7 @@ def test_json_without_doubles_is_what_the_flows_take(monkeypatch: pytest.MonkeyP
 
     handle = services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {})
     monkeypatch.setattr(demo, "ensure_server", lambda: handle)
+    monkeypatch.setattr(demo, "ensure_reports", lambda server: None)
     monkeypatch.setattr(demo, "_evaluate", evaluate)
     overrides = {"sources.gan.count": 50, "extractor": {"side": 96}}
     assert said_by_demo("--overrides", json.dumps(overrides), "--seed", "3") == "enough"
@@ -296,7 +297,7 @@ def test_the_lines_for_the_users_shell_work_whatever_the_environments_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/a?b%20c#d $e `f` 'g' \"h\"/bin/python")
-    bootstrap.print_address(services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {}))
+    bootstrap.print_address(services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {}), None)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "export PATH" in line]
     monkeypatch.undo()
     shell = subprocess.run(

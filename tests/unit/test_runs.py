@@ -7,7 +7,7 @@ import pytest
 
 from deployments.tables import markdown, short_tables
 from storage.errors import ObjectMissing
-from storage.runs import latest_run, set_latest_run
+from storage.runs import browser_link, latest_run, set_latest_run
 from storage.store import LocalStore
 
 
@@ -22,6 +22,16 @@ def test_each_experiment_has_its_newest_run(tmp_path: Path) -> None:
     assert latest_run(store, "coco") == "runs/evaluate/coco-1"
     with pytest.raises(ObjectMissing, match=r"no run of 'seed' .* only of \['coco', 'sample'\]"):
         latest_run(store, "seed")
+
+
+def test_a_link_leads_to_where_the_store_is_served_else_into_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    monkeypatch.delenv("TELLTALE_REPORTS_URL", raising=False)
+    assert browser_link(store, "runs/a b/report.html") == f"{tmp_path.as_uri()}/runs/a%20b/report.html"
+    monkeypatch.setenv("TELLTALE_REPORTS_URL", "http://127.0.0.1:5000/")
+    assert browser_link(store, "runs/a#1/report.html") == "http://127.0.0.1:5000/runs/a%231/report.html"
 
 
 def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from deployments import services
 from deployments.database import Database, OwnPostgres
 from deployments.services import Process, ServiceFailed, State
+from storage.errors import SpecError
 
 SLEEPER = "import time; time.sleep(60)"
 # Starts a child in a session of its own, as a process worker does with flow runs; both ignore SIGTERM.
@@ -62,6 +65,7 @@ def test_state_comes_back_as_it_was_written_and_a_broken_file_counts_as_none(hom
     services.save_state(home, state)
     assert services.load_state(home) == state
     state = State(4200, process, kept_in="postgres", database=process, database_port=5000)
+    state = replace(state, reports=process, reports_port=5001, reports_store="s3://bucket/store")
     services.save_state(home, state)
     assert services.load_state(home) == state
     (home / "services.json").write_text('{"port": 1', encoding="utf-8")
@@ -433,3 +437,54 @@ def test_a_state_that_cannot_be_read_counts_as_none(home: Path) -> None:
 @pytest.mark.parametrize("address", ["http://[", "http://[::1", "nonsense", "", "http://127.0.0.1:99999/api"])
 def test_what_is_no_address_does_not_answer(address: str) -> None:
     assert not services.answers(address)
+
+
+NO_HANDLE = services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {})
+
+
+def _read(url: str) -> bytes:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_reports_are_served_from_the_store_found_again_and_stopped(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TELLTALE_REPORTS_URL", raising=False)
+    report = home / "store" / "runs" / "evaluate" / "sample-1" / "report.html"
+    report.parent.mkdir(parents=True)
+    report.write_bytes(b"a report")
+    said: list[str] = []
+    url = services.ensure_reports(NO_HANDLE, said.append)
+    assert _read(f"{url}/runs/evaluate/sample-1/report.html") == b"a report"
+    process = services.load_state(home).reports
+    assert process is not None
+    assert services.ensure_reports(NO_HANDLE, said.append) == url
+    assert services.load_state(home).reports == process
+    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "other"))
+    assert services.ensure_reports(NO_HANDLE, said.append) is None
+    assert "another store" in said[-1]
+    monkeypatch.delenv("TELLTALE_STORE")
+    # Killed, it is started again where links in the UI lead to.
+    os.kill(process.pid, signal.SIGKILL)
+    _wait_for(lambda: not services.is_running(process, home))
+    assert services.ensure_reports(NO_HANDLE, said.append) == url
+    again = services.load_state(home).reports
+    assert again is not None
+    said.clear()
+    assert services.stop(said.append) == [again.pid]
+    assert not any("flow runs" in line for line in said)
+    state = services.load_state(home)
+    assert (state.reports, f"http://127.0.0.1:{state.reports_port}") == (None, url)
+
+
+def test_reports_that_others_serve_are_linked_to_as_they_say(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELLTALE_REPORTS_URL", "https://reports.example/store/")
+    assert services.ensure_reports(NO_HANDLE) == "https://reports.example/store"
+    assert services.load_state(home) == State()
+    services.check_settings()
+    assert services.worker_settings()["TELLTALE_REPORTS_URL"] == "https://reports.example/store/"
+    monkeypatch.setenv("TELLTALE_REPORTS_URL", "javascript:alert(1)")
+    with pytest.raises(SpecError, match="TELLTALE_REPORTS_URL: expected an address"):
+        services.check_settings()
