@@ -25,6 +25,7 @@ SHOWN_LANES = 60
 SHOWN_PROBLEMS = 10
 ERROR_LENGTH = 2_000
 WHY_LENGTH = 400
+ENOUGH_FOR_A_RATE = 10
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,8 @@ def _per_second(line: Line) -> float:
 def _rate(line: Line) -> str:
     """How many in a second, minute or hour: in the shortest of these in which it is one at least."""
     rate = _per_second(line)
-    if rate <= 0:
-        return "found" if line.found and line.found == line.total else ""
+    if rate <= 0 or (line.done == line.total and line.done - line.found < ENOUGH_FOR_A_RATE):
+        return ""
     for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
         if rate * seconds >= 1 or unit == "hour":
             return f"{rate * seconds:,.1f} per {unit}"
@@ -229,6 +230,9 @@ def seconds_left(line: Line) -> float | None:
 
 
 def _left(line: Line) -> str:
+    """Time left, or how long it took."""
+    if line.total and line.done == line.total:
+        return "found" if line.found == line.total else f"done in {duration(line.elapsed)}"
     left = seconds_left(line)
     return "" if left is None else duration(left)
 
@@ -397,6 +401,9 @@ class _Tasks:
 
     def update(self, progress: Progress) -> None:
         """A task has done more."""
+        # Stages are not equally long: neither a rate nor an end follows from their number.
+        if progress.unit == "stages":
+            return
         if progress.done < progress.total:
             self._running[progress.name] = progress
         else:

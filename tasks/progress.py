@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-LONGEST_KEY = 80
-
 
 class Display(Protocol):
     """Something that shows the progress of tasks, such as a terminal's bars."""
@@ -32,7 +30,7 @@ def show_on(display: Display) -> Callable[[], None]:
 
 def artifact_key(*parts: str) -> str:
     """A Prefect artifact key: lowercase letters, digits and single dashes only."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())[:LONGEST_KEY].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 class Progress:
@@ -58,7 +56,7 @@ class Progress:
         self._found = done
         self._price = price
         self._load = load
-        self._unit = unit
+        self.unit = unit
         self._clock = clock
         self._started = clock()
 
@@ -71,11 +69,11 @@ class Progress:
     def description(self) -> str:
         """How much is done, how fast, when it will be finished, what a thousand cost, and how busy the GPU is."""
         rate = (self.done - self._found) / max(1e-9, self._clock() - self._started)
-        parts = [f"{self.name}: {self.done} of {self.total} {self._unit}", f"{rate:.1f} per second"]
+        parts = [f"{self.name}: {self.done} of {self.total} {self.unit}", f"{rate:.1f} per second"]
         if rate > 0 and self.done < self.total:
             parts.append(f"{timedelta(seconds=round((self.total - self.done) / rate))} left")
         if rate > 0 and self._price is not None:
-            parts.append(f"{self._price / 3600 / rate * 1000:.2f} per thousand {self._unit}")
+            parts.append(f"{self._price / 3600 / rate * 1000:.2f} per thousand {self.unit}")
         load = self._load()
         if load is not None:
             parts.append(f"GPU busy {load:.0%}")

@@ -267,5 +267,5 @@ def distil(
         network = _start(parent, spec, setting)
         fitted = fit_resumably(run, network, data, spec.training, seed=setting.seed, loss=loss, device=setting.device)
         made = finished_output(network, fitted, data, setting, spec.training, about)
-    show_training(run, made)
+    show_training(run, spec.name, made)
     return made

@@ -162,7 +162,7 @@ def finished_output(
     return Output(parts, notes | {"temperature": temperature, "macs": plain.shape.macs})
 
 
-def show_training(run: StepRun, made: Output) -> None:
+def show_training(run: StepRun, network: str, made: Output) -> None:
     """Learning curves and the confusion matrix of val as an artifact in the UI."""
     from tasks.generators.sheets import embedded, show_in_prefect
 
@@ -170,6 +170,7 @@ def show_training(run: StepRun, made: Output) -> None:
     assert isinstance(curves, bytes)
     assert isinstance(confusion, bytes)
     show_in_prefect(
+        f"training-{network}",
         f"training of {run.name}",
         f"## {run.name}\n\n{embedded(curves, 'learning curves')}\n\n{embedded(confusion, 'confusion on val')}\n",
     )
@@ -268,7 +269,7 @@ def train_mobilenet(
             device=setting.device,
         )
         made = finished_output(network, fitted, data, setting, spec.training, about)
-    show_training(run, made)
+    show_training(run, spec.name, made)
     return made
 
 

@@ -441,5 +441,5 @@ def _finished(
         **facts,
     }
     made = finished_output(model, fitted, data, setting, spec.training, about)
-    show_training(run, made)
+    show_training(run, spec.name, made)
     return Output(made.parts, {**made.notes, **facts})

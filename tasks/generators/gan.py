@@ -439,6 +439,7 @@ def train_gan(
     curves = loss_curves(final.history)
     sheets[gan.epochs] = newest
     show_in_prefect(
+        "training-dcgan",
         f"training of {run.name}",
         f"## {run.name}: {gan.epochs} epochs on {len(array)} pictures\n\n{embedded(curves, 'losses')}\n\n"
         f"{embedded(newest, f'sheet after epoch {gan.epochs}')}\n",

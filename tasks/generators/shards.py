@@ -177,7 +177,7 @@ def generate_gan(
             records.append(record)
             progress.advance()
     table = image_table(records)
-    _show(run, table)
+    _show(run, source, table)
     return Output({ROWS: table}, {"n": table.num_rows, "quarantined": 0, "collapse_rate": _collapse(table)})
 
 
@@ -251,7 +251,7 @@ def generate_diffusion(
                 records[made.image_id] = record
                 pieces.add(record)
     table = image_table(records[image_id] for image_id in prompts if image_id in records)
-    _show(run, table)
+    _show(run, source, table)
     pieces.remove()
     notes = {
         "n": table.num_rows,
@@ -311,8 +311,8 @@ def _collapse(table: pa.Table) -> float:
     return round(collapse_rate(words_of(table["phash"].to_pylist())), 6)
 
 
-def _show(run: StepRun, table: pa.Table) -> None:
+def _show(run: StepRun, source: str, table: pa.Table) -> None:
     first = table.slice(0, STRIP_PICTURES)["image"].to_pylist()
     if first:
         strip = sample_strip([decode_rgb(image["bytes"]) for image in first])
-        show_in_prefect(f"sample of {run.name}", f"## {run.name}\n\n{embedded(strip, 'sample')}\n")
+        show_in_prefect(f"sample-{source}", run.name, f"## {run.name}\n\n{embedded(strip, 'sample')}\n")

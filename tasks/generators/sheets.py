@@ -54,13 +54,25 @@ def embedded(png: bytes, alt: str, limit: int = ARTIFACT_BYTES) -> str:
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def show_in_prefect(name: str, markdown: str) -> None:
-    """Attach Markdown to the task that is running, if Prefect is running one."""
-    from prefect.artifacts import create_markdown_artifact
-    from prefect.context import TaskRunContext
+_shown: set[tuple[str, str]] = set()
 
-    if TaskRunContext.get() is not None:
-        create_markdown_artifact(markdown, key=artifact_key(name), description=name)
+
+def show_in_prefect(name: str, title: str, markdown: str) -> None:
+    """Attach Markdown to what Prefect is running, if anything: one artifact of a name in a flow run, the first.
+
+    `name` becomes its key, which a person should be able to read: of thousands of shards that draw one source's
+    pictures, the first shows what they look like.
+    """
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.utilities.context import get_task_and_flow_run_ids
+
+    task_run, flow_run = get_task_and_flow_run_ids()
+    if task_run is None and flow_run is None:
+        return
+    key = artifact_key(name)
+    if (str(flow_run or task_run), key) not in _shown:
+        _shown.add((str(flow_run or task_run), key))
+        create_markdown_artifact(markdown, key=key, description=title)
 
 
 def _fitted(picture: Pixels, side: int) -> Pixels:

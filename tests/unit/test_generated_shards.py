@@ -420,7 +420,22 @@ def test_an_animation_has_a_frame_per_sheet() -> None:
 
 
 def test_outside_of_prefect_nothing_is_shown() -> None:
-    show_in_prefect("sample of nothing", "text")
+    show_in_prefect("sample", "a sample of nothing", "text")
+
+
+def test_of_many_shards_in_a_run_the_first_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, str]] = []
+    run = ["one"]
+    monkeypatch.setattr("prefect.utilities.context.get_task_and_flow_run_ids", lambda: (None, run[0]))
+    monkeypatch.setattr(
+        "prefect.artifacts.create_markdown_artifact",
+        lambda markdown, key, description: shown.append((key, description)),
+    )
+    for number in range(3):
+        show_in_prefect("sample-gan", f"generate/gan {number}", "text")
+    run[0] = "two"
+    show_in_prefect("sample-gan", "generate/gan 3", "text")
+    assert shown == [("sample-gan", "generate/gan 0"), ("sample-gan", "generate/gan 3")]
 
 
 def test_the_device_is_named_by_its_class() -> None:

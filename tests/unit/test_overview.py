@@ -33,6 +33,16 @@ def test_a_line_says_how_much_is_done_how_fast_and_when_it_ends() -> None:
     assert total == ["**all**", "", "3,000 of 12,000", "███░░░░░░░░░", "", "at least 50 min", "4", "5.00"]
 
 
+def test_a_finished_line_says_how_long_it_took_or_that_all_was_found() -> None:
+    took = Line("embed", "", 2, 2, seconds=60.0, failed=0, at_work=0, elapsed=36.0)
+    many = Line("train", "", 20, 20, seconds=60.0, failed=0, at_work=0, elapsed=10.0)
+    found = Line("shard", "", 5, 5, seconds=0.0, failed=0, at_work=0, elapsed=0.1, found=5)
+    _, *lines, total = rows(overview_markdown("t", [took, many, found], [], "Running", []))
+    # A rate of two is none.
+    assert [line[3:5] for line in lines] == [["", "done in 36 s"], ["2.0 per second", "done in 10 s"], ["", "found"]]
+    assert total[3:5] == ["", ""]
+
+
 def test_columns_that_say_nothing_are_left_out() -> None:
     line = Line("embed", "", 0, 12, seconds=0.0, failed=0, at_work=0)
     head, embed, _ = rows(overview_markdown("t", [line], [], "Running", [], gpu_price=2.5))

@@ -118,6 +118,5 @@ def test_steps_are_counted_by_the_run_around_them_and_else_by_nobody() -> None:
     assert run.steps() == {}
 
 
-def test_keys_of_artifacts_are_short_and_hold_no_odd_letters() -> None:
+def test_keys_of_artifacts_hold_no_odd_letters() -> None:
     assert artifact_key("overview", "Sätze & ../x") == "overview-s-tze-x"
-    assert artifact_key("results", "a" * 300) == "results-" + "a" * 72
