@@ -282,12 +282,12 @@ def _flow(entrypoint: str) -> Any:
 
 
 def test_every_deployment_has_its_whole_name_as_a_tag() -> None:
-    """Three are called `coco`, three `mobilenet`: lists in the UI show tags beside them, and of runs tags alone."""
+    """Three are called `coco`, three `mobilenet`: lists in the UI show tags beside them, and hide the second one."""
     document = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
     whole_names = []
     for deployment in document["deployments"]:
         module, function = deployment["entrypoint"].rsplit(".", 1)
         flow = getattr(importlib.import_module(module), function)
-        assert deployment["tags"][0] == f"{flow.name}/{deployment['name']}"
+        assert deployment["tags"] == [f"{flow.name}/{deployment['name']}"]
         whole_names.append(deployment["tags"][0])
     assert len(set(whole_names)) == len(whole_names)
