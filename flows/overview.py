@@ -111,18 +111,23 @@ def overview_markdown(
         tasks: sentences about what runs in this process.
         gpu_price: of an hour of the pool `gpu`, where it is known.
     """
-    parts = [f"## {escape_markdown(title)}", f"**{escape_markdown(state)}**"]
+    parts = [f"## {_text(title)}", f"**{_text(state)}**"]
     if lines:
         parts.append(_table(*_steps(lines, gpu_price)))
     if lanes:
         parts.append(f"### Lanes\n\n{_table(*_lanes(lanes))}{_left_out(len(lanes), SHOWN_LANES, 'lanes')}")
     if tasks:
-        parts.append("### At work\n\n" + "\n".join(f"* {escape_markdown(task)}" for task in tasks))
+        parts.append("### At work\n\n" + "\n".join(f"* {_text(task)}" for task in tasks))
     if problems:
         newest = list(problems)[-SHOWN_PROBLEMS:][::-1]
         shown = "\n\n".join(_problem(problem) for problem in newest)
         parts.append(f"### Failed attempts\n\n{shown}{_left_out(len(problems), SHOWN_PROBLEMS, 'earlier ones')}")
     return "\n\n".join(parts) + "\n"
+
+
+def _text(text: str) -> str:
+    """A text that stays one: nor are addresses in it made links, as Prefect's UI would."""
+    return re.sub(r"@|(?<=www)\.|:(?=//)", r"\\\g<0>", escape_markdown(text))
 
 
 def _steps(lines: Sequence[Line], gpu_price: float | None) -> tuple[list[str], list[list[str]]]:
@@ -133,8 +138,8 @@ def _steps(lines: Sequence[Line], gpu_price: float | None) -> tuple[list[str], l
     heads = ["step", "pool", "done", "", "rate", "left", "at work", "failed", "cost"]
     rows = [
         [
-            escape_markdown(line.step),
-            escape_markdown(line.pool),
+            _text(line.step),
+            _text(line.pool),
             _counts(line.done, line.total),
             _bar(line.done, line.total),
             _rate(line),
@@ -171,8 +176,8 @@ def _lanes(lanes: Sequence[Lane]) -> tuple[list[str], list[list[str]]]:
     for lane in list(lanes)[:SHOWN_LANES]:
         counts = _counts(lane.done, lane.total) if lane.total else ""
         texts = (lane.name, lane.worker, lane.host, lane.device, lane.state, lane.at)
-        row = [*(escape_markdown(text) for text in texts), counts, f"{lane.silent:,.0f} s"]
-        rows.append(row + ([escape_markdown(lane.refusal)] if refused else []))
+        row = [*(_text(text) for text in texts), counts, f"{lane.silent:,.0f} s"]
+        rows.append(row + ([_text(lane.refusal)] if refused else []))
     return heads, rows
 
 
@@ -182,7 +187,7 @@ def _problem(problem: Problem) -> str:
     error = _cut(printable, ERROR_LENGTH)
     # What was raised may hold anything: a fence that is longer than every run of backticks in it keeps it plain.
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", error))])
-    return f"{escape_markdown(f'{problem.what}, attempt {problem.attempt}{where}')}:\n\n{fence}text\n{error}\n{fence}"
+    return f"{_text(f'{problem.what}, attempt {problem.attempt}{where}')}:\n\n{fence}text\n{error}\n{fence}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -295,6 +300,7 @@ class Overview:
         self._began = self._written = clock()
         self._artifact: Any = None
         self._run: Any = None
+        self._ended = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -309,22 +315,24 @@ class Overview:
 
     def refresh(self) -> None:
         """Write what is shown now, unless that was done within the period or another thread is at it."""
-        if self._artifact is None or self._clock() - self._written < self._period:
+        if self._artifact is None or self._ended or self._clock() - self._written < self._period:
             return
         if self._lock.acquire(blocking=False):
             try:
                 self._written = self._clock()
-                self._harmlessly(lambda: self._write(self._running()))
+                if not self._ended:
+                    self._harmlessly(lambda: self._write(self._running()))
             finally:
                 self._lock.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._artifact is None:
-            return
         with self._lock:
-            self._harmlessly(lambda: self._end(error))
+            # Tasks of a run that is cancelled go on for a while, and would say that it runs.
+            self._ended = True
+            if self._artifact is not None:
+                self._harmlessly(lambda: self._end(error))
 
     def _running(self) -> str:
         return f"Running for {self._elapsed()}, as of {self._now():%H:%M:%S} UTC"

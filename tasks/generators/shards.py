@@ -315,4 +315,6 @@ def _show(run: StepRun, source: str, table: pa.Table) -> None:
     first = table.slice(0, STRIP_PICTURES)["image"].to_pylist()
     if first:
         strip = sample_strip([decode_rgb(image["bytes"]) for image in first])
-        show_in_prefect(f"sample-{source}", run.name, f"## {run.name}\n\n{embedded(strip, 'sample')}\n")
+        show_in_prefect(
+            f"pictures-{source}", f"pictures of {source}", f"## {run.name}\n\n{embedded(strip, 'sample')}\n"
+        )

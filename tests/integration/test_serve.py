@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -58,6 +59,18 @@ def test_every_pool_has_one_process_worker_that_has_reported_when_serve_returns(
 def test_the_ui_calls_the_api_of_this_server(served: Served) -> None:
     settings = httpx.get(served.api_url.removesuffix("/api") + "/ui-settings", timeout=60, trust_env=False).json()
     assert settings["api_url"] == served.api_url
+
+
+def test_the_stores_reports_are_served_and_workers_know_where(served: Served) -> None:
+    (line,) = [line for line in served.output.splitlines() if line.startswith("Reports: ")]
+    url = line.split()[1]
+    page = served.home / "store" / "runs" / "evaluate" / "sample-1" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("a report", encoding="utf-8")
+    assert httpx.get(f"{url}/runs/evaluate/sample-1/report.html", timeout=60, trust_env=False).text == "a report"
+    worker = served.pids()["cpu"]
+    assert f"TELLTALE_REPORTS_URL={url}".encode() in Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    assert f"reports      {url}" in served.command("status")
 
 
 def test_the_printed_lines_make_prefect_work_in_a_shell(served: Served) -> None:

@@ -432,10 +432,10 @@ def test_of_many_shards_in_a_run_the_first_is_shown(monkeypatch: pytest.MonkeyPa
         lambda markdown, key, description: shown.append((key, description)),
     )
     for number in range(3):
-        show_in_prefect("sample-gan", f"generate/gan {number}", "text")
+        show_in_prefect("pictures-gan", f"generate/gan {number}", "text")
     run[0] = "two"
-    show_in_prefect("sample-gan", "generate/gan 3", "text")
-    assert shown == [("sample-gan", "generate/gan 0"), ("sample-gan", "generate/gan 3")]
+    show_in_prefect("pictures-gan", "generate/gan 3", "text")
+    assert shown == [("pictures-gan", "generate/gan 0"), ("pictures-gan", "generate/gan 3")]
 
 
 def test_the_device_is_named_by_its_class() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -100,12 +101,13 @@ def test_of_many_lanes_some_are_shown_and_the_others_counted() -> None:
 
 
 def test_names_and_texts_stay_texts() -> None:
-    odd = "<img src=x onerror=alert(1)> | `a` [b](javascript:c)"
+    odd = "<img src=x onerror=alert(1)> | `a` [b](javascript:c) www.evil.example https://evil.example a@evil.example"
     lane = Lane(odd, odd, odd, odd, odd, odd, refusal=odd)
     line = Line(odd, odd, 1, 2, 0.0, 1, 1)
     shown = overview_markdown(odd, [line], [lane], f"Failed: {odd}", [Problem(odd, "e")], [odd])
     assert "\\<img" in shown
     assert "<img" not in shown.replace("\\<img", "")
+    assert not re.search(r"www\.|[^\\](://|@)", shown)
     assert len(rows(shown)[1]) == len(rows(shown)[0])
 
 
@@ -209,6 +211,20 @@ def test_a_cancelled_run_says_so_and_one_whose_process_was_ended_says_that() -> 
             body(experiment, cancelled)
     assert state_of(artifacts("overview-cancelled")[0]).startswith("Cancelled after 0 s, ")
     assert state_of(artifacts("overview-ended")[0]).startswith("Stopped after 0 s: its process was told to end")
+
+
+def test_what_goes_on_after_the_end_changes_nothing() -> None:
+    clock = Clock()
+
+    @flow
+    def body() -> None:
+        with opened("after", clock) as overview:
+            pass
+        clock.now = 100.0
+        overview.refresh()
+
+    body()
+    assert state_of(artifacts("overview-after")[0]).startswith("Completed in 0 s")
 
 
 def test_another_attempt_of_a_run_goes_on_with_its_artifact() -> None:
