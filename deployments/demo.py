@@ -62,6 +62,8 @@ def main(
         check_settings()
         # The bars are for the terminal; the log goes to the UI.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+        # As on the pools: a row for each task that has ended says what its state says.
+        os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")
         load_unfilled(experiment, changes, seed)
         server = ensure_server()
         os.environ.update(server.environment)

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +273,18 @@ def test_runs_of_every_pool_send_heartbeats_equally_often_and_wait_for_a_server_
     assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"  # Prefect takes no less
     pauses = [2**attempt for attempt in range(1, int(environment["PREFECT_CLIENT_MAX_RETRIES"]) + 1)]
     assert sum(pauses) >= 10 * 60
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "pools").glob("*.json")), ids=lambda path: path.stem)
+def test_a_task_that_ends_well_writes_no_row_of_the_log(path: Path) -> None:
+    environment = json.loads(path.read_text(encoding="utf-8"))["variables"]["properties"]["env"]["default"]
+    code = (
+        "import logging; from prefect.logging.configuration import setup_logging; setup_logging(); "
+        "print(*(logging.getLogger(f'prefect.{name}_runs').isEnabledFor(logging.INFO) for name in ('task', 'flow')))"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_there_is_a_template_for_every_pool() -> None:
