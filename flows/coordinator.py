@@ -67,6 +67,15 @@ class LaneState:
         return self.status["state"] in ("starting", "working") and now - self.heard < SILENCE_S
 
 
+@dataclass
+class StepTimes:
+    """When a step's first element was released and its last object finished, and the seconds of work on it."""
+
+    began: float
+    ended: float | None = None
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Failure:
     """A failed attempt of an element."""
@@ -75,6 +84,7 @@ class Failure:
     error: str
     message: str
     worker: str
+    host: str
     document: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
     def __str__(self) -> str:
@@ -110,7 +120,7 @@ class Coordinator(Generic[T]):
         self.pools = tuple(pools)
         self.lanes: dict[str, LaneState] = {}
         self.failures: list[Failure] = []
-        self.seconds: Counter[str] = Counter()  # of work, by step
+        self.steps: dict[tuple[str, Pool], StepTimes] = {}
         self.tend_s = TEND_S
         self._compute = compute
         self._recruiter = recruiter
@@ -124,7 +134,8 @@ class Coordinator(Generic[T]):
         self._facts = Facts(ask=self._ask)
         self._open_facts: dict[str, Fact[..., Any]] = {}
         self._segments: Counter[Pool] = Counter()
-        self._released: dict[str, Pool] = {}  # open objects of released elements, and where they are made
+        # Open objects of released elements, and by which step and where they are made.
+        self._released: dict[str, tuple[str, Pool]] = {}
         self._read_failures: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._repairs = self._repaired = 0
@@ -218,7 +229,9 @@ class Coordinator(Generic[T]):
         for element in elements:
             pool = element.step.pool(**element.arguments)
             ready.setdefault(pool, []).append(self._document(element))
-            self._released.update(dict.fromkeys(element.places, pool))
+            key = (element.step.name, pool)
+            self._released.update(dict.fromkeys(element.places, key))
+            self.steps.setdefault(key, StepTimes(self._clock()))
         for pool, documents in ready.items():
             lanes = max(1, len(self._alive(pool)) or self._recruiter.recruited(pool))
             size = min(ELEMENTS_IN_SEGMENT, max(1, math.ceil(len(documents) / (4 * lanes))))
@@ -253,11 +266,12 @@ class Coordinator(Generic[T]):
                 self._facts.answers[digest] = answer["answer"]
                 del self._open_facts[digest]
         self._hear_failures()
+        self._watch(self)
 
     def _tend(self, blocked_by: str) -> None:
         """See to it that there are lanes enough, and that somebody can work at all."""
         self._tended = self._clock()
-        wanted: Counter[Pool] = Counter(self._released.values())
+        wanted: Counter[Pool] = Counter(pool for _, pool in self._released.values())
         for asked in self._open_facts.values():
             wanted[asked.pool] += 1
         for pool in self.pools:
@@ -270,7 +284,6 @@ class Coordinator(Generic[T]):
                 hopeless = self._recruiter.without_hope(pool, refused)
                 if hopeless is not None:
                     raise PlanFailed(hopeless)
-        self._watch(self)
 
     def _of(self, pool: Pool) -> list[LaneState]:
         return [state for state in self.lanes.values() if state.status["pool"] == pool]
@@ -297,8 +310,10 @@ class Coordinator(Generic[T]):
 
     def _hear(self, notes: Iterable[Sequence[Any]]) -> None:
         for place, rows, size, seconds in notes:
-            if self._released.pop(place, None) is not None:
-                self.seconds[place.split("/")[1]] += seconds
+            key = self._released.pop(place, None)
+            if key is not None:
+                self.steps[key].seconds += seconds
+                self.steps[key].ended = self._clock()
             self.plan.finish(Ref(uri=place, digest=place.rpartition("/")[2], rows=rows, bytes=size))
 
     def _decide(self, pool: Pool, now: float) -> None:
@@ -322,9 +337,8 @@ class Coordinator(Generic[T]):
                     continue
                 self._read_failures.add(key)
                 document = self.folder.failure(key)
-                failure = Failure(
-                    document["element"], document["error"], document["message"], document["worker"], document
-                )
+                said = ("element", "error", "message", "worker", "host")
+                failure = Failure(**{name: document[name] for name in said}, document=document)
                 self.failures.append(failure)
                 if document["damaged"]:
                     self._repairs += 1

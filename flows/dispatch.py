@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 import httpx
 
 from flows.collect import mended
+from flows.names import experiment_title
+from flows.overview import watched
 from flows.preflight import checked_experiment, refuse_missing, wanted_facts
 from tasks.facts import Facts, facts_known
 from tasks.recipe import Pool
@@ -36,8 +38,8 @@ class Request:
 
     @property
     def title(self) -> str:
-        """What people call it."""
-        return f"{self.flow} {self.experiment}"
+        """What people call it: with what was changed, and a digest."""
+        return experiment_title(self.flow, self.experiment, self.overrides, self.seed)
 
 
 def computed(
@@ -53,7 +55,7 @@ def computed(
     """
     if dispatch == "inline":
         experiment = checked_experiment(request.experiment, request.overrides, request.seed)
-        with facts_known(Facts()):
+        with facts_known(Facts()), watched(experiment.name, request.title):
             return experiment, mended(lambda: compute(experiment))
     from flows.pools import computed_on_pools
 
@@ -64,7 +66,7 @@ def computed(
         refuse_missing(experiment, pools)
         return compute(experiment)
 
-    return experiment, computed_on_pools(request, plan, pools, questions)
+    return experiment, computed_on_pools(request, experiment.name, plan, pools, questions)
 
 
 def while_away(ask: Callable[[], T]) -> T:

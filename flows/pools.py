@@ -1,6 +1,8 @@
 """An evaluation on pools: this run coordinates, lanes on the cpu and gpu pools make what is missing."""
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,8 +11,9 @@ from uuid import uuid4
 
 import httpx
 
-from flows.coordinator import Coordinator
+from flows.coordinator import SILENCE_S, Coordinator, LaneState
 from flows.dispatch import Request, while_away
+from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
 from flows.work import telltale_version
 from storage.plans import PlanFolder
@@ -27,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 MOST_LANES = 200
 PAGE = 200
+WATCH_S = 10.0
 
 
 def computed_on_pools(
     request: Request,
+    experiment: str,
     compute: Callable[[], T],
     pools: Sequence[Pool],
     questions: Sequence[tuple[Fact[..., Any], tuple[Any, ...]]],
@@ -41,11 +46,14 @@ def computed_on_pools(
         MissingInput: what the pools' workers lack.
         PlanFailed: it cannot be finished.
     """
-    folder = _folder(request)
-    lanes = Lanes(folder.plan, request.title)
-    coordinator = Coordinator(folder, compute, pools, lanes, questions)
+    title = f"{request.flow} {experiment}"
+    folder = _folder(request, title)
+    lanes = Lanes(folder.plan, title)
+    coordinator = Coordinator(folder, compute, pools, lanes, questions, watch=lambda _: overview.refresh())
+    overview = Overview(experiment, request.title, lambda: shown(coordinator, time.monotonic()), period=WATCH_S)
     try:
-        result = coordinator.run()
+        with overview:
+            result = coordinator.run()
     except BaseException as error:
         folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
         lanes.end("the run that they worked for has ended", at_work=True)
@@ -56,13 +64,69 @@ def computed_on_pools(
     return result
 
 
-def _folder(request: Request) -> PlanFolder:
+def shown(coordinator: Coordinator[Any], now: float) -> Shown:
+    """What people see of a plan: its steps, its lanes, and what failed."""
+    plan = coordinator.plan
+    at_work = Counter(
+        (work["step"], state.status["pool"])
+        for state in coordinator.lanes.values()
+        if state.is_alive(now)
+        for work in state.status["work"]
+    )
+    failed = Counter(failure.document["step"] for failure in coordinator.failures)
+    lines = []
+    for step, pool in plan.total:
+        times = coordinator.steps.get((step, pool))
+        last = now if times is None or at_work[step, pool] or times.ended is None else times.ended
+        lines.append(
+            Line(
+                step=step,
+                pool=pool,
+                done=plan.done[step, pool],
+                total=plan.total[step, pool],
+                seconds=0.0 if times is None else times.seconds,
+                failed=failed[step],
+                at_work=at_work[step, pool],
+                elapsed=0.0 if times is None else last - times.began,
+            )
+        )
+    prices = [state.status["price"] for state in coordinator.lanes.values() if state.status["price"] is not None]
+    return Shown(
+        lines=lines,
+        lanes=[_lane(state, now) for _, state in sorted(coordinator.lanes.items())],
+        problems=[
+            Problem(failure.element, f"{failure.error}: {failure.message}", lane=f"{failure.worker} on {failure.host}")
+            for failure in coordinator.failures
+        ],
+        gpu_price=max(prices, default=None),
+    )
+
+
+def _lane(state: LaneState, now: float) -> Lane:
+    status = state.status
+    work = status["work"][0] if status["work"] else None
+    silent = 0.0 if status["state"] in ("ended", "refused") else now - state.heard
+    return Lane(
+        name=f"{status['pool']} lane {status['index'] + 1}",
+        worker=status["worker"],
+        host=status["host"],
+        device=status["device"],
+        state="silent" if silent >= SILENCE_S else status["state"],
+        at=work["name"] if work else "",
+        done=work["done"] if work else 0,
+        total=work["total"] if work else 0,
+        silent=silent,
+        refusal=status["reason"] if status["state"] == "refused" else "",
+    )
+
+
+def _folder(request: Request, title: str) -> PlanFolder:
     """The plan of this run: the one that an earlier attempt of it left unfinished, or the next."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     run = str(context.flow_run.id) if context is not None and context.flow_run is not None else str(uuid4())
-    asked = {"title": request.title, "request": asdict(request), "telltale": telltale_version()}
+    asked = {"title": title, "request": asdict(request), "telltale": telltale_version()}
     store = open_store()
     number = 0
     while True:

@@ -26,7 +26,7 @@ from storage.plans import PlanFolder, Segment
 from tasks.device import DeviceLost
 from tasks.elements import element_of
 from tasks.facts import answer_of
-from tasks.progress import show_on
+from tasks.progress import Progress, show_on
 from tasks.recipe import Pool, Step, is_final
 
 logger = logging.getLogger(__name__)
@@ -186,12 +186,12 @@ class Lane:
             stop_showing()
         return "ended"
 
-    def update(self, name: str, done: int, total: int) -> None:
+    def update(self, progress: Progress) -> None:
         """A call has done so much, as `tasks.progress.Display`."""
         with self._lock:
             for work in self._work.values():
-                if work.name == name:
-                    work.done, work.total, work.moved = done, total, self._clock()
+                if work.name == progress.name:
+                    work.done, work.total, work.moved = progress.done, progress.total, self._clock()
 
     def _await_needs(self) -> None:
         self._beat()

@@ -22,7 +22,7 @@ from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
 from tasks.device import GpuLoad, compute_device, hourly_price
 from tasks.facts import library_version
-from tasks.progress import Progress
+from tasks.progress import Progress, tally
 from tasks.threads import limit_linear_algebra
 from tasks.variables import located
 
@@ -237,6 +237,7 @@ class Step:
         planner = _planner.get()
         if planner is not None:
             return _Done(planner.call(self, self.bound(arguments)))
+        tally().submitted(self.name)
         return self.task(arguments).submit(arguments)
 
     def __call__(self, **arguments: Any) -> Any:
@@ -251,15 +252,20 @@ class Step:
         from prefect.states import Completed
         from prefect.tasks import exponential_backoff
 
+        # Taken along: the task runs in a thread of its own.
+        counts, name = tally(), self.run_name(**arguments)
+
         def run(arguments: Mapping[str, Any]) -> Any:
-            refs, cached = self.compute(open_store(), **arguments)
+            with counts.at_work(self.name, name) as work:
+                refs, cached = self.compute(open_store(), **arguments)
+                work.found = cached
             return Completed(name="Cached", data=refs) if cached else refs
 
         return task(  # type: ignore[call-overload]
             run,
             name=self.name,
             description=inspect.getdoc(self.function),
-            task_run_name=self.run_name(**arguments),
+            task_run_name=name,
             version=str(self.version),
             retries=RETRIES,
             retry_delay_seconds=exponential_backoff(backoff_factor=1),
