@@ -22,6 +22,7 @@ from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
 from tasks.device import GpuLoad, compute_device, hourly_price
 from tasks.facts import library_version
+from tasks.pieces import Pieces
 from tasks.progress import Progress, tally
 from tasks.threads import limit_linear_algebra
 from tasks.variables import located
@@ -38,6 +39,7 @@ class Output:
 
     parts: Mapping[str, PartContent]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    pieces: Pieces | None = None  # removed once the object is finished
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,17 @@ class StepRun:
 
     store: Store
     name: str
-    digest: str
+    digest: str  # of the first object that is missing
+    digests: Mapping[Any, str] = field(default_factory=dict)  # of all that are missing, by their elements
 
     @property
     def checkpoints(self) -> str:
         """Folder of keys for checkpoints of this very recipe; debris once the object is finished."""
         return f"checkpoints/{self.digest}"
+
+    def checkpoints_of(self, element: Any) -> str:
+        """The same for one of several objects, whichever others are missing beside it."""
+        return f"checkpoints/{self.digests[element]}"
 
     def progress(self, total: int, unit: str = "pictures", *, done: int = 0, device: str = "cpu") -> Progress:
         """A progress counter of this task, of which so much was done before; of a GPU it says load and cost as well."""
@@ -205,7 +212,8 @@ class Step:
         }
         if self._each:
             wanted[self._each] = tuple(elements[index][0] for index in missing)
-        run = StepRun(store, self.run_name(**arguments), digest_of(self.recipe(**elements[missing[0]][1])))
+        digests = {elements[index][0]: digest_of(self.recipe(**elements[index][1])) for index in missing}
+        run = StepRun(store, self.run_name(**arguments), digests[elements[missing[0]][0]], digests)
         made = self.function(run, **wanted)
         shared = (time.monotonic() - started) / len(missing)
         for index in missing:
@@ -213,17 +221,18 @@ class Step:
             started = time.monotonic()
             output = made[element] if self._each else made  # what is made one by one is made now
             seconds = shared + time.monotonic() - started
-            recipe = self.recipe(**single)
             refs[index] = commit(
                 store,
                 self.uri(**single),
                 step=self.name,
-                digest=digest_of(recipe),
-                recipe=recipe,
+                digest=digests[element],
+                recipe=self.recipe(**single),
                 parts=output.parts,
                 notes=output.notes,
                 seconds=seconds,
             )
+            if output.pieces is not None:
+                output.pieces.remove()
 
     def run_name(self, **arguments: Any) -> str:
         """The name of the task run in the UI."""

@@ -25,6 +25,7 @@ from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
 from tasks.detectors import inception, probe, vgg16, vgg16_winograd
 from tasks.device import device_alone
+from tasks.pieces import Pieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
 from tasks.threads import helper_threads, in_order, limit_threads
@@ -59,13 +60,35 @@ class ViewFeatures:
     """What is known of one view so far: `rows` are row numbers of the image shard, in order."""
 
     extractor: Extractor
+    pieces: Pieces | None = None  # where whole batches are kept for an attempt that goes on
     rows: list[int] = field(default_factory=list)
+    begin: int = 0  # the first row that no earlier attempt finished
     left_out: int = 0  # too small for a fair view
     enlarged: int = 0  # too small for a fair view, and taken nevertheless
     undecodable: int = 0
     _pending: list[Array] = field(default_factory=list)
     _embedded: list[npt.NDArray[np.float32]] = field(default_factory=list)
     _spilled: BinaryIO | None = None
+    _spilled_rows: int = 0
+    _in_pieces: tuple[int, int] = (0, 0)  # how many rows of the image shard, and how many of `rows`
+
+    def resume(self) -> None:
+        """Take over what earlier attempts finished.
+
+        Every piece begins and ends between two batches, wherever an attempt broke off: what is computed now falls into
+        the same batches as without a break. Behind a gap nothing is taken.
+        """
+        assert self.pieces is not None
+        for piece in self.pieces.read():
+            start, stop = (int(piece.schema.metadata[name]) for name in (b"start", b"stop"))
+            if start > self.begin:
+                break
+            rows, matrix = _piece_content(piece, self.extractor.dimension)
+            fresh = rows >= self.begin  # another attempt may have written batches that this piece holds as well
+            self.rows += rows[fresh].tolist()
+            self._keep(matrix[fresh])
+            self.begin = max(self.begin, stop)
+        self._in_pieces = (self.begin, len(self.rows))
 
     def add(self, row: int, item: Array) -> None:
         """Take one picture; batches are full ones in row order, whatever other views are computed beside this one."""
@@ -73,18 +96,16 @@ class ViewFeatures:
         self._pending.append(item)
         if len(self._pending) == self.extractor.batch:
             self._flush()
+            if self.pieces is not None and self.pieces.due():
+                start, first = self._in_pieces
+                piece = _piece(self.rows[first:], self._matrix_from(first), start, row + 1)
+                self.pieces.write(piece, number=start)
+                self._in_pieces = (row + 1, len(self.rows))
 
     def matrix(self) -> npt.NDArray[np.float32]:
         """The features of `rows`: (N, D)."""
         self._flush()
-        matrix = np.empty((len(self.rows), self.extractor.dimension), dtype="<f4")
-        start = 0
-        if self._spilled is not None:
-            self._spilled.seek(0)
-            start = self._spilled.readinto(matrix.reshape(-1).view(np.uint8)) // matrix[:1].nbytes  # type: ignore[attr-defined]
-        if self._embedded:
-            np.concatenate(self._embedded, out=matrix[start:])
-        return matrix
+        return self._matrix_from(0)
 
     def close(self) -> None:
         """Give up what was kept."""
@@ -94,15 +115,49 @@ class ViewFeatures:
 
     def _flush(self) -> None:
         if self._pending:
-            self._embedded.append(self.extractor.embed(self._pending))
+            self._keep(self.extractor.embed(self._pending))
             self._pending = []
+
+    def _keep(self, batch: npt.NDArray[np.float32]) -> None:
+        self._embedded.append(batch)
         if sum(batch.nbytes for batch in self._embedded) > _KEPT_BYTES:
             if self._spilled is None:
                 self._spilled = TemporaryFile()  # noqa: SIM115 - it outlives this call
             self._spilled.seek(0, io.SEEK_END)
             for batch in self._embedded:
                 self._spilled.write(np.ascontiguousarray(batch, dtype="<f4").data)
+                self._spilled_rows += len(batch)
             self._embedded = []
+
+    def _matrix_from(self, first: int) -> npt.NDArray[np.float32]:
+        """The features of `rows[first:]`, of which none is pending."""
+        matrix = np.empty((len(self.rows) - first, self.extractor.dimension), dtype="<f4")
+        filled = max(0, self._spilled_rows - first)
+        if self._spilled is not None and filled:
+            self._spilled.seek(first * self.extractor.dimension * matrix.itemsize)
+            self._spilled.readinto(matrix[:filled].reshape(-1).view(np.uint8))  # type: ignore[attr-defined]
+        skipped = max(0, first - self._spilled_rows)
+        for batch in self._embedded:
+            taken = batch[skipped:]
+            skipped = max(0, skipped - len(batch))
+            matrix[filled : filled + len(taken)] = taken
+            filled += len(taken)
+        return matrix
+
+
+def _piece(rows: Sequence[int], matrix: npt.NDArray[np.float32], start: int, stop: int) -> pa.Table:
+    """What is known of the rows `start` to `stop` (exclusive) of an image shard in one view."""
+    width = matrix.shape[1] * matrix.itemsize
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(matrix)])
+    place = {"start": str(start), "stop": str(stop)}
+    return pa.table({"row": pa.array(rows, pa.int64()), "embedding": column}).replace_schema_metadata(place)
+
+
+def _piece_content(piece: pa.Table, dimension: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    column = piece["embedding"].combine_chunks()
+    assert column.type.byte_width == dimension * 4, "the pieces of another extractor"
+    values = np.frombuffer(column.buffers()[1], "<f4", len(column) * dimension, column.offset * dimension * 4)
+    return piece["row"].to_numpy(), values.reshape(len(column), dimension)
 
 
 def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
@@ -139,50 +194,49 @@ def embed_images(
     *,
     enlarge: bool,
     files: Iterable[bytes] | None = None,
+    begun: Mapping[View, ViewFeatures] | None = None,
     advance: Callable[[int], None] = lambda count: None,
     threads: int = 1,
 ) -> dict[View, ViewFeatures]:
     """Features of an image shard (`IMAGE_SCHEMA`) in several views; each picture is decoded once.
 
-    `files` are the pictures' bytes, in order, where the table does not hold them itself.
+    `files` are the pictures' bytes, in order, where the table does not hold them itself. `begun` are views of which
+    earlier attempts finished some rows, or whose rows are to be kept for later ones.
 
     A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
     enlarged where others are reduced, unless `enlarge`. An undecodable picture is left out of every view. Both are
     counted. `advance` is called with the number of (picture, view) pairs just done. So many `threads` decode the
     pictures and prepare their views while the extractor computes.
     """
-    features = {view: ViewFeatures(extractor) for view in views}
+    features = {view: ViewFeatures(extractor) for view in views} | dict(begun or {})
     if files is None:
         files = (data.as_py() for data in pc.struct_field(images["image"], "bytes"))
     image_ids = images["image_id"].to_pylist()
-    sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+    sizes = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
     small = [is_enlarged(width, height, canonical) for width, height in sizes]
-    wanted = {
-        is_small: [view for view in views if enlarge or not is_small or view.path != "fair"]
-        for is_small in (False, True)
-    }
 
-    def prepared(numbered: tuple[int, bytes]) -> dict[View, Array] | None:
-        """The items of one picture; None where it does not decode."""
+    def leaves_out(view: View, row: int) -> bool:
+        return small[row] and view.path == "fair" and not enlarge
+
+    def prepared(numbered: tuple[int, bytes]) -> dict[View, Array]:
+        """The items of one picture in the views that are not finished; none where it does not decode."""
         row, data = numbered
-        its_views = wanted[small[row]]
+        wanted = [view for view in views if row >= features[view].begin and not leaves_out(view, row)]
         try:
-            pictures = make_views(data, image_ids[row], its_views, canonical) if its_views else {}
+            pictures = make_views(data, image_ids[row], wanted, canonical) if wanted else {}
         except BadImage:
-            return None
+            return {}
         return {view: extractor.prepare(data, view, picture) for view, picture in pictures.items()}
 
     ahead = DECODED_AHEAD * threads
     for row, items in enumerate(in_order(prepared, enumerate(files), threads=threads, ahead=ahead)):
-        for view in views:
-            if view not in wanted[small[row]]:
-                features[view].left_out += 1
-            elif items is None:
-                features[view].undecodable += 1
-            elif view in items:
-                features[view].enlarged += small[row] and view.path == "fair"
-                features[view].add(row, items[view])
-        advance(len(views))
+        for view, item in items.items():
+            features[view].add(row, item)
+        advance(sum(row >= features[view].begin for view in views))
+    for view, known in features.items():
+        known.left_out = sum(leaves_out(view, row) for row in range(len(small)))
+        known.enlarged = sum(small[row] for row in known.rows) if view.path == "fair" else 0
+        known.undecodable = len(small) - known.left_out - len(known.rows)
     return features
 
 
@@ -219,7 +273,8 @@ def embed_shard(
 
     `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
     `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `rows` leaves out pictures that no
-    rotation tests, or trains on: for features on which nothing is fitted, or nothing but fitted.
+    rotation tests, or trains on: for features on which nothing is fitted, or nothing but fitted. An attempt after one
+    that broke off goes on after the last pieces of each view.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
@@ -229,15 +284,21 @@ def embed_shard(
             role = pc.or_kleene(pc.equal(table["split"], _SPLIT_OF[rows]), pc.is_valid(table["fold"]))
             chosen = pc.fill_null(role, False).to_numpy()
             table = table.filter(pa.array(chosen))
-        progress = run.progress(table.num_rows * len(views), device=device)
         with device_alone(device):
+            describing = _extractor(run.store, extractor, weights, device)
+            begun = {view: ViewFeatures(describing, Pieces(run.store, run.checkpoints_of(view))) for view in views}
+            for known in begun.values():
+                known.resume()
+            done = sum(known.begin for known in begun.values())
+            progress = run.progress(table.num_rows * len(views), done=done, device=device)
             described = embed_images(
                 table,
                 views,
-                _extractor(run.store, extractor, weights, device),
+                describing,
                 canonical,
                 enlarge=enlarge,
                 files=_files(shard_file, chosen),
+                begun=begun,
                 advance=progress.advance,
                 threads=helper_threads(device),
             )
@@ -348,4 +409,4 @@ def _output(images: pa.Table, features: ViewFeatures) -> Output:
         "enlarged": features.enlarged,
         "undecodable": features.undecodable,
     }
-    return Output({ROWS: features_table(identity, features.matrix())}, notes)
+    return Output({ROWS: features_table(identity, features.matrix())}, notes, features.pieces)

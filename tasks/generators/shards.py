@@ -28,10 +28,10 @@ from tasks.generators.diffusion import (
 )
 from tasks.generators.gan import generate_pictures, read_generator
 from tasks.generators.kept_models import STORED, folder_digest, local_model
-from tasks.generators.pieces import Pieces
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_in_prefect
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
+from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import DiffusionSpec, FixedSplits, Splits
 from tasks.threads import helper_threads, in_order, limit_threads
@@ -214,8 +214,8 @@ def generate_diffusion(
         for image_id, prompt in prompts.items()
         if not prompt
     ]
-    pieces = Pieces(run.store, run.checkpoints)
-    records = {image_id: record for image_id, record in pieces.read().items() if image_id in prompts}
+    pieces = RowPieces(run.store, run.checkpoints, IMAGE_SCHEMA)
+    records = {record["image_id"]: record for record in pieces.rows() if record["image_id"] in prompts}
     found = len(records)
     wanted = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
     requests = [request for request in wanted if request.image_id not in records]
@@ -252,7 +252,6 @@ def generate_diffusion(
                 pieces.add(record)
     table = image_table(records[image_id] for image_id in prompts if image_id in records)
     _show(run, source, table)
-    pieces.remove()
     notes = {
         "n": table.num_rows,
         "quarantined": len(aside),
@@ -263,7 +262,7 @@ def generate_diffusion(
         "sampling_seconds": round(sampler.busy_s, 1) if sampler else 0.0,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes)
+    return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes, pieces)
 
 
 def _pipeline(model: str, keyed: DiffusionSpec, device: str) -> Any:

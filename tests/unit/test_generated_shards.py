@@ -21,10 +21,11 @@ from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
+from tasks import pieces
 from tasks.data.duplicates import collapse_rate, words_of
 from tasks.data.pictures import Pixels, decode_rgb, hash_text, inspect_picture, perceptual_hash
 from tasks.device import DeviceLost, compute_device
-from tasks.generators import pieces, shards
+from tasks.generators import shards
 from tasks.generators.diffusion import GeneratedPicture, PictureRequest, generate_images
 from tasks.generators.gan import build_generator
 from tasks.generators.sampling import BatchSize, Sample, Sampler
@@ -246,7 +247,8 @@ import sys, time
 from pathlib import Path
 from storage.objects import Ref
 from storage.store import LocalStore
-from tasks.generators import pieces, shards
+from tasks import pieces
+from tasks.generators import shards
 from tasks.generators.diffusion import generate_images
 from tests.unit.generated_pictures import diffusion_arguments
 
