@@ -287,21 +287,26 @@ def embed_shard(
         with device_alone(device):
             describing = _extractor(run.store, extractor, weights, device)
             begun = {view: ViewFeatures(describing, Pieces(run.store, run.checkpoints_of(view))) for view in views}
-            for known in begun.values():
-                known.resume()
-            done = sum(known.begin for known in begun.values())
-            progress = run.progress(table.num_rows * len(views), done=done, device=device)
-            described = embed_images(
-                table,
-                views,
-                describing,
-                canonical,
-                enlarge=enlarge,
-                files=_files(shard_file, chosen),
-                begun=begun,
-                advance=progress.advance,
-                threads=helper_threads(device),
-            )
+            try:
+                for known in begun.values():
+                    known.resume()
+                done = sum(known.begin for known in begun.values())
+                progress = run.progress(table.num_rows * len(views), done=done, device=device)
+                described = embed_images(
+                    table,
+                    views,
+                    describing,
+                    canonical,
+                    enlarge=enlarge,
+                    files=_files(shard_file, chosen),
+                    begun=begun,
+                    advance=progress.advance,
+                    threads=helper_threads(device),
+                )
+            except BaseException:
+                for known in begun.values():
+                    known.close()
+                raise
     return _Outputs(table, described)
 
 

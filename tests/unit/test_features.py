@@ -3,93 +3,47 @@
 from __future__ import annotations
 
 import gc
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from embedded_shards import (
+    CANONICAL,
+    FAIR,
+    FAIR_Q20,
+    RAW,
+    RAW_NATIVE,
+    VGG16,
+    VIEWS,
+    embed,
+    image_table,
+    jpeg,
+    png,
+    seven_pictures,
+    shard,
+)
 
-from storage.objects import ROWS, Ref, commit, notes_of, read_manifest
+from storage.objects import notes_of, read_manifest
 from storage.store import LocalStore
-from storage.tables import IMAGE_SCHEMA, embedding_matrix, read_features
-from tasks.data.pictures import encode_jpeg
+from storage.tables import embedding_matrix, read_features
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
 from tasks.detectors import features as features_module
 from tasks.detectors import probe
-from tasks.detectors.features import cpu_extractor, embed_images, embed_shard, probe_extractor
+from tasks.detectors.features import cpu_extractor, embed_images, probe_extractor
 from tasks.detectors.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
 from tasks.detectors.vgg16_winograd import WinogradVgg16
-from tasks.spec import Canonical, ProbeSpec, Vgg16Spec, View
-
-CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
-FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, jpeg_quality=20)
-RAW, RAW_NATIVE = View(path="raw", resolution=32), View(path="raw", resolution="native")
-VIEWS = (FAIR, FAIR_Q20, RAW, RAW_NATIVE)
-VGG16 = Vgg16Spec(layer="pool5-avg", side=32, weights="random:0", batch=2)
-
-
-def jpeg(side: int, seed: int = 0) -> bytes:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return encode_jpeg(np.array(Image.fromarray(coarse).resize((side + 16, side))), 90)
-
-
-def png(side: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), "teal").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def image_table(files: list[tuple[bytes, int, int]]) -> pa.Table:
-    """A shard of files with their declared width and height."""
-    count = len(files)
-    known = {
-        "image": [{"bytes": data, "path": None} for data, _, _ in files],
-        "image_id": [f"image-{index}" for index in range(count)],
-        "group_id": [f"group-{index}" for index in range(count)],
-        "source": ["coco"] * count,
-        "label": [0] * count,
-        "split": ["train"] * count,
-        "width": [width for _, width, _ in files],
-        "height": [height for _, _, height in files],
-    }
-    columns = [pa.array(known.get(field.name, [None] * count), field.type) for field in IMAGE_SCHEMA]
-    return pa.table(columns, schema=IMAGE_SCHEMA)
+from tasks.spec import Canonical, ProbeSpec, View
 
 
 @pytest.fixture(scope="module")
 def pictures() -> pa.Table:
-    """Five usable pictures of 64 pixels, one of 40 and one that breaks off."""
-    usable = [(jpeg(64, seed), 80, 64) for seed in range(5)]
-    return image_table([*usable[:2], (png(40), 40, 40), (jpeg(64)[:200], 80, 64), *usable[2:]])
+    return seven_pictures()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
-
-
-def shard(store: LocalStore, table: pa.Table) -> Ref:
-    return commit(store, "images/coco", step="shard", digest="0" * 64, recipe={}, parts={ROWS: table})
-
-
-def embed(store: LocalStore, images: Ref, views: tuple[View, ...] = VIEWS, **changes: object) -> tuple[Ref, ...]:
-    arguments: dict[str, object] = {
-        "images": images,
-        "views": views,
-        "extractor": VGG16,
-        "weights": None,
-        "canonical": CANONICAL,
-        "enlarge": False,
-        "source": "coco",
-        "shard": 3,
-        "device": "cpu",
-        "rows": "all",
-    }
-    refs, _ = embed_shard.compute(store, **(arguments | changes))
-    return refs
 
 
 def test_each_view_gets_an_object_of_its_own_with_what_was_left_out(store: LocalStore, pictures: pa.Table) -> None:

@@ -12,9 +12,10 @@ from network_pictures import CANONICAL, VIEWS, row, shard
 from published_networks import card_of, tiny_model
 
 from storage.errors import WrongAnswers
-from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
+from storage.objects import ROWS, Ref, commit, manifest_of, notes_of, read_part, read_table
 from storage.store import LocalStore
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, IMAGE_SCHEMA, SCORE_SCHEMA
+from tasks import pieces
 from tasks.data.canonical import canonical_pictures
 from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
@@ -118,6 +119,44 @@ def test_every_picture_of_an_unseen_source_is_tested_once(store: LocalStore) -> 
     assert sorted(scores["image_id"].to_pylist()) == [f"{number:03d}" for number in range(9)]
     assert set(scores["split"].to_pylist()) == {"test"}
     assert len(set(scores["fold"].to_pylist())) > 1
+
+
+@pytest.mark.parametrize("breaks", [(1,), (4,), (9, 3)])
+def test_scoring_that_breaks_off_asks_no_network_twice(
+    tmp_path: Path, breaks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = ("val", "test", "test", "train")
+    rows = [row(source, number, place) for source in ("coco", "gan") for number, place in enumerate(places)]
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+
+    def contents(of: LocalStore, refs: Any) -> list[str]:
+        return [manifest_of(of, ref).content for ref in refs]
+
+    expected = contents(whole, score_network.compute(whole, **arguments(whole, rows))[0])
+    assert not whole.list("checkpoints")
+    monkeypatch.setattr(pieces, "PERIOD_S", 0.0)
+    monkeypatch.setattr(ExportedNetwork, "_answer_self_test", lambda *_: None)
+    detect, asked, last = ExportedNetwork.detect, [], -1
+
+    def counting(network: ExportedNetwork, pixels: Any) -> Any:
+        if len(asked) == last:
+            raise KeyboardInterrupt
+        asked.append(1)
+        return detect(network, pixels)
+
+    monkeypatch.setattr(ExportedNetwork, "detect", counting)
+    wanted = arguments(broken, rows)
+    for more in breaks:
+        last = len(asked) + more
+        with pytest.raises(KeyboardInterrupt):
+            score_network.compute(broken, **wanted)
+    last = -1
+    some, _ = score_network.compute(broken, **{**wanted, "views": VIEWS[1:]})
+    assert contents(broken, some) == expected[1:]
+    found, _ = score_network.compute(broken, **wanted)
+    assert contents(broken, found) == expected
+    assert len(asked) == sum(ref.rows for ref in found)
+    assert not broken.list("checkpoints")
 
 
 def test_gathered_scores_do_not_depend_on_the_order_of_shards(store: LocalStore) -> None:
