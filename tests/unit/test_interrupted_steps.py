@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,6 +188,27 @@ def test_two_workers_on_one_shard_do_not_harm_each_other(
         embed(store, images)
     counted.last = -1
     assert contents(store, embed(store, images)) == expected
+
+
+@pytest.mark.parametrize("spans", [(1, 2), (2, 3), (3, 1, 2), (4, 3)])
+def test_of_pieces_that_overlap_each_batch_is_taken_once(
+    tmp_path: Path, counted: Counted, spans: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(tmp_path / "whole")
+    store, images = begun(tmp_path / "shared")
+    for number, batches in enumerate(spans):  # each by a worker that knows nothing of the others
+        alone, of_alone = begun(tmp_path / f"{number}")
+        looks = itertools.count(1)
+        counted.last = counted.batches + 4
+        due = lambda _, every=batches, looks=looks: next(looks) % every == 0  # noqa: E731
+        monkeypatch.setattr(pieces.Pieces, "due", due)
+        with pytest.raises(Killed):
+            embed(alone, of_alone, views=(RAW,))
+        for key in alone.list("checkpoints"):
+            store.write(key, alone.read(key))
+    counted.last, first = -1, counted.batches
+    assert contents(store, embed(store, images, views=(RAW,))) == expected[2:3]
+    assert counted.batches - first == 5 - max(4 // batches * batches for batches in spans)
 
 
 def test_a_store_that_fails_in_the_middle_loses_nothing_that_was_kept(
