@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from storage.digest import canonical_json, hash_fraction
+from storage.digest import canonical_json, hash_fraction, sha256_hex
 from storage.errors import SpecError
 from storage.objects import Ref, read_part
 from tasks.data.pictures import Pixels
@@ -45,6 +46,7 @@ from tasks.detectors.export import (
     serialised,
 )
 from tasks.detectors.training_pictures import Pictures, load_pictures
+from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Quantized, Splits, View
 
@@ -61,6 +63,9 @@ STEM = "stages.0"
 MOST_IN_FLOAT = 6
 DAMAGE_PICTURES = 64
 VAL_PICTURES = 2_000
+
+# What a model, by its bytes' sha256, says of a val picture: most of the work, and kept for an attempt that goes on.
+_ANSWER_SCHEMA = pa.schema([("model", pa.string()), ("picture", pa.int32()), ("probabilities", pa.list_(pa.float64()))])
 
 _ONE_SIDED = 1.645  # standard deviations: 95 % of a normal distribution lie below
 _LEVELS = 255  # of an activation
@@ -495,10 +500,26 @@ def quantize_network(
     checked = _by_hash(val, "quantization-check")[:VAL_PICTURES]
     pictures = [val.pixels(index, _drawn_view(val, index, views)) for index in checked]
     truth = val.classes[checked]
-    before = _probabilities(model, pictures).argmax(axis=1) == truth
+    pieces = RowPieces(run.store, run.checkpoints, _ANSWER_SCHEMA)
+    known = {(row["model"], row["picture"]): row["probabilities"] for row in pieces.rows()}
+
+    def correct(candidate: bytes) -> npt.NDArray[np.bool_]:
+        """Which pictures a model classifies as they are; what an earlier attempt asked is not asked again."""
+        sha256 = sha256_hex(candidate)
+        network: ExportedNetwork | None = None
+        for number, pixels in enumerate(pictures):
+            if (sha256, number) not in known:
+                network = network or ExportedNetwork(candidate)
+                answer = network.detect(pixels).probabilities.tolist()
+                known[sha256, number] = answer
+                pieces.add({"model": sha256, "picture": number, "probabilities": answer})
+        answers = np.array([known[sha256, number] for number in range(len(pictures))])
+        return np.asarray(answers.argmax(axis=1) == truth)
+
+    before = correct(model)
 
     def check(candidate: bytes) -> Check:
-        return Check(before, _probabilities(candidate, pictures).argmax(axis=1) == truth, truth)
+        return Check(before, correct(candidate), truth)
 
     quantized, kept = quantize_within(
         model,
@@ -520,4 +541,4 @@ def quantize_network(
     card |= file_facts(quantized, answering=with_unsigned_weights(quantized)) | {"quantization": facts}
     ExportedNetwork(quantized, card)
     parts = {MODEL: quantized, CARD: canonical_json(card).encode()}
-    return Output(parts, {"bytes": len(quantized), **facts})
+    return Output(parts, {"bytes": len(quantized), **facts}, pieces)

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storage.digest import sha256_hex
 from storage.errors import SpecError, WrongAnswers
-from storage.objects import Ref, commit, notes_of, read_part
+from storage.objects import Ref, commit, manifest_of, notes_of, read_part
 from storage.store import LocalStore
+from tasks import pieces
 from tasks.detectors import quantization
 from tasks.detectors.architecture import architecture
 from tasks.detectors.export import (
@@ -268,6 +269,33 @@ def test_the_card_has_what_the_quantisation_changed(tmp_path) -> None:
     assert facts["val"]["change"] == pytest.approx(facts["val"]["after"] - facts["val"]["before"])
     assert notes_of(store, ref)["in_float"] == ["stages.0"]
     ExportedNetwork.load(store, ref)
+
+
+def test_a_check_that_breaks_off_asks_no_model_twice(tmp_path, monkeypatch) -> None:
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+    detect, asked, last = ExportedNetwork.detect, [], -1
+
+    def counting(network: ExportedNetwork, pixels: npt.NDArray[np.uint8]):
+        if len(asked) == last:
+            raise KeyboardInterrupt
+        asked.append(1)
+        return detect(network, pixels)
+
+    monkeypatch.setattr(ExportedNetwork, "detect", counting)
+    expected = manifest_of(whole, quantized_object(whole, shards(whole)))
+    undisturbed = len(asked)
+    assert not whole.list("checkpoints")
+    monkeypatch.setattr(pieces, "PERIOD_S", 0.0)
+    last = undisturbed + undisturbed - 5  # among the last questions, after all of the float model's
+    images = shards(broken)
+    with pytest.raises(KeyboardInterrupt):
+        quantized_object(broken, images)
+    kept = len(broken.list("checkpoints"))
+    assert kept > 12
+    last, before = -1, len(asked)
+    assert manifest_of(broken, quantized_object(broken, images)).content == expected.content
+    assert len(asked) - before == undisturbed - kept - 1  # the self-test of the export, which is finished
+    assert not broken.list("checkpoints")
 
 
 def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept(tmp_path, monkeypatch) -> None:
