@@ -1,4 +1,4 @@
-"""Checkpoints of a training in the store: written after every epoch, the newest sound one is resumed from."""
+"""Checkpoints of a training in the store: after every epoch, and in long ones; the newest sound one is resumed from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINTS_KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after `epoch` finished epochs: everything that the next epoch depends on.
+    """A training after `epoch` finished epochs and `step` steps of the next one: all that the rest depends on.
 
     `tensors` are named by what they belong to (`network/...`, `adam/...`); `history` is float64 (S, C), one row per
     step or epoch so far.
@@ -31,6 +31,7 @@ class Checkpoint:
     epoch: int
     tensors: dict[str, npt.NDArray[Any]]
     history: npt.NDArray[np.float64]
+    step: int = 0
 
     def below(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """The tensors under `<name>/`, by the rest of their names."""
@@ -39,12 +40,12 @@ class Checkpoint:
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as safetensors; the epoch is in the header."""
+    """A checkpoint as safetensors; epoch and step are in the header."""
     from safetensors.numpy import save
 
     tensors = {**checkpoint.tensors, "history": checkpoint.history}
     contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    return save(contiguous, metadata={"checkpoint": json.dumps({"epoch": checkpoint.epoch})})
+    return save(contiguous, metadata={"checkpoint": json.dumps({"epoch": checkpoint.epoch, "step": checkpoint.step})})
 
 
 def parse_checkpoint(data: bytes) -> Checkpoint:
@@ -54,16 +55,18 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     tensors = load(data)
     history = tensors.pop("history")
-    return Checkpoint(json.loads(header["__metadata__"]["checkpoint"])["epoch"], tensors, history)
+    place = json.loads(header["__metadata__"]["checkpoint"])
+    return Checkpoint(place["epoch"], tensors, history, place.get("step", 0))
 
 
 def write_checkpoint(store: Store, folder: str, checkpoint: Checkpoint) -> None:
     """Put a checkpoint into a folder of the store and remove all but the newest two.
 
-    The file's name carries its epoch and a piece of its digest, so that a damaged one is recognised.
+    The file's name carries its epoch, its step and a piece of its digest, so that a damaged one is recognised.
     """
     data = checkpoint_bytes(checkpoint)
-    store.write(f"{folder}/epoch-{checkpoint.epoch:06d}-{sha256_hex(data)[:12]}.safetensors", data)
+    place = f"epoch-{checkpoint.epoch:06d}-{checkpoint.step:06d}"
+    store.write(f"{folder}/{place}-{sha256_hex(data)[:12]}.safetensors", data)
     for key in _checkpoint_keys(store, folder)[CHECKPOINTS_KEPT:]:
         store.delete(key)
 

@@ -18,18 +18,32 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 60.0
 
 
+class Due:
+    """Tells when enough was done, since the beginning or since the last time that it was kept, to keep it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept = clock()
+
+    def __call__(self) -> bool:
+        return self._clock() - self._kept >= PERIOD_S
+
+    def kept(self) -> None:
+        """What is done so far is safe."""
+        self._kept = self._clock()
+
+
 class Pieces:
     """Finished rows of one object, as Parquet files in a folder of the store that belongs to its recipe.
 
     A file's name carries a piece of its content's digest, so that a damaged one is recognised. Two workers on one
-    recipe may both write: whoever reads takes each row once.
+    recipe may both write: whoever reads takes each row once. `due` says when to write.
     """
 
     def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._folder = folder
-        self._clock = clock
-        self._written = clock()
+        self.due = Due(clock)
         self._may_remain = False
 
     def read(self) -> Iterator[pa.Table]:
@@ -46,16 +60,12 @@ class Pieces:
                 continue
             yield table_of(data)
 
-    def due(self) -> bool:
-        """Whether enough was done since the last piece, or since the beginning, to write one."""
-        return self._clock() - self._written >= PERIOD_S
-
     def write(self, table: pa.Table, number: int = 0) -> None:
         """Keep what was finished since the last piece."""
         data = parquet_bytes(table)
         self._may_remain = True
         self._store.write(f"{self._folder}/piece-{number:09d}-{sha256_hex(data)[:12]}.parquet", data)
-        self._written = self._clock()
+        self.due.kept()
 
     def remove(self) -> None:
         """The object is finished and holds all of it. Nothing is looked for where nothing was read or written."""

@@ -97,6 +97,7 @@ def fit(
     device: str = "cpu",
     resume: Checkpoint | None = None,
     after_epoch: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    due: Callable[[], bool] = lambda: False,
 ) -> Fit:
     """Train `network` in place with Adam, stop early on the validation loss, and restore the best epoch's weights.
 
@@ -114,8 +115,8 @@ def fit(
         loss: of training batches; weighted cross-entropy with the labels without. Validation always uses the latter.
         after_step: called with the network, the number of steps done and that of all epochs.
         keep_last: the last epoch's weights are the result, whatever the validation loss (and nothing stops early).
-        resume: the state after some epoch; the result is that of a training that was not interrupted.
-        after_epoch: called with the state after every epoch.
+        resume: a state that `after_epoch` got; the result is that of a training that was not interrupted.
+        after_epoch: called with the state after every epoch, and within one after a step where `due` says so.
 
     Raises:
         TrainingFailed: a loss or a weight that is not finite, with epoch and step.
@@ -123,6 +124,7 @@ def fit(
     from tasks.detectors.mobilenet_network import network_tensors
 
     run = _Run(network, data, training, seed, trained, loss, after_step, keep_last, device)
+    run.due, run.keep = due, after_epoch
     if resume is not None:
         run.restore(resume)
     while not run.finished:
@@ -179,6 +181,11 @@ class _Run:
 
         self.network, self.data, self.training, self.seed, self.device = network, data, training, seed, device
         self.after_step, self.keep_last = after_step, keep_last
+        self.due: Callable[[], bool] = lambda: False
+        self.keep: Callable[[Checkpoint], None] = lambda checkpoint: None
+        # Of the steps of this epoch so far: loss, and number of pictures that were told right.
+        self.losses: list[torch.Tensor] = []
+        self.hits: list[torch.Tensor] = []
         self.loss = loss or label_loss(data.train, training.balanced, device)
         self.validation_loss = label_loss(data.val, training.balanced, device)
         chosen = []
@@ -228,11 +235,10 @@ class _Run:
             for number in range(self.steps_per_epoch)
             for start in [number * self.training.batch]
         ]
-        losses, hits = [], []
         self.network.train()
-        for number, (rows, x) in enumerate(
-            zip(batches, self._entering(self.data.train, batches, self.train_inputs, views), strict=True), start=1
-        ):
+        done = len(self.losses)
+        entering = self._entering(self.data.train, batches[done:], self.train_inputs, views)
+        for number, (rows, x) in enumerate(zip(batches[done:], entering, strict=True), start=done + 1):
             logits, on_device = self._logits(x), rows.to(self.device)
             loss = self.loss(logits, on_device)
             if self.adam is not None:
@@ -240,19 +246,30 @@ class _Run:
                 loss.backward()
                 self.adam.step()
             self.after_step(self.network, (epoch - 1) * self.steps_per_epoch + number, self._steps)
-            losses.append(loss.detach())
-            hits.append((logits.detach().argmax(1) == self.classes[on_device]).sum())
-        # Fetched once per epoch: a GPU would otherwise wait for every step.
-        values = torch.stack(losses).double().cpu().numpy()  # (steps,)
+            self.losses.append(loss.detach())
+            self.hits.append((logits.detach().argmax(1) == self.classes[on_device]).sum())
+            if number < len(batches) and self.due():
+                self._finite_losses(epoch)
+                self.keep(self.checkpoint())
+        values = self._finite_losses(epoch)
+        count = len(self.data.train)
+        whole = float(np.sum(values * [len(rows) for rows in batches]))
+        hits = int(torch.stack(self.hits).sum())
+        self.losses, self.hits = [], []
+        self._note(epoch, whole / count, hits / count)
+
+    def _finite_losses(self, epoch: int) -> npt.NDArray[np.float64]:
+        """The losses of this epoch's steps. Not fetched after each step: a GPU would wait for it."""
+        import torch
+
+        values: npt.NDArray[np.float64] = torch.stack(self.losses).double().cpu().numpy()  # (steps,)
         if not np.isfinite(values).all():
             first = int(np.argmin(np.isfinite(values)))
             raise TrainingFailed(
                 f"the network diverged in epoch {epoch}, step {first + 1}: loss {values[first]}; the last good "
                 "checkpoint is kept; lower training.learning_rate"
             )
-        count = len(self.data.train)
-        whole = float(np.sum(values * [len(rows) for rows in batches]))
-        self._note(epoch, whole / count, int(torch.stack(hits).sum()) / count)
+        return values
 
     @property
     def _steps(self) -> int:
@@ -326,7 +343,9 @@ class _Run:
         return torch.cat(made)
 
     def checkpoint(self) -> Checkpoint:
-        """A copy of the state after the last epoch."""
+        """A copy of the state after the last step."""
+        import torch
+
         tensors: dict[str, npt.NDArray[Any]] = {}
         for place, state in (("network", self.network.state_dict()), ("best", self.best)):
             for name, tensor in state.items():
@@ -336,7 +355,10 @@ class _Run:
         for index, state in (self.adam.state_dict()["state"] if self.adam is not None else {}).items():
             for name, tensor in state.items():
                 tensors[f"adam/{index}/{name}"] = tensor.detach().cpu().numpy().copy()
-        return Checkpoint(len(self.history), tensors, self.history.copy())
+        for name, values in (("losses", self.losses), ("hits", self.hits)):
+            if values:
+                tensors[f"epoch/{name}"] = torch.stack(values).cpu().numpy()
+        return Checkpoint(len(self.history), tensors, self.history.copy(), len(self.losses))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state.
@@ -357,6 +379,8 @@ class _Run:
         self.network.load_state_dict(tensors("network"))
         self.best = {name: tensor.to(self.device) for name, tensor in tensors("best").items()}
         self.history = checkpoint.history.copy()
+        of_epoch = {name: list(tensor.to(self.device)) for name, tensor in tensors("epoch").items()}
+        self.losses, self.hits = of_epoch.get("losses", []), of_epoch.get("hits", [])
         if self.adam is not None:
             states: dict[int, dict[str, torch.Tensor]] = {}
             for key, tensor in tensors("adam").items():

@@ -19,6 +19,7 @@ from tasks.detectors.rejection import fit_familiarity
 from tasks.detectors.trained import TrainedNetwork
 from tasks.detectors.training_pictures import load_pictures
 from tasks.device import device_alone, full_precision
+from tasks.pieces import Due
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FineTuned, Name, NetworkBase, Spec, Splits, Training, View
 from tasks.threads import limit_threads
@@ -69,7 +70,7 @@ def training_data(run: StepRun, images: Sequence[Ref], setting: Setting, trainin
 def fit_resumably(
     run: StepRun, network: MobileNet, data: Data, training: Training, folder: str = "", **options: Any
 ) -> Fit:
-    """`fit`, with a checkpoint in the store after every epoch and the newest one resumed.
+    """`fit`, with a checkpoint in the store after every epoch and every minute, and the newest one resumed.
 
     `folder` keeps several trainings of one step apart.
     """
@@ -79,11 +80,15 @@ def fit_resumably(
         training.epochs, "epochs", done=resume.epoch if resume else 0, device=options.get("device", "cpu")
     )
 
+    due = Due()
+
     def keep(checkpoint: Checkpoint) -> None:
         write_checkpoint(run.store, place, checkpoint)
-        progress.advance()
+        due.kept()
+        if not checkpoint.step:
+            progress.advance()
 
-    return fit(network, data, training, resume=resume, after_epoch=keep, **options)
+    return fit(network, data, training, resume=resume, after_epoch=keep, due=due, **options)
 
 
 def fit_temperature(

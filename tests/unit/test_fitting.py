@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from storage.errors import TrainingFailed
 from storage.store import LocalStore
+from tasks import pieces
 from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint
 from tasks.data.pictures import Pixels
 from tasks.detectors import fitting
@@ -170,6 +171,45 @@ def test_resuming_gives_the_same_bits_as_not_stopping(
     resume = parse_checkpoint(kept[stopped_after])
     resumed = fit(network(batch_norm), pictures, training, seed=0, resume=resume, **options)
     assert_equal_fits(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "batch_norm"),
+    [({}, QUICK, False), ({"trained": LAST_8}, QUICK, False), ({"keep_last": True}, AUGMENTED, True)],
+    ids=["all layers", "last layers", "augmented, batch norm"],
+)
+def test_resuming_within_an_epoch_gives_the_same_bits_as_not_stopping(
+    options: dict[str, Any], training: Training, batch_norm: bool
+) -> None:
+    pictures = data(views=VIEWS if training.augmented else VIEWS[:1])
+    kept: dict[tuple[int, int], bytes] = {}
+
+    def keep(state: Checkpoint) -> None:
+        kept[state.epoch, state.step] = checkpoint_bytes(state)
+
+    whole = fit(network(batch_norm), pictures, training, seed=0, **options)
+    watched = fit(network(batch_norm), pictures, training, seed=0, after_epoch=keep, due=lambda: True, **options)
+    assert_equal_fits(watched, whole)
+    steps = max(step for _, step in kept) + 1
+    epochs = len(whole.history)
+    assert kept.keys() == {(epoch, step) for epoch in range(epochs) for step in range(steps)} - {(0, 0)} | {(epochs, 0)}
+    for place in ((0, 1), (0, steps - 1), (2, 1)):
+        resumed = fit(network(batch_norm), pictures, training, seed=0, resume=parse_checkpoint(kept[place]), **options)
+        assert_equal_fits(resumed, whole)
+
+
+def test_in_long_epochs_checkpoints_are_written_between_steps(
+    small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_resumably(StepRun(LocalStore(tmp_path / "whole"), "x", "d"), network(), small, QUICK, seed=0)
+    monkeypatch.setattr(pieces, "PERIOD_S", 0.0)
+    run = StepRun(LocalStore(tmp_path / "broken"), "x", "d")
+    with pytest.raises(TrainingFailed, match="epoch 3, step 3"):
+        fit_resumably(run, network(), small, QUICK, seed=0, loss=failing_at(2 * STEPS + 3, small.train))
+    newest = newest_checkpoint(run.store, run.checkpoints)
+    assert newest is not None
+    assert (newest.epoch, newest.step) == (2, 2)
+    assert_equal_fits(fit_resumably(run, network(), small, QUICK, seed=0), whole)
 
 
 def test_the_global_random_state_does_not_matter_and_the_seed_does(small: Data) -> None:
