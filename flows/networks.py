@@ -444,7 +444,7 @@ def train_mobilenets(
     seed: int | None = None,
     dispatch: Dispatch = "inline",
 ) -> None:
-    """Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest epoch.
+    """Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest checkpoint.
 
     Args:
         experiment: a preset's name or a YAML file.

@@ -82,8 +82,8 @@ def step_of(key: str) -> str:
 def find_debris(store: Store, older_than: float) -> list[Listed]:
     """What no manifest speaks of and was last changed before `older_than` (seconds since 1970).
 
-    Checkpoints are debris once they are old: a step that is still training writes a newer one every epoch. A manifest
-    that cannot be read stays, for its step to replace. Nothing is changed by looking.
+    Checkpoints and pieces are debris once they are old: what a step at work would miss of them, it computes again. A
+    manifest that cannot be read stays, for its step to replace. Nothing is changed by looking.
     """
     found = [listed for folder in SWEPT_FOLDERS for listed in store.scan(folder)]
     manifests = [listed.key for listed in found if listed.key.endswith(f"/{MANIFEST}")]

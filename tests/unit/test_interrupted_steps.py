@@ -201,7 +201,7 @@ def test_of_pieces_that_overlap_each_batch_is_taken_once(
         looks = itertools.count(1)
         counted.last = counted.batches + 4
         due = lambda _, every=batches, looks=looks: next(looks) % every == 0  # noqa: E731
-        monkeypatch.setattr(pieces.Pieces, "due", due)
+        monkeypatch.setattr(pieces.Due, "__call__", due)
         with pytest.raises(Killed):
             embed(alone, of_alone, views=(RAW,))
         for key in alone.list("checkpoints"):
