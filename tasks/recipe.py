@@ -139,10 +139,10 @@ class Step:
         each: str | None,
         unkeyed: Sequence[str],
         libraries: Sequence[str],
-        paths: Sequence[str],
-        pool: Pool | Callable[..., Pool],
-        patience_s: float,
-        alone: bool,
+        paths: Sequence[str] = (),
+        pool: Pool | Callable[..., Pool] = "cpu",
+        patience_s: float = PATIENCE_S,
+        alone: bool = False,
     ) -> None:
         self.function = function
         self.name = name

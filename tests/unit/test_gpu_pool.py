@@ -84,10 +84,8 @@ def test_every_flow_of_the_pool_puts_its_run_back_when_the_device_is_lost(
         raise DeviceLost("cuda failed")
 
     monkeypatch.setattr(module, "attempt", put_back)
-    monkeypatch.setattr(module, "checked_experiment", lambda *given: None)
-    for stage in ("image_shards", "all_images"):
-        monkeypatch.setattr(module, stage, lose, raising=False)
-    getattr(module, name).fn()
+    monkeypatch.setattr(module, "open_store", lose)
+    getattr(module, name).fn("plan", "gpu", 0)
     assert [str(error) for error in caught] == ["cuda failed"]
 
 

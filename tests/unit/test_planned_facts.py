@@ -69,17 +69,14 @@ def _coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shard, "refuse_shared_files", lambda *given: None)
     monkeypatch.setattr(shard, "assignment_warnings", lambda notes: [])
     monkeypatch.setattr(shard, "notes_of", lambda store, ref: NOTES)
-    monkeypatch.setattr(evaluate, "publish", lambda *given: "made up")
 
 
 def submit(step: Step, **arguments: Any) -> SimpleNamespace:
     """Stands for `Step.submit`: objects of a hundred rows."""
-    arguments = step._bound(arguments)
     refs = tuple(
-        Ref(uri=uri, digest=uri.rpartition("/")[2], rows=100, bytes=1)
-        for uri in (step.uri(**single) for _, single in step._elements(arguments))
+        Ref(uri=uri, digest=uri.rpartition("/")[2], rows=100, bytes=1) for uri in step.places(step.bound(arguments))
     )
-    return SimpleNamespace(result=lambda: refs if step._each else refs[0])
+    return SimpleNamespace(result=lambda: refs if step.makes_several else refs[0])
 
 
 def answer(fact: Fact[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -88,9 +85,8 @@ def answer(fact: Fact[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 def plan(experiment: Experiment, facts: Facts) -> None:
     with facts_known(facts):
-        refuse_missing(experiment)
-        progress: Any = SimpleNamespace(advance=lambda: None)
-        evaluate._evaluate(evaluate._Run(experiment, "inline", {}, progress))
+        refuse_missing(experiment, ("cpu", "gpu"))
+        evaluate.evaluation_of(experiment)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: f"{one.name} {one.seed}")
@@ -119,7 +115,7 @@ def test_what_workers_lack_is_said_with_its_remedies_at_once() -> None:
         missing_weights.digest(experiment): ["weights: name a file", "photographs: put them there"],
     }
     with facts_known(Facts(answers)), pytest.raises(MissingInput) as raised:
-        refuse_missing(experiment)
+        refuse_missing(experiment, ("cpu", "gpu"))
     assert raised.value.missing == ("photographs: put them there", "weights: name a file")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
 from storage.objects import ROWS, Ref, read_manifest, read_table
 from storage.store import LocalStore
-from tasks.recipe import NotFinished, Output, Step, StepRun, _may_pass, folder_name, only_finished, step
+from tasks.recipe import Output, Pool, Step, StepRun, _may_pass, chosen_device, folder_name, planned_by, step
 from tasks.spec import View
 
 CALLS: list[object] = []
@@ -159,15 +160,38 @@ def test_a_deleted_part_makes_exactly_its_step_run_again(store: LocalStore) -> N
     assert CALLS == [2]
 
 
-def test_only_finished_finds_and_never_computes(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TELLTALE_STORE", str(store.root))
-    with only_finished(), pytest.raises(NotFinished, match="double 5"):
-        double(value=5)
-    ref = double.compute(store, value=5)[0]
-    with only_finished():
-        assert double(value=5) == ref
-        assert double.submit(value=5).result() == ref
-    assert CALLS == [5]
+class Noting:
+    """A planner that takes note of calls and knows of no object."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[str, dict[str, Any]]] = []
+
+    def call(self, step: Step, arguments: dict[str, Any]) -> str:
+        self.called.append((step.name, arguments))
+        return "ref"
+
+    def find(self, step: Step, place: str) -> Ref | None:
+        return None
+
+    def library_version(self, library: str, pool: Pool) -> str | None:
+        return f"that of {pool}"
+
+    def device(self) -> str:
+        return "cuda"
+
+
+def test_while_it_is_planned_a_step_computes_nothing_and_asks_its_own_machine_nothing(store: LocalStore) -> None:
+    planner = Noting()
+    here = double.uri(value=5)
+    with planned_by(planner):
+        assert double(value=5) == "ref"
+        assert double.submit(value=6).result() == "ref"
+        assert double.lookup(store, value=5) is None
+        assert chosen_device() == "cuda"
+        assert set(double.recipe(value=5)["libraries"].values()) <= {"that of cpu"}
+    assert [arguments["value"] for _, arguments in planner.called] == [5, 6]
+    assert store.list("objects") == []
+    assert double.uri(value=5) == here
 
 
 def test_a_spec_is_part_of_the_recipe(store: LocalStore) -> None:
