@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 REPAIRS = 20
-POLL_S = 0.5
+# It looks at once where something has just changed, then after pauses that grow; where looking takes long, less often.
+FIRST_POLL_S = 0.05
+POLL_S = 0.3
+LONGEST_POLL_S = 2.0
+POLL_TO_LOOK = 4.0
 TEND_S = 15.0
 SILENCE_S = 90.0
 ELEMENTS_IN_SEGMENT = 50
@@ -61,6 +65,7 @@ class LaneState:
     version: str
     heard: float  # by the coordinator's clock
     sealed: int = 0  # notes objects that were read
+    notes: int = 0  # of those in the status, which it has until it seals them
 
     def is_alive(self, now: float) -> bool:
         """Whether it may be at work."""
@@ -102,6 +107,7 @@ class Coordinator(Generic[T]):
         questions: facts that the code will ask, asked at once.
         watch: called every few seconds and at the end, to show how far the plan is.
         clock, sleep: of tests.
+        tend_s: how often the recruiter is asked.
     """
 
     def __init__(
@@ -115,19 +121,20 @@ class Coordinator(Generic[T]):
         watch: Callable[[Coordinator[T]], None] = lambda coordinator: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        tend_s: float = TEND_S,
     ) -> None:
         self.folder = folder
         self.pools = tuple(pools)
         self.lanes: dict[str, LaneState] = {}
         self.failures: list[Failure] = []
         self.steps: dict[tuple[str, Pool], StepTimes] = {}
-        self.tend_s = TEND_S
         self._compute = compute
         self._recruiter = recruiter
         self._questions = list(questions)
         self._watch = watch
         self._clock = clock
         self._sleep = sleep
+        self._tend_s = tend_s
         self._needs: dict[Pool, Mapping[str, Any]] = {}
         self._first_offer: dict[Pool, float] = {}
         self.plan = Plan(Finished(folder.store), self._needed)
@@ -149,11 +156,22 @@ class Coordinator(Generic[T]):
             MissingInput: what workers lack, with remedies.
             PlanFailed: an element failed for good, or no worker can offer what the plan needs.
         """
+        turns = self.turns()
+        while True:
+            try:
+                self._sleep(next(turns))
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    def turns(self) -> Generator[float, None, T]:
+        """What `run` does: gives the seconds to wait between its turns, and returns what the code returns."""
         self._adopt()
         for asked, arguments in self._questions:
             self._question(asked, arguments)
         result: T | None = None
         planned, blocked_by = False, ""
+        pause = FIRST_POLL_S
         while True:
             if not planned:
                 planned = True
@@ -166,7 +184,14 @@ class Coordinator(Generic[T]):
             if result is not None and self.plan.open == 0:
                 self._watch(self)
                 return result
-            self._look(blocked_by)
+            if self._clock() - self._tended >= self._tend_s:
+                self._tend()
+            yield pause
+            began = self._clock()
+            if self._look():
+                pause = FIRST_POLL_S
+            else:
+                pause = min(LONGEST_POLL_S, max(min(1.5 * pause, POLL_S), POLL_TO_LOOK * (self._clock() - began)))
             planned = not (self._must_plan_anew() or (result is None and self._is_there(blocked_by)))
 
     # Planning.
@@ -254,11 +279,9 @@ class Coordinator(Generic[T]):
 
     # Hearing.
 
-    def _look(self, blocked_by: str) -> None:
-        """Wait a little, and hear what is new."""
-        if self._clock() - self._tended >= self.tend_s:
-            self._tend(blocked_by)
-        self._sleep(POLL_S)
+    def _look(self) -> bool:
+        """Hear what is new; whether there is any work that was done."""
+        before = len(self._released), len(self._facts.answers), len(self._needs)
         self._hear_lanes()
         for digest in list(self._open_facts):
             answer = self.folder.fact(digest)
@@ -267,8 +290,9 @@ class Coordinator(Generic[T]):
                 del self._open_facts[digest]
         self._hear_failures()
         self._watch(self)
+        return before != (len(self._released), len(self._facts.answers), len(self._needs))
 
-    def _tend(self, blocked_by: str) -> None:
+    def _tend(self) -> None:
         """See to it that there are lanes enough, and that somebody can work at all."""
         self._tended = self._clock()
         wanted: Counter[Pool] = Counter(pool for _, pool in self._released.values())
@@ -301,9 +325,11 @@ class Coordinator(Generic[T]):
                 known = self.lanes[lane] = LaneState(status, listed.version, now)
             known.status, known.version, known.heard = status, listed.version, now
             for number in range(known.sealed, status["sealed"]):
-                self._hear(self.folder.notes(lane, number))
+                self._hear(self.folder.notes(lane, number)[known.notes :])
+                known.notes = 0
             known.sealed = status["sealed"]
-            self._hear(status["notes"])
+            self._hear(status["notes"][known.notes :])
+            known.notes = len(status["notes"])
         for pool in self.pools:
             if pool not in self._needs:
                 self._decide(pool, now)

@@ -30,13 +30,13 @@ equal manifests one wins (`storage.objects.commit`): that costs time, and nothin
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.digest import canonical_json, sha256_hex
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing, SpecError, StoreError
-from storage.store import Store
+from storage.store import Listed, Store
 
 CLAIMS = "claims"
 SILENCE_S = 90.0
@@ -70,6 +70,8 @@ class Claims:
     Attributes:
         tried: how often a claim was asked for.
         lost: how often none was had, as another one had it.
+        silent: keys of statuses that by the last `hear` had not changed for `silence_s`; one thread hears.
+        dead: those of them that do not say that their lanes have ended.
     """
 
     def __init__(
@@ -84,6 +86,10 @@ class Claims:
         # Of each object that was looked at: the digest of the content that it last had, and when that was first seen.
         self._seen: dict[str, tuple[str, float]] = {}
         self._taken: dict[str, Claim | None] = {}
+        self.silent: set[str] = set()
+        self.dead: set[str] = set()
+        self._listed: dict[str, tuple[str | None, float]] = {}
+        self._holders: dict[str, str | None] = {}
         # A signal may arrive inside, and its handler release everything.
         self._lock = threading.RLock()
 
@@ -119,9 +125,36 @@ class Claims:
             if claim is not None:
                 self.release(claim)
 
-    def held(self) -> set[str]:
-        """Digests that anybody has claimed, void claims included; one listing."""
-        return {key.split("/")[1] for key in self._store.list(CLAIMS)}
+    def held(self) -> dict[str, str]:
+        """The last claim's key of each digest that anybody has claimed, void claims included; one listing."""
+        return {key.split("/")[1]: key for key in self._store.list(CLAIMS)}
+
+    def hear(self, statuses: Iterable[Listed]) -> None:
+        """Take note of what a listing says of statuses, so that silence is known without a look at each of them."""
+        now = self._clock()
+        silent = set()
+        for listed in statuses:
+            version, since = self._listed.get(listed.key, (None, now))
+            if version != listed.version:
+                since = now
+            self._listed[listed.key] = listed.version, since
+            if now - since >= self._silence_s:
+                silent.add(listed.key)
+        self.dead = {key for key in silent if key in self.dead or (key not in self.silent and not self._has_ended(key))}
+        self.silent = silent
+
+    def is_known(self, key: str) -> bool:
+        """Whether `holder` says who holds a claim without a look at the store."""
+        return key in self._holders
+
+    def holder(self, key: str) -> str | None:
+        """The status key that a claim names, read once; None where it cannot be read or is gone."""
+        if key not in self._holders:
+            try:
+                self._holders[key] = self._holder(key)
+            except ObjectMissing:
+                return None
+        return self._holders[key]
 
     def _created(self, digest: str) -> Claim | None:
         number = 0
@@ -181,9 +214,17 @@ class Claims:
                 if self._holder(key) == self._status:
                     self._store.delete(key)
 
+    def _has_ended(self, key: str) -> bool:
+        try:
+            return _text_in(self._store.read(key), "state") in ENDED
+        except (ObjectMissing, DamagedObject):
+            return False
+
     def _is_silent(self, key: str) -> bool:
         """Whether the object under a key says that its writer has ended, or has not changed for too long."""
         before = self._clock()
+        if key in self.silent:
+            return True
         try:
             content = self._store.read(key)
         except (ObjectMissing, DamagedObject, SpecError):  # a claim can name what is no key

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import random
+import math
 import socket
 import threading
 import time
 import traceback
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,17 +33,28 @@ from tasks.recipe import Pool, Step, is_final
 logger = logging.getLogger(__name__)
 
 BEAT_S = 15.0
+# What was finished is said at once, but no more often than so.
+NOTES_S = 0.3
 WAIT_FOR_WORK_S = 60.0
 WAIT_FOR_NEEDS_S = 600.0
 # An element that failed here is left to others for so long.
 PAUSE_AFTER_FAILURE_S = 30.0
-# When a claim that others hold is tried, to see whether they still live.
-FIRST_TRY_S = 5.0
-NEXT_TRY_S = 20.0
+# A claim of a holder that is not among this plan's lanes is tried so often, to see whether it still lives.
+TRY_S = 20.0
 NOTES_IN_STATUS = 100
 SEGMENTS_KEPT = 16
-# How old what is known of others' claims and of the segments may be.
+# How old what is known of others' claims and of the segments may be: at most, and at least.
 LOOK_S = 1.0
+LOOK_AGAIN_S = 0.05
+# A lane that has nothing to do looks again after pauses that grow. They grow further where there are many lanes, and
+# where looking takes long, as in a bucket: all of them together ask a store some twenty times a second.
+FIRST_PAUSE_S = 0.05
+PAUSE_S = 0.3
+PAUSE_FOR_EACH_LANE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+PAUSE_TO_LOOK = 10.0
+# So many elements and holders of claims are looked up before a lane that finds nothing to do pauses.
+LOOK_UPS = 8
 
 # Makes a call's objects; the second value tells whether people are shown it, as a task run.
 Compute = Callable[[Step, Mapping[str, Any], bool], Any]
@@ -108,7 +120,8 @@ class Lane:
         slots: how many elements it computes at once.
         yields: whether somebody more urgent waits for its place; asked at every beat.
         tell: called with the step's name when it turns to another step.
-        clock, sleep: of tests.
+        clock: seconds; only differences count.
+        start: begins a call of a name beside the lane, by default in a thread.
     """
 
     def __init__(
@@ -124,10 +137,11 @@ class Lane:
         yields: Callable[[], bool] = lambda: False,
         tell: Callable[[str], None] = lambda step: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        start: Callable[[Mapping[str, Any], Callable[[], None]], None] | None = None,
     ) -> None:
         self.name = name
         self.computed = 0
+        self.claims = Claims(folder.store, folder.status_key(name), clock)
         self._folder = folder
         self._store = folder.store
         self._pool = pool
@@ -138,30 +152,33 @@ class Lane:
         self._yields = yields
         self._tell = tell
         self._clock = clock
-        self._sleep = sleep
-        self.claims = Claims(self._store, folder.status_key(name), clock)
+        self._start = start or _in_a_thread
         self._lock = threading.RLock()
-        self._change = threading.Condition(self._lock)
+        self._woken = threading.Event()  # there may be something to do
+        self._noted = threading.Event()  # there may be something to say
         self._state = "starting"
         self._reason = ""
         self._beats = 0
-        self._beaten = -BEAT_S
+        self._beaten = self._watched = -math.inf
+        self._lanes = 1  # that the plan has, on all pools
         self._work: dict[str, _Work] = {}
         self._notes: list[list[Any]] = []
+        self._said = 0  # notes of these that were written
         self._sealed = 0
         self._fatal: BaseException | None = None
         self._leaves = False
         self._ended = False
-        self._asked = -LOOK_S
+        self._asked = -math.inf
         self._step = ""
         self._tries: dict[str, float] = {}  # when claims of others are tried next
         self._avoided: dict[str, float] = {}
         self._segments: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
         self._known: dict[int, set[str]] = {}  # finished objects of the segments at hand
         self._over: set[int] = set()  # segments that are finished
-        self._looked = -1.0
+        self._looked = -math.inf
         self._listed: list[Segment] = []
-        self._held: set[str] = set()
+        self._held: dict[str, str] = {}  # keys of claims, by digest
+        self._look_ups = self._holders_read = 0
 
     def run(self) -> End:
         """Work until the plan is over, there is nothing to do for a while, or somebody more urgent waits.
@@ -172,53 +189,35 @@ class Lane:
         """
         stop_showing = show_on(self)
         try:
-            self._await_needs()
             with self._beating():
-                self._work_on()
-            self._finish("ended")
+                for pause in self.turns():
+                    self._woken.wait(pause)
+                    self._woken.clear()
+            self.finish("ended")
         except CannotOffer as error:
-            self._finish("refused", str(error))
+            self.finish("refused", str(error))
             raise
         except BaseException as error:
-            self._finish("ended", f"{type(error).__name__}: {error}")
+            self.finish("ended", f"{type(error).__name__}: {error}")
             raise
         finally:
             stop_showing()
         return "ended"
 
-    def update(self, progress: Progress) -> None:
-        """A call has done so much, as `tasks.progress.Display`."""
-        with self._lock:
-            for work in self._work.values():
-                if work.name == progress.name:
-                    work.done, work.total, work.moved = progress.done, progress.total, self._clock()
-
-    def _await_needs(self) -> None:
-        self._beat()
-        since = self._clock()
-        while (needs := self._folder.needs(self._pool)) is None:
-            if self._is_over() or self._clock() - since > WAIT_FOR_NEEDS_S:
-                self._leaves = True
-                return
-            self._sleep(0.2)
-            if self._clock() - self._beaten >= BEAT_S:
-                self._beat()
-        lacking = self._offer.lacks(needs)
-        if lacking is not None:
-            raise CannotOffer(f"worker {self._offer.worker} on {self._offer.host}: {lacking}")
-        self._state = "working"
-        self._beat()
-
-    def _work_on(self) -> None:
+    def turns(self) -> Iterator[float]:
+        """The lane's work: takes what it can, then gives the seconds to wait, unless one of its elements ends."""
+        yield from self._await_needs()
         idle_since: float | None = None
-        pause = 0.2
+        pause = FIRST_PAUSE_S
         while self._fatal is None:
+            began = self._clock()
+            self._look_ups = self._holders_read = 0
             while len(self._work) < self._slots and not (self._leaves or self._is_over()):
                 work = self._take()
                 if work is None:
                     break
-                self._start(work)
-                pause = 0.2
+                self._begin(work)
+                pause = FIRST_PAUSE_S
             if self._work and not self._ended:
                 idle_since = None
             elif self._leaves or self._is_over():
@@ -227,14 +226,57 @@ class Lane:
                 idle_since = self._clock() if idle_since is None else idle_since
                 if self._clock() - idle_since >= WAIT_FOR_WORK_S:
                     return
-            with self._change:
-                full = len(self._work) >= self._slots
-                if full or self._clock is time.monotonic:
-                    self._change.wait(BEAT_S if full else pause)
-                    pause = min(2.0, pause * 1.3)
-                    continue
-            self._sleep(pause)
+            if len(self._work) >= self._slots:
+                yield BEAT_S
+                continue
+            took = self._clock() - began
+            if self._look_ups >= LOOK_UPS:
+                yield max(FIRST_PAUSE_S, took)
+                continue
+            yield min(LONGEST_PAUSE_S, max(pause, PAUSE_TO_LOOK * took))
+            pause = min(pause * 1.5, max(PAUSE_S, PAUSE_FOR_EACH_LANE_S * self._lanes))
         raise self._fatal
+
+    def beats(self) -> Iterator[float]:
+        """What the lane says of itself: gives the seconds to wait, unless it finishes something."""
+        while True:
+            now = self._clock()
+            since = now - self._beaten
+            if since >= BEAT_S or (len(self._notes) > self._said and since >= NOTES_S):
+                self._look_after()
+                since = 0.0
+            yield (NOTES_S if len(self._notes) > self._said else BEAT_S) - since
+
+    def finish(self, state: str, reason: str = "") -> None:
+        """Give back what it has claimed, and say that it ended."""
+        self._state, self._reason = state, reason
+        with contextlib.suppress(Exception):
+            self.claims.release_all()
+        with contextlib.suppress(Exception):
+            self._beat()
+
+    def update(self, progress: Progress) -> None:
+        """A call has done so much, as `tasks.progress.Display`."""
+        with self._lock:
+            for work in self._work.values():
+                if work.name == progress.name:
+                    work.done, work.total, work.moved = progress.done, progress.total, self._clock()
+
+    def _await_needs(self) -> Iterator[float]:
+        self._beat()
+        since = self._clock()
+        pause = FIRST_PAUSE_S
+        while (needs := self._folder.needs(self._pool)) is None:
+            if self._is_over() or self._clock() - since > WAIT_FOR_NEEDS_S:
+                self._leaves = True
+                return
+            yield pause
+            pause = min(pause * 1.5, LOOK_S)
+        lacking = self._offer.lacks(needs)
+        if lacking is not None:
+            raise CannotOffer(f"worker {self._offer.worker} on {self._offer.host}: {lacking}")
+        self._state = "working"
+        self._beat()
 
     def _is_over(self) -> bool:
         """Whether the plan is: nobody waits for what is at work any more. Asked about once a second."""
@@ -247,19 +289,40 @@ class Lane:
 
     def _take(self) -> _Work | None:
         """Claim the next element that nobody has begun: of this lane's segments first, then of any."""
-        now = self._clock()
-        if self._looked < 0 or now - self._looked >= LOOK_S:
-            self._held = self.claims.held()
-            self._listed, over = self._folder.segments(self._pool)
-            self._over |= over
-            self._looked = now
-        left = [segment for segment in self._listed if segment.number not in self._over]
-        own = [segment for segment in left if segment.lane == self._index]
-        others = [segment for segment in left if segment.lane != self._index]
-        # In an order of its own, so that lanes that have nothing left to do do not all try the same.
-        random.Random(self.name).shuffle(others)
-        for segment in (*own, *others):
-            for document in self._left_of(segment):
+        age = self._clock() - self._looked
+        work = self._claimed_of(own=True)
+        if work is None and age < LOOK_S:
+            work = self._claimed_of(own=False)
+        if work is None and age >= LOOK_AGAIN_S:
+            self._look()
+            work = self._claimed_of(own=True) or self._claimed_of(own=False)
+        return work
+
+    def _look(self) -> None:
+        """See what there is, and what others have claimed."""
+        self._listed, over = self._folder.segments(self._pool)
+        self._over |= over
+        self._listed = [segment for segment in self._listed if segment.number not in self._over]
+        # In an order of its own, so that lanes that help others do not all help the same.
+        self._listed.sort(key=lambda segment: self._rank(str(segment.number)))
+        self._held = self.claims.held() if self._listed else {}
+        self._looked = self._clock()
+
+    def _rank(self, what: str) -> int:
+        return zlib.crc32(f"{self.name} {what}".encode())
+
+    def _claimed_of(self, *, own: bool) -> _Work | None:
+        chosen = [segment for segment in self._listed if (segment.lane == self._index) == own]
+        if own:
+            chosen.sort(key=lambda segment: segment.number)
+        for segment in chosen:
+            if segment.number in self._over:
+                continue
+            if not own and self._look_ups >= LOOK_UPS:
+                break
+            left = self._left_of(segment)
+            # Their lane goes on from the other end.
+            for document in left if own else reversed(left):
                 work = self._claimed(document, segment)
                 if work is not None:
                     return work
@@ -284,6 +347,7 @@ class Lane:
     def _claimed(self, document: dict[str, Any], segment: Segment) -> _Work | None:
         """Claim what is missing of an element; what turns out to be finished is noted."""
         known = self._known[segment.number]
+        own = segment.lane == self._index
         now = self._clock()
         if self._avoided.get(document["places"][0], -1.0) > now:
             return None
@@ -292,10 +356,16 @@ class Lane:
             digest = _digest(place)
             if place in known or (digest in self._held and not self._may_be_free(digest, now)):
                 continue
-            if segment.lane != self._index and self._is_finished(place, known):
-                continue
+            if not own:
+                if self._look_ups >= LOOK_UPS:
+                    break
+                self._look_ups += 1
+                if self._is_finished(place, known):
+                    continue
             claim = self.claims.take(digest)
             if claim is None:
+                # Who has it is seen at the next look.
+                self._held.setdefault(digest, "")
                 continue
             if self._is_finished(place, known):
                 self.claims.release(claim)
@@ -308,11 +378,23 @@ class Lane:
         return _Work({**document, "places": places}, known, document["name"], claims, float("inf"), now, now)
 
     def _may_be_free(self, digest: str, now: float) -> bool:
-        """Whether to try a claim that somebody holds: seldom, as only one who is silent for long has lost it."""
-        next_try = self._tries.setdefault(digest, now + FIRST_TRY_S)
+        """Whether to try a claim that somebody holds: of this plan's lanes, that of one that is silent for long."""
+        key = self._held[digest]
+        if not key:
+            return False
+        next_try = self._tries.setdefault(digest, now + TRY_S)
+        if now < next_try and not self.claims.dead:
+            return False
+        if not self.claims.is_known(key):
+            if self._holders_read >= LOOK_UPS:
+                return False
+            self._holders_read += 1
+        holder = self.claims.holder(key)
+        if holder is not None and holder.startswith(f"{self._folder.place}/"):
+            return holder in self.claims.silent
         if now < next_try:
             return False
-        self._tries[digest] = now + NEXT_TRY_S
+        self._tries[digest] = now + TRY_S
         return True
 
     def _is_finished(self, place: str, known: set[str]) -> bool:
@@ -336,22 +418,19 @@ class Lane:
 
     # Doing it.
 
-    def _start(self, work: _Work) -> None:
+    def _begin(self, work: _Work) -> None:
         if work.document["step"] != self._step:
             self._step = work.document["step"]
             self._tell(self._step)
         place = work.document["places"][0]
         with self._lock:
             self._work[place] = work
-        # A daemon: a process that is told to end does not wait for it. What the flow run has set holds there, too.
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(self._do, place, work), name=work.name, daemon=True).start()
+        self._start(work.document, lambda: self._do(place, work))
 
     def _do(self, place: str, work: _Work) -> None:
-        began = self._clock()
         try:
             for ref in self._made(work):
-                self._note(ref, self._clock() - began)
+                self._note(ref, self._clock() - work.began)
         except DeviceLost as error:
             self._fatal = error
         except BaseException as error:
@@ -360,9 +439,9 @@ class Lane:
             for claim in work.claims:
                 with contextlib.suppress(Exception):
                     self.claims.release(claim)
-            with self._change:
+            with self._lock:
                 del self._work[place]
-                self._change.notify_all()
+            self._woken.set()
 
     def _made(self, work: _Work) -> Sequence[Ref]:
         if "fact" in work.document:
@@ -370,7 +449,6 @@ class Lane:
             answer = {"question": question, "answer": answer_of(question), "worker": self._offer.worker}
             self._folder.answer(_digest(work.document["places"][0]), answer)
             work.known.update(work.document["places"])
-            self._beaten = -BEAT_S
             return ()
         element = element_of(work.document)
         work.name, work.patience_s = element.name, element.step.patience_s
@@ -406,18 +484,20 @@ class Lane:
     # Saying so.
 
     def _note(self, ref: Ref, seconds: float) -> None:
-        with self._change:
+        with self._lock:
             self._notes.append([ref.uri, ref.rows, ref.bytes, round(seconds, 3)])
-            self._change.notify_all()
+        self._noted.set()
 
     @contextlib.contextmanager
     def _beating(self) -> Iterator[None]:
         stopped = threading.Event()
 
         def beat() -> None:
-            while not stopped.wait(0.5):
-                if self._notes or self._clock() - self._beaten >= BEAT_S:
-                    self._look_after()
+            for pause in self.beats():
+                self._noted.wait(pause)
+                self._noted.clear()
+                if stopped.is_set():
+                    return
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -425,23 +505,29 @@ class Lane:
             yield
         finally:
             stopped.set()
+            self._noted.set()
             thread.join()
 
     def _look_after(self) -> None:
-        """Beat, and see whether the lane should end: the plan is over, somebody waits, or something hangs."""
-        urgent = self._clock() - self._beaten >= BEAT_S
+        """Beat, and now and then see who is silent, and whether the lane should end: as the plan is over, or hung."""
         try:
             self._beat()
-            if urgent:
-                over = self._is_over()
-                if over or self._yields():
-                    with self._change:
-                        self._leaves = True
-                        self._change.notify_all()
+            if self._clock() - self._watched >= BEAT_S:
+                self._watched = self._clock()
+                self._watch()
+                if self._is_over() or self._yields():
+                    self._leaves = True
+                    self._woken.set()
                 self._look_for_hung()
         except Exception:
             # A store that is away for a while: others take over what they do not hear of.
             logger.warning("the lane's status could not be written", exc_info=True)
+
+    def _watch(self) -> None:
+        """Hear by one listing which of the plan's lanes still change what they say."""
+        statuses = list(self._folder.statuses())
+        self._lanes = len(statuses)
+        self.claims.hear(listed for _, listed in statuses)
 
     def _look_for_hung(self) -> None:
         now = self._clock()
@@ -452,9 +538,8 @@ class Lane:
                 f"no progress for {now - work.moved:.0f} s on {self._offer.worker}, whose process was ended"
             )
             self._failed(work, error)
-            with self._change:
-                self._fatal = error
-                self._change.notify_all()
+            self._fatal = error
+            self._woken.set()
 
     def _beat(self) -> None:
         with self._lock:
@@ -462,6 +547,7 @@ class Lane:
                 self._folder.seal_notes(self.name, self._sealed, self._notes)
                 self._sealed += 1
                 self._notes = []
+                self._said = 0
             now = self._clock()
             status = {
                 "lane": self.name,
@@ -496,13 +582,13 @@ class Lane:
             self._beaten = now
             self._folder.write_status(self.name, status)
             # They stay in the status until they are sealed; the coordinator reads each once.
+            self._said = len(self._notes)
 
-    def _finish(self, state: str, reason: str = "") -> None:
-        self._state, self._reason = state, reason
-        with contextlib.suppress(Exception):
-            self.claims.release_all()
-        with contextlib.suppress(Exception):
-            self._beat()
+
+def _in_a_thread(document: Mapping[str, Any], call: Callable[[], None]) -> None:
+    # A daemon: a process that is told to end does not wait for it. What the flow run has set holds there, too.
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(call,), name=document["name"], daemon=True).start()
 
 
 def _digest(place: str) -> str:

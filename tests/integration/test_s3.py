@@ -261,7 +261,7 @@ def test_a_claim_of_a_dead_lane_is_taken_over_and_both_are_released(store: Store
     assert taken(other, "d").number == 1
     for each in (dead, other):
         each.release_all()
-    assert other.held() == set()
+    assert other.held() == {}
 
 
 # Faults on the way

@@ -51,7 +51,7 @@ def finished(
     pools: tuple[Pool, ...] = ("cpu", "gpu"),
 ) -> Any:
     try:
-        result = Coordinator(folder, compute, pools, threads).run()
+        result = Coordinator(folder, compute, pools, threads, tend_s=0.2).run()
     except BaseException:
         folder.end("failed")
         raise
@@ -108,7 +108,7 @@ def test_what_no_worker_can_offer_fails_and_says_why(folder: PlanFolder) -> None
     folder.decide("gpu", {"device": "cuda", "versions": {}, "telltale": "1"})
     threads = Threads(folder, {"cpu": workers("cpu", 1), "gpu": [CPU]})
     with pytest.raises(PlanFailed, match="no usable GPU"):
-        Coordinator(folder, evaluation, ("cpu", "gpu"), threads, sleep=lambda seconds: None).run()
+        Coordinator(folder, evaluation, ("cpu", "gpu"), threads, tend_s=0.2).run()
     folder.end("failed")
     threads.join()
 
@@ -117,7 +117,7 @@ def test_workers_of_another_version_refuse(folder: PlanFolder) -> None:
     folder.decide("cpu", {"device": "cpu", "versions": {"torch": "2.13.0"}, "telltale": "1"})
     threads = Threads(folder, {"cpu": [Offer("old", "cpu", {"torch": "2.12.0"}, "1")], "gpu": [GPU]})
     with pytest.raises(PlanFailed, match=r"torch 2\.12\.0, the plan needs 2\.13\.0"):
-        Coordinator(folder, evaluation, ("cpu", "gpu"), threads, sleep=lambda seconds: None).run()
+        Coordinator(folder, evaluation, ("cpu", "gpu"), threads, tend_s=0.2).run()
     folder.end("failed")
     threads.join()
 
@@ -212,8 +212,7 @@ def test_a_restarted_coordinator_goes_on_with_its_plan_and_its_lanes(folder: Pla
         if len(threads.computed) >= 5:
             raise Killed
 
-    watching = Coordinator(folder, evaluation, ("cpu", "gpu"), threads, watch=killed)
-    watching.tend_s = 0.0
+    watching = Coordinator(folder, evaluation, ("cpu", "gpu"), threads, watch=killed, tend_s=0.0)
     with pytest.raises(Killed):
         watching.run()
     result = finished(folder, threads)
