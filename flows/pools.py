@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -15,7 +15,8 @@ from flows.coordinator import SILENCE_S, Coordinator, LaneState
 from flows.dispatch import Request, while_away
 from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
-from flows.work import telltale_version
+from flows.runner import was_taken_over
+from flows.work import lane_name, telltale_version
 from storage.plans import PlanFolder
 from storage.store import open_store
 from tasks.facts import Fact
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 MOST_LANES = 200
 PAGE = 200
 WATCH_S = 10.0
+# How long a lane that a worker has taken counts as one that waits; then others are started.
+CLAIMED_FOR = timedelta(minutes=1)
 
 
 def computed_on_pools(
@@ -50,13 +53,15 @@ def computed_on_pools(
     folder = _folder(request, title)
     lanes = Lanes(folder.plan, title)
     coordinator = Coordinator(folder, compute, pools, lanes, questions, watch=lambda _: overview.refresh())
+    lanes.heard = coordinator.lanes
     overview = Overview(experiment, request.title, lambda: shown(coordinator, time.monotonic()), period=WATCH_S)
     try:
         with overview:
             result = coordinator.run()
     except BaseException as error:
-        folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
-        lanes.end("the run that they worked for has ended", at_work=True)
+        if _nobody_goes_on(error):
+            folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
+            lanes.end("the run that they worked for has ended", at_work=True)
         raise
     folder.end("completed")
     # Those at work see the plan's end and complete.
@@ -139,6 +144,28 @@ def _folder(request: Request, title: str) -> PlanFolder:
         number += 1
 
 
+def _nobody_goes_on(error: BaseException) -> bool:
+    """Whether a run that breaks off ends its plan: no attempt after this one goes on with it.
+
+    It does where the run fails or is cancelled. Where its process is told to end, or has lost the place that it had,
+    the run is put back, and where it was put back before, because its host was cut off, another attempt is at work.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None or run.deployment_id is None:
+        return True
+    if was_taken_over(run):
+        return False
+    if isinstance(error, Exception):
+        return True
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.id).state
+    return state is None or state.is_cancelling() or state.is_cancelled()
+
+
 class Lanes:
     """Runs of `work/cpu` and `work/gpu` for one plan, as `flows.coordinator.Recruiter`.
 
@@ -150,6 +177,8 @@ class Lanes:
         self._plan = plan
         self._title = title
         self._recruited: dict[Pool, int] = {}
+        # What lanes say of themselves, by their names: Prefect learns late that a host has died.
+        self.heard: Mapping[str, LaneState] = {}
 
     def recruited(self, pool: Pool) -> int:
         """How many lanes a pool has had so far."""
@@ -164,9 +193,8 @@ class Lanes:
                 self._recruited[pool] = max(
                     self.recruited(pool), 1 + max((run.parameters["index"] for run in own), default=-1)
                 )
-                states = [run.state for run in own if run.state is not None]
-                at_work = sum(state.is_running() for state in states)
-                waits = any(state.is_scheduled() or state.is_pending() for state in states)
+                at_work = sum(self._is_at_work(run) for run in own)
+                waits = any(_waits(run) for run in own)
                 if most > at_work and not waits:
                     online = 0 if own else len(self._online(pool))
                     count = min(most - at_work, max(1, at_work, online), MOST_LANES - at_work)
@@ -174,6 +202,12 @@ class Lanes:
                         self._start(pool)
         except httpx.HTTPError as error:
             logger.warning("no lanes were started, as the Prefect server does not answer: %s", error)
+
+    def _is_at_work(self, run: "FlowRun") -> bool:
+        if run.state is None or not run.state.is_running():
+            return False
+        known = self.heard.get(lane_name(run.parameters["index"], run))
+        return known is None or known.is_alive(time.monotonic())
 
     def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
         """Why no lane can work on a pool: every worker that is online has refused."""
@@ -248,6 +282,14 @@ class Lanes:
             if worker.last_heartbeat_time is not None
             and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
         }
+
+
+def _waits(run: "FlowRun") -> bool:
+    """Whether a lane will soon be at work; not where a worker took it long ago and may have died since."""
+    if run.state is None:
+        return False
+    claimed_lately = datetime.now(UTC) - run.state.timestamp < CLAIMED_FOR
+    return run.state.is_scheduled() or (run.state.is_pending() and claimed_lately)
 
 
 def _queue(pool: Pool) -> str | None:

@@ -40,6 +40,8 @@ SILENT_PERIODS = 3
 WATCHED_PERIODS = 2
 CRASHED_WITHIN = timedelta(days=1)
 PUT_BACK = "put back: "
+# Lanes end by themselves with the run that they work for.
+LANES_END_WITHIN = timedelta(minutes=1)
 
 # States that a dead run stays in for ever: told by its silence, or by how long it is there.
 SILENT = ("RUNNING", "CANCELLING")
@@ -64,8 +66,9 @@ class Facts:
     state: str
     since: datetime
     attempts: int
-    is_child: bool = False
-    # A child whose parent has ended or has been started anew is not: the parent's new attempt has children of its own.
+    # A lane is not repeated: its coordinator starts others, which take over what it has claimed.
+    is_lane: bool = False
+    # Not where the run that a lane works for has ended for good, or where the next run does the same.
     is_wanted: bool = True
 
 
@@ -73,7 +76,7 @@ class Facts:
 class Remedy:
     """The state that a dead run gets, and why."""
 
-    state: Literal["AwaitingRetry", "Crashed", "Cancelled"]
+    state: Literal["AwaitingRetry", "Crashed", "Cancelled", "Cancelling"]
     reason: str
 
 
@@ -93,6 +96,8 @@ def decide(
     quiet = age if last_heartbeat is None else min(age, now - last_heartbeat)
     if facts.state in SILENT:
         if silence is None or quiet < silence:
+            if facts.state == "RUNNING" and facts.is_lane and not facts.is_wanted:
+                return Remedy("Cancelling", "the run that it works for has ended")
             return None
         reason = f"no heartbeat for {quiet.total_seconds():.0f} s"
         if facts.state == "CANCELLING":
@@ -102,14 +107,16 @@ def decide(
             return None
         reason = f"a worker claimed it {age.total_seconds():.0f} s ago and it did not start"
     elif facts.state == "CRASHED":
-        # A parent puts its children back itself. What has been given up is Crashed, too, and stays so.
-        if facts.is_child or not facts.is_wanted or facts.attempts >= ATTEMPTS or age > CRASHED_WITHIN:
+        # What has been given up is Crashed, too, and stays so.
+        if facts.is_lane or not facts.is_wanted or facts.attempts >= ATTEMPTS or age > CRASHED_WITHIN:
             return None
         return Remedy("AwaitingRetry", f"it crashed {age.total_seconds():.0f} s ago")
     else:
         return None
+    if facts.is_lane:
+        return Remedy("Crashed", f"{reason}, and other lanes go on with what it was at")
     if not facts.is_wanted:
-        return Remedy("Crashed", f"{reason}, and nobody waits for it any more")
+        return Remedy("Crashed", f"{reason}, and the next run does the same")
     if facts.attempts >= ATTEMPTS:
         return Remedy("Crashed", f"{reason}, and attempt {facts.attempts} of {ATTEMPTS} was the last")
     return Remedy("AwaitingRetry", reason)
@@ -131,7 +138,7 @@ def apply(client: "SyncPrefectClient", run: "FlowRun", remedy: Remedy) -> bool:
         NotPutBack: the server refused it.
     """
     from prefect.client.schemas.responses import SetStateStatus
-    from prefect.states import AwaitingRetry, Cancelled, Crashed, State
+    from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, State
 
     seen, found = run.state, client.read_flow_run(run.id).state
     if seen is None or found is None or seen.id != found.id:
@@ -140,7 +147,8 @@ def apply(client: "SyncPrefectClient", run: "FlowRun", remedy: Remedy) -> bool:
     if remedy.state == "AwaitingRetry":
         state = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=PUT_BACK + remedy.reason)
     else:
-        state = {"Crashed": Crashed, "Cancelled": Cancelled}[remedy.state](message=remedy.reason)
+        states = {"Crashed": Crashed, "Cancelled": Cancelled, "Cancelling": Cancelling}
+        state = states[remedy.state](message=remedy.reason)
     answer = client.set_flow_run_state(run.id, state)
     if answer.status != SetStateStatus.ACCEPT:
         raise NotPutBack(
@@ -158,18 +166,18 @@ def attempts(client: "SyncPrefectClient", run: "FlowRun") -> int:
 def facts(client: "SyncPrefectClient", run: "FlowRun", unwanted: UUID | None = None) -> Facts:
     """What is known of a run with a state; nobody wants runs of the deployment `unwanted` to be repeated."""
     assert run.state is not None
-    child = run.parent_task_run_id is not None
+    lane = run.parent_task_run_id is not None
     return Facts(
         state=run.state.type.value,
         since=run.state.timestamp,
         attempts=attempts(client, run),
-        is_child=child,
-        is_wanted=_is_waited_for(client, run) if child else unwanted is None or run.deployment_id != unwanted,
+        is_lane=lane,
+        is_wanted=_is_worked_for(client, run) if lane else unwanted is None or run.deployment_id != unwanted,
     )
 
 
-def _is_waited_for(client: "SyncPrefectClient", run: "FlowRun") -> bool:
-    """Whether the very attempt of the parent that started this run still goes on."""
+def _is_worked_for(client: "SyncPrefectClient", run: "FlowRun") -> bool:
+    """Whether the run that started a lane goes on, or may be put back, or has ended only just now."""
     from prefect.exceptions import ObjectNotFound
 
     assert run.parent_task_run_id is not None
@@ -178,9 +186,10 @@ def _is_waited_for(client: "SyncPrefectClient", run: "FlowRun") -> bool:
         parent = client.read_flow_run(task.flow_run_id) if task.flow_run_id is not None else None
     except ObjectNotFound:
         return False
-    if parent is None or parent.state is None or run.created is None:
+    if parent is None or parent.state is None:
         return False
-    return parent.state.is_running() and parent.state.timestamp <= run.created
+    lately = server_time(client) - parent.state.timestamp < LANES_END_WITHIN
+    return lately or parent.state.is_crashed() or not parent.state.is_final()
 
 
 def dead_runs(

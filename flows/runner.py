@@ -96,14 +96,14 @@ def yield_to_newer_attempt() -> Iterator[None]:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
             raise
-        if not _was_taken_over(context.flow_run):
+        if not was_taken_over(context.flow_run):
             raise
         logger.warning("attempt %d is over, another one has taken its run over", context.flow_run.run_count)
         # Ends this process without a state of its own, as above.
         raise Abort("another attempt of this run has taken over") from error
 
 
-def _was_taken_over(mine: Any) -> bool:
+def was_taken_over(mine: Any) -> bool:
     """Whether a run has been put back or started anew since this process read it; no, where the server is away."""
     from prefect.client.orchestration import get_client
 

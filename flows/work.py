@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow
 
 from flows import preflight  # noqa: F401 - its facts are asked here
-from flows.runner import attempt, tasks_side_by_side
+from flows.runner import attempt, tasks_side_by_side, was_taken_over
 from storage.digest import digest_of
 from storage.plans import PlanFolder
 from storage.store import Store, known_store, open_store
@@ -49,7 +49,7 @@ def work(plan: str, pool: Pool, index: int) -> int:
     Returns:
         How many objects it made.
     """
-    with attempt(), known_store(), _put_back_if_refused(), _killed_if_hung(), networks_kept():
+    with attempt(), known_store(), _put_back_if_refused(), _ended_at_once(), networks_kept():
         store = open_store()
         folder = PlanFolder(store, plan)
         title = str(folder.header()["title"])
@@ -57,7 +57,7 @@ def work(plan: str, pool: Pool, index: int) -> int:
         lane = Lane(
             folder,
             pool,
-            _lane_name(index),
+            lane_name(index, _own_run()),
             index,
             offer(device),
             made_by_tasks(store),
@@ -66,6 +66,8 @@ def work(plan: str, pool: Pool, index: int) -> int:
             tell=lambda step: _rename(f"{step} {title} · {pool} lane {index + 1}"),
         )
         lane.run()
+        if lane.is_busy:
+            _end_process("Completed", "the plan ended while the lane was at work for it")
         return lane.computed
 
 
@@ -120,9 +122,8 @@ def patiently(make: Callable[[], Any], sleep: Callable[[float], None] = time.sle
     raise AssertionError("unreachable")
 
 
-def _lane_name(index: int) -> str:
-    """The name of this very process's lane: another attempt of its run is another one."""
-    run = _own_run()
+def lane_name(index: int, run: "FlowRun | None") -> str:
+    """The name of a lane in its plan: another attempt of its run is another one."""
     return f"{index:04d}-{run.id}-{run.run_count}" if run else f"{index:04d}-{socket.gethostname()}-{os.getpid()}"
 
 
@@ -169,21 +170,42 @@ def _put_back_if_refused() -> Iterator[None]:
 
 
 @contextmanager
-def _killed_if_hung() -> Iterator[None]:
-    """No thread that hangs can be ended but with its process."""
-    from prefect.client.orchestration import get_client
-    from prefect.states import Crashed, State
+def _ended_at_once() -> Iterator[None]:
+    """What a lane is at when it hangs or is told to end is left to others: its process does not wait for it."""
+    from prefect.exceptions import TerminationSignal
 
     try:
         yield
-    except Hung as error:
-        run = _own_run()
-        if run is not None and run.deployment_id is not None:
-            crashed: State[Any] = Crashed(message=str(error))
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(run.id, crashed)
-            os._exit(1)
+    except (Hung, TerminationSignal) as error:
+        _end_process("Crashed", str(error) or "its process was told to end")
         raise
+
+
+def _end_process(state: Literal["Completed", "Crashed"], message: str) -> None:
+    """End this process, if it is a worker's, and say how: threads that compute cannot be ended but with it.
+
+    A run that is being cancelled becomes Cancelled, and one that another attempt has taken over stays as it is.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Completed, Crashed
+
+    run = _own_run()
+    if run is None or run.deployment_id is None:
+        return
+    try:
+        if not was_taken_over(run):
+            with get_client(sync_client=True) as client:
+                now = client.read_flow_run(run.id).state
+                how = (
+                    Cancelled
+                    if now is not None and now.is_cancelling()
+                    else {"Completed": Completed, "Crashed": Crashed}[state]
+                )
+                client.set_flow_run_state(run.id, how(message=message))
+    except httpx.HTTPError:
+        logger.warning("the server is not told that this lane has ended", exc_info=True)
+    os._exit(0)
 
 
 def _somebody_urgent_waits() -> bool:

@@ -204,6 +204,11 @@ class Lane:
             stop_showing()
         return "ended"
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it computes something, be it after its end."""
+        return bool(self._work)
+
     def turns(self) -> Iterator[float]:
         """The lane's work: takes what it can, then gives the seconds to wait, unless one of its elements ends."""
         yield from self._await_needs()
@@ -534,9 +539,7 @@ class Lane:
         with self._lock:
             hung = [work for work in self._work.values() if now - work.moved > work.patience_s]
         for work in hung:
-            error = PlanFailed(
-                f"no progress for {now - work.moved:.0f} s on {self._offer.worker}, whose process was ended"
-            )
+            error = Hung(f"no progress for {now - work.moved:.0f} s on {self._offer.worker}, whose process was ended")
             self._failed(work, error)
             self._fatal = error
             self._woken.set()

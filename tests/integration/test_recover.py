@@ -1,6 +1,7 @@
-"""`maintain/recover` for real: runs whose process or worker is killed go on, live and completed ones are left alone."""
+"""Runs that die or are cancelled, for real: what died goes on, and nothing of what was cancelled does."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -13,7 +14,9 @@ import httpx
 import pytest
 
 from flows.recovery import HEARTBEAT
+from storage.store import LocalStore
 from tests.integration.served import Served, open_folder, possible_database, wait_for
+from tests.integration.small_sample import WITHOUT_NETWORKS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -69,11 +72,9 @@ class Run:
 
     def kill(self) -> None:
         """SIGKILL to all processes of the run."""
-        mark = f"PREFECT__FLOW_RUN_ID={self.id}".encode()
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
+        for pid in processes_of(self.id):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def slots(self) -> float:
         """How many slots of the deployment's limit are taken."""
@@ -81,6 +82,16 @@ class Run:
             limit for limit in self.served.ask("/v2/concurrency_limits/filter") if self.deployment in limit["name"]
         ]
         return float(limit["active_slots"])
+
+
+def processes_of(run: str) -> list[int]:
+    """Ids of the processes of a flow run."""
+    mark, found = f"PREFECT__FLOW_RUN_ID={run}".encode(), []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +144,41 @@ def test_what_died_goes_on_and_nothing_else_is_touched(served: Served) -> None:
 
     alive.end()
     wait_for(lambda: alive.state == "COMPLETED")
+
+
+# A GAN that is trained for many minutes, one element, while the store is as small as it gets.
+ENDLESS = WITHOUT_NETWORKS | {"sources.gan.gan.epochs": 100_000}
+
+
+def test_cancelling_an_evaluation_ends_its_lanes_and_frees_their_claims(served: Served) -> None:
+    store = LocalStore(served.home / "store")
+    deployment = served.deployment("all")["id"]
+    parameters = {"experiment": "sample", "overrides": ENDLESS, "dispatch": "pools"}
+    made = served.ask(f"/deployments/{deployment}/create_flow_run", parameters=parameters)
+    evaluation = Run(served, made["id"], deployment, served.home)
+    wait_for(lambda: any("train-gan" in name for name in work_of(store, evaluation.id)))
+    lanes = lanes_of(served, evaluation.id)
+    assert any(lane["state_type"] == "RUNNING" for lane in lanes)
+
+    served.ask(f"/flow_runs/{evaluation.id}/set_state", state={"type": "CANCELLING"})
+    cancelled = time.monotonic()
+    wait_for(lambda: all(lane["state_type"] in ("CANCELLED", "COMPLETED") for lane in lanes_of(served, evaluation.id)))
+    lanes_took = time.monotonic() - cancelled
+    wait_for(lambda: evaluation.state == "CANCELLED", 60)
+    assert lanes_took < 30
+    assert {lane["id"] for lane in lanes_of(served, evaluation.id)} <= {lane["id"] for lane in lanes}
+    wait_for(lambda: not any(processes_of(lane["id"]) for lane in lanes), 15)
+    assert store.list("claims") == []
+    (folder,) = {key.split("/")[1] for key in store.list("plans")}
+    assert json.loads(store.read(f"plans/{folder}/end.json"))["state"] == "cancelled"
+
+
+def lanes_of(served: Served, run: str) -> list[dict[str, Any]]:
+    """The runs of an evaluation's lanes."""
+    return list(served.ask("/flow_runs/filter", flow_runs={"tags": {"all_": [f"plan {run}-0"]}}))
+
+
+def work_of(store: LocalStore, run: str) -> list[str]:
+    """What the lanes of an evaluation say that they are at."""
+    statuses = [json.loads(store.read(key)) for key in store.list(f"plans/{run}-0/lanes")]
+    return [work["name"] for status in statuses for work in status["work"]]

@@ -1,7 +1,8 @@
 """Lanes are recruited as a pool has places: told by whether one still waits, on a server that stands for Prefect's."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -12,7 +13,10 @@ import httpx
 import pytest
 from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, Scheduled, State
 
-from flows.pools import MOST_LANES, Lanes
+from flows.coordinator import SILENCE_S, LaneState
+from flows.pools import MOST_LANES, Lanes, _nobody_goes_on
+from flows.work import lane_name
+from storage.errors import PlanFailed
 
 
 @dataclass
@@ -189,3 +193,57 @@ def test_there_is_no_hope_only_once_every_online_worker_has_refused(serve: Any) 
     assert lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU"}) is None
     said = lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU", "gpu-1": "worker gpu-1: no GPU"})
     assert said == "no worker of the pool gpu can do this work: worker gpu-0: no GPU; worker gpu-1: no GPU"
+
+
+def heard(status: str, seconds_ago: float) -> LaneState:
+    """A lane that was last heard of so long ago."""
+    return LaneState({"state": status}, "version", time.monotonic() - seconds_ago)
+
+
+@pytest.mark.parametrize(("status", "seconds_ago"), [("working", SILENCE_S + 1), ("ended", 1)])
+def test_a_lane_that_is_silent_is_replaced_before_prefect_knows_that_it_died(
+    serve: Any, status: str, seconds_ago: float
+) -> None:
+    server = serve({"cpu": 2})
+    lanes = Lanes("plan", "title")
+    tended(server, lanes, {"cpu": 1}, 2)
+    (run,) = server.runs.values()
+    lanes.heard = {lane_name(0, run): heard("working", 1)}  # type: ignore[arg-type]
+    tended(server, lanes, {"cpu": 1}, 2)
+    assert len(server.runs) == 1
+    lanes.heard = {lane_name(0, run): heard(status, seconds_ago)}  # type: ignore[arg-type]
+    tended(server, lanes, {"cpu": 1}, 2)
+    assert len(server.runs) == 2
+
+
+@pytest.mark.parametrize(("minutes", "recruits"), [(0, False), (2, True)])
+def test_a_lane_that_a_worker_took_and_never_began_is_not_waited_for(
+    serve: Any, minutes: float, recruits: bool
+) -> None:
+    server = serve({"cpu": 2})
+    claimed = Pending(timestamp=datetime.now(UTC) - timedelta(minutes=minutes))
+    server.runs["claimed"] = Run({"pool": "cpu", "index": 0}, claimed)
+    tended(server, Lanes("plan", "title"), {"cpu": 1}, 1)
+    assert (len(server.runs) == 2) is recruits
+
+
+@pytest.mark.parametrize(
+    ("error", "now", "run_count", "is_the_end"),
+    [
+        (PlanFailed("an element failed"), Running(), 1, True),
+        (PlanFailed("the store was away"), Running(), 2, False),
+        (PlanFailed("the store was away"), Scheduled(), 1, False),
+        (KeyboardInterrupt(), Running(), 1, False),  # as a worker's process is told to end
+        (KeyboardInterrupt(), Cancelling(), 1, True),
+        (KeyboardInterrupt(), Running(), 2, False),
+    ],
+)
+def test_a_plan_ends_with_its_run_unless_another_attempt_goes_on(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, now: State[Any], run_count: int, is_the_end: bool
+) -> None:
+    first = SimpleNamespace(flow_run=SimpleNamespace(id=uuid4(), deployment_id=uuid4(), run_count=1))
+    by_now = SimpleNamespace(state=now, run_count=run_count)
+    client = SimpleNamespace(read_flow_run=lambda run_id: by_now)
+    monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: first)
+    monkeypatch.setattr("prefect.client.orchestration.get_client", lambda sync_client: nullcontext(client))
+    assert _nobody_goes_on(error) is is_the_end

@@ -93,21 +93,24 @@ def test_a_crashed_run_is_put_back_within_a_day_while_attempts_are_left() -> Non
     assert judged("CRASHED", 25 * 3600) is None
 
 
-def test_a_crashed_child_is_its_parents_affair() -> None:
-    assert judged("CRASHED", 5, is_child=True) is None
+def test_a_crashed_lane_is_not_repeated() -> None:
+    assert judged("CRASHED", 5, is_lane=True) is None
 
 
-def test_a_dead_child_is_put_back_as_its_parent_goes_on_waiting_for_it() -> None:
-    remedy = judged("RUNNING", 1000, is_child=True)
-    assert remedy is not None
-    assert remedy.state == "AwaitingRetry"
-
-
-def test_a_dead_child_for_which_nobody_waits_ends() -> None:
-    remedy = judged("RUNNING", 1000, is_child=True, is_wanted=False)
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_dead_lane_ends_and_others_go_on(state: str, is_wanted: bool) -> None:
+    remedy = judged(state, 1000, is_lane=True, is_wanted=is_wanted)
     assert remedy is not None
     assert remedy.state == "Crashed"
-    assert "nobody waits" in remedy.reason
+    assert "other lanes go on" in remedy.reason
+
+
+def test_a_living_lane_is_cancelled_once_the_run_that_it_works_for_has_ended() -> None:
+    remedy = judged("RUNNING", 1000, heard=10, is_lane=True, is_wanted=False)
+    assert remedy == Remedy("Cancelling", "the run that it works for has ended")
+    assert judged("RUNNING", 1000, heard=10, is_lane=True) is None
+    assert judged("CANCELLING", 1000, heard=10, is_lane=True, is_wanted=False) is None
 
 
 def test_after_the_last_attempt_a_dead_run_ends_and_says_why() -> None:
@@ -121,13 +124,13 @@ def test_after_the_last_attempt_a_dead_run_ends_and_says_why() -> None:
     since=st.floats(0, 1e6),
     heard=st.none() | st.floats(-100, 1e6),
     attempts=st.integers(1, 9),
-    is_child=st.booleans(),
+    is_lane=st.booleans(),
     is_wanted=st.booleans(),
 )
 def test_what_has_ended_or_waits_is_never_touched(
-    state: str, since: float, heard: float | None, attempts: int, is_child: bool, is_wanted: bool
+    state: str, since: float, heard: float | None, attempts: int, is_lane: bool, is_wanted: bool
 ) -> None:
-    assert judged(state, since, heard, attempts=attempts, is_child=is_child, is_wanted=is_wanted) is None
+    assert judged(state, since, heard, attempts=attempts, is_lane=is_lane, is_wanted=is_wanted) is None
 
 
 @given(state=st.sampled_from(["RUNNING", "CANCELLING"]), since=st.floats(0, 1e6), heard=st.floats(-100, 89))
@@ -227,26 +230,50 @@ def test_only_dead_runs_of_our_pools_are_found() -> None:
     assert server.found() == {dead.name: "AwaitingRetry", crashed.name: "AwaitingRetry"}
 
 
-def test_a_child_whose_parent_was_started_anew_is_an_orphan() -> None:
+@pytest.mark.parametrize(
+    ("coordinator", "age", "wanted"),
+    [
+        (Running(), 500, True),
+        (Scheduled(), 500, True),
+        (Crashed(), 500, True),  # it is put back
+        (Completed(), 5, True),  # its lanes end by themselves
+        (Completed(), 500, False),
+        (Cancelled(), 500, False),
+        (Failed(), 500, False),
+        (None, 500, False),
+    ],
+)
+def test_living_lanes_end_with_their_coordinator(coordinator: State | None, age: float, wanted: bool) -> None:
+    server = Server()
+    lost = SimpleNamespace(id=uuid4())
+    parent = lost if coordinator is None else server.add(coordinator, age=age)
+    server.heartbeats[parent.id] = ago(1)
+    lane = server.add(Running(), age=400, parent=parent)
+    server.heartbeats[lane.id] = ago(1)
+    assert server.found().get(lane.name) == (None if wanted else "Cancelling")
+
+
+def test_a_dead_lane_ends_whoever_it_works_for() -> None:
     server = Server()
     parent = server.add(Running(), age=500)
     server.heartbeats[parent.id] = ago(1)
-    mine = server.add(Running(), age=400, parent=parent)
-    orphan = server.add(Running(), age=600, parent=parent)
-    lost = server.add(Running(), age=600, parent=SimpleNamespace(id=uuid4()))
-    assert server.found() == {mine.name: "AwaitingRetry", orphan.name: "Crashed", lost.name: "Crashed"}
+    dead = server.add(Running(), age=400, parent=parent)
+    of_an_earlier_attempt = server.add(Running(), age=600, parent=parent)
+    server.add(Crashed(), age=10, parent=parent)
+    assert server.found() == {dead.name: "Crashed", of_an_earlier_attempt.name: "Crashed"}
 
 
-def test_a_child_is_judged_after_its_parent_was_put_back() -> None:
+def test_a_dead_coordinator_is_put_back_and_its_living_lanes_are_left_alone() -> None:
     server = Server()
     parent = server.add(Running(), age=500)
-    child = server.add(Running(), age=400, parent=parent)
+    dead, alive = (server.add(Running(), age=400, parent=parent) for _ in range(2))
+    server.heartbeats[alive.id] = ago(1)
     asking = SimpleNamespace(id=uuid4(), deployment_id=uuid4())
     found = {}
     for run, remedy in recovery.dead_runs(server, {"cpu": SILENCE}, PENDING, asking):  # type: ignore[arg-type]
         assert recovery.apply(server, run, remedy)  # type: ignore[arg-type]
         found[run.name] = remedy.state
-    assert found == {parent.name: "AwaitingRetry", child.name: "Crashed"}
+    assert found == {parent.name: "AwaitingRetry", dead.name: "Crashed"}
 
 
 def test_the_run_that_asks_is_not_judged_and_others_of_its_deployment_are_not_repeated() -> None:
