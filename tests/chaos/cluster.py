@@ -280,6 +280,11 @@ class Cluster(PrefectApi):
             found += page
         return found
 
+    def lanes(self, run: str) -> list[dict[str, Any]]:
+        """The lanes that a run has started."""
+        tags = {"all_": [f"plan {run}-0"]}
+        return list(self.ask("/flow_runs/filter", flow_runs={"tags": tags}, limit=200))
+
     def _is_maintenance(self, run: Mapping[str, Any]) -> bool:
         return "evaluate" not in run["name"] and run["name"].startswith(("recover", "sweep"))
 
@@ -302,8 +307,9 @@ class Cluster(PrefectApi):
 
     def empty_store(self) -> None:
         """Remove everything."""
-        for key in self.store.list("objects") + self.store.list("checkpoints") + self.store.list("runs"):
-            self.store.delete(key)
+        for folder in ("objects", "checkpoints", "runs", "plans", "claims"):
+            for key in self.store.list(folder):
+                self.store.delete(key)
         self.store.delete("refs/latest.json")
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 
 from tests.chaos.cluster import WORKER_HOSTS
-from tests.chaos.trial import Trial, flow_runs
+from tests.chaos.hosts import Program
+from tests.chaos.trial import LANES, Trial, flow_runs
 from tests.integration.served import wait_for
 
 # Of some fifty objects; a fault before the first says little about what is kept.
@@ -19,12 +20,59 @@ FIRST_OBJECTS = (2, 15)
 PAUSE_S = (10.0, 40.0)
 
 
+def kill_lanes(trial: Trial, times: int = 1) -> None:
+    """The process of a lane dies; its worker lives, and says so."""
+    for _ in moments(trial, times):
+        victim, runs = lane_at_work(trial)
+        if not runs:
+            return
+        trial.remember(f"{trial.host_of(victim).name}, {victim.name}", hit=len(set(runs.values())))
+        for pid in runs:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def stop_lanes(trial: Trial, times: int = 1) -> None:
+    """The process of a lane stands still for longer than its claims hold, and goes on."""
+    for _ in moments(trial, times):
+        victim, runs = lane_at_work(trial)
+        if not runs:
+            return
+        seconds = trial.random.uniform(100, 130)
+        trial.remember(f"{trial.host_of(victim).name}, {victim.name} for {seconds:.0f} s", hit=len(set(runs.values())))
+        for sent, pause in ((signal.SIGSTOP, seconds), (signal.SIGCONT, 0.0)):
+            for pid in runs:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sent)
+            time.sleep(pause)
+
+
+def kill_coordinator(trial: Trial, times: int = 1) -> None:
+    """The process of the evaluation's own run dies; its worker lives, and says so."""
+    for _ in moments(trial, times):
+        (coordinator,) = trial.running(trial.run)
+        trial.remember(trial.host_of(coordinator).name)
+        for pid, run in flow_runs(coordinator).items():
+            if run == trial.run:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def lane_at_work(trial: Trial) -> tuple[Program, dict[int, str]]:
+    """A worker that has a lane, drawn, and the lane's processes; none of them if the evaluation ends first."""
+    lanes = wait_for(lambda: trial.has_ended() or trial.busy(LANES))
+    if trial.has_ended():
+        return trial.cluster.workers()[0], {}
+    victim = trial.random.choice(lanes)
+    return victim, flow_runs(victim)
+
+
 def cut_off(trial: Trial, times: int = 1) -> None:
     """A host that works is cut off from all others for one to two minutes, and comes back."""
     for _ in moments(trial, times):
         host = trial.host_of(trial.random.choice(trial.busy()))
         seconds = trial.random.uniform(60, 120)
-        trial.remember(f"{host.name} for {seconds:.0f} s")
+        trial.remember(f"{host.name} for {seconds:.0f} s", hit=trial.lanes_on(*host.programs.values()))
         host.cut()
         time.sleep(seconds)
         host.restore()
@@ -34,31 +82,15 @@ def kill_workers(trial: Trial, times: int = 1) -> None:
     """A worker that has a flow run dies with all its processes; its supervisor restarts it."""
     for _ in moments(trial, times):
         victim = trial.random.choice(trial.busy())
-        trial.remember(f"{trial.host_of(victim).name}, {victim.name}: {len(flow_runs(victim))} flow-run processes")
+        trial.remember(f"{trial.host_of(victim).name}, {victim.name}", hit=trial.lanes_on(victim))
         victim.kill()
-
-
-def kill_flow_runs(trial: Trial, times: int = 1) -> None:
-    """The processes of a child run die; their worker lives, and says so."""
-    for _ in moments(trial, times):
-        children = wait_for(
-            lambda: trial.has_ended() or [program for program in trial.busy() if program.name != "coordinator"]
-        )
-        if trial.has_ended():
-            return
-        victim = trial.random.choice(children)
-        runs = flow_runs(victim)
-        trial.remember(f"{trial.host_of(victim).name}, {victim.name}: {len(runs)} flow-run processes")
-        for pid in runs:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 def restart_s3(trial: Trial, times: int = 1, seconds: tuple[float, float] = (5, 30)) -> None:
     """The S3 server is killed, and is back after some seconds."""
     for _ in moments(trial, times):
         away = trial.random.uniform(*seconds)
-        trial.remember(f"for {away:.0f} s")
+        trial.remember(f"for {away:.0f} s", hit=trial.lanes_on(*trial.cluster.workers()))
         trial.cluster.s3.kill()
         time.sleep(away)
         trial.cluster.s3.start()
@@ -68,7 +100,8 @@ def restart_prefect(trial: Trial, times: int = 1) -> None:
     """The Prefect server is killed, and is started again after some seconds."""
     for _ in moments(trial, times):
         away = trial.random.uniform(5, 20)
-        trial.remember(f"for {away:.0f} s, and as long as it takes to start")
+        hit = trial.lanes_on(*trial.cluster.workers())
+        trial.remember(f"for {away:.0f} s, and as long as it takes to start", hit=hit)
         trial.cluster.network.hosts["server"].programs["server"].kill()
         time.sleep(away)
         trial.cluster.start_server()
@@ -80,7 +113,7 @@ def fill_disks(trial: Trial, times: int = 1) -> None:
     for _ in moments(trial, times):
         hosts = [trial.cluster.network.hosts[name] for name in WORKER_HOSTS]
         seconds = trial.random.uniform(60, 120)
-        trial.remember(f"for {seconds:.0f} s")
+        trial.remember(f"for {seconds:.0f} s", hit=trial.lanes_on(*trial.cluster.workers()))
         for host in hosts:
             host.fill_disk()
         time.sleep(seconds)
@@ -94,8 +127,7 @@ def lose_host(trial: Trial, times: int = 1) -> None:
     for _ in moments(trial, times):
         (coordinator,) = trial.running(trial.run)
         host = trial.host_of(coordinator)
-        count = sum(len(flow_runs(program)) for program in host.programs.values())
-        trial.remember(f"{host.name}: {count} flow-run processes")
+        trial.remember(host.name, hit=trial.lanes_on(*host.programs.values()))
         trial.cluster.supervised.discard(host.name)
         host.kill()
 

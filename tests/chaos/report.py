@@ -13,7 +13,9 @@ COLUMNS = (
     "faults",
     "recovered",
     "given up, saying why",
+    "lanes hit",
     "recomputed",
+    "longest work lost",
     "finished objects kept",
     "lost",
     "half-written",
@@ -34,7 +36,6 @@ def _line(fault: str, outcomes: Sequence[dict[str, Any]]) -> str:
 
     recovered = sum(outcome["times"] for outcome in outcomes if outcome["recovered"])
     given_up = sum(outcome["times"] for outcome in outcomes if outcome["state"].startswith(("Crashed: ", "Failed: ")))
-    recomputed = 100 * (total("tries") - total("steps")) / total("steps")
     minutes = sorted(outcome["seconds"] / 60 for outcome in outcomes)
     span = f"{minutes[0]:.1f}" if len(minutes) == 1 else f"{minutes[0]:.1f} to {minutes[-1]:.1f}"
     cells = [
@@ -43,7 +44,9 @@ def _line(fault: str, outcomes: Sequence[dict[str, Any]]) -> str:
         f"{total('times')}",
         f"{recovered}",
         f"{given_up}",
-        f"{recomputed:.1f} %",
+        f"{total('hit')} of {total('lanes')}",
+        f"{total('tries') - total('steps')} of {total('steps')}",
+        f"{max(float(outcome['lost_s']) for outcome in outcomes):.0f} s",
         f"{total('kept')} of {total('finished')}",
         f"{total('lost')}",
         f"{total('half_written')}",

@@ -23,6 +23,7 @@ from tests.integration.served import possible_database
 
 # Six workers take a minute of two cores to start, each `maintain/recover` ten seconds of one.
 ECONOMICAL: tuple[dict[str, tuple[str, ...]], float] = ({"one": ("coordinator", "cpu"), "two": ("gpu", "cpu")}, 240)
+MOST_LOST_S = 120
 LONG = os.environ.get("TELLTALE_CHAOS") == "on"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -55,17 +56,17 @@ def reference(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield get
 
 
-def s3_then_a_run(trial: Trial) -> None:
+def s3_then_a_lane(trial: Trial) -> None:
     """Two faults of different kinds in one evaluation, neither of which has to wait for `maintain/recover`."""
     faults.restart_s3(trial, seconds=(3, 6))
-    faults.kill_flow_runs(trial)
+    faults.kill_lanes(trial)
 
 
 @pytest.mark.skipif(LONG, reason="the long run has it all")
-def test_an_evaluation_outlives_its_s3_server_and_a_flow_runs_process(
+def test_an_evaluation_outlives_its_s3_server_and_a_lanes_process(
     cluster: Cluster, reference: Callable[[], Reference]
 ) -> None:
-    outcome = attempt(cluster, reference, "S3 server and a flow run killed", s3_then_a_run, seed=1)
+    outcome = attempt(cluster, reference, "S3 server and a lane killed", s3_then_a_lane, seed=1)
     assert outcome.recovered, outcome
     assert outcome.kept == outcome.finished, outcome
     assert outcome.times == 2, outcome
@@ -73,12 +74,15 @@ def test_an_evaluation_outlives_its_s3_server_and_a_flow_runs_process(
 
 CASES: dict[str, tuple[Callable[[Trial, int], None], tuple[int, ...]]] = {
     "nothing": (lambda trial, times: None, (0,)),
-    "worker host cut off for 60 to 120 s": (faults.cut_off, (2,)),
-    "S3 server killed, back after 5 to 30 s": (faults.restart_s3, (3,)),
-    "Prefect server killed, restarted after 5 to 20 s": (faults.restart_prefect, (2,)),
-    "disks of both worker hosts full for 60 to 120 s": (faults.fill_disks, (2,)),
+    "lane killed": (faults.kill_lanes, (2, 2)),
+    "process of the evaluation's own run killed": (faults.kill_coordinator, (1,)),
+    "lane stopped for 100 to 130 s": (faults.stop_lanes, (1,)),
     "host of the evaluation's own run dies for good": (faults.lose_host, (1,)),
-    "worker killed with its flow runs": (faults.kill_workers, (4, 4, 4, 4, 4)),
+    "worker killed with its flow runs": (faults.kill_workers, (3,)),
+    "worker host cut off for 60 to 120 s": (faults.cut_off, (1,)),
+    "S3 server killed, back after 5 to 30 s": (faults.restart_s3, (2,)),
+    "Prefect server killed, restarted after 5 to 20 s": (faults.restart_prefect, (2,)),
+    "disks of both worker hosts full for 60 to 120 s": (faults.fill_disks, (1,)),
 }
 
 
@@ -96,6 +100,9 @@ def test_long_an_evaluation_outlives(fault: str, cluster: Cluster, reference: Ca
     assert all(outcome.recovered or outcome.was_given_up for outcome in outcomes), outcomes
     assert any(outcome.recovered for outcome in outcomes), outcomes
     assert all(outcome.kept == outcome.finished for outcome in outcomes), outcomes
+    # Nothing is computed twice but what was at work, nothing of which had lasted long.
+    assert all(outcome.tries - outcome.steps <= outcome.hit for outcome in outcomes), outcomes
+    assert all(outcome.lost_s <= MOST_LOST_S for outcome in outcomes), outcomes
 
 
 def record(cluster: Cluster, fault: str, outcomes: Sequence[Outcome]) -> None:

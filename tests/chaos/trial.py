@@ -3,9 +3,10 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from storage.runs import latest_content
 from storage.store import LocalStore
 from tests.chaos.cluster import (
     GIVEN_UP,
+    POOLS,
     WORKER_HOSTS,
     Cluster,
     Snapshot,
@@ -29,6 +31,8 @@ from tests.integration.served import wait_for
 from tests.integration.small_sample import WITHOUT_NETWORKS
 
 SEED = 11
+# The pools whose runs are lanes; each of a test's lanes is at one element at a time.
+LANES = ("cpu", "gpu")
 TRIAL_S = 1500
 
 
@@ -53,6 +57,9 @@ class Outcome:
         half_written: objects with a part that is not what their manifest says.
         steps: computations of which the evaluation consists.
         tries: how many were begun; what was only looked up does not count.
+        lanes: how many lanes the evaluation's own run has started.
+        hit: lanes that a fault hit, each of which may have been at one computation.
+        lost_s: the longest that a computation had lasted when a fault ended it.
         restarted: workers that had ended and were started again.
         left_running: flow runs that had to be cancelled after the end.
         hosts: how many of the objects each host has made.
@@ -70,6 +77,9 @@ class Outcome:
     half_written: int
     steps: int
     tries: int
+    lanes: int
+    hit: int
+    lost_s: float
     restarted: int
     left_running: int
     seconds: float
@@ -105,16 +115,24 @@ class Trial:
     random: random.Random
     run: str
     times: list[str] = field(default_factory=list)
+    moments: list[datetime] = field(default_factory=list)
+    hit: int = 0
     finished: list[Snapshot] = field(default_factory=list)
 
     def has_ended(self) -> bool:
         """Whether the evaluation is in a final state."""
         return self.cluster.ended(self.run) is not None
 
-    def remember(self, what: str) -> None:
-        """Note a fault, and what is finished at this moment."""
+    def remember(self, what: str, hit: int = 0) -> None:
+        """Note a fault, how many lanes it hits, and what is finished at this moment."""
         self.finished.append(snapshot(self.cluster.store))
         self.times.append(what)
+        self.moments.append(datetime.now(UTC))
+        self.hit += hit
+
+    def lanes_on(self, *workers: Program) -> int:
+        """How many lanes these workers have."""
+        return sum(len(set(flow_runs(worker).values())) for worker in workers if worker.name in LANES)
 
     def await_objects(self, least: int) -> None:
         """Wait until so many objects are finished: the middle of an evaluation, on whatever machine."""
@@ -125,9 +143,9 @@ class Trial:
         wait_for(lambda: self.has_ended() or (self.busy() and self.running(self.run)), TRIAL_S)
         return not self.has_ended()
 
-    def busy(self) -> list[Program]:
-        """The workers that have a flow run now."""
-        return [program for program in self.cluster.workers() if flow_runs(program)]
+    def busy(self, pools: Sequence[str] = tuple(POOLS)) -> list[Program]:
+        """The workers of these pools that have a flow run now."""
+        return [program for program in self.cluster.workers() if program.name in pools and flow_runs(program)]
 
     def running(self, run: str) -> list[Program]:
         """The workers that have this very flow run now."""
@@ -191,8 +209,8 @@ def attempt(
 
 
 def finish_the_rest(cluster: Cluster) -> int:
-    """Wait a while for child runs that nobody waits for any more, then cancel them; returns how many that were."""
-    deadline = time.monotonic() + 60
+    """Wait a while for lanes, which end by themselves, then cancel those that do not; returns how many that were."""
+    deadline = time.monotonic() + 90
     while (left := cluster.living_runs()) and time.monotonic() < deadline:
         time.sleep(2)
     for run in left:
@@ -222,7 +240,8 @@ def examine(
     seen = {place for finished in trial.finished for place in finished}
     # Task runs reach the server as events, a moment after their flow run's end.
     time.sleep(5)
-    tries, steps = computations(trial.cluster.task_runs(since))
+    task_runs = trial.cluster.task_runs(since)
+    tries, steps = computations(task_runs)
     return Outcome(
         fault=fault,
         times=len(trial.times),
@@ -236,6 +255,9 @@ def examine(
         half_written=len(broken),
         steps=steps,
         tries=tries,
+        lanes=len(trial.cluster.lanes(trial.run)),
+        hit=trial.hit,
+        lost_s=round(longest_lost(task_runs, trial.moments), 1),
         restarted=restarted,
         left_running=left,
         seconds=round(seconds, 1),
@@ -247,12 +269,11 @@ def examine(
 def differences(objects: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
     """Places of objects that are missing, too many, or of another content than expected.
 
-    The report's own object holds how long each step took. Plans of cells are made for child runs only, which the
-    undisturbed evaluation in one process has not.
+    The report's own object holds how long each step took.
     """
 
     def compared(digests: Mapping[str, str]) -> set[tuple[str, str]]:
-        return {item for item in digests.items() if not item[0].startswith(("objects/report/", "objects/plan-cell/"))}
+        return {item for item in digests.items() if not item[0].startswith("objects/report/")}
 
     return sorted({place for place, _ in compared(objects) ^ compared(expected)})
 
@@ -264,3 +285,14 @@ def computations(task_runs: list[dict[str, Any]]) -> tuple[int, int]:
         state = run["state"] or {}
         begun[run["name"]] += run["run_count"] - (state.get("name") == "Cached")
     return begun.total(), sum(1 for count in begun.values() if count)
+
+
+def longest_lost(task_runs: list[dict[str, Any]], faults: list[datetime]) -> float:
+    """The longest time, in seconds, for which a computation had lasted when a fault came that it did not outlive."""
+    lost = [0.0]
+    for run in task_runs:
+        if run["state"] is None or run["state"]["type"] == "COMPLETED":
+            continue
+        began = datetime.fromisoformat(run["start_time"])
+        lost += [(fault - began).total_seconds() for fault in faults if fault >= began][:1]
+    return max(lost)
