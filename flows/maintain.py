@@ -158,8 +158,9 @@ def recover(silence_s: float | None = None, watch_s: float | None = None, pendin
     """Put runs back into their queues that died with their process, worker or host.
 
     Of the runs of deployments on our pools it puts back what is RUNNING without a heartbeat for three periods, what was
-    claimed by a worker and did not start, and what crashed; at most `recovery.ATTEMPTS` starts each. Children of other
-    runs that crashed are put back by their parents. A run that was being cancelled becomes Cancelled.
+    claimed by a worker and did not start, and what crashed; at most `recovery.ATTEMPTS` starts each. Lanes that died
+    become Crashed, as others go on with what they were at; living ones of a run that has ended are cancelled. A run
+    that was being cancelled becomes Cancelled.
 
     Args:
         silence_s: seconds without a heartbeat after which a run is dead; three periods of its pool where not given.

@@ -36,6 +36,8 @@ BEAT_S = 15.0
 # What was finished is said at once, but no more often than so.
 NOTES_S = 0.3
 WAIT_FOR_WORK_S = 60.0
+# While others are at work for the plan: long enough to take over what they leave when they die.
+WAIT_FOR_OTHERS_S = 150.0
 WAIT_FOR_NEEDS_S = 600.0
 # An element that failed here is left to others for so long.
 PAUSE_AFTER_FAILURE_S = 30.0
@@ -229,7 +231,7 @@ class Lane:
                 return
             else:
                 idle_since = self._clock() if idle_since is None else idle_since
-                if self._clock() - idle_since >= WAIT_FOR_WORK_S:
+                if self._clock() - idle_since >= (WAIT_FOR_OTHERS_S if self._is_open() else WAIT_FOR_WORK_S):
                     return
             if len(self._work) >= self._slots:
                 yield BEAT_S
@@ -289,6 +291,10 @@ class Lane:
             self._asked = self._clock()
             self._ended = self._folder.ended() is not None
         return self._ended
+
+    def _is_open(self) -> bool:
+        """Whether something that is released is not known to be finished: others are at it."""
+        return any(segment.number not in self._over for segment in self._listed)
 
     # What to do next.
 
