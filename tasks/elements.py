@@ -16,6 +16,7 @@ from storage.errors import OtherVersion
 from storage.objects import Ref
 from tasks.facts import as_json
 from tasks.recipe import STEPS, Step
+from tasks.spec import OWN_WORDS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ def element_of(document: Mapping[str, Any]) -> Element:
     if step is None:
         raise OtherVersion(f"there is no step {name!r} in this version of telltale")
     try:
-        arguments = {key: _adapter(step, key).validate_python(value) for key, value in document["arguments"].items()}
+        arguments = {
+            # What a step is given has been validated: a source is perhaps without its path, which is another argument.
+            key: _adapter(step, key).validate_python(value, context=OWN_WORDS)
+            for key, value in document["arguments"].items()
+        }
         bound = step.bound(arguments)
         places = dict(zip(step.places(bound), step.singles(bound), strict=True))
     except (ValidationError, TypeError, KeyError) as error:
