@@ -34,6 +34,7 @@ LONGEST_POLL_S = 2.0
 POLL_TO_LOOK = 4.0
 TEND_S = 15.0
 SILENCE_S = 90.0
+NOBODY_S = 3600.0
 ELEMENTS_IN_SEGMENT = 50
 # So many elements are shown as task runs, which cost the Prefect server ten rows each; of larger plans none is.
 SHOWN = 500
@@ -44,8 +45,11 @@ OTHER_OFFERS_S = 10.0
 class Recruiter(Protocol):
     """Who starts lanes on pools."""
 
-    def tend(self, wanted: Mapping[Pool, int]) -> None:
-        """See that as many lanes are at work on each pool as it has places for, and at most as many as are wanted."""
+    def tend(self, wanted: Mapping[Pool, int]) -> Mapping[Pool, str]:
+        """See that as many lanes are at work on each pool as it has places for, and at most as many as are wanted.
+
+        Returns why nobody works on a pool, where that can be said.
+        """
         ...
 
     def recruited(self, pool: Pool) -> int:
@@ -104,7 +108,6 @@ class Coordinator(Generic[T]):
         compute: the evaluation's own code, which is its plan.
         pools: those that it works on.
         recruiter: who starts lanes.
-        questions: facts that the code will ask, asked at once.
         watch: called every few seconds and at the end, to show how far the plan is.
         clock, sleep: of tests.
         tend_s: how often the recruiter is asked.
@@ -116,7 +119,6 @@ class Coordinator(Generic[T]):
         compute: Callable[[], T],
         pools: Sequence[Pool],
         recruiter: Recruiter,
-        questions: Iterable[tuple[Fact[..., Any], tuple[Any, ...]]] = (),
         *,
         watch: Callable[[Coordinator[T]], None] = lambda coordinator: None,
         clock: Callable[[], float] = time.monotonic,
@@ -130,7 +132,6 @@ class Coordinator(Generic[T]):
         self.steps: dict[tuple[str, Pool], StepTimes] = {}
         self._compute = compute
         self._recruiter = recruiter
-        self._questions = list(questions)
         self._watch = watch
         self._clock = clock
         self._sleep = sleep
@@ -139,6 +140,8 @@ class Coordinator(Generic[T]):
         self._first_offer: dict[Pool, float] = {}
         self.plan = Plan(Finished(folder.store), self._needed)
         self._facts = Facts(ask=self._ask)
+        self.hindrances: dict[Pool, str] = {}  # why nobody works on a pool
+        self._hindered_since: dict[Pool, float] = {}
         self._open_facts: dict[str, Fact[..., Any]] = {}
         self._segments: Counter[Pool] = Counter()
         # Open objects of released elements, and by which step and where they are made.
@@ -167,8 +170,6 @@ class Coordinator(Generic[T]):
     def turns(self) -> Generator[float, None, T]:
         """What `run` does: gives the seconds to wait between its turns, and returns what the code returns."""
         self._adopt()
-        for asked, arguments in self._questions:
-            self._question(asked, arguments)
         result: T | None = None
         planned, blocked_by = False, ""
         pause = FIRST_POLL_S
@@ -211,7 +212,7 @@ class Coordinator(Generic[T]):
             return digest
         answer = self.folder.fact(digest)
         if answer is not None:
-            self._facts.answers[digest] = answer["answer"]
+            self._know(digest, answer)
             return digest
         self._open_facts[digest] = asked
         document = {
@@ -222,6 +223,10 @@ class Coordinator(Generic[T]):
         }
         self._append(asked.pool, [document])
         return digest
+
+    def _know(self, digest: str, answer: Mapping[str, Any]) -> None:
+        self._facts.answers[digest] = answer["answer"]
+        self._facts.workers[digest] = answer["worker"]
 
     def _is_there(self, place: str) -> bool:
         kind, _, name = place.partition("/")
@@ -286,7 +291,7 @@ class Coordinator(Generic[T]):
         for digest in list(self._open_facts):
             answer = self.folder.fact(digest)
             if answer is not None:
-                self._facts.answers[digest] = answer["answer"]
+                self._know(digest, answer)
                 del self._open_facts[digest]
         self._hear_failures()
         self._watch(self)
@@ -301,13 +306,23 @@ class Coordinator(Generic[T]):
         for pool in self.pools:
             # A pool that nothing is known of yet has to say what it has.
             wanted[pool] = max(wanted[pool], pool not in self._needs)
-        self._recruiter.tend(wanted)
+        self._hinder(self._recruiter.tend(wanted))
         for pool in self.pools:
             refused = {s.status["worker"]: s.status["reason"] for s in self._of(pool) if s.status["state"] == "refused"}
             if wanted[pool] and refused and not self._alive(pool):
                 hopeless = self._recruiter.without_hope(pool, refused)
                 if hopeless is not None:
                     raise PlanFailed(hopeless)
+
+    def _hinder(self, hindrances: Mapping[Pool, str]) -> None:
+        """Say what keeps pools from working when that changes, and give up after an hour of it."""
+        for pool, said in hindrances.items():
+            if pool not in self.hindrances:
+                logger.warning("%s", said)
+                self._hindered_since[pool] = self._clock()
+            elif self._clock() - self._hindered_since[pool] > NOBODY_S:
+                raise PlanFailed(f"{said} (nobody did for {NOBODY_S / 60:.0f} minutes)")
+        self.hindrances = dict(hindrances)
 
     def _of(self, pool: Pool) -> list[LaneState]:
         return [state for state in self.lanes.values() if state.status["pool"] == pool]

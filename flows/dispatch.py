@@ -12,7 +12,7 @@ from flows.collect import mended
 from flows.names import experiment_title
 from flows.overview import watched
 from flows.preflight import checked_experiment, refuse_missing, wanted_facts
-from tasks.facts import Facts, facts_known
+from tasks.facts import Facts, ask_all, facts_known
 from tasks.recipe import Pool
 from tasks.spec import Experiment
 
@@ -60,13 +60,14 @@ def computed(
     from flows.pools import computed_on_pools
 
     experiment = checked_experiment(request.experiment, request.overrides, request.seed, pools=pools)
-    questions = [(asked, given) for asked, given in wanted_facts(experiment) if asked.pool in pools]
 
     def plan() -> T:
+        # First, so that all that is missing is said at once, not the first thing that stumbles over it.
         refuse_missing(experiment, pools)
+        ask_all([(asked, given) for asked, given in wanted_facts(experiment) if asked.pool in pools])
         return compute(experiment)
 
-    return experiment, computed_on_pools(request, experiment.name, plan, pools, questions)
+    return experiment, computed_on_pools(request, experiment.name, plan, pools)
 
 
 def while_away(ask: Callable[[], T]) -> T:

@@ -17,9 +17,9 @@ from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
 from flows.runner import was_taken_over
 from flows.work import lane_name, telltale_version
+from storage.errors import PlanFailed
 from storage.plans import PlanFolder
 from storage.store import open_store
-from tasks.facts import Fact
 from tasks.recipe import Pool
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 MOST_LANES = 200
 PAGE = 200
 WATCH_S = 10.0
+# So many lanes in a row that end in an error and have made nothing say that the next would, too.
+VAIN_LANES = 6
 # How long a lane that a worker has taken counts as one that waits; then others are started.
 CLAIMED_FOR = timedelta(minutes=1)
 
@@ -41,7 +43,6 @@ def computed_on_pools(
     experiment: str,
     compute: Callable[[], T],
     pools: Sequence[Pool],
-    questions: Sequence[tuple[Fact[..., Any], tuple[Any, ...]]],
 ) -> T:
     """Have lanes make what is missing of an evaluation, and return what its code returns.
 
@@ -52,7 +53,7 @@ def computed_on_pools(
     title = f"{request.flow} {experiment}"
     folder = _folder(request, title)
     lanes = Lanes(folder.plan, title)
-    coordinator = Coordinator(folder, compute, pools, lanes, questions, watch=lambda _: overview.refresh())
+    coordinator = Coordinator(folder, compute, pools, lanes, watch=lambda _: overview.refresh())
     lanes.heard = coordinator.lanes
     overview = Overview(experiment, request.title, lambda: shown(coordinator, time.monotonic()), period=WATCH_S)
     try:
@@ -103,6 +104,7 @@ def shown(coordinator: Coordinator[Any], now: float) -> Shown:
             Problem(failure.element, f"{failure.error}: {failure.message}", lane=f"{failure.worker} on {failure.host}")
             for failure in coordinator.failures
         ],
+        tasks=[*coordinator.hindrances.values()],
         gpu_price=max(prices, default=None),
     )
 
@@ -184,8 +186,16 @@ class Lanes:
         """How many lanes a pool has had so far."""
         return self._recruited.get(pool, 0)
 
-    def tend(self, wanted: Mapping[Pool, int]) -> None:
-        """Start lanes where there is more to do than lanes do, and none waits for a place."""
+    def tend(self, wanted: Mapping[Pool, int]) -> dict[Pool, str]:
+        """Start lanes where there is more to do than lanes do, and none waits for a place.
+
+        Returns:
+            Why nobody works on a pool, for those that have no worker.
+
+        Raises:
+            PlanFailed: a pool's lanes end again and again before they have made anything.
+        """
+        hindrances: dict[Pool, str] = {}
         try:
             runs = while_away(self._runs)
             for pool, most in wanted.items():
@@ -195,6 +205,11 @@ class Lanes:
                 )
                 at_work = sum(self._is_at_work(run) for run in own)
                 waits = any(_waits(run) for run in own)
+                if most and not at_work:
+                    self._refuse_to_repeat(pool, own)
+                    if not self._online(pool):
+                        start = f"start one with `prefect worker start --pool {pool}`"
+                        hindrances[pool] = f"no worker of the pool {pool} is online: {start}"
                 if most > at_work and not waits:
                     online = 0 if own else len(self._online(pool))
                     count = min(most - at_work, max(1, at_work, online), MOST_LANES - at_work)
@@ -202,6 +217,22 @@ class Lanes:
                         self._start(pool)
         except httpx.HTTPError as error:
             logger.warning("no lanes were started, as the Prefect server does not answer: %s", error)
+        return hindrances
+
+    def _refuse_to_repeat(self, pool: Pool, runs: "Sequence[FlowRun]") -> None:
+        last = sorted(runs, key=lambda run: int(run.parameters["index"]))[-VAIN_LANES:]
+        if len(last) < VAIN_LANES or not all(self._was_in_vain(run) for run in last):
+            return
+        said = last[-1].state.message if last[-1].state is not None else None
+        raise PlanFailed(
+            f"the last {VAIN_LANES} lanes of the pool {pool} ended and had made nothing; the last said: {said}"
+        )
+
+    def _was_in_vain(self, run: "FlowRun") -> bool:
+        if run.state is None or not (run.state.is_failed() or run.state.is_crashed()):
+            return False
+        known = self.heard.get(lane_name(run.parameters["index"], run))
+        return known is None or known.status["computed"] == 0
 
     def _is_at_work(self, run: "FlowRun") -> bool:
         if run.state is None or not run.state.is_running():
@@ -212,7 +243,7 @@ class Lanes:
     def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
         """Why no lane can work on a pool: every worker that is online has refused."""
         online = self._online(pool)
-        if not online <= set(refused):
+        if not online or not online <= set(refused):
             return None
         return f"no worker of the pool {pool} can do this work: {'; '.join(sorted(refused.values()))}"
 

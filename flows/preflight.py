@@ -15,7 +15,7 @@ from tasks.data.sample import SPLIT, sample_name
 from tasks.detectors.inception import check_inception, inception_weights
 from tasks.detectors.mobilenet_weights import check_mobilenet, mobilenet_digest
 from tasks.detectors.vgg16 import check_vgg16, vgg16_digest
-from tasks.facts import Fact, fact
+from tasks.facts import Fact, answered_by, ask_all, fact
 from tasks.generators.diffusion import check_pipeline
 from tasks.generators.shards import diffusion_model
 from tasks.presets import load_unfilled
@@ -61,9 +61,15 @@ def checked_experiment(
 def refuse_missing(experiment: Experiment, pools: Sequence[str]) -> None:
     """Raise `MissingInput` with all that the workers of the pools lack of an experiment's data, weights and models."""
     checks = [check for check in (missing_photographs, missing_weights) if check.pool in pools]
-    found = dict.fromkeys(line for check in checks for line in check(experiment))
+    ask_all([(check, (experiment,)) for check in checks])
+    found: dict[str, str | None] = {}
+    for check in checks:
+        for line in check(experiment):
+            found.setdefault(line, answered_by(check, experiment))
     if found:
-        raise MissingInput(*found)
+        raise MissingInput(
+            *(line if worker is None else f"{line} (on worker {worker})" for line, worker in found.items())
+        )
 
 
 def wanted_facts(experiment: Experiment) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,6 +43,9 @@ class Facts:
 
     answers: dict[str, Any] = field(default_factory=dict)
     ask: Callable[[Fact[..., Any], tuple[Any, ...]], None] | None = None
+
+    # Which worker gave an answer, by the question's digest.
+    workers: dict[str, str] = field(default_factory=dict)
 
 
 _facts: ContextVar[Facts | None] = ContextVar("facts", default=None)
@@ -148,6 +151,32 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
     return value
+
+
+def ask_all(wanted: Iterable[tuple[Fact[..., Any], tuple[Any, ...]]]) -> None:
+    """Ask for several facts at once, where they are asked of workers.
+
+    Raises:
+        NotFinished: some are not answered yet.
+    """
+    facts = _facts.get()
+    if facts is None or facts.ask is None:
+        return
+    waiting: NotFinished | None = None
+    for asked, arguments in wanted:
+        if asked.digest(*arguments) not in facts.answers:
+            try:
+                facts.ask(asked, arguments)
+            except NotFinished as stop:
+                waiting = waiting or stop
+    if waiting is not None:
+        raise waiting
+
+
+def answered_by(asked: Fact[..., Any], *arguments: Any) -> str | None:
+    """The worker that a fact is known from, None where this process found it out."""
+    facts = _facts.get()
+    return None if facts is None else facts.workers.get(asked.digest(*arguments))
 
 
 def answer_of(question: Mapping[str, Any]) -> Any:

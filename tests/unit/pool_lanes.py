@@ -31,12 +31,12 @@ class Threads:
         self._offers = offers
         self._slots = slots
 
-    def tend(self, wanted: Mapping[Pool, int]) -> None:
-        if self.threads:
-            return
-        for pool, offers in self._offers.items():
-            for index, offer in enumerate(offers):
-                self.start(pool, index, offer)
+    def tend(self, wanted: Mapping[Pool, int]) -> Mapping[Pool, str]:
+        if not self.threads:
+            for pool, offers in self._offers.items():
+                for index, offer in enumerate(offers):
+                    self.start(pool, index, offer)
+        return {pool: f"nobody is on {pool}" for pool, count in wanted.items() if count and not self._offers.get(pool)}
 
     def start(self, pool: Pool, index: int, offer: Offer, name: str | None = None) -> Lane:
         def compute(step: Step, arguments: Mapping[str, Any], shown: bool) -> Any:

@@ -122,6 +122,17 @@ def test_workers_of_another_version_refuse(folder: PlanFolder) -> None:
     threads.join()
 
 
+def test_a_pool_without_workers_is_said_at_once_and_given_up_after_an_hour(
+    folder: PlanFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flows.coordinator.NOBODY_S", 0.5)
+    threads = Threads(folder, {"cpu": workers("cpu", 1), "gpu": []})
+    with pytest.raises(PlanFailed, match="nobody is on gpu"):
+        finished(folder, threads)
+    threads.join()
+    assert caplog.text.count("nobody is on gpu") == 1
+
+
 def test_what_is_finished_is_not_made_again(folder: PlanFolder, store: LocalStore) -> None:
     first = finished(folder, Threads(folder, {"cpu": workers("cpu", 1), "gpu": [GPU]}))
     again = PlanFolder(store, "again")

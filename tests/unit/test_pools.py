@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, Scheduled, State
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running, Scheduled, State
 
 from flows.coordinator import SILENCE_S, LaneState
-from flows.pools import MOST_LANES, Lanes, _nobody_goes_on
+from flows.pools import MOST_LANES, VAIN_LANES, Lanes, _nobody_goes_on
 from flows.work import lane_name
 from storage.errors import PlanFailed
 
@@ -185,6 +185,40 @@ def test_a_server_that_is_away_ends_nothing(serve: Any) -> None:
     lanes.tend({"cpu": 5})
     lanes.end("the end", at_work=True)
     assert server.runs == {}
+
+
+def test_a_pool_without_workers_says_how_to_start_one_and_the_others_go_on(serve: Any) -> None:
+    server = serve({"cpu": 1, "gpu": 0}, workers=0)
+    lanes = Lanes("plan", "title")
+    lanes.tend({"cpu": 2, "gpu": 2})
+    server.work()
+    hindrances = lanes.tend({"cpu": 2, "gpu": 2})
+    assert set(hindrances) == {"gpu"}
+    assert "prefect worker start --pool gpu" in hindrances["gpu"]
+
+
+def test_lanes_that_fail_again_and_again_and_make_nothing_end_the_plan(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes("plan", "title")
+    for _ in range(VAIN_LANES):
+        tended(server, lanes, {"cpu": 5}, 1)
+        for run in server.runs.values():
+            run.state = Failed(message="there is no such plan")
+    with pytest.raises(PlanFailed, match="there is no such plan"):
+        lanes.tend({"cpu": 5})
+
+
+def test_one_lane_that_made_something_shows_that_others_may(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes("plan", "title")
+    for _ in range(VAIN_LANES + 2):
+        tended(server, lanes, {"cpu": 5}, 1)
+        for run in server.runs.values():
+            run.state = Failed(message="the store was away")
+        newest: Any = max(server.runs.values(), key=lambda run: int(run.parameters["index"]))
+        status = {"computed": 3, "state": "ended", "pool": "cpu"}
+        lanes.heard = {lane_name(newest.parameters["index"], newest): LaneState(status, "1", 0.0)}
+    assert len(server.runs) >= VAIN_LANES
 
 
 def test_there_is_no_hope_only_once_every_online_worker_has_refused(serve: Any) -> None:
