@@ -17,6 +17,7 @@ from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
 from flows.runner import was_taken_over
 from flows.work import lane_name, telltale_version
+from storage.claims import ENDED
 from storage.errors import PlanFailed
 from storage.plans import PlanFolder
 from storage.store import open_store
@@ -52,7 +53,7 @@ def computed_on_pools(
     """
     title = f"{request.flow} {experiment}"
     folder = _folder(request, title)
-    lanes = Lanes(folder.plan, title)
+    lanes = Lanes(folder, title)
     coordinator = Coordinator(folder, compute, pools, lanes, watch=lambda _: overview.refresh())
     lanes.heard = coordinator.lanes
     overview = Overview(experiment, request.title, lambda: shown(coordinator, time.monotonic()), period=WATCH_S)
@@ -175,8 +176,9 @@ class Lanes:
     joins takes it at once, and while none waits, as many again are started as are at work.
     """
 
-    def __init__(self, plan: str, title: str) -> None:
-        self._plan = plan
+    def __init__(self, folder: PlanFolder, title: str) -> None:
+        self._folder = folder
+        self._plan = folder.plan
         self._title = title
         self._recruited: dict[Pool, int] = {}
         # What lanes say of themselves, by their names: Prefect learns late that a host has died.
@@ -200,6 +202,8 @@ class Lanes:
             runs = while_away(self._runs)
             for pool, most in wanted.items():
                 own = [run for run in runs if run.parameters.get("pool") == pool]
+                for run in own:
+                    self._end_if_dead(run)
                 self._recruited[pool] = max(
                     self.recruited(pool), 1 + max((run.parameters["index"] for run in own), default=-1)
                 )
@@ -237,8 +241,21 @@ class Lanes:
     def _is_at_work(self, run: "FlowRun") -> bool:
         if run.state is None or not run.state.is_running():
             return False
-        known = self.heard.get(lane_name(run.parameters["index"], run))
+        known = self.heard.get(_name(run))
         return known is None or known.is_alive(time.monotonic())
+
+    def _end_if_dead(self, run: "FlowRun") -> None:
+        """Say of a lane that Prefect knows to be over, and that did not say so itself, that it is: its claims are free.
+
+        Otherwise others take them over only after its silence. One that lives after all says so at its next beat.
+        """
+        known = self.heard.get(_name(run))
+        if run.state is None or not run.state.is_final() or known is None or not known.is_alive(time.monotonic()):
+            return
+        status = self._folder.status(_name(run))
+        if status is not None and status["state"] not in ENDED:
+            reason = f"its run is {run.state.name}"
+            self._folder.write_status(_name(run), {**status, "state": "ended", "reason": reason})
 
     def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
         """Why no lane can work on a pool: every worker that is online has refused."""
@@ -313,6 +330,10 @@ class Lanes:
             if worker.last_heartbeat_time is not None
             and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
         }
+
+
+def _name(run: "FlowRun") -> str:
+    return lane_name(run.parameters["index"], run)
 
 
 def _waits(run: "FlowRun") -> bool:

@@ -5,18 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running, Scheduled, State
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled, State
 
 from flows.coordinator import SILENCE_S, LaneState
 from flows.pools import MOST_LANES, VAIN_LANES, Lanes, _nobody_goes_on
 from flows.work import lane_name
+from storage.claims import Claims
 from storage.errors import PlanFailed
+from storage.plans import PlanFolder
+from storage.store import LocalStore
+
+# Of a store that is never asked.
+FOLDER = PlanFolder(LocalStore(Path("/nowhere")), "plan")
 
 
 @dataclass
@@ -97,14 +104,14 @@ def tended(server: Server, lanes: Lanes, wanted: dict[Any, int], times: int) -> 
 
 def test_every_place_of_a_pool_gets_a_lane_and_one_at_least_waits_for_the_next(serve: Any) -> None:
     server = serve({"cpu": 11}, workers=2)
-    tended(server, Lanes("plan", "title"), {"cpu": 1000}, 6)
+    tended(server, Lanes(FOLDER, "title"), {"cpu": 1000}, 6)
     assert server.count("cpu", State.is_running) == 11
     assert 1 <= server.count("cpu", State.is_scheduled) <= 11
 
 
 def test_a_place_that_is_added_is_taken_and_the_next_one_too(serve: Any) -> None:
     server = serve({"gpu": 1})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"gpu": 1000}, 3)
     assert server.count("gpu", State.is_running) == 1
     server.places["gpu"] = 3
@@ -115,20 +122,20 @@ def test_a_place_that_is_added_is_taken_and_the_next_one_too(serve: Any) -> None
 
 def test_there_are_never_more_lanes_than_elements_or_than_two_hundred(serve: Any) -> None:
     server = serve({"cpu": 1000, "gpu": 1000})
-    tended(server, Lanes("plan", "title"), {"cpu": 3, "gpu": 10_000}, 12)
+    tended(server, Lanes(FOLDER, "title"), {"cpu": 3, "gpu": 10_000}, 12)
     assert server.count("cpu", State.is_running) == 3
     assert server.count("gpu", State.is_running) == MOST_LANES
 
 
 def test_nothing_to_do_starts_no_lane(serve: Any) -> None:
     server = serve({"cpu": 4})
-    tended(server, Lanes("plan", "title"), {"cpu": 0}, 3)
+    tended(server, Lanes(FOLDER, "title"), {"cpu": 0}, 3)
     assert server.runs == {}
 
 
 def test_lanes_that_ended_while_there_is_more_to_do_are_followed_by_others(serve: Any) -> None:
     server = serve({"cpu": 2})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 9}, 3)
     for run in server.runs.values():
         run.state = Completed()
@@ -138,9 +145,9 @@ def test_lanes_that_ended_while_there_is_more_to_do_are_followed_by_others(serve
 
 def test_a_restarted_coordinator_finds_its_lanes_and_numbers_on(serve: Any) -> None:
     server = serve({"cpu": 2})
-    tended(server, Lanes("plan", "title"), {"cpu": 2}, 2)
+    tended(server, Lanes(FOLDER, "title"), {"cpu": 2}, 2)
     before = dict(server.runs)
-    again = Lanes("plan", "title")
+    again = Lanes(FOLDER, "title")
     again.tend({"cpu": 2})
     assert server.runs == before
     assert again.recruited("cpu") == 2
@@ -150,7 +157,7 @@ def test_a_restarted_coordinator_finds_its_lanes_and_numbers_on(serve: Any) -> N
 
 def test_at_the_end_lanes_at_work_are_cancelled_and_those_that_never_began_are_no_more(serve: Any) -> None:
     server = serve({"cpu": 1})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 9}, 3)
     begun = [run for run in server.runs.values() if run.run_count]
     waiting = [run for run in server.runs.values() if not run.run_count]
@@ -163,7 +170,7 @@ def test_at_the_end_lanes_at_work_are_cancelled_and_those_that_never_began_are_n
 
 def test_after_a_plan_is_completed_its_lanes_at_work_end_by_themselves(serve: Any) -> None:
     server = serve({"cpu": 1})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 9}, 3)
     lanes.end("the end", at_work=False)
     assert server.count("cpu", State.is_running) == 1
@@ -173,7 +180,7 @@ def test_after_a_plan_is_completed_its_lanes_at_work_end_by_themselves(serve: An
 def test_a_lane_that_was_put_back_is_cancelled_not_forgotten(serve: Any) -> None:
     server = serve({"cpu": 1})
     server.runs["put back"] = run = Run({"pool": "cpu", "index": 0}, Scheduled(), run_count=1)
-    Lanes("plan", "title").end("the end", at_work=True)
+    Lanes(FOLDER, "title").end("the end", at_work=True)
     assert run.state.name == Cancelled().name
     assert server.deleted == []
 
@@ -181,7 +188,7 @@ def test_a_lane_that_was_put_back_is_cancelled_not_forgotten(serve: Any) -> None
 def test_a_server_that_is_away_ends_nothing(serve: Any) -> None:
     server = serve({"cpu": 1})
     server.away = True
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     lanes.tend({"cpu": 5})
     lanes.end("the end", at_work=True)
     assert server.runs == {}
@@ -189,7 +196,7 @@ def test_a_server_that_is_away_ends_nothing(serve: Any) -> None:
 
 def test_a_pool_without_workers_says_how_to_start_one_and_the_others_go_on(serve: Any) -> None:
     server = serve({"cpu": 1, "gpu": 0}, workers=0)
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     lanes.tend({"cpu": 2, "gpu": 2})
     server.work()
     hindrances = lanes.tend({"cpu": 2, "gpu": 2})
@@ -199,7 +206,7 @@ def test_a_pool_without_workers_says_how_to_start_one_and_the_others_go_on(serve
 
 def test_lanes_that_fail_again_and_again_and_make_nothing_end_the_plan(serve: Any) -> None:
     server = serve({"cpu": 1})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     for _ in range(VAIN_LANES):
         tended(server, lanes, {"cpu": 5}, 1)
         for run in server.runs.values():
@@ -210,7 +217,7 @@ def test_lanes_that_fail_again_and_again_and_make_nothing_end_the_plan(serve: An
 
 def test_one_lane_that_made_something_shows_that_others_may(serve: Any) -> None:
     server = serve({"cpu": 1})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     for _ in range(VAIN_LANES + 2):
         tended(server, lanes, {"cpu": 5}, 1)
         for run in server.runs.values():
@@ -223,7 +230,7 @@ def test_one_lane_that_made_something_shows_that_others_may(serve: Any) -> None:
 
 def test_there_is_no_hope_only_once_every_online_worker_has_refused(serve: Any) -> None:
     serve({"gpu": 1}, workers=2)
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     assert lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU"}) is None
     said = lanes.without_hope("gpu", {"gpu-0": "worker gpu-0: no GPU", "gpu-1": "worker gpu-1: no GPU"})
     assert said == "no worker of the pool gpu can do this work: worker gpu-0: no GPU; worker gpu-1: no GPU"
@@ -239,7 +246,7 @@ def test_a_lane_that_is_silent_is_replaced_before_prefect_knows_that_it_died(
     serve: Any, status: str, seconds_ago: float
 ) -> None:
     server = serve({"cpu": 2})
-    lanes = Lanes("plan", "title")
+    lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 1}, 2)
     (run,) = server.runs.values()
     lanes.heard = {lane_name(0, run): heard("working", 1)}  # type: ignore[arg-type]
@@ -257,7 +264,7 @@ def test_a_lane_that_a_worker_took_and_never_began_is_not_waited_for(
     server = serve({"cpu": 2})
     claimed = Pending(timestamp=datetime.now(UTC) - timedelta(minutes=minutes))
     server.runs["claimed"] = Run({"pool": "cpu", "index": 0}, claimed)
-    tended(server, Lanes("plan", "title"), {"cpu": 1}, 1)
+    tended(server, Lanes(FOLDER, "title"), {"cpu": 1}, 1)
     assert (len(server.runs) == 2) is recruits
 
 
@@ -281,3 +288,27 @@ def test_a_plan_ends_with_its_run_unless_another_attempt_goes_on(
     monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: first)
     monkeypatch.setattr("prefect.client.orchestration.get_client", lambda sync_client: nullcontext(client))
     assert _nobody_goes_on(error) is is_the_end
+
+
+def test_the_claims_of_a_lane_that_prefect_knows_to_be_dead_are_free_at_once(serve: Any, tmp_path: Path) -> None:
+    server, folder = serve({"cpu": 2}), PlanFolder(LocalStore(tmp_path), "plan")
+    lanes = Lanes(folder, "title")
+    tended(server, lanes, {"cpu": 1}, 2)
+    (run,) = server.runs.values()
+    name = lane_name(0, run)  # type: ignore[arg-type]
+    folder.write_status(name, {"state": "working", "notes": ["what it had made"]})
+    lanes.heard = {name: heard("working", 1)}
+    claim = Claims(folder.store, folder.status_key(name)).take("digest")
+    others = Claims(folder.store, folder.status_key("other"))
+    lanes.tend({"cpu": 1})
+    assert claim is not None
+    assert others.take("digest") is None
+
+    run.state = Crashed()
+    lanes.tend({"cpu": 1})
+    assert folder.status(name) == {
+        "state": "ended",
+        "reason": "its run is Crashed",
+        "notes": ["what it had made"],
+    }
+    assert others.take("digest") is not None
