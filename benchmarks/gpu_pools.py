@@ -20,6 +20,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import runpy
 import shutil
@@ -45,8 +46,9 @@ PLATFORMS = ("manylinux1", "manylinux2014", *(f"manylinux_2_{minor}" for minor i
 IMPORTED = ("torch", "torchvision", "prefect", "diffusers", "transformers", "polars", "pyarrow", "ncnn", "onnxruntime")
 COSINE = 0.999
 
-# What a part may take at most, in seconds. What is not needed is left to the next.
-SERVE_S, SMALL_S, CHECK_S, SAMPLE_S, STOP_S = 90.0, 200.0, 60.0, 180.0, 25.0
+# All of it, and what a part may take at most, in seconds; for more or less time in all, in proportion.
+SECONDS = 460.0
+SERVE_S, SMALL_S, SAMPLE_S, STOP_S = 90.0, 200.0, 180.0, 25.0
 # With less left than this the whole sample is not begun.
 SAMPLE_NEEDS_S = 120.0
 # Parts of benchmarks/gpu.py in this order, with their options, and what each may take.
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name != "install":
             command.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
             command.add_argument("--out", type=Path, required=True)
-            command.add_argument("--seconds", type=float, default=460.0, help="for all of it")
+            command.add_argument("--seconds", type=float, default=SECONDS, help="for all of it")
     given = parser.parse_args(arguments)
     if given.command == "prepare":
         return prepare(given.into, int(given.mib * MIB))
@@ -272,8 +274,9 @@ def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
     deadline = time.monotonic() + seconds
     results = Results(out, device)
 
-    def left() -> float:
-        return deadline - time.monotonic() - STOP_S
+    def left(most: float = math.inf) -> float:
+        """Seconds until the last process must be gone, at most so many of the usual ones."""
+        return min(most * seconds / SECONDS, deadline - time.monotonic() - STOP_S)
 
     lacking = missing(CONSTRAINTS.read_text(encoding="utf-8"), importlib.metadata.version, importlib.import_module)
     if lacking:
@@ -288,11 +291,11 @@ def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
     os.environ |= {"TELLTALE_HOME": str(home), "TELLTALE_STORE": str(home / "store"), "DATABASE": "sqlite"}
     os.environ |= {"SCHEDULES": "off", "GPU_DEVICES": "0" if device == "cuda" else ""}
     try:
-        _timed(results, "server and workers", lambda: _bootstrap("serve", within_s=min(SERVE_S, left())))
+        _timed(results, "server and workers", lambda: _bootstrap("serve", within_s=left(SERVE_S)))
         small = runpy.run_path(str(ROOT / "tests" / "integration" / "small_sample.py"))["SMALL"]
-        _timed(results, "small", lambda: _evaluated(results, "small", small, min(SMALL_S, left())))
+        _timed(results, "small", lambda: _evaluated(results, "small", small, left(SMALL_S)))
         if left() > SAMPLE_NEEDS_S:
-            _timed(results, "sample", lambda: _evaluated(results, "sample", {}, min(SAMPLE_S, left())))
+            _timed(results, "sample", lambda: _evaluated(results, "sample", {}, left(SAMPLE_S)))
         else:
             results.remarks.append(f"the whole sample was not begun: {left():.0f} s were left")
     except BaseException as error:
@@ -308,7 +311,7 @@ def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
             results.remarks.append(f"{part} {' '.join(options)} was not begun: {left():.0f} s were left")
             continue
         title = " ".join([part, *options])
-        _timed(results, title, lambda p=part, o=options, m=most: _gpu_part(results, p, o, min(m, left())))  # type: ignore[misc]
+        _timed(results, title, lambda p=part, o=options, m=most: _gpu_part(results, p, o, left(m)))  # type: ignore[misc]
     print(results.text())
     return 0 if all(check.holds for check in results.checks) else 1
 
@@ -479,8 +482,9 @@ def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
     """The least agreement of a shard's features, in all views, with this CPU's, and how many there are."""
     import numpy as np
 
-    from storage.objects import find, read_table
+    from storage.objects import find
     from storage.plans import PlanFolder
+    from storage.tables import embedding_matrix, read_features
     from tasks.elements import element_of
 
     chosen = next(document for _, document in _elements(PlanFolder(store, plan)) if document["step"] == "embed")
@@ -491,17 +495,11 @@ def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
     for place, own in zip(element.places, here, strict=True):
         there = find(store, place)
         assert there is not None
-        one, other = (_features(read_table(store, ref)) for ref in (there, own))
+        one, other = (embedding_matrix(read_features(store, [ref])).astype(np.float64) for ref in (there, own))
         norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         least = min(least, float(((one * other).sum(axis=1) / norms).min()))
         count += len(one)
     return least, count
-
-
-def _features(table: Any) -> Any:
-    import numpy as np
-
-    return np.stack(table["features"].to_numpy(zero_copy_only=False)).astype(np.float64)
 
 
 def _gpu_part(results: Results, part: str, options: Sequence[str], within_s: float) -> None:

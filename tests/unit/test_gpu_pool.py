@@ -1,6 +1,5 @@
 """The gpu pool: one worker per device, and every run on the device of the worker that took it."""
 
-import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,7 +18,10 @@ import deployments
 from deployments import bootstrap, services
 from deployments.bootstrap import devices_setting, start_workers, wanted_workers
 from deployments.services import Process, ServerHandle, State
+from flows import work
 from storage.errors import TelltaleError
+from storage.plans import PlanFolder
+from storage.store import open_store
 from tasks.device import DeviceLost
 
 TEMPLATE = json.loads((Path(deployments.__file__).parent / "pools" / "gpu.json").read_text(encoding="utf-8"))
@@ -60,18 +62,17 @@ def test_the_template_can_name_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment_of_a_run({"device": "3"})["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def flows_of_the_gpu_pool() -> list[str]:
+def test_nothing_but_lanes_runs_in_the_pool() -> None:
     document = yaml.safe_load(bootstrap.PREFECT_FILE.read_text(encoding="utf-8"))
-    return [each["entrypoint"] for each in document["deployments"] if each["work_pool"]["name"] == "gpu"]
+    of_pool = [each["entrypoint"] for each in document["deployments"] if each["work_pool"]["name"] == "gpu"]
+    assert of_pool == ["flows.work.work"]
 
 
-@pytest.mark.parametrize("entrypoint", flows_of_the_gpu_pool())
-def test_every_flow_of_the_pool_puts_its_run_back_when_the_device_is_lost(
-    monkeypatch: pytest.MonkeyPatch, entrypoint: str
-) -> None:
-    module_name, _, name = entrypoint.rpartition(".")
-    module = importlib.import_module(module_name)
+def test_a_lane_puts_its_run_back_when_the_device_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path))
+    PlanFolder(open_store(), "one").begin({"title": "evaluate sample"})
     caught: list[DeviceLost] = []
+    made: list[dict[str, Any]] = []
 
     @contextmanager
     def put_back() -> Iterator[None]:
@@ -80,13 +81,41 @@ def test_every_flow_of_the_pool_puts_its_run_back_when_the_device_is_lost(
         except DeviceLost as error:
             caught.append(error)
 
-    def lose(*given: Any) -> None:
-        raise DeviceLost("cuda failed")
+    class LostLane:
+        def __init__(self, *given: Any, **named: Any) -> None:
+            made.append({"device": given[4].device, "slots": named["slots"]})
 
-    monkeypatch.setattr(module, "attempt", put_back)
-    monkeypatch.setattr(module, "open_store", lose)
-    getattr(module, name).fn("plan", "gpu", 0)
+        def run(self) -> None:
+            raise DeviceLost("cuda failed")
+
+    monkeypatch.setattr(work, "attempt", put_back)
+    monkeypatch.setattr(work, "Lane", LostLane)
+    monkeypatch.setattr(work, "compute_device", lambda: "cuda")
+    work.work.fn(plan="one", pool="gpu", index=0)
     assert [str(error) for error in caught] == ["cuda failed"]
+    # One at a time: what runs side by side on a GPU takes each other's memory.
+    assert made == [{"device": "cuda", "slots": 1}]
+
+
+def test_a_lane_of_the_cpu_pool_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path))
+    monkeypatch.setenv("TELLTALE_THREADS", "3")
+    PlanFolder(open_store(), "one").begin({"title": "evaluate sample"})
+    made: list[dict[str, Any]] = []
+
+    class IdleLane:
+        computed = 0
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            made.append({"device": given[4].device, "slots": named["slots"]})
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(work, "Lane", IdleLane)
+    monkeypatch.setattr(work, "compute_device", lambda: "cuda")
+    work.work.fn(plan="one", pool="cpu", index=0)
+    assert made == [{"device": "cpu", "slots": 3}]
 
 
 def test_a_worker_gets_its_device_and_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
