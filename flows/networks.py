@@ -308,13 +308,14 @@ def _scored(
     views: tuple[View, ...],
     unseen: bool = False,
 ) -> list[Any]:
+    val_views = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
     return [
         score_network.submit(
             detector=variant.name,
             models=networks.exported[variant],
             pictures=shard,
             views=views,
-            val_views=tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions),
+            val_views=val_views,
             splits=experiment.splits,
             unseen=unseen,
             source=source,

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,10 +45,23 @@ class LazyRef(Ref):
     _asked: Callable[[str], Ref] = PrivateAttr()
 
     @classmethod
-    def of(cls, uri: str, asked: Callable[[str], Ref]) -> Self:
+    def of(cls, uri: str, asked: Callable[[str], Ref]) -> "LazyRef":
         """The ref of a place, whose last name is the digest."""
-        made = cls(uri=uri, digest=uri.rpartition("/")[2], rows=0, bytes=0)
-        made._asked = asked
+        return cls.maker(asked)(uri)
+
+    @classmethod
+    def maker(cls, asked: Callable[[str], Ref]) -> Callable[[str], "LazyRef"]:
+        """`of` for many places: a plan has a million, so that none is validated and all share what they can."""
+        private, fields, put = {"_asked": asked}, {"uri", "digest"}, object.__setattr__
+
+        def made(uri: str) -> "LazyRef":
+            ref = cls.__new__(cls)
+            put(ref, "__dict__", {"uri": uri, "digest": uri[uri.rfind("/") + 1 :]})
+            put(ref, "__pydantic_fields_set__", fields)
+            put(ref, "__pydantic_extra__", None)
+            put(ref, "__pydantic_private__", private)
+            return ref
+
         return made
 
     def whole(self) -> Ref:
@@ -59,10 +72,14 @@ class LazyRef(Ref):
     def _serialized(self) -> dict[str, Any]:
         return self.whole().model_dump()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("rows", "bytes"):
-            return getattr(self.whole(), name)
-        return super().__getattribute__(name)
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Only what is not there is looked for here.
+            return getattr(self.whole(), name) if name in ("rows", "bytes") else super().__getattr__(name)
 
 
 class Part(BaseModel):

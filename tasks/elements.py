@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -19,14 +19,13 @@ from tasks.recipe import STEPS, Step
 from tasks.spec import OWN_WORDS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Element:
-    """One call of a step that makes `places`, which are missing; `inputs` are places that must be finished before."""
+    """One call of a step that makes `places`, which are missing."""
 
     step: Step
     arguments: Mapping[str, Any]
     places: tuple[str, ...]
-    inputs: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -72,26 +71,26 @@ def element_of(document: Mapping[str, Any]) -> Element:
             f"{document['name']}: expected the place {wanted[0]}, this installation makes {ours}: another version of"
             " telltale or of a library, or an altered plan"
         )
-    return Element(step, step.only(bound, [place in wanted for place in places]), wanted, frozenset())
+    return Element(step, step.only(bound, [place in wanted for place in places]), wanted)
 
 
 def refs_in(value: Any) -> Iterator[Ref]:
     """Every ref in an argument, however deep."""
     if isinstance(value, Ref):
         yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, Ref):
+                yield item
+            else:
+                yield from refs_in(item)
     elif isinstance(value, BaseModel):
         if _may_hold_refs(type(value)):
             for name in type(value).model_fields:
                 yield from refs_in(getattr(value, name))
     elif isinstance(value, Mapping):
-        yield from _refs_in_all(value.values())
-    elif isinstance(value, list | tuple):
-        yield from _refs_in_all(value)
-
-
-def _refs_in_all(values: Iterable[Any]) -> Iterator[Ref]:
-    for value in values:
-        yield from refs_in(value)
+        for item in value.values():
+            yield from refs_in(item)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ So the plan is a graph: an element is ready when all that it reads is finished, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Finished:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._refs: dict[str, Ref | None] = {}
+        # Rows and bytes: of a million objects, a ref of each would be half of what a plan takes.
+        self._refs: dict[str, tuple[int, int] | None] = {}
         self._listed: set[str] = set()
 
     def __contains__(self, place: str) -> bool:
@@ -38,7 +39,7 @@ class Finished:
 
     def add(self, ref: Ref) -> None:
         """An object was finished."""
-        self._refs[ref.uri] = ref
+        self._refs[ref.uri] = (ref.rows, ref.bytes)
 
     def forget(self) -> None:
         """Ask the store anew: an object was found damaged, and its manifest is void."""
@@ -72,16 +73,24 @@ class Finished:
         Raises:
             NotFinished: it is not finished.
         """
-        if place in self._refs:
-            ref = self._refs[place] or find(self._store, place)
-            if ref is not None:
-                self._refs[place] = ref
-                return ref
-            del self._refs[place]
-        raise NotFinished(place)
+        rows, size = self.look_at(place)
+        return Ref(uri=place, digest=place.rpartition("/")[2], rows=rows, bytes=size)
+
+    def look_at(self, place: str) -> tuple[int, int]:
+        """Rows and bytes of a finished object, which is read where only a listing has named it; raises as `whole`."""
+        counts = self._refs.get(place)
+        if counts is None:
+            if place not in self._refs:
+                raise NotFinished(place)
+            ref = find(self._store, place)
+            if ref is None:
+                del self._refs[place]
+                raise NotFinished(place)
+            counts = self._refs[place] = (ref.rows, ref.bytes)
+        return counts
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     element: Element
     missing: int  # inputs that are not finished
@@ -100,6 +109,7 @@ class Plan:
     def __init__(self, finished: Finished, needs: Needs) -> None:
         self.finished = finished
         self._needs = needs
+        self._ref = LazyRef.maker(finished.whole)
         self._nodes: dict[str, _Node] = {}  # by each place that they make
         self._waiting: dict[str, list[_Node]] = {}  # by the place that they wait for
         self._ready: deque[_Node] = deque()
@@ -117,13 +127,13 @@ class Plan:
         unknown = [place not in self.finished and place not in self._nodes for place in places]
         if any(unknown):
             self._add(step, step.only(arguments, unknown), [p for p, new in zip(places, unknown, strict=True) if new])
-        refs = tuple(LazyRef.of(place, self.finished.whole) for place in places)
+        refs = tuple(map(self._ref, places))
         return refs if step.makes_several else refs[0]
 
     def find(self, step: Step, place: str) -> Ref | None:
         """A finished object, as `tasks.recipe.Planner`."""
         self.finished.list_step(step.name)
-        return LazyRef.of(place, self.finished.whole) if place in self.finished else None
+        return self._ref(place) if place in self.finished else None
 
     def library_version(self, library: str, pool: Pool) -> str | None:
         """As `tasks.recipe.Planner`."""
@@ -135,10 +145,9 @@ class Plan:
         return str(self._needs("gpu")["device"])
 
     def _add(self, step: Step, arguments: dict[str, Any], places: Collection[str]) -> None:
-        inputs = frozenset(
-            ref.uri for value in arguments.values() for ref in refs_in(value) if ref.uri not in self.finished
-        )
-        node = _Node(Element(step, arguments, tuple(places), inputs), len(inputs), len(places))
+        places_read = {ref.uri for value in arguments.values() for ref in refs_in(value)}
+        inputs = [place for place in places_read if place not in self.finished]
+        node = _Node(Element(step, arguments, tuple(places)), len(inputs), len(places))
         self._nodes.update(dict.fromkeys(places, node))
         for place in inputs:
             self._waiting.setdefault(place, []).append(node)
@@ -183,9 +192,10 @@ class Plan:
     def _taken(self, node: _Node) -> Element:
         node.released = True
         self._at_work += 1
-        element = node.element
-        arguments = {name: whole_refs(value, self.finished.whole) for name, value in element.arguments.items()}
-        return Element(element.step, arguments, element.places, frozenset())
+        for value in node.element.arguments.values():
+            for ref in refs_in(value):
+                self.finished.look_at(ref.uri)
+        return node.element
 
     def forget(self) -> None:
         """Begin anew: a damaged object was voided, and perhaps what was thought to be finished is not."""
@@ -197,19 +207,3 @@ class Plan:
         self.open = self._at_work = 0
         self._silence = False
         self.total = Counter(self.done)
-
-
-def whole_refs(value: Any, whole: Callable[[str], Ref]) -> Any:
-    """An argument with the refs of finished objects in place of the placeholders in it."""
-    if isinstance(value, LazyRef):
-        return whole(value.uri)
-    if isinstance(value, Mapping):
-        return {key: whole_refs(item, whole) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(whole_refs(item, whole) for item in value)
-    return value
-
-
-def places_of(elements: Iterable[Element]) -> list[str]:
-    """All that some elements make."""
-    return [place for element in elements for place in element.places]

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from storage.digest import digest_of
+from storage.digest import canonical_json, digest_of, sha256_hex
 from storage.errors import DamagedObject, InputChanged, MissingInput, SpecError, StoreError, StoreRefused, WrongAnswers
 from storage.objects import PartContent, Ref, commit, find
 from storage.store import Store, open_store
@@ -177,7 +178,7 @@ class Step:
 
     def uri(self, **arguments: Any) -> str:
         """The place of one object inside the store."""
-        return f"objects/{self.name}/{self._label(**arguments)}/{digest_of(self.recipe(**arguments))}"
+        return self._places(arguments, [arguments])[0]
 
     def lookup(self, store: Store, **arguments: Any) -> Any:
         """The finished object's ref, or None; with `each`, a tuple of them."""
@@ -306,11 +307,35 @@ class Step:
 
     def places(self, arguments: dict[str, Any]) -> list[str]:
         """The places of a call's objects, in order. The arguments are bound."""
-        return [self.uri(**single) for single in self.singles(arguments)]
+        return self._places(arguments, self.singles(arguments))
 
     def singles(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """The arguments of each of a call's objects. The arguments are bound."""
         return [single for _, single in self._elements(arguments)]
+
+    def _places(self, arguments: dict[str, Any], singles: list[dict[str, Any]]) -> list[str]:
+        """The places of objects whose arguments differ in that of `each` alone.
+
+        Each digest is that of `recipe`, whose canonical JSON is put together from that of its arguments.
+        """
+        each = self._each
+        texts = {
+            name: "" if name == each else f"{_quoted(name)}:{_canonical(value)}"
+            for name, value in sorted(arguments.items())
+            if name not in self._unkeyed
+        }
+        ends: dict[Pool, str] = {}
+        places = []
+        for single in singles:
+            pool = self.pool(**single) if callable(self._pool) else self._pool
+            if pool not in ends:
+                versions = canonical_json(self._versions(pool))
+                ends[pool] = f'}},"libraries":{versions},"step":{_quoted(self.name)},"version":{self.version}}}'
+            if each is not None:
+                texts[each] = f"{_quoted(each)}:{_canonical(single[each])}"
+            digest = sha256_hex(f'{{"arguments":{{{",".join(texts.values())}{ends[pool]}'.encode())
+            places.append(f"objects/{self.name}/{self._label(**single)}/{digest}")
+        return places
 
     def only(self, arguments: dict[str, Any], chosen: Sequence[bool]) -> dict[str, Any]:
         """The arguments of a call that makes the chosen ones of its objects alone. The arguments are bound."""
@@ -381,6 +406,31 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     except Exception as error:
         return may_pass(error)
     return False
+
+
+# Canonical JSON of specifications, by the very object: a plan has the same few in a thousand calls. They are frozen,
+# and kept beside it, so that no other takes the place of one. Equal ones are not enough: -0.0 equals 0.0.
+_TEXTS: dict[int, tuple[BaseModel, str]] = {}
+_TEXTS_KEPT = 4096
+
+
+def _canonical(value: Any) -> str:
+    """`canonical_json(_encoded(value))`."""
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if isinstance(value, Ref):
+        return f'{{"ref":{_quoted(value.digest)}}}'
+    if kind is tuple or kind is list:
+        return f"[{','.join([_canonical(item) for item in value])}]"
+    if not isinstance(value, BaseModel) or not value.model_config.get("frozen"):
+        return canonical_json(_encoded(value))
+    known = _TEXTS.get(id(value))
+    if known is None:
+        if len(_TEXTS) >= _TEXTS_KEPT:
+            _TEXTS.clear()
+        known = _TEXTS[id(value)] = (value, canonical_json(_encoded(value)))
+    return known[1]
 
 
 def _encoded(value: Any) -> Any:

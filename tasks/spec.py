@@ -238,6 +238,10 @@ def on_this_machine(spec: SpecOf) -> SpecOf:
     return spec.model_copy(update=here)
 
 
+def _cell_name(resolution: Resolution, jpeg_quality: int | None) -> str:
+    return f"{resolution}/{'none' if jpeg_quality is None else f'q{jpeg_quality}'}"
+
+
 class View(Spec):
     """What an attacker would post: a picture on a path, at a resolution, with or without a JPEG encoding."""
 
@@ -248,7 +252,7 @@ class View(Spec):
     @property
     def name(self) -> str:
         """For example `fair/64/q20` or `raw/native/none`."""
-        return f"{self.path}/{Cell(resolution=self.resolution, jpeg_quality=self.jpeg_quality).name}"
+        return f"{self.path}/{_cell_name(self.resolution, self.jpeg_quality)}"
 
 
 class Cell(Spec):
@@ -260,7 +264,7 @@ class Cell(Spec):
     @property
     def name(self) -> str:
         """For example `64/q20` or `native/none`."""
-        return f"{self.resolution}/{'none' if self.jpeg_quality is None else f'q{self.jpeg_quality}'}"
+        return _cell_name(self.resolution, self.jpeg_quality)
 
     @property
     def fair_view(self) -> View:
