@@ -50,6 +50,10 @@ def hash_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+# What is in order as it is, as nearly everything: told by its type, before anything else is asked.
+_IN_ORDER = frozenset({str, int, bool, type(None)})
+
+
 def _refuse_non_finite(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(f"not expressible as canonical JSON: {value}")
@@ -57,7 +61,9 @@ def _refuse_non_finite(value: Any) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SpecError(f"canonical JSON keys are text, got {key!r}")
-            _refuse_non_finite(item)
-    elif isinstance(value, list | tuple):
+            if type(item) not in _IN_ORDER:
+                _refuse_non_finite(item)
+    elif isinstance(value, (list, tuple)):
         for item in value:
-            _refuse_non_finite(item)
+            if type(item) not in _IN_ORDER:
+                _refuse_non_finite(item)

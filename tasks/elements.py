@@ -13,9 +13,9 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from storage.errors import OtherVersion
-from storage.objects import Ref
+from storage.objects import LazyRef, Ref
 from tasks.facts import as_json
-from tasks.recipe import STEPS, Step
+from tasks.recipe import STEPS, OfFrozen, Step
 from tasks.spec import OWN_WORDS
 
 
@@ -37,7 +37,7 @@ class Element:
         return {
             "step": self.step.name,
             "name": self.name,
-            "arguments": {name: as_json(value) for name, value in self.arguments.items()},
+            "arguments": {name: _json(value) for name, value in self.arguments.items()},
             "places": list(self.places),
         }
 
@@ -72,6 +72,21 @@ def element_of(document: Mapping[str, Any]) -> Element:
             " telltale or of a library, or an altered plan"
         )
     return Element(step, step.only(bound, [place in wanted for place in places]), wanted)
+
+
+def _json(value: Any) -> Any:
+    """`as_json`, of refs the whole ones."""
+    if isinstance(value, Ref):
+        whole = value.whole() if isinstance(value, LazyRef) else value
+        return {"uri": whole.uri, "digest": whole.digest, "rows": whole.rows, "bytes": whole.bytes}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, BaseModel) and value.model_config.get("frozen") and not _may_hold_refs(type(value)):
+        return _json_of(value)
+    return as_json(value)
+
+
+_json_of = OfFrozen(as_json)
 
 
 def refs_in(value: Any) -> Iterator[Ref]:

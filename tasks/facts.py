@@ -144,6 +144,8 @@ def fact(*, pool: FactPool) -> Callable[[Callable[P, T]], Fact[P, T]]:
 
 def as_json(value: Any) -> Any:
     """A value as JSON with all fields of its specifications, also those that no recipe holds."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, BaseModel):
         return {name: as_json(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -32,6 +32,8 @@ RETRIES = 3
 PATIENCE_S = 1800.0
 
 Pool = Literal["cpu", "gpu"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -408,10 +410,26 @@ def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
     return False
 
 
-# Canonical JSON of specifications, by the very object: a plan has the same few in a thousand calls. They are frozen,
-# and kept beside it, so that no other takes the place of one. Equal ones are not enough: -0.0 equals 0.0.
-_TEXTS: dict[int, tuple[BaseModel, str]] = {}
-_TEXTS_KEPT = 4096
+class OfFrozen(Generic[T]):
+    """What was made of frozen models: a plan has the same few in a thousand calls.
+
+    They are told apart by identity, and kept, so that no other takes the place of one. That they are equal is not
+    enough: -0.0 equals 0.0.
+    """
+
+    MOST = 4096
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[BaseModel, T]] = {}
+
+    def __call__(self, model: BaseModel) -> T:
+        known = self._made.get(id(model))
+        if known is None:
+            if len(self._made) >= self.MOST:
+                self._made.clear()
+            known = self._made[id(model)] = (model, self._make(model))
+        return known[1]
 
 
 def _canonical(value: Any) -> str:
@@ -423,14 +441,9 @@ def _canonical(value: Any) -> str:
         return f'{{"ref":{_quoted(value.digest)}}}'
     if kind is tuple or kind is list:
         return f"[{','.join([_canonical(item) for item in value])}]"
-    if not isinstance(value, BaseModel) or not value.model_config.get("frozen"):
-        return canonical_json(_encoded(value))
-    known = _TEXTS.get(id(value))
-    if known is None:
-        if len(_TEXTS) >= _TEXTS_KEPT:
-            _TEXTS.clear()
-        known = _TEXTS[id(value)] = (value, canonical_json(_encoded(value)))
-    return known[1]
+    if isinstance(value, BaseModel) and value.model_config.get("frozen"):
+        return _canonical_of(value)
+    return canonical_json(_encoded(value))
 
 
 def _encoded(value: Any) -> Any:
@@ -445,3 +458,6 @@ def _encoded(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise SpecError(f"a step's argument cannot be part of a recipe: {value!r}")
+
+
+_canonical_of = OfFrozen(lambda model: canonical_json(_encoded(model)))
