@@ -105,6 +105,7 @@ def test_a_lane_of_the_cpu_pool_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPat
 
     class IdleLane:
         computed = 0
+        is_busy = False
 
         def __init__(self, *given: Any, **named: Any) -> None:
             made.append({"device": given[4].device, "slots": named["slots"]})
