@@ -114,12 +114,6 @@ class Telltale(Served):
         """Places of objects that were made since."""
         return {place for place, manifest in self.manifests().items() if before.get(place) != manifest}
 
-    def task_states(self, run: str) -> set[str | None]:
-        """How the task runs of a flow run ended."""
-        runs = self.ask("/task_runs/filter", flow_runs={"id": {"any_": [run]}}, limit=200)
-        # A run that was heard of before its first state has none yet.
-        return {found["state_name"] for found in runs}
-
 
 @pytest.fixture(scope="module")
 def telltale() -> Iterator[Telltale]:
