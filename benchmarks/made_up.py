@@ -35,6 +35,7 @@ from tasks.spec import Experiment
 
 SHA256 = sha256_hex(b"made up")
 PICTURES = 1_000
+PICTURES_OF_SAMPLE = 99
 # What is read of them while planning goes on: their warnings, files that two of them share, the photographs' qualities.
 _ENTRIES = pa.schema([("image_id", pa.string()), ("file", pa.string()), ("sha256", pa.string())])
 _NOTES = {
@@ -127,7 +128,8 @@ def preset(name: str, overrides: dict[str, Any] | None = None) -> Experiment:
 def places_by_step(experiment: Experiment) -> dict[str, list[str]]:
     """The places of all of an experiment's objects by step, sorted; with as many pictures as are made up."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for element in itertools.chain.from_iterable(planned(experiment)):
+    pictures = PICTURES_OF_SAMPLE if experiment.name == "sample" else PICTURES
+    for element in itertools.chain.from_iterable(planned(experiment, pictures)):
         found[element.step.name] += element.places
     return {step: sorted(places) for step, places in sorted(found.items())}
 
