@@ -1,10 +1,14 @@
 """Planning alone, for synthetic ids: groups, splits, and the recipe of every task that a run would have.
 
     python -m benchmarks.planning plan|assign COUNT [SHARD_SIZE]     (one measurement in a process of its own)
+    python -m benchmarks.planning elements COUNT
 
 `plan` reads no picture and stores nothing. The functions are those that a run calls: `pictures_of`, `merge_groups` and
 `place_pictures` of the step `assign`, and the recipes and places by which the steps `scan`, `shard` and `embed` look
 their objects up. `assign` is that step itself, over made-up scans of pictures of which no two are near each other.
+
+`elements` plans the preset `coco` over made-up inputs, for as many photographs as make so many elements, and writes the
+documents by which lanes are told of them: what the coordinator of a run on pools computes, without store and lanes.
 
 A shard has 1,000 pictures as in the presets, or more, so that each source has at most 500 of them: some hundreds of
 tasks are what a flow run takes well. What was planned with is printed.
@@ -32,6 +36,7 @@ from benchmarks.harness import Breaks, Case
 from benchmarks.inputs import CANONICAL, grid
 from benchmarks.memory import current_memory, peak_memory
 from benchmarks.table import ROOT
+from storage.digest import canonical_json
 from storage.objects import ROWS, Ref, commit
 from storage.store import LocalStore, Store
 from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
@@ -77,6 +82,22 @@ def assigning_case(size: int, threads: int) -> Iterator[Case]:
     yield Case(None, ours, in_words)
 
 
+@contextmanager
+def elements_case(size: int, threads: int) -> Iterator[Case]:
+    """So many elements of an evaluation: seconds."""
+
+    def ours() -> tuple[float, dict[str, Any]]:
+        document = _apart("elements", size)
+        return document["seconds"]["elements"], document
+
+    def in_words(_: None, document: dict[str, Any]) -> str:
+        objects, seconds = document["objects"], document["seconds"]["elements"]
+        per_object = f"{seconds / objects * 1e6:.0f} us for each of {objects:,} objects"
+        return f"{document['elements']:,} elements, {per_object}; peak {document['peak'] / 1e9:.3g} GB"
+
+    yield Case(None, ours, in_words)
+
+
 def _apart(what: str, count: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.planning", what, str(count)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -107,6 +128,22 @@ def plan(count: int, shard_size: int) -> dict[str, Any]:
     tasks = sum(_recipes(source.name, count // 2, shard_size) for source in SOURCES)
     clock.lap("recipes")
     return {"seconds": seconds, "tasks": tasks, "shard_size": shard_size}
+
+
+def elements(count: int, shard_size: int) -> dict[str, Any]:
+    """Seconds, elements and objects of planning about so many elements, and of their documents."""
+    from benchmarks.made_up import planned, preset
+
+    # One shard of each of the three sources makes 55 elements of `coco`.
+    photographs = shard_size * max(1, count // 55)
+    experiment = preset("coco", {"sources.gan.count": photographs, "shard_size": shard_size})
+    began = time.perf_counter()
+    found = objects = 0
+    for wave in planned(experiment, photographs):
+        for element in wave:
+            canonical_json(element.document())
+            found, objects = found + 1, objects + len(element.places)
+    return {"seconds": {"elements": time.perf_counter() - began}, "elements": found, "objects": objects}
 
 
 def _listed(source: str, count: int) -> pa.Table:
@@ -236,8 +273,10 @@ def main(arguments: Sequence[str]) -> None:
     # Arrow's own pool reserves more than it uses, and the limit counts what is reserved.
     pa.set_memory_pool(pa.system_memory_pool())
     count = int(arguments[1])
-    shard_size = int(arguments[2]) if len(arguments) > 2 else shard_size_for(count)
-    measure: Callable[[int, int], dict[str, Any]] = {"plan": plan, "assign": assign}[arguments[0]]
+    of_pictures = SMALLEST_SHARD if arguments[0] == "elements" else shard_size_for(count)
+    shard_size = int(arguments[2]) if len(arguments) > 2 else of_pictures
+    measures: dict[str, Callable[[int, int], dict[str, Any]]] = {"plan": plan, "assign": assign, "elements": elements}
+    measure = measures[arguments[0]]
     try:
         document = measure(count, shard_size) | {"peak": peak_memory()}
     except MemoryError:

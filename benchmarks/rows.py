@@ -13,7 +13,7 @@ from benchmarks.frechet import frechet_case
 from benchmarks.harness import Case, Row, reported
 from benchmarks.memory import memory_case
 from benchmarks.orchestration import AGAIN_S, sample_case
-from benchmarks.planning import assigning_case, planning_case
+from benchmarks.planning import assigning_case, elements_case, planning_case
 from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
 
@@ -180,6 +180,20 @@ ROWS = {
             threads=(1,),
             pairs=1,
             libraries=("numpy",),
+        ),
+        Row(
+            name="plan",
+            what="elements of the preset `coco` planned over made-up inputs, and their documents",
+            plainly="",
+            unit="elements",
+            sizes=(1_000, 2_000, 5_000, 10_000),
+            full_sizes=(10_000, 20_000, 50_000, 100_000),
+            case=elements_case,
+            at_most=60,
+            meter=reported,
+            threads=(1,),
+            pairs=1,
+            libraries=("pydantic", "prefect"),
         ),
         Row(
             name="assign",

@@ -94,7 +94,7 @@ specs = st.one_of(
     st.builds(Cell, resolution=st.sampled_from(["native", 128])),
     st.builds(Vgg16Spec, precision=st.sampled_from(["float32", "bfloat16"]), compile=st.booleans()),
     st.builds(FixedSplits, groups=st.dictionaries(st.text(min_size=1, max_size=3), st.just("train"), max_size=2)),
-    st.builds(Canonical, side=st.just(64), qualities=st.just(((90, 1.0),)), kernel=st.sampled_from(["exact", "scaled"])),
+    st.builds(Canonical, side=st.just(64), qualities=st.just(((90, 1),)), kernel=st.sampled_from(["exact", "scaled"])),
     st.builds(DiffusionSpec, model=st.text(min_size=1, max_size=4).map(FilledIn), guidance=st.sampled_from([0.0, 2.5])),
     st.just(MagnitudePruned(name="sparse", of="dense")),
 )
