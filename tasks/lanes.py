@@ -417,11 +417,14 @@ class Lane:
         ref = find(self._store, place)
         if ref is None:
             return False
-        known.add(place)
         self._note(ref, 0.0)
+        known.add(place)
         return True
 
     def _close(self, number: int) -> None:
+        # Nobody looks at it again: what this lane knows of it must have been said before, in case it dies.
+        if self._said < len(self._notes):
+            self._beat()
         self._folder.close_segment(self._pool, number)
         self._over.add(number)
         self._segments.pop(number, None)
@@ -442,6 +445,7 @@ class Lane:
         try:
             for ref in self._made(work):
                 self._note(ref, self._clock() - work.began)
+                work.known.add(ref.uri)
         except DeviceLost as error:
             self._fatal = error
         except BaseException as error:
@@ -466,7 +470,6 @@ class Lane:
         made = self._compute(element.step, element.arguments, bool(work.document.get("shown")))
         refs = made if element.step.makes_several else (made,)
         self.computed += len(refs)
-        work.known.update(ref.uri for ref in refs)
         return tuple(refs)
 
     def _failed(self, work: _Work, error: BaseException) -> None:

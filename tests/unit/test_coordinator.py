@@ -145,6 +145,32 @@ def test_what_is_finished_is_not_made_again(folder: PlanFolder, store: LocalStor
     assert second["sum"].model_dump() == first["sum"].model_dump()
 
 
+def test_a_segment_is_closed_only_when_all_of_it_has_been_said_in_case_the_lane_dies(
+    folder: PlanFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, unsaid = PlanFolder.close_segment, set()
+
+    def closed(plan: PlanFolder, pool: str, number: int) -> None:
+        said = {note[0] for lane, _ in plan.statuses() for note in noted(plan, lane)}
+        (segment,) = [each for each in plan.segments(pool)[0] if each.number == number]
+        places = {place for element in plan.segment(pool, segment) for place in element["places"]}
+        unsaid.update(place for place in places - said if not place.startswith("facts/"))
+        close(plan, pool, number)
+
+    monkeypatch.setattr(PlanFolder, "close_segment", closed)
+    threads = Threads(folder, {"cpu": workers("cpu", 2), "gpu": workers("gpu", 2)})
+    finished(folder, threads)
+    threads.join()
+    assert unsaid == set()
+
+
+def noted(plan: PlanFolder, lane: str) -> list[Any]:
+    """Everything that a lane has said that it finished."""
+    status = plan.status(lane)
+    assert status is not None
+    return status["notes"] + [note for number in range(status["sealed"]) for note in plan.notes(lane, number)]
+
+
 def test_two_plans_at_once_make_what_they_share_once(store: LocalStore) -> None:
     folders = [PlanFolder(store, name) for name in ("one", "two")]
     several = []
