@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 PUT_BACK_S = 30
 # A run that has waited for so long in a queue of higher priority finds no free worker.
 URGENT_AFTER_S = 10
+# How long the server may take for what a lane can do without.
+ANSWERED_WITHIN_S = 10
 
 
 @flow(name="work", flow_run_name="lane {index} of {plan}", task_runner=tasks_side_by_side(), persist_result=False)
@@ -134,6 +136,15 @@ def _own_run() -> "FlowRun | None":
     return context.flow_run if context is not None else None
 
 
+@contextmanager
+def _asked_once() -> Iterator[None]:
+    """Within this block the server is asked once, not for minutes: a lane can do without the answer, and must beat."""
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: ANSWERED_WITHIN_S}):
+        yield
+
+
 def _rename(name: str) -> None:
     """Say in the UI what the lane is at; a server that is away learns it another time."""
     import httpx
@@ -142,7 +153,7 @@ def _rename(name: str) -> None:
     run = _own_run()
     if run is not None:
         try:
-            with get_client(sync_client=True) as client:
+            with _asked_once(), get_client(sync_client=True) as client:
                 client.update_flow_run(run.id, name=name)
         except httpx.HTTPError:
             logger.debug("the run was not renamed", exc_info=True)
@@ -194,8 +205,8 @@ def _end_process(state: Literal["Completed", "Crashed"], message: str) -> None:
     if run is None or run.deployment_id is None:
         return
     try:
-        if not was_taken_over(run):
-            with get_client(sync_client=True) as client:
+        with _asked_once(), get_client(sync_client=True) as client:
+            if not was_taken_over(run):
                 now = client.read_flow_run(run.id).state
                 how = (
                     Cancelled
@@ -217,7 +228,7 @@ def _somebody_urgent_waits() -> bool:
     if run is None or run.work_pool_name is None:
         return False
     try:
-        with get_client(sync_client=True) as client:
+        with _asked_once(), get_client(sync_client=True) as client:
             return _waits_before(client, run)
     except httpx.HTTPError:
         return False

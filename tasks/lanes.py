@@ -513,7 +513,9 @@ class Lane:
                 if stopped.is_set():
                     return
 
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        # What the flow run has set holds there, too.
+        run = contextvars.copy_context().run
+        thread = threading.Thread(target=run, args=(beat,), name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
