@@ -74,14 +74,14 @@ def test_an_evaluation_outlives_its_s3_server_and_a_lanes_process(
 
 CASES: dict[str, tuple[Callable[[Trial, int], None], tuple[int, ...]]] = {
     "nothing": (lambda trial, times: None, (0,)),
-    "lane killed": (faults.kill_lanes, (2, 2)),
+    "lane killed": (faults.kill_lanes, (3,)),
     "process of the evaluation's own run killed": (faults.kill_coordinator, (1,)),
-    "lane stopped for 100 to 130 s": (faults.stop_lanes, (1,)),
     "host of the evaluation's own run dies for good": (faults.lose_host, (1,)),
     "worker killed with its flow runs": (faults.kill_workers, (3,)),
-    "worker host cut off for 60 to 120 s": (faults.cut_off, (1,)),
+    "lane stopped for 100 to 130 s": (faults.stop_lanes, (1,)),
     "S3 server killed, back after 5 to 30 s": (faults.restart_s3, (2,)),
     "Prefect server killed, restarted after 5 to 20 s": (faults.restart_prefect, (2,)),
+    "worker host cut off for 60 to 120 s": (faults.cut_off, (1,)),
     "disks of both worker hosts full for 60 to 120 s": (faults.fill_disks, (1,)),
 }
 
