@@ -39,7 +39,7 @@ URGENT_AFTER_S = 10
 ANSWERED_WITHIN_S = 10
 
 
-@flow(name="work", flow_run_name="lane {index} of {plan}", task_runner=tasks_side_by_side(), persist_result=False)
+@flow(name="work", task_runner=tasks_side_by_side(), persist_result=False)
 def work(plan: str, pool: Pool, index: int) -> int:
     """Make elements of a plan until there are none: evaluations that run on pools start as many as find a place.
 
