@@ -121,7 +121,7 @@ class Results:
         lines = [f"device {self.device}", *(f"{name}: {value}" for name, value in self.machine.items()), ""]
         lines += [f"{'holds' if check.holds else 'FAILS':6}{check.name}: {check.found}" for check in self.checks]
         lines += ["", *(f"{seconds:7.1f} s  {name}" for name, seconds in self.seconds.items()), ""]
-        lines += [f"{row['part']}: {row['rate']:.4g} {row['unit']} ({row['what']}; {row})" for row in self.rates]
+        lines += [f"{row['rate']:10.4g} {row['unit']}  {row['what']} {row['options']}; {row}" for row in self.rates]
         return "\n".join([*lines, *self.remarks]) + "\n"
 
 
@@ -473,7 +473,7 @@ def checks(evidence: Evidence, device: str) -> list[Check]:
         Check(
             "nothing was made twice",
             not twice and computed == len(evidence.pools),
-            f"{computed} computed for {len(evidence.pools)} objects{_said({}, twice)}",
+            f"{computed} computed for {len(evidence.pools)} objects; {_said({}, twice)}",
         ),
         Check("lanes have their pool's device", bool(lanes) and not astray, _said(lanes, astray)),
         Check("no lane made another pool's objects", not wrong_pool, _said({}, wrong_pool)),
@@ -485,7 +485,7 @@ def checks(evidence: Evidence, device: str) -> list[Check]:
 def _said(counts: Mapping[str, int], wrong: Sequence[str]) -> str:
     """Counts by name, then the first of what is wrong."""
     said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    return said + (f"; wrong: {len(wrong)}, such as {wrong[0]}" if wrong else "")
+    return "; ".join(filter(None, [said, f"wrong: {len(wrong)}, such as {wrong[0]}" if wrong else "none wrong"]))
 
 
 def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
