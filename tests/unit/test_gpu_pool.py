@@ -103,19 +103,17 @@ def test_a_lane_of_the_cpu_pool_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPat
     PlanFolder(open_store(), "one").begin({"title": "evaluate sample"})
     made: list[dict[str, Any]] = []
 
-    class IdleLane:
-        computed = 0
-        is_busy = False
+    class Enough(Exception):
+        """Nothing of the lane itself is wanted."""
 
-        def __init__(self, *given: Any, **named: Any) -> None:
-            made.append({"device": given[4].device, "slots": named["slots"]})
+    def begin(*given: Any, **named: Any) -> None:
+        made.append({"device": given[4].device, "slots": named["slots"]})
+        raise Enough
 
-        def run(self) -> None:
-            pass
-
-    monkeypatch.setattr(work, "Lane", IdleLane)
+    monkeypatch.setattr(work, "Lane", begin)
     monkeypatch.setattr(work, "compute_device", lambda: "cuda")
-    work.work.fn(plan="one", pool="cpu", index=0)
+    with pytest.raises(Enough):
+        work.work.fn(plan="one", pool="cpu", index=0)
     assert made == [{"device": "cpu", "slots": 3}]
 
 
