@@ -3,6 +3,7 @@
     python -m benchmarks.cost                                    5 thousand, 118 thousand and 100 million photographs
     python -m benchmarks.cost --photographs 20000 --lanes 16 --steps --markdown
     python -m benchmarks.cost --rates STORE > benchmarks/cost_rates.json       the rates anew, of a finished `sample`
+    python -m benchmarks.cost --rows                             rows of a lane in Prefect's database, measured anew
 
 The evaluation is the preset `coco` with so many photographs, and as many pictures by each of its generators. What
 planning counts is linear in the number of shards: of more than a few, two smaller plans are drawn out. Requests of a
@@ -15,7 +16,11 @@ import argparse
 import functools
 import json
 import math
+import os
+import sqlite3
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +34,7 @@ from flows.coordinator import ELEMENTS_IN_SEGMENT, SHOWN
 from storage.digest import canonical_json
 from storage.objects import ROWS, Ref, find, finished_objects, read_manifest, read_table
 from storage.plans import PlanFolder, Segment
-from storage.store import LocalStore, Store, open_store
+from storage.store import STORE_SETTING, LocalStore, Store, open_store
 from tasks.elements import Element, refs_in
 from tasks.lanes import BEAT_S, Lane, Offer
 from tasks.recipe import Output, Step, StepRun, step
@@ -39,9 +44,10 @@ SIZES = (5_000, 118_000, 100_000_000)
 LANES = (1, 8, 200)
 # Shards of the plans that larger ones follow from.
 FEW, MORE = 8, 16
-# Rows of Prefect's database, measured by `tests/unit/test_cost.py`, which fails where they are more.
-ROWS_OF_A_RUN = 25
-ROWS_OF_A_TASK_RUN = 10
+# Rows of Prefect's database, as `--rows` measures them: of a lane in this process, and of a shown element. A worker's
+# run has some more, of the states before it begins.
+ROWS_OF_A_RUN = 18
+ROWS_OF_A_TASK_RUN = 17
 RATES = Path(__file__).with_name("cost_rates.json")
 
 Table = list[list[str]]
@@ -225,6 +231,61 @@ def prefect_rows(elements: int, lanes: int) -> int:
     return ROWS_OF_A_RUN * (1 + lanes) + (ROWS_OF_A_TASK_RUN * elements if elements <= SHOWN else 0)
 
 
+def measured_rows(elements: int = 4) -> tuple[int, int]:
+    """Rows that a lane's run and a shown element add to Prefect's database, on a server of this process."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with tempfile.TemporaryDirectory(prefix="telltale-bench-") as root, prefect_test_harness(180):
+        os.environ[STORE_SETTING] = root
+        _rows_of_a_lane(0, "warm-up")
+        alone, together = _rows_of_a_lane(0, "none"), _rows_of_a_lane(elements, "some")
+    return alone, (together - alone) // elements
+
+
+def _rows_of_a_lane(elements: int, plan: str) -> int:
+    """How many rows there are more when a lane has made so many elements, and the server has written all of it."""
+    from flows.work import offer, work
+
+    before = _settled()
+    folder = PlanFolder(open_store(), plan)
+    folder.begin({"title": plan})
+    here = offer("cpu")
+    folder.decide("cpu", {"device": "cpu", "versions": dict(here.versions), "telltale": here.telltale})
+    made = []
+    for number in range(elements):
+        arguments = make_up.bound({"number": (number,), "parts": 1, "inputs": ()})
+        made.append(Element(make_up, arguments, tuple(make_up.places(arguments))))
+    folder.add_segment("cpu", Segment(0, 0), [{**element.document(), "shown": True} for element in made])
+
+    def end() -> None:
+        while not all(find(folder.store, place) for element in made for place in element.places):
+            time.sleep(0.2)
+        folder.end("completed")
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    work(plan=plan, pool="cpu", index=0)
+    ending.join()
+    return _settled() - before
+
+
+def _settled() -> int:
+    """Rows of all tables of Prefect's database once they grow no more: events and logs arrive a while after."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().server.database.connection_url
+    assert url is not None
+    place = f"file:{url.get_secret_value().partition(':///')[2]}?mode=ro"
+    rows, same = -1, 0
+    while same < 5:
+        time.sleep(1)
+        with sqlite3.connect(place, uri=True, timeout=60) as connection:
+            tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
+            now = sum(connection.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables)
+        rows, same = now, same + 1 if now == rows else 0
+    return rows
+
+
 def growing(few: Plans, more: Plans) -> list[str]:
     """Steps of which more photographs make more elements."""
     return [name for name, counts in more.counts.items() if counts["elements"] > few.counts[name]["elements"]]
@@ -336,7 +397,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", action="store_true", help="elements and objects by step as well")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
     parser.add_argument("--rates", metavar="STORE", help="print the rates of a store with a finished sample, as JSON")
+    parser.add_argument("--rows", action="store_true", help="measure rows in Prefect's database, which takes a minute")
     given = parser.parse_args(arguments)
+    if given.rows:
+        print("rows of a lane and of a shown element: {}, {}".format(*measured_rows()))
+        return
     if given.rates:
         print(json.dumps(measured_rates(open_store(given.rates)), indent=1))
         return
