@@ -1,12 +1,9 @@
 """How a flow computes an experiment: here, task by task, or by lanes on the work pools."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
-
-import httpx
 
 from flows.collect import mended
 from flows.names import experiment_title
@@ -21,10 +18,6 @@ T = TypeVar("T")
 Dispatch = Literal["inline", "pools"]
 
 logger = logging.getLogger(__name__)
-
-# How long the Prefect server may be away, as while it is restarted or moved, before its absence is a failure.
-AWAY_S = 900.0
-AWAY_POLL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,22 +61,3 @@ def computed(
         return compute(experiment)
 
     return experiment, computed_on_pools(request, experiment.name, plan, pools)
-
-
-def while_away(ask: Callable[[], T]) -> T:
-    """What the server answers; it is asked again for `AWAY_S` while it is away or broken.
-
-    Prefect's client asks again by itself, with growing pauses, but gives up at once where it never had an answer.
-    """
-    since: float | None = None
-    while True:
-        try:
-            return ask()
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
-                raise
-            since = time.monotonic() if since is None else since
-            if time.monotonic() - since > AWAY_S:
-                raise
-            logger.warning("the Prefect server does not answer, it is asked again: %s", error)
-            time.sleep(AWAY_POLL_S)

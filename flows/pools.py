@@ -12,11 +12,11 @@ from uuid import uuid4
 import httpx
 
 from flows.coordinator import SILENCE_S, Coordinator, LaneState
-from flows.dispatch import Request, while_away
+from flows.dispatch import Request
 from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
 from flows.runner import was_taken_over
-from flows.work import lane_name, telltale_version
+from flows.work import asked_once, lane_name, telltale_version
 from storage.claims import ENDED
 from storage.errors import PlanFailed
 from storage.plans import PlanFolder
@@ -199,26 +199,28 @@ class Lanes:
         """
         hindrances: dict[Pool, str] = {}
         try:
-            runs = while_away(self._runs)
-            for pool, most in wanted.items():
-                own = [run for run in runs if run.parameters.get("pool") == pool]
-                for run in own:
-                    self._end_if_dead(run)
-                self._recruited[pool] = max(
-                    self.recruited(pool), 1 + max((run.parameters["index"] for run in own), default=-1)
-                )
-                at_work = sum(self._is_at_work(run) for run in own)
-                waits = any(_waits(run) for run in own)
-                if most and not at_work:
-                    self._refuse_to_repeat(pool, own)
-                    if not self._online(pool):
-                        start = f"start one with `prefect worker start --pool {pool}`"
-                        hindrances[pool] = f"no worker of the pool {pool} is online: {start}"
-                if most > at_work and not waits:
-                    online = 0 if own else len(self._online(pool))
-                    count = min(most - at_work, max(1, at_work, online), MOST_LANES - at_work)
-                    for _ in range(count):
-                        self._start(pool)
+            # What is not answered now is asked at the next turn: lanes wait for this one's other work.
+            with asked_once():
+                runs = self._runs()
+                for pool, most in wanted.items():
+                    own = [run for run in runs if run.parameters.get("pool") == pool]
+                    for run in own:
+                        self._end_if_dead(run)
+                    self._recruited[pool] = max(
+                        self.recruited(pool), 1 + max((run.parameters["index"] for run in own), default=-1)
+                    )
+                    at_work = sum(self._is_at_work(run) for run in own)
+                    waits = any(_waits(run) for run in own)
+                    if most and not at_work:
+                        self._refuse_to_repeat(pool, own)
+                        if not self._online(pool):
+                            start = f"start one with `prefect worker start --pool {pool}`"
+                            hindrances[pool] = f"no worker of the pool {pool} is online: {start}"
+                    if most > at_work and not waits:
+                        online = 0 if own else len(self._online(pool))
+                        count = min(most - at_work, max(1, at_work, online), MOST_LANES - at_work)
+                        for _ in range(count):
+                            self._start(pool)
         except httpx.HTTPError as error:
             logger.warning("no lanes were started, as the Prefect server does not answer: %s", error)
         return hindrances
@@ -259,7 +261,10 @@ class Lanes:
 
     def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
         """Why no lane can work on a pool: every worker that is online has refused."""
-        online = self._online(pool)
+        try:
+            online = self._online(pool)
+        except httpx.HTTPError:
+            return None
         if not online or not online <= set(refused):
             return None
         return f"no worker of the pool {pool} can do this work: {'; '.join(sorted(refused.values()))}"
@@ -304,17 +309,15 @@ class Lanes:
         from prefect.deployments import run_deployment
 
         index = self.recruited(pool)
-        while_away(
-            lambda: run_deployment(
-                name=f"work/{pool}",
-                parameters={"plan": self._plan, "pool": pool, "index": index},
-                flow_run_name=f"{self._title} · {pool} lane {index + 1}",
-                work_queue_name=_queue(pool),
-                timeout=0,
-                tags=[self._tag],
-                # A lane whose start was only not confirmed is not started twice.
-                idempotency_key=f"{self._plan} {pool} {index}",
-            )
+        run_deployment(
+            name=f"work/{pool}",
+            parameters={"plan": self._plan, "pool": pool, "index": index},
+            flow_run_name=f"{self._title} · {pool} lane {index + 1}",
+            work_queue_name=_queue(pool),
+            timeout=0,
+            tags=[self._tag],
+            # A lane whose start was only not confirmed is not started twice.
+            idempotency_key=f"{self._plan} {pool} {index}",
         )
         self._recruited[pool] = index + 1
 

@@ -137,7 +137,7 @@ def _own_run() -> "FlowRun | None":
 
 
 @contextmanager
-def _asked_once() -> Iterator[None]:
+def asked_once() -> Iterator[None]:
     """Within this block the server is asked once, not for minutes: a lane can do without the answer, and must beat."""
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -153,7 +153,7 @@ def _rename(name: str) -> None:
     run = _own_run()
     if run is not None:
         try:
-            with _asked_once(), get_client(sync_client=True) as client:
+            with asked_once(), get_client(sync_client=True) as client:
                 client.update_flow_run(run.id, name=name)
         except httpx.HTTPError:
             logger.debug("the run was not renamed", exc_info=True)
@@ -205,7 +205,7 @@ def _end_process(state: Literal["Completed", "Crashed"], message: str) -> None:
     if run is None or run.deployment_id is None:
         return
     try:
-        with _asked_once(), get_client(sync_client=True) as client:
+        with asked_once(), get_client(sync_client=True) as client:
             if not was_taken_over(run):
                 now = client.read_flow_run(run.id).state
                 how = (
@@ -228,7 +228,7 @@ def _somebody_urgent_waits() -> bool:
     if run is None or run.work_pool_name is None:
         return False
     try:
-        with _asked_once(), get_client(sync_client=True) as client:
+        with asked_once(), get_client(sync_client=True) as client:
             return _waits_before(client, run)
     except httpx.HTTPError:
         return False

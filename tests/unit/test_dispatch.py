@@ -1,51 +1,12 @@
-"""Waiting: for the Prefect server, for many tasks, and for damaged objects to be mended."""
+"""Waiting: for many tasks, and for damaged objects to be mended."""
 
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-from flows import dispatch
 from flows.collect import collect, mended
-from flows.dispatch import while_away
 from storage.errors import DamagedObject, TelltaleError
-
-AWAY = httpx.ConnectError("connection refused")
-REQUEST = httpx.Request("GET", "http://server/api")
-BROKEN = httpx.HTTPStatusError("broken", request=REQUEST, response=httpx.Response(500))
-WRONG = httpx.HTTPStatusError("wrong", request=REQUEST, response=httpx.Response(422))
-
-
-class Server:
-    """Answers from a script; an error in it is raised."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-
-    def ask(self) -> Any:
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-@pytest.mark.parametrize("error", [AWAY, httpx.ReadTimeout("slow"), BROKEN])
-def test_a_server_that_is_away_for_a_while_is_asked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "AWAY_POLL_S", 0)
-    assert while_away(Server(error, error, "there").ask) == "there"
-
-
-def test_a_server_that_stays_away_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "AWAY_POLL_S", 0)
-    monkeypatch.setattr(dispatch, "AWAY_S", -1)
-    with pytest.raises(httpx.ConnectError):
-        while_away(Server(AWAY, "there").ask)
-
-
-def test_a_question_that_the_server_rejects_is_not_asked_again() -> None:
-    with pytest.raises(httpx.HTTPStatusError, match="wrong"):
-        while_away(Server(WRONG, "there").ask)
 
 
 class Future:

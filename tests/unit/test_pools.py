@@ -89,8 +89,6 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
         monkeypatch.setattr("prefect.deployments.run_deployment", server.run_deployment)
-        monkeypatch.setattr("flows.dispatch.AWAY_POLL_S", 0)
-        monkeypatch.setattr("flows.dispatch.AWAY_S", -1)
         return server
 
     return started
