@@ -27,11 +27,13 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 REPAIRS = 20
-# It looks at once where something has just changed, then after pauses that grow; where looking takes long, less often.
+# It looks at once where something has just changed, then after pauses that grow; less often where looking takes long,
+# and where nothing has changed for long.
 FIRST_POLL_S = 0.05
 POLL_S = 0.3
 LONGEST_POLL_S = 2.0
 POLL_TO_LOOK = 4.0
+POLL_TO_SILENCE = 0.02
 TEND_S = 15.0
 SILENCE_S = 90.0
 NOBODY_S = 3600.0
@@ -146,6 +148,7 @@ class Coordinator(Generic[T]):
         self._segments: Counter[Pool] = Counter()
         # Open objects of released elements, and by which step and where they are made.
         self._released: dict[str, tuple[str, Pool]] = {}
+        self._failed = True  # there may be failures that were not read
         self._read_failures: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._repairs = self._repaired = 0
@@ -172,7 +175,7 @@ class Coordinator(Generic[T]):
         self._adopt()
         result: T | None = None
         planned, blocked_by = False, ""
-        pause = FIRST_POLL_S
+        pause, changed = FIRST_POLL_S, self._clock()
         while True:
             if not planned:
                 planned = True
@@ -190,9 +193,11 @@ class Coordinator(Generic[T]):
             yield pause
             began = self._clock()
             if self._look():
-                pause = FIRST_POLL_S
+                pause, changed = FIRST_POLL_S, self._clock()
             else:
-                pause = min(LONGEST_POLL_S, max(min(1.5 * pause, POLL_S), POLL_TO_LOOK * (self._clock() - began)))
+                now = self._clock()
+                grown = max(min(1.5 * pause, POLL_S), POLL_TO_SILENCE * (now - changed), POLL_TO_LOOK * (now - began))
+                pause = min(LONGEST_POLL_S, grown)
             planned = not (self._must_plan_anew() or (result is None and self._is_there(blocked_by)))
 
     # Planning.
@@ -293,13 +298,17 @@ class Coordinator(Generic[T]):
             if answer is not None:
                 self._know(digest, answer)
                 del self._open_facts[digest]
-        self._hear_failures()
+        if self._failed:
+            self._failed = False
+            self._hear_failures()
         self._watch(self)
         return before != (len(self._released), len(self._facts.answers), len(self._needs))
 
     def _tend(self) -> None:
         """See to it that there are lanes enough, and that somebody can work at all."""
         self._tended = self._clock()
+        # What a lane could not say any more that it had failed.
+        self._failed = True
         wanted: Counter[Pool] = Counter(pool for _, pool in self._released.values())
         for asked in self._open_facts.values():
             wanted[asked.pool] += 1
@@ -337,7 +346,8 @@ class Coordinator(Generic[T]):
             if status is None:
                 continue
             if known is None:
-                known = self.lanes[lane] = LaneState(status, listed.version, now)
+                known = self.lanes[lane] = LaneState(status, listed.version, -math.inf)
+            self._failed = self._failed or status["failed"] != known.status["failed"] or known.heard == -math.inf
             known.status, known.version, known.heard = status, listed.version, now
             for number in range(known.sealed, status["sealed"]):
                 self._hear(self.folder.notes(lane, number)[known.notes :])

@@ -49,12 +49,14 @@ SEGMENTS_KEPT = 16
 LOOK_S = 1.0
 LOOK_AGAIN_S = 0.05
 # A lane that has nothing to do looks again after pauses that grow. They grow further where there are many lanes, and
-# where looking takes long, as in a bucket: all of them together ask a store some twenty times a second.
+# where looking takes long, as in a bucket: all of them together ask a store some twenty times a second. And they grow
+# with the time for which there was nothing.
 FIRST_PAUSE_S = 0.05
 PAUSE_S = 0.3
 PAUSE_FOR_EACH_LANE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 PAUSE_TO_LOOK = 10.0
+PAUSE_TO_IDLENESS = 0.02
 # So many elements and holders of claims are looked up before a lane that finds nothing to do pauses.
 LOOK_UPS = 8
 
@@ -167,6 +169,7 @@ class Lane:
         self._notes: list[list[Any]] = []
         self._said = 0  # notes of these that were written
         self._sealed = 0
+        self._failures = 0
         self._fatal: BaseException | None = None
         self._leaves = False
         self._ended = False
@@ -215,7 +218,7 @@ class Lane:
         """The lane's work: takes what it can, then gives the seconds to wait, unless one of its elements ends."""
         yield from self._await_needs()
         idle_since: float | None = None
-        pause = FIRST_PAUSE_S
+        pause, found = FIRST_PAUSE_S, self._clock()
         while self._fatal is None:
             began = self._clock()
             self._look_ups = self._holders_read = 0
@@ -224,7 +227,7 @@ class Lane:
                 if work is None:
                     break
                 self._begin(work)
-                pause = FIRST_PAUSE_S
+                pause, found = FIRST_PAUSE_S, began
             if self._work and not self._ended:
                 idle_since = None
             elif self._leaves or self._is_over():
@@ -240,7 +243,7 @@ class Lane:
             if self._look_ups >= LOOK_UPS:
                 yield max(FIRST_PAUSE_S, took)
                 continue
-            yield min(LONGEST_PAUSE_S, max(pause, PAUSE_TO_LOOK * took))
+            yield min(LONGEST_PAUSE_S, max(pause, PAUSE_TO_LOOK * took, PAUSE_TO_IDLENESS * (began - found)))
             pause = min(pause * 1.5, max(PAUSE_S, PAUSE_FOR_EACH_LANE_S * self._lanes))
         raise self._fatal
 
@@ -494,6 +497,10 @@ class Lane:
                 "host": self._offer.host,
             },
         )
+        with self._lock:
+            self._failures += 1
+            self._said = -1
+        self._noted.set()
 
     # Saying so.
 
@@ -591,6 +598,7 @@ class Lane:
                 "claims": {"tried": self.claims.tried, "lost": self.claims.lost},
                 "notes": list(self._notes),
                 "sealed": self._sealed,
+                "failed": self._failures,
             }
             self._beats += 1
             self._beaten = now
