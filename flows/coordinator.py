@@ -28,13 +28,18 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 4
 REPAIRS = 20
 # It looks at once where something has just changed, then after pauses that grow; less often where looking takes long,
-# and where nothing has changed for long.
+# and where nothing has changed for long. While lanes have enough to do for a while, nothing waits for it.
 FIRST_POLL_S = 0.05
 POLL_S = 0.3
 LONGEST_POLL_S = 2.0
 POLL_TO_LOOK = 4.0
 POLL_TO_SILENCE = 0.02
+POLL_WITH_ENOUGH_S = 1.0
 TEND_S = 15.0
+# While every lane that was started is at work and there is more to do, the next ones are started sooner.
+TEND_SHORT_S = 2.0
+# Lanes of a pool that nothing is known of yet; a recruiter starts one for each worker that is online at most.
+LANES_AT_FIRST = 8
 SILENCE_S = 90.0
 NOBODY_S = 3600.0
 ELEMENTS_IN_SEGMENT = 50
@@ -188,9 +193,10 @@ class Coordinator(Generic[T]):
             if result is not None and self.plan.open == 0:
                 self._watch(self)
                 return result
-            if self._clock() - self._tended >= self._tend_s:
+            if self._clock() - self._tended >= (min(TEND_SHORT_S, self._tend_s) if self._is_short() else self._tend_s):
                 self._tend()
-            yield pause
+            enough = len(self._released) > 2 * len(self.lanes)
+            yield max(pause, POLL_WITH_ENOUGH_S) if enough else pause
             began = self._clock()
             if self._look():
                 pause, changed = FIRST_POLL_S, self._clock()
@@ -309,12 +315,7 @@ class Coordinator(Generic[T]):
         self._tended = self._clock()
         # What a lane could not say any more that it had failed.
         self._failed = True
-        wanted: Counter[Pool] = Counter(pool for _, pool in self._released.values())
-        for asked in self._open_facts.values():
-            wanted[asked.pool] += 1
-        for pool in self.pools:
-            # A pool that nothing is known of yet has to say what it has.
-            wanted[pool] = max(wanted[pool], pool not in self._needs)
+        wanted = self._wanted()
         self._hinder(self._recruiter.tend(wanted))
         for pool in self.pools:
             refused = {s.status["worker"]: s.status["reason"] for s in self._of(pool) if s.status["state"] == "refused"}
@@ -332,6 +333,25 @@ class Coordinator(Generic[T]):
             elif self._clock() - self._hindered_since[pool] > NOBODY_S:
                 raise PlanFailed(f"{said} (nobody did for {NOBODY_S / 60:.0f} minutes)")
         self.hindrances = dict(hindrances)
+
+    def _wanted(self) -> Counter[Pool]:
+        """How many lanes would find something to do."""
+        wanted: Counter[Pool] = Counter(pool for _, pool in self._released.values())
+        for asked in self._open_facts.values():
+            wanted[asked.pool] += 1
+        for pool in self.pools:
+            # It has to say what it has.
+            if pool not in self._needs:
+                wanted[pool] = max(wanted[pool], LANES_AT_FIRST)
+        return wanted
+
+    def _is_short(self) -> bool:
+        """Whether some pool lacks lanes, and none that was started has yet to begin."""
+        wanted = self._wanted()
+        return any(
+            wanted[pool] > len(self._alive(pool)) and self._recruiter.recruited(pool) <= len(self._of(pool))
+            for pool in self.pools
+        )
 
     def _of(self, pool: Pool) -> list[LaneState]:
         return [state for state in self.lanes.values() if state.status["pool"] == pool]

@@ -43,7 +43,7 @@ WAIT_FOR_NEEDS_S = 600.0
 PAUSE_AFTER_FAILURE_S = 30.0
 # A claim of a holder that is not among this plan's lanes is tried so often, to see whether it still lives.
 TRY_S = 20.0
-NOTES_IN_STATUS = 100
+NOTES_IN_STATUS = 20
 SEGMENTS_KEPT = 16
 # How old what is known of others' claims and of the segments may be: at most, and at least.
 LOOK_S = 1.0
