@@ -73,8 +73,8 @@ class Row:
     Rows of one `group` are measured in one process, in their order, and may share what takes long to prepare.
 
     `reach` is the ratio plain / ours that is aimed at, `at_most` the cost of ours; None where there is no such aim.
-    `unit` is what `sizes` count, `meter` what a cost is: seconds, or bytes with `reported`. Fewer `pairs` are for what
-    hardly varies; none for what takes minutes: then the runs that are compared are those that count.
+    `unit` is what `sizes` count, `meter` what a cost is: seconds, or what `costs` says with `reported`. Fewer `pairs`
+    are for what hardly varies; none for what takes minutes: then the runs that are compared are those that count.
     """
 
     name: str
@@ -228,7 +228,11 @@ def load() -> Load:
 
 
 def quantity(cost: float, unit: str) -> str:
-    """A cost with three digits: `1.23 s`, `45.6 ms`, `812 MB`."""
+    """A cost with three digits: `1.23 s`, `45.6 ms`, `812 MB`, `4.56%`, `1.23 times`."""
+    if unit == "%":
+        return f"{cost:.3g}%" if cost >= 1 else f"{cost:.2f}%"
+    if unit == "times":
+        return f"{cost:.3g} times"
     if unit == "bytes":
         return f"{cost / 1e9:.3g} GB" if cost >= 1e9 else f"{cost / 1e6:.3g} MB"
     if cost >= 1:

@@ -14,6 +14,14 @@ from benchmarks.harness import Case, Row, reported
 from benchmarks.memory import memory_case
 from benchmarks.orchestration import AGAIN_S, sample_case
 from benchmarks.planning import assigning_case, elements_case, planning_case
+from benchmarks.pools import (
+    LOST_PER_CENT,
+    TO_CRITICAL_PATH,
+    WORK_LOST_S,
+    killed_case,
+    lanes_case,
+    sample_on_pools_case,
+)
 from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
 
@@ -223,6 +231,50 @@ ROWS = {
             at_most=AGAIN_S,
             meter=reported,
             threads=(2,),
+            pairs=1,
+            libraries=("prefect", "torch"),
+        ),
+        Row(
+            name="pools-claims",
+            what="elements of 20 to 40 s on up to 200 simulated lanes: claims that others had, of those tried",
+            plainly="",
+            unit="elements",
+            sizes=(250, 500, 1_000, 2_000),
+            full_sizes=(1_000, 5_000, 20_000, 100_000),
+            case=lanes_case,
+            at_most=LOST_PER_CENT,
+            meter=reported,
+            costs="%",
+            threads=(1,),
+            pairs=1,
+            libraries=("prefect",),
+        ),
+        Row(
+            name="pools-killed",
+            what="the same with a tenth of the lanes killed: work lost with one of them",
+            plainly="",
+            unit="elements",
+            sizes=(250, 500, 1_000, 2_000),
+            full_sizes=(1_000, 2_000, 5_000, 10_000),
+            case=killed_case,
+            at_most=WORK_LOST_S,
+            meter=reported,
+            threads=(1,),
+            pairs=1,
+            libraries=("prefect",),
+        ),
+        Row(
+            name="pools-sample",
+            what="the offline sample on simulated workers, by its critical path or its work per worker",
+            plainly="",
+            unit="workers of each pool",
+            sizes=(1, 2, 3, 4),
+            full_sizes=(1, 2, 3, 4),
+            case=sample_on_pools_case,
+            at_most=TO_CRITICAL_PATH,
+            meter=reported,
+            costs="times",
+            threads=(1,),
             pairs=1,
             libraries=("prefect", "torch"),
         ),

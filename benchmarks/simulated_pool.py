@@ -154,7 +154,7 @@ class Pools:
     `times` counts how often each place was made, `busy` the seconds of each pool's lanes in which they computed.
     """
 
-    store: MemoryStore
+    store: Store
     lanes: Mapping[Pool, int]
     offer: Offer
     seconds: Seconds
@@ -166,6 +166,7 @@ class Pools:
     busy: Counter[Pool] = field(default_factory=Counter)
     killed: dict[str, Killed] = field(default_factory=dict)
     started: list[SimulatedLane] = field(default_factory=list)
+    most_segments: int = 0  # that any lane held
 
     def run(self, plan: str, compute: Callable[[], T], questions: Any = ()) -> T:
         """See a plan through; returns what its code returns."""
@@ -184,7 +185,6 @@ class Pools:
 
         turn()
         self.clock.run(lambda: bool(results))
-        self.coordinator = coordinator
         return results[0]
 
     def tend(self, wanted: Mapping[Pool, int]) -> None:
@@ -236,6 +236,7 @@ class SimulatedLane:
             self._ended = True
             self.lane.finish("ended" if isinstance(end, StopIteration) else "refused", str(end))
             return
+        self._pools.most_segments = max(self._pools.most_segments, len(self.lane._segments))
         self._next("turn", pause, self.turn)
         if not self._due["beat"]:
             self.beat()
@@ -288,7 +289,3 @@ class SimulatedLane:
         if self._pools.made is not None:
             return self._pools.made(step, arguments)
         return step.compute(self._pools.store, **arguments)[0]
-
-
-def _is_a_store(store: MemoryStore) -> Store:
-    return store
