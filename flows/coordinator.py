@@ -43,7 +43,7 @@ LANES_AT_FIRST = 8
 SILENCE_S = 90.0
 NOBODY_S = 3600.0
 ELEMENTS_IN_SEGMENT = 50
-# So many elements are shown as task runs, which cost the Prefect server ten rows each; of larger plans none is.
+# So many elements are shown as task runs, each of which is 17 rows in Prefect's database; of larger plans none is.
 SHOWN = 500
 # How long workers of the gpu pool are waited for, once the first has said that it has no GPU.
 OTHER_OFFERS_S = 10.0

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,15 @@ def test_a_plan_of_a_newer_format_is_refused_with_both_named(tmp_path: Path) -> 
     store.create("plans/newer/plan.json", b'{"format": 2, "title": "x"}')
     with pytest.raises(OtherVersion, match="format 2, this version knows 1"):
         PlanFolder(store, "newer").header()
+
+
+def test_a_coordinator_knows_every_step_without_a_heavy_library() -> None:
+    code = (
+        "import sys; from tasks.elements import import_steps; from tasks.recipe import STEPS; import_steps(); "
+        "assert 'train/mobilenet' in STEPS; print(*{'torch', 'diffusers', 'torchvision', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_refs_are_found_however_deep_and_unkeyed_ones_too() -> None:
