@@ -90,7 +90,8 @@ def test_a_plan_of_a_newer_format_is_refused_with_both_named(tmp_path: Path) -> 
 def test_a_coordinator_knows_every_step_without_a_heavy_library() -> None:
     code = (
         "import sys; from tasks.elements import import_steps; from tasks.recipe import STEPS; import_steps(); "
-        "assert 'train/mobilenet' in STEPS; print(*{'torch', 'diffusers', 'torchvision', 'onnxruntime'} & set(sys.modules))"
+        "assert 'train/mobilenet' in STEPS; "
+        "print(*{'torch', 'diffusers', 'torchvision', 'onnxruntime'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
