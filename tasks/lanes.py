@@ -240,9 +240,6 @@ class Lane:
                 yield BEAT_S
                 continue
             took = self._clock() - began
-            if self._look_ups >= LOOK_UPS:
-                yield max(FIRST_PAUSE_S, took)
-                continue
             yield min(LONGEST_PAUSE_S, max(pause, PAUSE_TO_LOOK * took, PAUSE_TO_IDLENESS * (began - found)))
             pause = min(pause * 1.5, max(PAUSE_S, PAUSE_FOR_EACH_LANE_S * self._lanes))
         raise self._fatal
