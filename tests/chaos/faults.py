@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from tests.chaos.cluster import WORKER_HOSTS
 from tests.chaos.hosts import Program
-from tests.chaos.trial import LANES, Trial, flow_runs
+from tests.chaos.trial import Trial, flow_runs
 from tests.integration.served import wait_for
 
 # Of some fifty objects; a fault before the first says little about what is kept.
@@ -59,12 +59,12 @@ def kill_coordinator(trial: Trial, times: int = 1) -> None:
 
 
 def lane_at_work(trial: Trial) -> tuple[Program, dict[int, str]]:
-    """A worker that has a lane, drawn, and the lane's processes; none of them if the evaluation ends first."""
-    lanes = wait_for(lambda: trial.has_ended() or trial.busy(LANES))
+    """A worker with a lane that is making something, drawn, and its processes; none if the evaluation ends first."""
+    lanes = wait_for(lambda: trial.has_ended() or trial.at_work())
     if trial.has_ended():
         return trial.cluster.workers()[0], {}
-    victim = trial.random.choice(lanes)
-    return victim, flow_runs(victim)
+    run = trial.random.choice(sorted(lanes))
+    return lanes[run], {pid: each for pid, each in flow_runs(lanes[run]).items() if each == run}
 
 
 def cut_off(trial: Trial, times: int = 1) -> None:

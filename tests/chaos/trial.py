@@ -1,5 +1,6 @@
 """One evaluation under faults, and what it came to."""
 
+import json
 import random
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.recovery import ATTEMPTS
+from storage.errors import ObjectMissing
 from storage.objects import Manifest
 from storage.runs import latest_content
 from storage.store import LocalStore
@@ -151,6 +153,17 @@ class Trial:
         """The workers that have this very flow run now."""
         return [program for program in self.cluster.workers() if run in flow_runs(program).values()]
 
+    def at_work(self) -> dict[str, Program]:
+        """The lanes that have claimed something now, by their runs' ids, and their workers."""
+        store, claiming = self.cluster.store, set()
+        for key in store.list("claims"):
+            with suppress(ObjectMissing):
+                name = json.loads(store.read(key))["status"].rpartition("/")[2]
+                # index-run-attempt.json, and a run's id has hyphens of its own
+                claiming.add(name.partition("-")[2].rpartition("-")[0])
+        workers = {run: program for program in self.busy(LANES) for run in flow_runs(program).values()}
+        return {run: program for run, program in workers.items() if run in claiming}
+
     def host_of(self, program: Program) -> Host:
         """The host of a worker."""
         hosts = self.cluster.network.hosts
@@ -240,7 +253,8 @@ def examine(
     seen = {place for finished in trial.finished for place in finished}
     # Task runs reach the server as events, a moment after their flow run's end.
     time.sleep(5)
-    task_runs = trial.cluster.task_runs(since)
+    lanes = {lane["id"] for lane in trial.cluster.lanes(trial.run)}
+    task_runs = [run for run in trial.cluster.task_runs(since) if run["flow_run_id"] in lanes]
     tries, steps = computations(task_runs)
     return Outcome(
         fault=fault,
@@ -255,7 +269,7 @@ def examine(
         half_written=len(broken),
         steps=steps,
         tries=tries,
-        lanes=len(trial.cluster.lanes(trial.run)),
+        lanes=len(lanes),
         hit=trial.hit,
         lost_s=round(longest_lost(task_runs, trial.moments), 1),
         restarted=restarted,
