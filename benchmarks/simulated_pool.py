@@ -19,6 +19,7 @@ from flows.coordinator import Coordinator
 from storage.errors import ObjectExists, ObjectMissing
 from storage.plans import PlanFolder
 from storage.store import Listed, Store
+from tasks.facts import ask_all
 from tasks.lanes import CannotOffer, Lane, Offer
 from tasks.recipe import Pool, Step
 
@@ -173,7 +174,12 @@ class Pools:
         folder = PlanFolder(self.store, plan)
         folder.begin({"title": plan})
         self._folder = folder
-        coordinator = Coordinator(folder, compute, tuple(self.lanes), self, questions, clock=self.clock)
+
+        def plan_of() -> T:
+            ask_all(questions)
+            return compute()
+
+        coordinator = Coordinator(folder, plan_of, tuple(self.lanes), self, clock=self.clock)
         turns = coordinator.turns()
         results: list[T] = []
 
@@ -187,10 +193,10 @@ class Pools:
         self.clock.run(lambda: bool(results))
         return results[0]
 
-    def tend(self, wanted: Mapping[Pool, int]) -> None:
+    def tend(self, wanted: Mapping[Pool, int]) -> Mapping[Pool, str]:
         """Start all lanes, once, one after the other within `start_s`."""
         if self.started:
-            return
+            return {}
         starts = random.Random(0)
         for pool, count in self.lanes.items():
             for index in range(count):
@@ -199,6 +205,7 @@ class Pools:
                 self.clock.after(starts.uniform(0, self.start_s), lane.turn)
                 if (pool, index) in self.doomed:
                     self.clock.after(self.doomed[pool, index], lane.kill)
+        return {}
 
     def recruited(self, pool: Pool) -> int:
         """All of them."""
