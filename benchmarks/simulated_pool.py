@@ -194,8 +194,13 @@ class Pools:
         return results[0]
 
     def tend(self, wanted: Mapping[Pool, int]) -> Mapping[Pool, str]:
-        """Start all lanes, once, one after the other within `start_s`."""
+        """Start all lanes, one after the other within `start_s`; later one for each that had nothing to do and ended."""
         if self.started:
+            for lane in [lane for lane in self.started if lane.left and wanted[lane.pool]]:
+                lane.left = False
+                after = SimulatedLane(self, self._folder, lane.pool, self.recruited(lane.pool))
+                self.started.append(after)
+                self.clock.after(0.0, after.turn)
             return {}
         starts = random.Random(0)
         for pool, count in self.lanes.items():
@@ -208,8 +213,8 @@ class Pools:
         return {}
 
     def recruited(self, pool: Pool) -> int:
-        """All of them."""
-        return self.lanes[pool]
+        """All that are to be, and those after them."""
+        return max(self.lanes[pool], sum(lane.pool == pool for lane in self.started))
 
     def without_hope(self, pool: Pool, refused: Mapping[str, str]) -> str | None:
         """Why nobody can."""
@@ -222,7 +227,8 @@ class SimulatedLane:
     def __init__(self, pools: Pools, folder: PlanFolder, pool: Pool, index: int) -> None:
         self._pools = pools
         self._clock = pools.clock
-        self._pool = pool
+        self.pool = pool
+        self.left = False  # it had nothing to do, and ended
         self._ended = False
         self._at: dict[str, float] = {}
         self._due = {"turn": 0, "beat": 0}
@@ -241,6 +247,7 @@ class SimulatedLane:
             pause = next(self._turns)
         except (StopIteration, CannotOffer) as end:
             self._ended = True
+            self.left = isinstance(end, StopIteration)
             self.lane.finish("ended" if isinstance(end, StopIteration) else "refused", str(end))
             return
         self._pools.most_segments = max(self._pools.most_segments, len(self.lane._segments))
@@ -283,7 +290,7 @@ class SimulatedLane:
             if self._ended:
                 return
             call()
-            self._pools.busy[self._pool] += seconds
+            self._pools.busy[self.pool] += seconds
             for place in document["places"]:
                 del self._at[place]
             self.turn()
