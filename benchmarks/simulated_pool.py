@@ -194,7 +194,7 @@ class Pools:
         return results[0]
 
     def tend(self, wanted: Mapping[Pool, int]) -> Mapping[Pool, str]:
-        """Start all lanes, one after the other within `start_s`; later one for each that had nothing to do and ended."""
+        """Start all lanes, one after the other within `start_s`; later one for each that had nothing to do and left."""
         if self.started:
             for lane in [lane for lane in self.started if lane.left and wanted[lane.pool]]:
                 lane.left = False
