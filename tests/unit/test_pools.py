@@ -310,3 +310,22 @@ def test_the_claims_of_a_lane_that_prefect_knows_to_be_dead_are_free_at_once(ser
         "notes": ["what it had made"],
     }
     assert others.take("digest") is not None
+
+
+@pytest.mark.parametrize(("auto_scheduled", "queue"), [(False, "interactive"), (True, "scheduled")])
+def test_lanes_for_which_a_person_waits_go_before_those_of_a_schedule(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, auto_scheduled: bool, queue: str
+) -> None:
+    server = serve({"cpu": 1, "gpu": 1})
+    started: list[tuple[str, str | None]] = []
+    run_deployment = server.run_deployment
+
+    def noted(name: str, work_queue_name: str | None, **more: Any) -> Any:
+        started.append((name, work_queue_name))
+        return run_deployment(name=name, **more)
+
+    run = SimpleNamespace(flow_run=SimpleNamespace(auto_scheduled=auto_scheduled))
+    monkeypatch.setattr("prefect.deployments.run_deployment", noted)
+    monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: run)
+    Lanes(FOLDER, "title").tend({"cpu": 1, "gpu": 1})
+    assert sorted(started) == [("work/cpu", None), ("work/gpu", queue)]
