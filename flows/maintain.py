@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from flows import recovery
 from flows.preflight import POOLS
+from flows.runner import own_run
 from storage.errors import TelltaleError
 from storage.store import open_store
 from storage.sweep import (
@@ -176,14 +177,11 @@ def recover(silence_s: float | None = None, watch_s: float | None = None, pendin
         NoHeartbeats: this run's own heartbeat does not arrive, so that the silence of others says nothing.
     """
     from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
 
     period = recovery.heartbeat_period()
     wait = recovery.WATCHED_PERIODS * period if watch_s is None else timedelta(seconds=watch_s)
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    own = context.flow_run
+    own = own_run()
+    assert own is not None
     logger = get_run_logger()
     done: list[tuple[FlowRun, recovery.Remedy]] = []
     with get_client(sync_client=True) as client:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from flows.runner import own_run
 from tasks.evaluation.report import escape_markdown
 from tasks.progress import Progress, Tally, artifact_key, counting, show_on
 
@@ -304,10 +305,7 @@ class Overview:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        from prefect.context import FlowRunContext
-
-        context = FlowRunContext.get()
-        self._run = None if context is None else context.flow_run
+        self._run = own_run()
         if self._run is not None:
             with self._lock:
                 self._harmlessly(lambda: self._begin(self._markdown(self._running())))

@@ -15,7 +15,7 @@ from flows.coordinator import SILENCE_S, Coordinator, LaneState
 from flows.dispatch import Request
 from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import WORKER_SILENCE_S
-from flows.runner import was_taken_over
+from flows.runner import own_run, was_taken_over
 from flows.work import asked_once, lane_name, telltale_version
 from storage.claims import ENDED
 from storage.errors import PlanFailed
@@ -130,10 +130,8 @@ def _lane(state: LaneState, now: float) -> Lane:
 
 def _folder(request: Request, title: str) -> PlanFolder:
     """The plan of this run: the one that an earlier attempt of it left unfinished, or the next."""
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    run = str(context.flow_run.id) if context is not None and context.flow_run is not None else str(uuid4())
+    mine = own_run()
+    run = str(uuid4() if mine is None else mine.id)
     asked = {"title": title, "request": asdict(request), "telltale": telltale_version()}
     store = open_store()
     number = 0
@@ -154,10 +152,8 @@ def _nobody_goes_on(error: BaseException) -> bool:
     the run is put back, and where it was put back before, because its host was cut off, another attempt is at work.
     """
     from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
 
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    run = own_run()
     if run is None or run.deployment_id is None:
         return True
     if was_taken_over(run):
@@ -237,7 +233,7 @@ class Lanes:
     def _was_in_vain(self, run: "FlowRun") -> bool:
         if run.state is None or not (run.state.is_failed() or run.state.is_crashed()):
             return False
-        known = self.heard.get(lane_name(run.parameters["index"], run))
+        known = self.heard.get(_name(run))
         return known is None or known.status["computed"] == 0
 
     def _is_at_work(self, run: "FlowRun") -> bool:
@@ -349,10 +345,7 @@ def _waits(run: "FlowRun") -> bool:
 
 def _queue(pool: Pool) -> str | None:
     """What a person waits for goes before what a schedule started; None: the pool's own queue."""
-    from prefect.context import FlowRunContext
-
     if pool != "gpu":
         return None
-    context = FlowRunContext.get()
-    scheduled = context is None or context.flow_run is None or context.flow_run.auto_scheduled
-    return "scheduled" if scheduled else "interactive"
+    run = own_run()
+    return "scheduled" if run is None or run.auto_scheduled else "interactive"

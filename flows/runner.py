@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -14,6 +14,10 @@ from storage.store import known_store
 from tasks.device import DeviceLost
 from tasks.facts import Facts, facts_known
 from tasks.threads import parallel_tasks
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +39,25 @@ def attempt() -> Iterator[None]:
         yield
 
 
-def _follows() -> bool:
-    """Whether this run has a parent, which has found the store, or was started before."""
+def own_run() -> "FlowRun | None":
+    """The flow run that this is part of, as it was when its process began; None outside of one."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    return context.flow_run if context is not None else None
+
+
+def leave(client: "SyncPrefectClient", run: "FlowRun", message: str) -> None:
+    """Put a run of this process back into its queue: it is in no final state, and another process takes it on."""
+    from prefect.states import AwaitingRetry, State
+
+    again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=message)
+    client.set_flow_run_state(run.id, again)
+
+
+def _follows() -> bool:
+    """Whether this run has a parent, which has found the store, or was started before."""
+    run = own_run()
     return run is not None and (run.parent_task_run_id is not None or run.run_count > 1)
 
 
@@ -56,22 +73,19 @@ def put_back_if_device_lost() -> Iterator[None]:
         DeviceLost: the last of `ATTEMPTS` failed, too, or no worker runs this flow.
     """
     from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
     from prefect.exceptions import Abort
-    from prefect.states import AwaitingRetry, State
 
     try:
         yield
     except DeviceLost as error:
-        context = FlowRunContext.get()
-        if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        mine = own_run()
+        if mine is None or mine.deployment_id is None:
             raise
         with get_client(sync_client=True) as client:
-            run = client.read_flow_run(context.flow_run.id)
+            run = client.read_flow_run(mine.id)
             if run.run_count >= ATTEMPTS:
                 raise
-            again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=f"{PUT_BACK}{error}")
-            client.set_flow_run_state(run.id, again)
+            leave(client, run, f"{PUT_BACK}{error}")
         logger.warning("attempt %d of %d lost its device, the run is put back: %s", run.run_count, ATTEMPTS, error)
         # Ends this process without a state of its own: the worker sees that it ended as it should.
         raise Abort("the run was put back into its queue") from error
@@ -85,7 +99,6 @@ def yield_to_newer_attempt() -> Iterator[None]:
     as their slots are gone, or they fail, as they could not reach the store; to report that would end the run that
     another worker goes on with. What this attempt finished lies in the store in any case.
     """
-    from prefect.context import FlowRunContext
     from prefect.exceptions import Abort
 
     try:
@@ -93,12 +106,12 @@ def yield_to_newer_attempt() -> Iterator[None]:
     except Abort:
         raise
     except BaseException as error:
-        context = FlowRunContext.get()
-        if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        mine = own_run()
+        if mine is None or mine.deployment_id is None:
             raise
-        if not was_taken_over(context.flow_run):
+        if not was_taken_over(mine):
             raise
-        logger.warning("attempt %d is over, another one has taken its run over", context.flow_run.run_count)
+        logger.warning("attempt %d is over, another one has taken its run over", mine.run_count)
         # Ends this process without a state of its own, as above.
         raise Abort("another attempt of this run has taken over") from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect import flow
 
 from flows import preflight  # noqa: F401 - its facts are asked here
-from flows.runner import attempt, tasks_side_by_side, was_taken_over
+from flows.runner import attempt, leave, own_run, tasks_side_by_side, was_taken_over
 from storage.digest import digest_of
 from storage.plans import PlanFolder
 from storage.store import Store, known_store, open_store
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a worker cannot offer is given to another one: its lane waits so long before it is offered again.
-PUT_BACK_S = 30
 # A run that has waited for so long in a queue of higher priority finds no free worker.
 URGENT_AFTER_S = 10
 # How long the server may take for what a lane can do without.
@@ -59,7 +57,7 @@ def work(plan: str, pool: Pool, index: int) -> int:
         lane = Lane(
             folder,
             pool,
-            lane_name(index, _own_run()),
+            lane_name(index, own_run()),
             index,
             offer(device),
             made_by_tasks(store),
@@ -129,13 +127,6 @@ def lane_name(index: int, run: "FlowRun | None") -> str:
     return f"{index:04d}-{run.id}-{run.run_count}" if run else f"{index:04d}-{socket.gethostname()}-{os.getpid()}"
 
 
-def _own_run() -> "FlowRun | None":
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    return context.flow_run if context is not None else None
-
-
 @contextmanager
 def asked_once() -> Iterator[None]:
     """Within this block the server is asked once, not for minutes: a lane can do without the answer, and must beat."""
@@ -150,7 +141,7 @@ def _rename(name: str) -> None:
     import httpx
     from prefect.client.orchestration import get_client
 
-    run = _own_run()
+    run = own_run()
     if run is not None:
         try:
             with asked_once(), get_client(sync_client=True) as client:
@@ -164,19 +155,15 @@ def _put_back_if_refused() -> Iterator[None]:
     """A worker that cannot offer what the plan needs puts the lane back, for another one."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import Abort
-    from prefect.states import AwaitingRetry, State
 
     try:
         yield
     except CannotOffer as error:
-        run = _own_run()
+        run = own_run()
         if run is None or run.deployment_id is None:
             raise
-        again: State[Any] = AwaitingRetry(
-            scheduled_time=datetime.now(UTC) + timedelta(seconds=PUT_BACK_S), message=f"refused: {error}"
-        )
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, again)
+            leave(client, run, f"refused: {error}")
         raise Abort("the lane is left to another worker") from error
 
 
@@ -201,7 +188,7 @@ def _end_process(state: Literal["Completed", "Crashed"], message: str) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled, Completed, Crashed
 
-    run = _own_run()
+    run = own_run()
     if run is None or run.deployment_id is None:
         return
     try:
@@ -224,7 +211,7 @@ def _somebody_urgent_waits() -> bool:
     import httpx
     from prefect.client.orchestration import get_client
 
-    run = _own_run()
+    run = own_run()
     if run is None or run.work_pool_name is None:
         return False
     try:

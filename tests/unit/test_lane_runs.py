@@ -19,7 +19,7 @@ from tests.unit.pool_lanes import OFFER
 
 def test_a_lane_does_not_wait_for_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     run = SimpleNamespace(id=uuid4(), work_pool_name="gpu", work_queue_name="scheduled")
-    monkeypatch.setattr(work, "_own_run", lambda: run)
+    monkeypatch.setattr(work, "own_run", lambda: run)
     began = time.monotonic()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 9}):
         assert not work._somebody_urgent_waits()
