@@ -14,7 +14,7 @@ import httpx
 from flows.coordinator import SILENCE_S, Coordinator, LaneState
 from flows.dispatch import Request
 from flows.overview import Lane, Line, Overview, Problem, Shown
-from flows.preflight import WORKER_SILENCE_S
+from flows.preflight import online_workers
 from flows.runner import own_run, was_taken_over
 from flows.work import asked_once, lane_name, telltale_version
 from storage.claims import ENDED
@@ -320,15 +320,8 @@ class Lanes:
     def _online(self, pool: Pool) -> set[str]:
         from prefect.client.orchestration import get_client
 
-        now = datetime.now(UTC)
         with get_client(sync_client=True) as client:
-            workers = client.read_workers_for_work_pool(pool)
-        return {
-            worker.name
-            for worker in workers
-            if worker.last_heartbeat_time is not None
-            and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
-        }
+            return online_workers(client, pool)
 
 
 def _name(run: "FlowRun") -> str:

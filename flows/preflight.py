@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import MissingInput, SpecError, StoreError
 from storage.store import check_writable, open_store
@@ -31,6 +31,9 @@ from tasks.spec import (
     on_this_machine,
 )
 from tasks.variables import located
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 POOLS = ("coordinator", "cpu", "gpu")
 WORKER_SILENCE_S = 300
@@ -174,8 +177,7 @@ def _online_workers() -> int:
     with get_client(sync_client=True) as client:
         for pool in POOLS:
             with suppress(ObjectNotFound):
-                workers = client.read_workers_for_work_pool(pool)
-                online += sum(_was_heard_of(worker.last_heartbeat_time) for worker in workers)
+                online += len(online_workers(client, pool))
     return online
 
 
@@ -188,14 +190,23 @@ def _missing_pools(pools: Sequence[str]) -> Iterator[str]:
     with get_client(sync_client=True) as client:
         for pool in pools:
             try:
-                workers = client.read_workers_for_work_pool(pool)
+                online = online_workers(client, pool)
             except ObjectNotFound:
                 yield f"work pool {pool!r}: run `make serve`, or create it with `prefect work-pool create`"
                 continue
-            if not any(_was_heard_of(worker.last_heartbeat_time) for worker in workers):
+            if not online:
                 yield f"a worker of pool {pool!r}: start one with `prefect worker start --pool {pool}`"
 
 
-def _was_heard_of(heartbeat: datetime | None) -> bool:
-    """Whether a worker may still be there. Its status says OFFLINE after one lost heartbeat, as on a busy machine."""
-    return heartbeat is not None and (datetime.now(UTC) - heartbeat).total_seconds() < WORKER_SILENCE_S
+def online_workers(client: "SyncPrefectClient", pool: str) -> set[str]:
+    """Names of a pool's workers that may still be there; `ObjectNotFound` where there is no such pool.
+
+    A worker's status says OFFLINE after a few lost heartbeats, as on a busy machine.
+    """
+    now = datetime.now(UTC)
+    return {
+        worker.name
+        for worker in client.read_workers_for_work_pool(pool)
+        if worker.last_heartbeat_time is not None
+        and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
+    }

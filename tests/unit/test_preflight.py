@@ -98,8 +98,10 @@ def test_a_pool_is_staffed_while_a_worker_was_heard_of_lately(
     """A lost heartbeat is no dead worker; minutes of silence are."""
     now = datetime.now(UTC)
     workers = [
-        SimpleNamespace(last_heartbeat_time=None if silence is None else now - timedelta(seconds=silence))
-        for silence in silences
+        SimpleNamespace(
+            name=str(number), last_heartbeat_time=None if silence is None else now - timedelta(seconds=silence)
+        )
+        for number, silence in enumerate(silences)
     ]
 
     @contextmanager
