@@ -47,9 +47,10 @@ def computed(
         MissingInput: everything that the work needs and that is not there, with remedies.
     """
     if dispatch == "inline":
-        experiment = checked_experiment(request.experiment, request.overrides, request.seed)
-        with facts_known(Facts()), watched(experiment.name, request.title):
-            return experiment, mended(lambda: compute(experiment))
+        with facts_known(Facts()):
+            experiment = checked_experiment(request.experiment, request.overrides, request.seed)
+            with watched(experiment.name, request.title):
+                return experiment, mended(lambda: compute(experiment))
     from flows.pools import computed_on_pools
 
     experiment = checked_experiment(request.experiment, request.overrides, request.seed, pools=pools)

@@ -12,7 +12,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.recovery import ATTEMPTS, PAUSE, PUT_BACK
 from storage.store import known_store
 from tasks.device import DeviceLost
-from tasks.facts import Facts, facts_known
 from tasks.threads import parallel_tasks
 
 if TYPE_CHECKING:
@@ -31,11 +30,10 @@ def tasks_side_by_side() -> Any:
 def attempt() -> Iterator[None]:
     """Around the body of every flow: leaves its run to the attempt that goes on with it, or asks for one.
 
-    Facts are decided once for the run. What follows on others' work waits for a store that is away: it has answered to
-    them, so its address is right.
+    What follows on others' work waits for a store that is away: it has answered to them, so its address is right.
     """
     store = known_store() if _follows() else nullcontext()
-    with yield_to_newer_attempt(), put_back_if_device_lost(), store, facts_known(Facts()):
+    with yield_to_newer_attempt(), put_back_if_device_lost(), store:
         yield
 
 
