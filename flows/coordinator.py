@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from storage.claims import ENDED, SILENCE_S
 from storage.errors import MissingInput, NotFinished, PlanFailed
 from storage.objects import Ref
 from storage.plans import PlanFolder, Segment
@@ -40,7 +41,6 @@ TEND_S = 15.0
 TEND_SHORT_S = 2.0
 # Lanes of a pool that nothing is known of yet; a recruiter starts one for each worker that is online at most.
 LANES_AT_FIRST = 8
-SILENCE_S = 90.0
 NOBODY_S = 3600.0
 ELEMENTS_IN_SEGMENT = 50
 # So many elements are shown as task runs, each of which is 17 rows in Prefect's database; of larger plans none is.
@@ -80,7 +80,7 @@ class LaneState:
 
     def is_alive(self, now: float) -> bool:
         """Whether it may be at work."""
-        return self.status["state"] in ("starting", "working") and now - self.heard < SILENCE_S
+        return self.status["state"] not in ENDED and now - self.heard < SILENCE_S
 
 
 @dataclass
@@ -193,7 +193,8 @@ class Coordinator(Generic[T]):
             if result is not None and self.plan.open == 0:
                 self._watch(self)
                 return result
-            if self._clock() - self._tended >= (min(TEND_SHORT_S, self._tend_s) if self._is_short() else self._tend_s):
+            since = self._clock() - self._tended
+            if since >= self._tend_s or (since >= TEND_SHORT_S and self._is_short()):
                 self._tend()
             enough = len(self._released) > 2 * len(self.lanes)
             yield max(pause, POLL_WITH_ENOUGH_S) if enough else pause
@@ -385,7 +386,7 @@ class Coordinator(Generic[T]):
             if key is not None:
                 self.steps[key].seconds += seconds
                 self.steps[key].ended = self._clock()
-            self.plan.finish(Ref(uri=place, digest=place.rpartition("/")[2], rows=rows, bytes=size))
+            self.plan.finish(Ref.at(place, rows, size))
 
     def _decide(self, pool: Pool, now: float) -> None:
         """Fix what the workers of a pool must have: what the first has that says so, on a GPU where there is one."""

@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import httpx
 
-from flows.coordinator import SILENCE_S, Coordinator, LaneState
+from flows.coordinator import Coordinator, LaneState
 from flows.dispatch import Request
 from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import online_workers
 from flows.runner import own_run, was_taken_over
 from flows.work import asked_once, lane_name, telltale_version
-from storage.claims import ENDED
+from storage.claims import ENDED, SILENCE_S
 from storage.errors import PlanFailed
 from storage.plans import PlanFolder
 from storage.store import open_store
@@ -113,7 +113,7 @@ def shown(coordinator: Coordinator[Any], now: float) -> Shown:
 def _lane(state: LaneState, now: float) -> Lane:
     status = state.status
     work = status["work"][0] if status["work"] else None
-    silent = 0.0 if status["state"] in ("ended", "refused") else now - state.heard
+    silent = 0.0 if status["state"] in ENDED else now - state.heard
     return Lane(
         name=f"{status['pool']} lane {status['index'] + 1}",
         worker=status["worker"],

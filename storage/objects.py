@@ -35,6 +35,16 @@ class Ref(BaseModel):
     rows: int
     bytes: int
 
+    @classmethod
+    def at(cls, place: str, rows: int, size: int) -> "Ref":
+        """The ref of a place, whose last name is the digest, with its counts."""
+        return Ref(uri=place, digest=digest_at(place), rows=rows, bytes=size)
+
+
+def digest_at(place: str) -> str:
+    """The digest of the recipe whose object lies at a place: its last name."""
+    return place[place.rfind("/") + 1 :]
+
 
 class LazyRef(Ref):
     """A ref of which only the place is known yet: its counts are asked for when somebody wants to know them.
@@ -56,7 +66,7 @@ class LazyRef(Ref):
 
         def made(uri: str) -> "LazyRef":
             ref = cls.__new__(cls)
-            put(ref, "__dict__", {"uri": uri, "digest": uri[uri.rfind("/") + 1 :]})
+            put(ref, "__dict__", {"uri": uri, "digest": digest_at(uri)})
             put(ref, "__pydantic_fields_set__", fields)
             put(ref, "__pydantic_extra__", None)
             put(ref, "__pydantic_private__", private)

@@ -1,7 +1,7 @@
 """What a plan keeps in the store while its work is spread over pools: the coordinator's side and the lanes'.
 
     plans/<plan>/plan.json                      what was asked for, and by which version
-    plans/<plan>/needs.json                     what its workers must have: device and library versions, decided once
+    plans/<plan>/needs-<pool>.json              what its workers must have: device and library versions, decided once
     plans/<plan>/facts/<digest>.json            what workers said about their disks, each decided once
     plans/<plan>/segments/<pool>/<number>-<lane>.json  elements that are ready, and whose turn they are first
     plans/<plan>/segments/<pool>/<number>.over  all of them are finished
@@ -24,6 +24,7 @@ from storage.errors import ObjectExists, ObjectMissing, OtherVersion
 from storage.store import Listed, Store
 
 PLANS = "plans"
+HEADER = "plan.json"
 # Raise it when what is written here means something else to a lane of another version.
 FORMAT = 1
 OVER = ".over"
@@ -53,7 +54,7 @@ class PlanFolder:
 
     def begin(self, asked: Mapping[str, Any]) -> Document:
         """Write what was asked for, or read what an earlier attempt of the coordinator wrote."""
-        return self._once("plan.json", {"format": FORMAT, **asked})
+        return self._once(HEADER, {"format": FORMAT, **asked})
 
     def header(self) -> Document:
         """What was asked for.
@@ -62,7 +63,7 @@ class PlanFolder:
             ObjectMissing: there is no such plan.
             OtherVersion: it was written by a version whose plans mean something else.
         """
-        found = self._read("plan.json")
+        found = self._read(HEADER)
         if found.get("format") != FORMAT:
             raise OtherVersion(f"plan {self.plan} has the format {found.get('format')}, this version knows {FORMAT}")
         return found

@@ -24,13 +24,12 @@ from pydantic import ValidationError
 from storage.claims import CLAIMS
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
 from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
+from storage.plans import HEADER, PLANS
 from storage.runs import RUNS
 from storage.store import PARTIAL, Listed, LocalStore, Store
 
 SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
 INDEX = "index.json"
-PLANS = "plans"
-HEADER = "plan.json"
 
 # Whatever mentions an object names its digest: a recipe its inputs, an index its results, notes a piece of work.
 _DIGEST = re.compile(rb"[0-9a-f]{64}")

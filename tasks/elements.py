@@ -61,7 +61,7 @@ def element_of(document: Mapping[str, Any]) -> Element:
             for key, value in document["arguments"].items()
         }
         bound = step.bound(arguments)
-        places = dict(zip(step.places(bound), step.singles(bound), strict=True))
+        places = step.places(bound)
     except (ValidationError, TypeError, KeyError) as error:
         raise OtherVersion(f"{document['name']}: this version of telltale has other arguments ({error})") from error
     wanted = tuple(document["places"])

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from storage.claims import Claim, Claims
 from storage.errors import DamagedObject, OtherVersion, PlanFailed
-from storage.objects import Ref, find
+from storage.objects import Ref, digest_at, find
 from storage.plans import PlanFolder, Segment
 from tasks.device import DeviceLost
 from tasks.elements import element_of
@@ -62,7 +62,6 @@ LOOK_UPS = 8
 
 # Makes a call's objects; the second value tells whether people are shown it, as a task run.
 Compute = Callable[[Step, Mapping[str, Any], bool], Any]
-End = Literal["ended", "refused", "hung"]
 
 
 class CannotOffer(PlanFailed):
@@ -185,7 +184,7 @@ class Lane:
         self._held: dict[str, str] = {}  # keys of claims, by digest
         self._look_ups = self._holders_read = 0
 
-    def run(self) -> End:
+    def run(self) -> Literal["ended"]:
         """Work until the plan is over, there is nothing to do for a while, or somebody more urgent waits.
 
         Raises:
@@ -364,7 +363,7 @@ class Lane:
             return None
         claims = []
         for place in document["places"]:
-            digest = _digest(place)
+            digest = digest_at(place)
             if place in known or (digest in self._held and not self._may_be_free(digest, now)):
                 continue
             if not own:
@@ -385,7 +384,7 @@ class Lane:
         if not claims:
             return None
         wanted = {claim.digest for claim in claims}
-        places = [place for place in document["places"] if _digest(place) in wanted]
+        places = [place for place in document["places"] if digest_at(place) in wanted]
         return _Work({**document, "places": places}, known, document["name"], claims, float("inf"), now, now)
 
     def _may_be_free(self, digest: str, now: float) -> bool:
@@ -410,7 +409,7 @@ class Lane:
 
     def _is_finished(self, place: str, known: set[str]) -> bool:
         if place.startswith("facts/"):
-            if not self._folder.is_answered(_digest(place)):
+            if not self._folder.is_answered(digest_at(place)):
                 return False
             known.add(place)
             return True
@@ -462,7 +461,7 @@ class Lane:
         if "fact" in work.document:
             question = work.document["fact"]
             answer = {"question": question, "answer": answer_of(question), "worker": self._offer.worker}
-            self._folder.answer(_digest(work.document["places"][0]), answer)
+            self._folder.answer(digest_at(work.document["places"][0]), answer)
             work.known.update(work.document["places"])
             return ()
         element = element_of(work.document)
@@ -477,7 +476,7 @@ class Lane:
         place = work.document["places"][0]
         self._avoided[place] = self._clock() + PAUSE_AFTER_FAILURE_S
         self._folder.fail(
-            _digest(place),
+            digest_at(place),
             {
                 "element": work.document["name"],
                 "step": work.document["step"],
@@ -608,7 +607,3 @@ def _in_a_thread(document: Mapping[str, Any], call: Callable[[], None]) -> None:
     # A daemon: a process that is told to end does not wait for it. What the flow run has set holds there, too.
     run = contextvars.copy_context().run
     threading.Thread(target=run, args=(call,), name=document["name"], daemon=True).start()
-
-
-def _digest(place: str) -> str:
-    return place.rpartition("/")[2]

@@ -73,8 +73,7 @@ class Finished:
         Raises:
             NotFinished: it is not finished.
         """
-        rows, size = self.look_at(place)
-        return Ref(uri=place, digest=place.rpartition("/")[2], rows=rows, bytes=size)
+        return Ref.at(place, *self.look_at(place))
 
     def look_at(self, place: str) -> tuple[int, int]:
         """Rows and bytes of a finished object, which is read where only a listing has named it; raises as `whole`."""

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled, State
 
-from flows.coordinator import SILENCE_S, LaneState
+from flows.coordinator import LaneState
 from flows.pools import MOST_LANES, VAIN_LANES, Lanes, _nobody_goes_on
 from flows.work import lane_name
-from storage.claims import Claims
+from storage.claims import SILENCE_S, Claims
 from storage.errors import PlanFailed
 from storage.plans import PlanFolder
 from storage.store import LocalStore
