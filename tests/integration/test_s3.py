@@ -208,7 +208,7 @@ def test_a_server_without_create_only_puts_is_for_one_worker(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workers = [SimpleNamespace(last_heartbeat_time=datetime.now(UTC))]
+    workers = [SimpleNamespace(name="worker-1", last_heartbeat_time=datetime.now(UTC))]
 
     @contextmanager
     def get_client(sync_client: bool) -> Iterator[SimpleNamespace]:
