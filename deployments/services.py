@@ -702,6 +702,8 @@ def _server_environment(port: int) -> dict[str, str]:
         # Workers report every ten seconds. On a busy machine reports are late: 90 s without one, as is Prefect's own
         # measure, make a worker offline, not 30.
         "PREFECT_SERVER_SERVICES_FOREMAN_INACTIVITY_HEARTBEAT_MULTIPLE": "9",
+        # A run that is being cancelled and whose process is gone is waited for: a process gets 30 s to end.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
         # In memory, a restart of the server would forget who holds the deployments' slots, and end their runs.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }

@@ -63,11 +63,10 @@ def computed_on_pools(
     except BaseException as error:
         if _nobody_goes_on(error):
             folder.end("failed" if isinstance(error, Exception) else "cancelled", f"{type(error).__name__}: {error}")
-            lanes.end("the run that they worked for has ended", at_work=True)
+            lanes.end("the run that they worked for has ended")
         raise
     folder.end("completed")
-    # Those at work see the plan's end and complete.
-    lanes.end("there is nothing left to do", at_work=False)
+    lanes.end("there is nothing left to do")
     return result
 
 
@@ -265,23 +264,24 @@ class Lanes:
             return None
         return f"no worker of the pool {pool} can do this work: {'; '.join(sorted(refused.values()))}"
 
-    def end(self, reason: str, *, at_work: bool) -> None:
-        """End the lanes that wait, of which those that never began leave no trace, and those `at_work` as well."""
+    def end(self, reason: str) -> None:
+        """End the lanes that wait, of which those that never began leave no trace. Those at work see the plan's end.
+
+        They end within a beat; were their runs told as well, which is meant for runs whose processes Prefect has to
+        kill, one that ends at that moment by itself would be waited for.
+        """
         from prefect.client.orchestration import get_client
-        from prefect.states import Cancelled, Cancelling, State
+        from prefect.states import Cancelled
 
         try:
             with get_client(sync_client=True) as client:
                 for run in self._runs():
-                    if run.state is None or run.state.is_final():
+                    if run.state is None or not (run.state.is_scheduled() or run.state.is_pending()):
                         continue
-                    waits = run.state.is_scheduled()
-                    if waits and not run.run_count:
+                    if run.state.is_scheduled() and not run.run_count:
                         client.delete_flow_run(run.id)
-                        continue
-                    if waits or at_work:
-                        state: State[Any] = Cancelled(message=reason) if waits else Cancelling(message=reason)
-                        client.set_flow_run_state(run.id, state)
+                    else:
+                        client.set_flow_run_state(run.id, Cancelled(message=reason))
         except httpx.HTTPError as error:
             # They find out by the plan's end in the store.
             logger.warning("lanes may go on for a while, as the Prefect server does not answer: %s", error)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+End = Literal["Completed", "Crashed", "Cancelled"]
+
 # A run that has waited for so long in a queue of higher priority finds no free worker.
 URGENT_AFTER_S = 10
 # How long the server may take for what a lane can do without.
@@ -67,7 +69,11 @@ def work(plan: str, pool: Pool, index: int) -> int:
         )
         lane.run()
         if lane.is_busy:
-            _end_process("Completed", "the plan ended while the lane was at work for it")
+            over = folder.ended() or {"state": "completed"}
+            how: End = "Cancelled" if over["state"] == "cancelled" else "Completed"
+            _end_process(how, f"the plan was {over['state']} while the lane was at work for it")
+        elif (run := _deployed()) is not None:
+            _conclude(run, "Completed", None)
         return lane.computed
 
 
@@ -179,31 +185,48 @@ def _ended_at_once() -> Iterator[None]:
         raise
 
 
-def _end_process(state: Literal["Completed", "Crashed"], message: str) -> None:
-    """End this process, if it is a worker's, and say how: threads that compute cannot be ended but with it.
+def _end_process(how: End, message: str) -> None:
+    """End this process, if it is a worker's, and say how: threads that compute cannot be ended but with it."""
+    run = _deployed()
+    if run is not None:
+        # The process around this one says Crashed of one that ends with an error, unless the server knows an end.
+        os._exit(0 if _conclude(run, how, message) else 1)
 
-    A run that is being cancelled becomes Cancelled, and one that another attempt has taken over stays as it is.
+
+def _deployed() -> "FlowRun | None":
+    """This process's flow run, where a worker started it."""
+    run = own_run()
+    return None if run is None or run.deployment_id is None else run
+
+
+def _conclude(run: "FlowRun", how: End, message: str | None) -> bool:
+    """Tell the server how a lane ended; whether it knows.
+
+    A run that is being cancelled can but become Cancelled: while nobody says so, Prefect waits for its process, which
+    is no more, for minutes. One that another attempt has taken over stays as it is.
     """
     import httpx
     from prefect.client.orchestration import get_client
-    from prefect.states import Cancelled, Completed, Crashed
+    from prefect.client.schemas.responses import SetStateStatus
+    from prefect.states import Cancelled, Completed, Crashed, State
 
-    run = own_run()
-    if run is None or run.deployment_id is None:
-        return
+    ends = {"Completed": Completed, "Crashed": Crashed, "Cancelled": Cancelled}
+    state: State[Any] = ends[how](message=message)
     try:
         with asked_once(), get_client(sync_client=True) as client:
-            if not was_taken_over(run):
-                now = client.read_flow_run(run.id).state
-                how = (
-                    Cancelled
-                    if now is not None and now.is_cancelling()
-                    else {"Completed": Completed, "Crashed": Crashed}[state]
-                )
-                client.set_flow_run_state(run.id, how(message=message))
+            if was_taken_over(run):
+                return True
+            answer = client.set_flow_run_state(run.id, state)
+            if answer.status == SetStateStatus.ACCEPT:
+                return True
+            now = client.read_flow_run(run.id).state
+            if now is not None and now.is_cancelling():
+                cancelled: State[Any] = Cancelled(message=message)
+                return client.set_flow_run_state(run.id, cancelled).status == SetStateStatus.ACCEPT
+            return now is not None and now.is_final()
     except httpx.HTTPError:
         logger.warning("the server is not told that this lane has ended", exc_info=True)
-    os._exit(0)
+        return False
 
 
 def _somebody_urgent_waits() -> bool:

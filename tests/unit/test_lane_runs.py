@@ -2,12 +2,17 @@
 
 import contextvars
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelling, Completed, Running, State
 
 from flows import work
 from storage.plans import PlanFolder
@@ -45,3 +50,50 @@ def test_whether_somebody_urgent_waits_is_asked_as_the_flow_run_that_the_lane_is
     folder.decide("cpu", {"device": "cpu", "versions": {}, "telltale": OFFER.telltale})
     assert Lane(folder, "cpu", "lane", 0, OFFER, lambda *_: None, slots=1, yields=yields).run() == "ended"
     assert set(asked) == {"this run"}
+
+
+class Server:
+    """Keeps a run's state as Prefect's does: what is being cancelled becomes Cancelled, and an end stays."""
+
+    def __init__(self, state: State[Any]) -> None:
+        self.state = state
+
+    def read_flow_run(self, run_id: Any) -> SimpleNamespace:
+        return SimpleNamespace(state=self.state, run_count=1)
+
+    def set_flow_run_state(self, run_id: Any, state: State[Any]) -> SimpleNamespace:
+        if (self.state.is_cancelling() and not state.is_cancelled()) or (self.state.is_final() and state.is_crashed()):
+            return SimpleNamespace(status=SetStateStatus.REJECT)
+        self.state = state
+        return SimpleNamespace(status=SetStateStatus.ACCEPT)
+
+
+@pytest.mark.parametrize(
+    ("before", "how", "after"),
+    [
+        (Running(), "Completed", "Completed"),
+        (Running(), "Crashed", "Crashed"),
+        (Cancelling(), "Completed", "Cancelled"),
+        (Cancelling(), "Crashed", "Cancelled"),
+        (Completed(), "Crashed", "Completed"),
+    ],
+)
+def test_no_lane_that_has_ended_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, before: State[Any], how: work.End, after: str
+) -> None:
+    server = Server(before)
+
+    @contextmanager
+    def get_client(sync_client: bool) -> Iterator[Server]:
+        yield server
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
+    run: Any = SimpleNamespace(id=uuid4(), run_count=1)
+    assert work._conclude(run, how, "its message")
+    assert server.state.name == after
+
+
+def test_a_server_that_is_away_does_not_know_of_a_lanes_end() -> None:
+    run: Any = SimpleNamespace(id=uuid4(), run_count=1)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert not work._conclude(run, "Crashed", "its process was told to end")

@@ -153,32 +153,24 @@ def test_a_restarted_coordinator_finds_its_lanes_and_numbers_on(serve: Any) -> N
     assert sorted(run.parameters["index"] for run in server.runs.values()) == [0, 1, 2]
 
 
-def test_at_the_end_lanes_at_work_are_cancelled_and_those_that_never_began_are_no_more(serve: Any) -> None:
+def test_at_the_end_those_that_never_began_are_no_more_and_those_at_work_end_by_themselves(serve: Any) -> None:
     server = serve({"cpu": 1})
     lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 9}, 3)
-    begun = [run for run in server.runs.values() if run.run_count]
+    (begun,) = [run for run in server.runs.values() if run.run_count]
     waiting = [run for run in server.runs.values() if not run.run_count]
     pending = Run({"pool": "cpu", "index": 7}, Pending())
     server.runs["pending"] = pending
-    lanes.end("the end", at_work=True)
-    assert [run.state.name for run in (*begun, pending)] == [Cancelling().name] * 2
+    lanes.end("the end")
+    assert begun.state.is_running()
+    assert pending.state.name == Cancelled().name
     assert server.deleted == [run.id for run in waiting]
-
-
-def test_after_a_plan_is_completed_its_lanes_at_work_end_by_themselves(serve: Any) -> None:
-    server = serve({"cpu": 1})
-    lanes = Lanes(FOLDER, "title")
-    tended(server, lanes, {"cpu": 9}, 3)
-    lanes.end("the end", at_work=False)
-    assert server.count("cpu", State.is_running) == 1
-    assert len(server.deleted) == 1
 
 
 def test_a_lane_that_was_put_back_is_cancelled_not_forgotten(serve: Any) -> None:
     server = serve({"cpu": 1})
     server.runs["put back"] = run = Run({"pool": "cpu", "index": 0}, Scheduled(), run_count=1)
-    Lanes(FOLDER, "title").end("the end", at_work=True)
+    Lanes(FOLDER, "title").end("the end")
     assert run.state.name == Cancelled().name
     assert server.deleted == []
 
@@ -188,7 +180,7 @@ def test_a_server_that_is_away_ends_nothing(serve: Any) -> None:
     server.away = True
     lanes = Lanes(FOLDER, "title")
     lanes.tend({"cpu": 5})
-    lanes.end("the end", at_work=True)
+    lanes.end("the end")
     assert server.runs == {}
 
 
