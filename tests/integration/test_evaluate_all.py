@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from deployments.services import MARK, marked_processes
-from storage.objects import MANIFEST, finished_objects, read_manifest
+from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part
 from storage.runs import latest_content
 from storage.store import LocalStore
 from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 
@@ -62,11 +64,12 @@ class Telltale(Served):
         keys = [key for key in self.store.list("plans") if f"plans/{run}" in key and "/lanes/" in key]
         return [json.loads(self.store.read(key)) for key in keys]
 
-    def add_worker(self, pool: str, name: str) -> None:
+    def add_worker(self, pool: str, name: str, **environment: str) -> None:
         """Start one more worker on a pool, as on another machine; stopped with the others."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-        environment = {
+        settings = {
             **self.environment,
+            **environment,
             MARK: str(self.home),
             "PREFECT_API_URL": self.api_url,
             "OMP_NUM_THREADS": "1",
@@ -76,7 +79,7 @@ class Telltale(Served):
         with (self.home / "logs" / f"{name}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [*command, "--name", name, "--limit", "1", "--install-policy", "never"],
-                env=environment,
+                env=settings,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -124,7 +127,7 @@ def telltale() -> Iterator[Telltale]:
             "DATABASE": possible_database(),
             "GPU_DEVICES": "0,1",
         }
-        served = Telltale.at(folder / "home", **settings)
+        served = Telltale.at(folder / "home", PYTHONPATH=str(ROOT), **settings)
         served.added = []
         try:
             served.serve("--coordinator-limit", "1")
@@ -241,6 +244,31 @@ def test_a_deleted_part_makes_exactly_its_step_run_again(telltale: Telltale) -> 
     telltale.completed(SMALL)
     assert telltale.computed(before) == {victim}
     assert read_manifest(store, victim).parts[0] == part
+
+
+def test_workers_without_the_plans_device_refuse_and_the_one_that_has_it_works(telltale: Telltale) -> None:
+    # The last test here: from now on the deployments make up what they make.
+    telltale.add_worker("gpu", "with-gpu", MADE_UP_DEVICE="cuda", MADE_UP_BUILD="cu130")
+    for name in ("cpu", "gpu"):
+        deployment = telltale.deployment(name, "flows.work.work")["id"]
+        telltale.send("PATCH", f"/deployments/{deployment}", {"entrypoint": "tests.integration.made_up_lanes.work"})
+    environment = {**telltale.environment, "PREFECT_API_URL": telltale.api_url}
+    command = [sys.executable, "-m", "tests.integration.made_up_lanes"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lanes = telltale.lanes(done.stdout.split()[-1].removesuffix("-0"))
+
+    refused = [lane for lane in lanes if lane["state"] == "refused"]
+    assert {lane["worker"] for lane in refused} == {"gpu-local-0", "gpu-local-1"}
+    assert all("no usable GPU" in lane["reason"] and lane["computed"] == 0 for lane in refused)
+    on_gpu = {lane["worker"] for lane in lanes if lane["pool"] == "gpu" and lane["computed"]}
+    assert on_gpu == {"with-gpu"}
+    (versions,) = {lane["versions"]["torch"] for lane in lanes}
+    assert "+" not in versions
+    places = [place for place in telltale.manifests() if place.startswith("objects/test/")]
+    assert sum(lane["computed"] for lane in lanes) == len(places) == 16 + 48 + 1
+    scaled = [find(telltale.store, place) for place in places if "/scaled/" in place]
+    assert {read_part(telltale.store, ref, "data.txt").split()[2] for ref in scaled if ref} == {b"cuda"}
 
 
 def kill_workers(telltale: Telltale) -> None:
