@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,9 @@ from tasks.evaluation.report import escape_markdown
 from tasks.progress import Progress, Tally, artifact_key, counting, show_on
 
 logger = logging.getLogger(__name__)
+
+# What a lane says of itself before its end.
+AT_WORK = ("starting", "working")
 
 PERIOD_S = 5.0
 BAR_LENGTH = 12
@@ -319,7 +322,7 @@ class Overview:
             try:
                 self._written = self._clock()
                 if not self._ended:
-                    self._harmlessly(lambda: self._write(self._running()))
+                    self._harmlessly(lambda: self._patch(self._markdown(self._running())))
             finally:
                 self._lock.release()
 
@@ -341,7 +344,7 @@ class Overview:
     def _end(self, error: BaseException | None) -> None:
         state = f"Completed in {self._elapsed()}" if error is None else self._failed(error)
         if state is not None:
-            self._write(f"{state}, {self._now():%d %B %Y, %H:%M:%S} UTC")
+            self._patch(self._markdown(f"{state}, {self._now():%d %B %Y, %H:%M:%S} UTC", over=True))
 
     def _failed(self, error: BaseException) -> str | None:
         """How a run ended that did not complete; None where another attempt of it goes on, and writes."""
@@ -358,11 +361,14 @@ class Overview:
         # A worker that is stopped, or Ctrl-C; another attempt may follow.
         return f"Stopped after {self._elapsed()}: its process was told to end"
 
-    def _markdown(self, state: str) -> str:
+    def _markdown(self, state: str, *, over: bool = False) -> str:
         shown = self._shown()
-        return overview_markdown(
-            self._title, shown.lines, shown.lanes, state, shown.problems, shown.tasks, shown.gpu_price
-        )
+        lines, lanes = shown.lines, shown.lanes
+        if over:
+            # Lanes see the end a little later, and nobody writes then what they say.
+            lines = [replace(line, at_work=0) for line in lines]
+            lanes = [replace(lane, state="ended", at="") if lane.state in AT_WORK else lane for lane in lanes]
+        return overview_markdown(self._title, lines, lanes, state, shown.problems, shown.tasks, shown.gpu_price)
 
     def _begin(self, markdown: str) -> None:
         from prefect.artifacts import create_markdown_artifact
@@ -379,9 +385,6 @@ class Overview:
             self._patch(markdown)
         else:
             self._artifact = create_markdown_artifact(markdown, key=self.key, description=self._title)
-
-    def _write(self, state: str) -> None:
-        self._patch(self._markdown(state))
 
     def _patch(self, markdown: str) -> None:
         from prefect.client.orchestration import get_client

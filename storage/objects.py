@@ -184,13 +184,13 @@ def commit(
     return Ref(uri=uri, digest=digest, rows=manifest.rows, bytes=manifest.bytes)
 
 
-def finished_objects(store: Store, prefix: str = OBJECTS) -> list[str]:
-    """Where finished objects lie, sorted: one listing of all of them, or of a folder such as `objects/embed`.
+def finished_objects(store: Store) -> list[str]:
+    """Where finished objects lie, sorted: one listing of all of them.
 
     It says what has a manifest. `find` looks at the parts, too.
     """
     end = f"/{MANIFEST}"
-    return sorted(listed.key.removesuffix(end) for listed in store.scan(prefix) if listed.key.endswith(end))
+    return sorted(listed.key.removesuffix(end) for listed in store.scan(OBJECTS) if listed.key.endswith(end))
 
 
 def read_manifest(store: Store, uri: str) -> Manifest:

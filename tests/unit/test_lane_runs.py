@@ -1,6 +1,7 @@
 """Lanes as flow runs: what they ask of a Prefect server, which may be away, and what holds in their threads."""
 
 import contextvars
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Cancelling, Completed, Running, State
 
 from flows import work
-from storage.plans import PlanFolder
+from storage.plans import PlanFolder, Segment
 from storage.store import LocalStore
 from tasks import lanes
-from tasks.lanes import Lane
-from tests.unit.pool_lanes import OFFER
+from tasks.lanes import Hung, Lane
+from tasks.planning import Finished, Plan
+from tasks.recipe import planned_by
+from tests.unit.pool_lanes import OFFER, sleep_a_while
 
 
 def test_a_lane_does_not_wait_for_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +53,35 @@ def test_whether_somebody_urgent_waits_is_asked_as_the_flow_run_that_the_lane_is
     folder.decide("cpu", {"device": "cpu", "versions": {}, "telltale": OFFER.telltale})
     assert Lane(folder, "cpu", "lane", 0, OFFER, lambda *_: None, slots=1, yields=yields).run() == "ended"
     assert set(asked) == {"this run"}
+
+
+def test_what_does_not_move_is_left_to_others_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "BEAT_S", 0.05)
+    monkeypatch.setattr(sleep_a_while, "patience_s", 0.3)
+    folder = PlanFolder(LocalStore(tmp_path), "plan")
+    folder.begin({"title": "test"})
+    folder.decide("cpu", {"device": "cpu", "versions": {}, "telltale": OFFER.telltale})
+    plan = Plan(Finished(folder.store), lambda pool: {})
+    with planned_by(plan):
+        sleep_a_while.submit(number=1, seconds=0.0)
+        (element,) = plan.take_ready()
+    folder.add_segment("cpu", Segment(0, 0), [element.document()])
+    goes_on = threading.Event()
+    stands = Lane(folder, "cpu", "stands", 0, OFFER, lambda *_: goes_on.wait(60), slots=1)
+    try:
+        with pytest.raises(Hung, match="no progress for"):
+            stands.run()
+        assert stands.is_busy
+        ((key,),) = folder.failures().values()
+        assert folder.failure(key)["error"] == "Hung"
+        assert not folder.failure(key)["final"]
+        # Its claim is free: another lane makes it at once.
+        moves = Lane(folder, "cpu", "moves", 1, OFFER, work.made_by_tasks(folder.store), slots=1)
+        monkeypatch.setattr(lanes, "WAIT_FOR_WORK_S", 0.1)
+        assert moves.run() == "ended"
+        assert moves.computed == 1
+    finally:
+        goes_on.set()
 
 
 class Server:

@@ -90,9 +90,6 @@ def test_finished_objects_of_a_folder_are_those_with_a_manifest_in_it(store: Loc
     store.delete(f"{others[0]}/{MANIFEST}")
     store.write(f"objects/test/z/no-{MANIFEST}", b"")
     assert finished_objects(store) == [others[1], URI, others[2]]
-    assert finished_objects(store, "objects/test") == [URI]
-    assert finished_objects(store, URI) == [URI]
-    assert finished_objects(store, "objects/nothing") == []
 
 
 def test_an_altered_part_is_never_read_and_can_be_made_again(store: LocalStore) -> None:

@@ -183,6 +183,22 @@ def test_one_artifact_is_written_at_the_start_once_a_period_and_at_the_end() -> 
     assert artifact.description == "evaluate one"
 
 
+def test_at_the_end_no_lane_is_at_work_any_more() -> None:
+    lanes = [Lane(state, "w", "h", "cpu", state, at="embed 3") for state in ("working", "silent", "refused")]
+    shown = Shown([Line("embed", "gpu", 1, 2, 0.0, 0, at_work=3)], lanes)
+
+    @flow
+    def body() -> None:
+        with opened("over", Clock(), lambda: shown):
+            pass
+
+    body()
+    (artifact,) = artifacts("overview-over")
+    found = rows(artifact.data)
+    assert [row[4:6] for row in found[-3:]] == [["ended", ""], ["silent", "embed 3"], ["refused", "embed 3"]]
+    assert found[1][found[0].index("at work")] == ""
+
+
 def test_a_failure_is_named_and_goes_on() -> None:
     @flow
     def body() -> None:
