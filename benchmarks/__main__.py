@@ -1,4 +1,4 @@
-"""The command line: every row, or group of rows, in a process of its own for each number of threads, then the table.
+"""The command line: every row in a process of its own for each number of threads, then the table.
 
     python -m benchmarks [--full] [--row NAME ...] [--threads 1,2] [--markdown FILE] [--json FILE]
 
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = [int(number) for number in given.threads.split(",")]
     names = given.row or list(ROWS)
     if given.in_this_process:
-        measured = [_measured_here(name, threads[0], _plan(name, given.full, given.pairs)) for name in names]
-        given.in_this_process.write_text(json.dumps([result.document() for result in measured]), encoding="utf-8")
+        measured = _measured_here(names[0], threads[0], _plan(names[0], given.full, given.pairs))
+        given.in_this_process.write_text(json.dumps(measured.document()), encoding="utf-8")
         return 0
     try:
         inputs = pictures_named()
@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
     results: list[RowResult] = []
     table = ""
-    for together, count in itertools.product(_groups(names), threads):
-        measured_now = [name for name in together if count in ROWS[name].threads]
-        results += _measured_apart(measured_now, count, given.full, given.pairs)
+    for name, count in itertools.product(names, threads):
+        if count not in ROWS[name].threads:
+            continue
+        results.append(_measured_apart(name, count, given.full, given.pairs))
         results.sort(key=lambda result: names.index(result.row))
         table = markdown(ROWS, results, facts, command, inputs)
         # After each process: what took an hour is not lost to what comes after it.
@@ -88,28 +89,16 @@ def _measured_here(name: str, threads: int, plan: Plan) -> RowResult:
         return RowResult(name, threads, error=str(error))
 
 
-def _groups(names: Sequence[str]) -> list[list[str]]:
-    """The rows, those of one group together where its first one stands."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(ROWS[name].group or name, []).append(name)
-    return list(groups.values())
-
-
-def _measured_apart(names: Sequence[str], threads: int, full: bool, pairs: int) -> list[RowResult]:
+def _measured_apart(name: str, threads: int, full: bool, pairs: int) -> RowResult:
     """Libraries read their number of threads when they are imported: hence a process for each."""
-    if not names:
-        return []
     with tempfile.TemporaryDirectory(prefix="telltale-bench-") as folder:
         written = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks", "--threads", str(threads), "--pairs", str(pairs)]
-        command += [word for name in names for word in ("--row", name)]
-        command += [*(["--full"] if full else []), "--in-this-process", str(written)]
+        command += ["--row", name, *(["--full"] if full else []), "--in-this-process", str(written)]
         done = subprocess.run(command, env=os.environ | threads_environment(threads), cwd=ROOT, check=False)
         if not written.exists():
-            error = f"its process ended with status {done.returncode}"
-            return [RowResult(name, threads, error=error) for name in names]
-        return [RowResult.of_document(document) for document in json.loads(written.read_text(encoding="utf-8"))]
+            return RowResult(name, threads, error=f"its process ended with status {done.returncode}")
+        return RowResult.of_document(json.loads(written.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

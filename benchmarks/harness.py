@@ -70,8 +70,6 @@ class Case:
 class Row:
     """One claim. `case(size, threads)` makes its input at one size; `sizes` ascend, and the largest one is compared.
 
-    Rows of one `group` are measured in one process, in their order, and may share what takes long to prepare.
-
     `reach` is the ratio plain / ours that is aimed at, `at_most` the cost of ours; None where there is no such aim.
     `unit` is what `sizes` count, `meter` what a cost is: seconds, or what `costs` says with `reported`. Fewer `pairs`
     are for what hardly varies; none for what takes minutes: then the runs that are compared are those that count.
@@ -90,7 +88,6 @@ class Row:
     costs: str = "s"
     threads: tuple[int, ...] = (1, 2)
     pairs: int = PAIRS
-    group: str | None = None
     libraries: tuple[str, ...] = ("numpy",)
 
 

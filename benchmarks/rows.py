@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 
 from benchmarks.embedding import exact_case
 from benchmarks.feature_store import reading_case, writing_case
-from benchmarks.first_table import added_case, again_case, cold_case
 from benchmarks.frechet import frechet_case
-from benchmarks.harness import Case, Row, reported
+from benchmarks.harness import Row, reported
 from benchmarks.memory import memory_case
 from benchmarks.orchestration import AGAIN_S, sample_case
 from benchmarks.planning import assigning_case, elements_case, planning_case
@@ -26,32 +23,6 @@ from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
 
 _PICTURES = ("pillow", "simplejpeg", "numpy")
-
-
-def _table_row(
-    name: str,
-    which: str,
-    case: Callable[..., AbstractContextManager[Case]],
-    reach: float,
-    threads: tuple[int, ...] = (2,),
-) -> Row:
-    """A row of the first project's whole table; all of them share the plain way's measurements."""
-    table = "the first project's table from picture files; beside it one fair cell, the control and the report"
-    return Row(
-        name=name,
-        what=f"{table}, {which}",
-        plainly="its method row by row: one picture at a time, one SVM per row",
-        unit="pictures per source and split",
-        sizes=(2, 3, 4, 6),
-        full_sizes=(8, 12, 16, 32),
-        case=case,
-        reach=reach,
-        threads=threads,
-        pairs=0,
-        meter=reported,
-        group="table",
-        libraries=("torch", "ncnn", "scikit-learn", "prefect", "pillow", "simplejpeg", "numpy"),
-    )
 
 
 ROWS = {
@@ -217,9 +188,6 @@ ROWS = {
             pairs=1,
             libraries=("numpy", "pyarrow"),
         ),
-        _table_row("table", "cold", cold_case, 2.5, threads=(1, 2)),
-        _table_row("table-added", "one row more", added_case, 20),
-        _table_row("table-again", "nothing changed", again_case, 200),
         Row(
             name="orchestration",
             what="orchestration: wall time of the offline sample without a step at work; all is there from run 2 on",

@@ -17,7 +17,7 @@ from storage.objects import Ref
 from tasks.detectors.features import Rows, embed_shard, networks_kept
 from tasks.detectors.inception import import_inception, inception_weights
 from tasks.detectors.vgg16 import import_vgg16, keyed_vgg16
-from tasks.evaluation.protocols import needed_features, views_of_training_alone
+from tasks.evaluation.protocols import needed_features
 from tasks.recipe import chosen_device
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
 
@@ -98,18 +98,10 @@ def _wanted(
     experiment: Experiment, extractor: Vgg16Spec, inception: InceptionSpec | None
 ) -> Iterator[tuple[str, ExtractorSpec, tuple[View, ...], Rows]]:
     """What to embed: sources, extractors, views, and of which of the pictures."""
-    trained = views_of_training_alone(experiment, extractor)
     for (source, wanted), views in needed_features(experiment, extractor, inception).items():
-        if isinstance(wanted, Vgg16Spec) and wanted.side is None:
-            # No head is fitted on pictures at their own size: the seed protocol only tests on them.
-            yield source, wanted, views, "tested"
-            continue
-        of_training = tuple(view for view in views if wanted == extractor and view in trained)
-        others = tuple(view for view in views if view not in of_training)
-        if of_training:
-            yield source, wanted, of_training, "trained"
-        if others:
-            yield source, wanted, others, "all"
+        # No head is fitted on pictures at their own size: the seed protocol only tests on them.
+        at_own_size = isinstance(wanted, Vgg16Spec) and wanted.side is None
+        yield source, wanted, views, "tested" if at_own_size else "all"
 
 
 def embeddings_of(experiment: Experiment) -> Features:

@@ -605,8 +605,7 @@ class Mix(Spec):
 class SeedProtocol(Spec):
     """Which sources play the roles of the first project's table: its photographs, its GAN and its Stable Diffusion.
 
-    `qualities` are those of its compressed rows. Without `ablation` its own rows alone are made: none of its defects is
-    repaired, and the grid may have other resolutions than the table.
+    `qualities` are those of its compressed rows.
     """
 
     real: Name
@@ -614,7 +613,6 @@ class SeedProtocol(Spec):
     stable: Name
     # Left out where they are the default, so that recipes from before they were a choice stay what they are.
     qualities: Annotated[tuple[Quality, ...], Once] = Field(default=(20, 40, 60), exclude_if=_are_first_projects)
-    ablation: Truth = Field(default=True, exclude_if=bool)
 
 
 class Training(Spec):

@@ -41,7 +41,7 @@ _READ_BYTES = 1 << 20
 _KEPT_BYTES = 16 << 20
 
 Array = npt.NDArray[np.generic]
-Rows = Literal["all", "tested", "trained"]
+Rows = Literal["all", "tested"]
 CpuNetwork = Callable[[vgg16.Pixels], npt.NDArray[np.float32]]  # (N, H, W, 3) to (N, D)
 
 
@@ -240,9 +240,6 @@ def embed_images(
     return features
 
 
-_SPLIT_OF = {"tested": "test", "trained": "train"}
-
-
 def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **_: object) -> str:
     return f"{extractor.name}/{views.name}/{source}-{shard:05d}"
 
@@ -272,16 +269,16 @@ def embed_shard(
     """Features of one image shard in every view that is missing, one object per view.
 
     `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
-    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. `rows` leaves out pictures that no
-    rotation tests, or trains on: for features on which nothing is fitted, or nothing but fitted. An attempt after one
-    that broke off goes on after the last pieces of each view.
+    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. With `rows` "tested"
+    pictures that no rotation tests are left out: for features on which nothing is fitted. An attempt after one that
+    broke off goes on after the last pieces of each view.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
         table = shard_file.read(columns=[*FEATURE_COLUMNS, "width", "height"])
         chosen = np.ones(table.num_rows, dtype=bool)
         if rows != "all":
-            role = pc.or_kleene(pc.equal(table["split"], _SPLIT_OF[rows]), pc.is_valid(table["fold"]))
+            role = pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"]))
             chosen = pc.fill_null(role, False).to_numpy()
             table = table.filter(pa.array(chosen))
         with device_alone(device):

@@ -94,6 +94,8 @@ def fit_familiarity(
         SpecError: a class has no row, an unknown class, unequal lengths, non-finite features, or no spread within
             the classes (every class has one picture, or equal ones).
     """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
     X, labels = _validated(features, classes, count)
     mean = X.mean(axis=0)
     X -= mean
@@ -105,7 +107,9 @@ def fit_familiarity(
     spread = np.trace(covariance) / len(covariance)
     if not spread > np.finfo(np.float32).eps * np.mean(projected**2):
         raise SpecError("the distance score needs classes with at least two different train pictures; got equal ones")
-    share = max(MIN_SHRINKAGE, _ledoit_wolf_share(within)) if shrinkage is None else shrinkage
+    share = shrinkage
+    if share is None:
+        share = max(MIN_SHRINKAGE, ledoit_wolf_shrinkage(within, assume_centered=True))
     variances, axes = np.linalg.eigh((1 - share) * covariance + share * spread * np.eye(len(covariance)))
     if variances[0] <= 0:
         raise SpecError(f"the within-class covariance is singular with shrinkage {share:g}; use more")
@@ -137,6 +141,8 @@ def familiarity_scores(
         SpecError: shapes that do not fit each other or the fit, non-finite values, or a temperature that is not
             positive.
     """
+    from scipy.special import logsumexp
+
     raw, X = np.asarray(logits, dtype=np.float64), np.asarray(features)
     expected = (len(familiarity.class_means), len(familiarity.mean))
     if raw.ndim != 2 or X.ndim != 2 or len(raw) != len(X) or (raw.shape[1], X.shape[1]) != expected:
@@ -148,8 +154,8 @@ def familiarity_scores(
     if not (np.isfinite(temperature) and temperature > 0):
         raise SpecError(f"the temperature must be positive, got {temperature}")
     scaled = raw / temperature
-    max_probability = np.exp(scaled.max(axis=1, initial=-np.inf) - _logsumexp(scaled))
-    return np.stack([max_probability, _logsumexp(raw), -_nearest_squared_distance(X, familiarity)], axis=1)
+    max_probability = np.exp(scaled.max(axis=1, initial=-np.inf) - logsumexp(scaled, axis=1))
+    return np.stack([max_probability, logsumexp(raw, axis=1), -_nearest_squared_distance(X, familiarity)], axis=1)
 
 
 def _validated(features: npt.ArrayLike, classes: npt.ArrayLike, count: int) -> tuple[Float, npt.NDArray[np.int64]]:
@@ -175,26 +181,6 @@ def _principal_directions(centred: Float, components: int) -> Float:
     rank = int(np.sum(variances > variances[-1] * max(centred.shape) * np.finfo(np.float64).eps))
     kept: Float = directions[:, ::-1][:, : min(components, rank)]
     return kept
-
-
-def _ledoit_wolf_share(centred: Float) -> float:
-    """The share of the identity in a shrunk covariance of centred rows (N, d), in [0, 1].
-
-    Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
-    """
-    count, dimension = centred.shape
-    covariance = centred.T @ centred / count
-    squares = np.sum(covariance**2)
-    distance = squares - np.trace(covariance) ** 2 / dimension
-    error = (np.mean(np.sum(centred**2, axis=1) ** 2) - squares) / count
-    return float(np.clip(error / distance, 0.0, 1.0)) if distance > 0 else 0.0
-
-
-def _logsumexp(values: Float) -> Float:
-    """log of the sum of exponentials of each row: (N, k) -> (N,)."""
-    largest = values.max(axis=1, initial=-np.inf)
-    total: Float = largest + np.log(np.exp(values - largest[:, None]).sum(axis=1))
-    return total
 
 
 def _nearest_squared_distance(features: npt.NDArray, familiarity: Familiarity) -> Float:

@@ -231,11 +231,8 @@ def stage_rows(experiment: Experiment, extractor: Vgg16Spec) -> tuple[StageRow, 
     roles = experiment.seed_protocol
     if roles is None:
         return ()
-    rows, stages = seed_rows(roles), STAGES[:1]
-    if roles.ablation:
-        rows = tuple(row for row in rows if row.cell.resolution in (*experiment.resolutions, "native"))
-        stages = STAGES
-    return tuple(_stage_row(experiment, roles, extractor, row, stage) for stage in stages for row in rows)
+    rows = [row for row in seed_rows(roles) if row.cell.resolution in (*experiment.resolutions, "native")]
+    return tuple(_stage_row(experiment, roles, extractor, row, stage) for stage in STAGES for row in rows)
 
 
 def seed_rows(roles: SeedProtocol) -> tuple[SeedRow, ...]:
@@ -298,18 +295,6 @@ def needed_features(
         uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
         note(inception, uncompressed, (*experiment.real_names, *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}
-
-
-def views_of_training_alone(experiment: Experiment, extractor: Vgg16Spec) -> frozenset[View]:
-    """Views whose features by this extractor only fit heads that leave val alone: they are needed of train rows."""
-    fitted: set[View] = set()
-    others: set[View] = set()
-    for scoring in _scorings(experiment, extractor):
-        if scoring.extractor == extractor:
-            others.add(scoring.view)
-        if scoring.head.extractor == extractor:
-            (others if scoring.head.svm.looks_at_val else fitted).update(scoring.head.views)
-    return frozenset(fitted - others)
 
 
 def _scorings(experiment: Experiment, extractor: Vgg16Spec) -> Iterator[Scoring]:

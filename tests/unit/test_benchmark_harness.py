@@ -223,26 +223,26 @@ def test_a_row_that_fails_fails_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = RowResult("svm", 1, error="they differ")
-    monkeypatch.setattr(command_line, "_measured_apart", lambda *_: [failed])
+    monkeypatch.setattr(command_line, "_measured_apart", lambda *_: failed)
     assert command_line.main(["--row", "svm", "--threads", "1"]) == 1
     assert "FAILED: svm, 1 thread(s): they differ" in capsys.readouterr().err
 
 
-def test_rows_of_one_group_are_measured_in_one_process_and_shown_in_the_order_of_the_question(
+def test_every_row_is_measured_with_each_number_of_threads_in_the_order_of_the_question(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[list[str], int]] = []
+    asked: list[tuple[str, int]] = []
 
-    def measured(names: list[str], threads: int, *_: object) -> list[RowResult]:
-        asked.append((names, threads))
-        return [RowResult(name, threads, error="not measured") for name in names]
+    def measured(name: str, threads: int, *_: object) -> RowResult:
+        asked.append((name, threads))
+        return RowResult(name, threads, error="not measured")
 
     monkeypatch.setattr(command_line, "_measured_apart", measured)
-    rows = ["table", "svm", "table-added"]
-    command_line.main([word for name in rows for word in ("--row", name)])
-    assert asked == [(["table"], 1), (["table", "table-added"], 2), (["svm"], 1), (["svm"], 2)]
+    command_line.main([word for name in ("svm", "orchestration", "views") for word in ("--row", name)])
+    counts = {name: ROWS[name].threads for name in ("svm", "orchestration", "views")}
+    assert asked == [(name, count) for name in counts for count in counts[name]]
     failures = [line.split(":")[1].strip() for line in capsys.readouterr().err.splitlines() if "FAILED" in line]
-    assert [line.split(",")[0] for line in failures] == ["table", "table", "svm", "svm", "table-added"]
+    assert [line.split(",")[0] for line in failures] == [name for name, _ in asked]
 
 
 def test_every_row_has_four_sizes_each_way() -> None:

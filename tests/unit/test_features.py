@@ -173,15 +173,12 @@ def test_progress_counts_pictures_times_views(pictures: pa.Table) -> None:
     assert sum(counted) == pictures.num_rows * len(VIEWS)
 
 
-def test_pictures_that_no_rotation_tests_or_trains_on_can_be_left_out(store: LocalStore, pictures: pa.Table) -> None:
+def test_pictures_that_no_rotation_tests_on_can_be_left_out(store: LocalStore, pictures: pa.Table) -> None:
     split = pa.array(["test"] + ["train"] * (pictures.num_rows - 1))
     table = pictures.set_column(pictures.schema.get_field_index("split"), "split", split)
     images = shard(store, table)
-    of = {
-        rows: embed(store, images, VIEWS[:1], rows=rows, enlarge=True)[0].rows for rows in ("tested", "trained", "all")
-    }
-    assert of["tested"] == 1
-    assert of["all"] == of["tested"] + of["trained"]
+    of = {rows: embed(store, images, VIEWS[:1], rows=rows, enlarge=True)[0].rows for rows in ("tested", "all")}
+    assert of["tested"] == 1 < of["all"]
 
 
 def test_with_folds_every_picture_is_tested(store: LocalStore, pictures: pa.Table) -> None:
