@@ -17,7 +17,7 @@ from benchmarks.inputs import pictures
 from storage.errors import MissingInput
 from storage.paths import absolute
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.detectors import vgg16, vgg16_winograd
+from tasks.features import vgg16, vgg16_winograd
 from tasks.spec import Vgg16Spec
 
 WEIGHTS_SETTING = "TELLTALE_BENCH_VGG16"

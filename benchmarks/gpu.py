@@ -35,15 +35,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from tasks.data.pictures import encode_png
-from tasks.detectors.architecture import Architecture, architecture
-from tasks.detectors.mobilenet import is_trained
-from tasks.detectors.mobilenet_network import MobileNet, channels_last, initialise
-from tasks.detectors.vgg16 import embed_pictures, load_vgg16, move_vgg16
 from tasks.device import full_precision, gpu_load
+from tasks.features.vgg16 import embed_pictures, load_vgg16, move_vgg16
 from tasks.generators.diffusion import make_fast
 from tasks.generators.gan import _Training, build_discriminator, build_generator
 from tasks.generators.sampling import Sampler
 from tasks.generators.tiny_diffusion import load_tiny_pipeline, make_scheduler
+from tasks.networks.architecture import Architecture, architecture
+from tasks.networks.mobilenet import is_trained
+from tasks.networks.mobilenet_network import MobileNet, channels_last, initialise
 from tasks.spec import DiffusionSpec, FineTuned, GanSpec, Vgg16Spec
 from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas

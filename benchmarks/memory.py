@@ -32,8 +32,8 @@ from storage.store import Store, open_store
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import ViewPicture, apply_view, fair_canonical
-from tasks.detectors import features
-from tasks.detectors.vgg16_winograd import WinogradVgg16
+from tasks.features import shards as features
+from tasks.features.vgg16_winograd import WinogradVgg16
 from tasks.spec import Vgg16Spec, View
 from tasks.threads import limit_threads
 

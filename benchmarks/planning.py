@@ -41,7 +41,7 @@ from storage.objects import ROWS, Ref, commit
 from storage.store import LocalStore, Store
 from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
 from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, assign_groups, scan_pictures, shard_images
-from tasks.detectors.features import embed_shard
+from tasks.features.shards import embed_shard
 from tasks.spec import FixedSplits, Vgg16Spec
 
 SMALLEST_SHARD = 1_000

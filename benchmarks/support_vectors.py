@@ -12,7 +12,7 @@ import polars as pl
 
 from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import features
-from tasks.detectors.svm import FeatureRows, fit_head, standardisation
+from tasks.detectors.linear import FeatureRows, fit_head, standardisation
 from tasks.spec import FixedSplits, HeadSpec, SvmSpec, Vgg16Spec, View
 
 DIMENSIONS = 4_096

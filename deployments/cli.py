@@ -25,8 +25,8 @@ from storage.store import STORE_SETTING, Store, open_store, store_url
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tasks.detectors.answer import Answer, Card, Kind, Rate
-    from tasks.detectors.export import ExportedNetwork
+    from tasks.networks.answer import Answer, Card, Kind, Rate
+    from tasks.networks.export import ExportedNetwork
 
 SOME_UNREADABLE, USAGE = 1, 2
 # As a shell reports a program that the end of its output's reader has ended.
@@ -110,7 +110,7 @@ def detect(
 
 def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:
     """What the model says of each picture, or why it cannot be read."""
-    from tasks.detectors.answer import answer
+    from tasks.networks.answer import answer
 
     for picture in pictures:
         try:
@@ -212,8 +212,8 @@ def ready_model(model: bytes, card: bytes) -> Model:
         WrongAnswers: this machine computes other answers than the card's.
     """
     # ONNX Runtime and pyarrow take half a second: not for --help, nor for a wrong command.
-    from tasks.detectors.answer import Card
-    from tasks.detectors.export import ExportedNetwork
+    from tasks.networks.answer import Card
+    from tasks.networks.export import ExportedNetwork
 
     read = Card.read(card)
     facts = read.model_dump(include={"sha256", "classes", "self_test"})

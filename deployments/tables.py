@@ -16,7 +16,7 @@ from deployments.failures import WRONG_INPUT, sentence
 from storage.errors import TelltaleError
 from storage.runs import latest_run
 from storage.store import Store, open_store
-from tasks.evaluation.report_blocks import (
+from tasks.report.blocks import (
     file_size,
     millions,
     milliseconds,
@@ -26,7 +26,7 @@ from tasks.evaluation.report_blocks import (
     times,
     whole,
 )
-from tasks.evaluation.report_network_tables import LATENCY_SIDE
+from tasks.report.network_tables import LATENCY_SIDE
 
 Short = pl.DataFrame
 

@@ -7,11 +7,11 @@ from typing import Any
 from flows.collect import collect
 from flows.embed import Features
 from storage.objects import Ref
-from tasks.detectors.variants import Variant, origin, variants
 from tasks.evaluation.cells import CellPlan, Detector, ScoredNetwork, evaluate_cell_scores
 from tasks.evaluation.comparison import compare_networks
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
+from tasks.networks.variants import Variant, origin, variants
 from tasks.spec import Cell, Experiment, HeadSpec, Quantized, Splits, View
 
 

@@ -14,10 +14,10 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train_gan import gan_weights
 from storage.objects import Ref
-from tasks.detectors.features import Rows, embed_shard, networks_kept
-from tasks.detectors.inception import import_inception, inception_weights
-from tasks.detectors.vgg16 import import_vgg16, keyed_vgg16
 from tasks.evaluation.protocols import needed_features
+from tasks.features.inception import import_inception, inception_weights
+from tasks.features.shards import Rows, embed_shard, networks_kept
+from tasks.features.vgg16 import import_vgg16, keyed_vgg16
 from tasks.recipe import chosen_device
 from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
 

@@ -25,14 +25,14 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from flows.train import trained_heads
 from storage.objects import Ref
-from tasks.detectors.svm import shuffled_control
+from tasks.detectors.linear import shuffled_control
 from tasks.evaluation.cells import evaluate_stage
-from tasks.evaluation.counts import count_images
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import Scoring, stage_rows, svm_head
 from tasks.evaluation.quality import measure_quality
-from tasks.evaluation.run_report import write_report
 from tasks.evaluation.scoring import score_view
+from tasks.report.counts import count_images
+from tasks.report.run import write_report
 from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View
 
 CONTROL_REPEATS = 20

@@ -18,13 +18,20 @@ from flows.train import trained_heads
 from storage.errors import SpecError
 from storage.objects import Ref
 from tasks.data.canonical import canonical_pictures
-from tasks.detectors.distillation import distil
-from tasks.detectors.export import export_network
-from tasks.detectors.mobilenet import Setting, train_mobilenet
-from tasks.detectors.mobilenet_weights import import_mobilenet, keyed_mobilenet
-from tasks.detectors.pruning import prune_magnitude, prune_structure
-from tasks.detectors.quantization import quantize_network
-from tasks.detectors.variants import (
+from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
+from tasks.evaluation.comparison import describe_networks
+from tasks.evaluation.network_scoring import gather_scores, score_network
+from tasks.evaluation.protocols import svm_head, training_view
+from tasks.evaluation.rejection import evaluate_rejection
+from tasks.features.vgg16 import keyed_vgg16
+from tasks.networks.distillation import distil
+from tasks.networks.export import export_network
+from tasks.networks.latency import measure_latency
+from tasks.networks.mobilenet import Setting, train_mobilenet
+from tasks.networks.mobilenet_weights import import_mobilenet, keyed_mobilenet
+from tasks.networks.pruning import prune_magnitude, prune_structure
+from tasks.networks.quantization import quantize_network
+from tasks.networks.variants import (
     LEFT_OUT,
     Variant,
     origin,
@@ -33,13 +40,6 @@ from tasks.detectors.variants import (
     teachers,
     variants,
 )
-from tasks.detectors.vgg16 import keyed_vgg16
-from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
-from tasks.evaluation.comparison import describe_networks
-from tasks.evaluation.latency import measure_latency
-from tasks.evaluation.network_scoring import gather_scores, score_network
-from tasks.evaluation.protocols import svm_head, training_view
-from tasks.evaluation.rejection import evaluate_rejection
 from tasks.recipe import chosen_device
 from tasks.spec import (
     Cell,

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from flows.runner import own_run
-from tasks.evaluation.report import escape_markdown
 from tasks.progress import Progress, Tally, artifact_key, counting, show_on
+from tasks.report.page import escape_markdown
 
 logger = logging.getLogger(__name__)
 

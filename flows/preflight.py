@@ -12,12 +12,12 @@ from tasks.data.coco import check_coco, coco_content
 from tasks.data.columns import check_column, column_content
 from tasks.data.folder import check_folder, folder_content
 from tasks.data.sample import SPLIT, sample_name
-from tasks.detectors.inception import check_inception, inception_weights
-from tasks.detectors.mobilenet_weights import check_mobilenet, mobilenet_digest
-from tasks.detectors.vgg16 import check_vgg16, vgg16_digest
 from tasks.facts import Fact, answered_by, ask_all, fact
+from tasks.features.inception import check_inception, inception_weights
+from tasks.features.vgg16 import check_vgg16, vgg16_digest
 from tasks.generators.diffusion import check_pipeline
 from tasks.generators.shards import diffusion_model
+from tasks.networks.mobilenet_weights import check_mobilenet, mobilenet_digest
 from tasks.presets import load_unfilled
 from tasks.spec import (
     CocoSource,

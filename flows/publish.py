@@ -12,9 +12,9 @@ from storage.errors import ObjectExists
 from storage.objects import Ref, manifest_of, read_part
 from storage.runs import RUNS, browser_link, set_latest_run
 from storage.store import Store, open_store
-from tasks.detectors.export import CARD, MODEL
-from tasks.evaluation.run_report import HTML, MARKDOWN
+from tasks.networks.export import CARD, MODEL
 from tasks.progress import artifact_key
+from tasks.report.run import HTML, MARKDOWN
 from tasks.spec import Experiment
 
 

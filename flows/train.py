@@ -10,7 +10,7 @@ from flows.embed import Features, embeddings_of
 from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
-from tasks.detectors.svm import train_head
+from tasks.detectors.linear import train_head
 from tasks.evaluation.protocols import cell_scorings, stage_rows
 from tasks.spec import Experiment, HeadSpec, Vgg16Spec
 

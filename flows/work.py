@@ -17,10 +17,10 @@ from flows.runner import attempt, leave, own_run, tasks_side_by_side, was_taken_
 from storage.digest import digest_of
 from storage.plans import PlanFolder
 from storage.store import Store, known_store, open_store
-from tasks.detectors.features import networks_kept
 from tasks.device import compute_device, hourly_price
 from tasks.elements import import_steps
 from tasks.facts import library_version
+from tasks.features.shards import networks_kept
 from tasks.lanes import CannotOffer, Compute, Hung, Lane, Offer
 from tasks.recipe import RETRIES, STEPS, Pool, Step, may_pass
 from tasks.threads import parallel_tasks

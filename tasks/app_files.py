@@ -55,7 +55,7 @@ def network_files(networks: Mapping[str, tuple[bytes, bytes]]) -> dict[str, byte
         DamagedObject: a model is not the one that its card was written for.
         SpecError: a card is none of an evaluated network, or there is no network.
     """
-    from tasks.detectors.answer import Card
+    from tasks.networks.answer import Card
 
     if not networks:
         raise SpecError("an app needs at least one network, got none")

@@ -120,7 +120,7 @@ def import_steps() -> None:
     import tasks
 
     for found in pkgutil.walk_packages(tasks.__path__, "tasks."):
-        if found.name != "tasks.detectors.mobilenet_network":
+        if found.name != "tasks.networks.mobilenet_network":
             importlib.import_module(found.name)
 
 

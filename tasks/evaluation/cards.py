@@ -11,7 +11,6 @@ import polars as pl
 
 from storage.objects import Ref, notes_of, read_part, read_table
 from storage.tables import FAKE, FAMILIARITY, REAL
-from tasks.detectors.export import CARD
 from tasks.evaluation.cells import read_scores
 from tasks.evaluation.classification import (
     MINIMUM_GROUPS,
@@ -20,6 +19,7 @@ from tasks.evaluation.classification import (
     percentile_interval,
 )
 from tasks.evaluation.rejection import threshold_keeping
+from tasks.networks.export import CARD
 from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import Cell, Rejection
 

@@ -21,9 +21,6 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_part
 from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA, REAL
-from tasks.detectors.export import CARD, MODEL
-from tasks.detectors.trained import TrainedNetwork
-from tasks.detectors.variants import ALONE, Variant, origin
 from tasks.evaluation.cells import read_scores, too_few_groups, val_thresholds
 from tasks.evaluation.classification import (
     MINIMUM_GROUPS,
@@ -36,6 +33,9 @@ from tasks.evaluation.classification import (
     group_weights,
     resampled_metrics,
 )
+from tasks.networks.export import CARD, MODEL
+from tasks.networks.trained import TrainedNetwork
+from tasks.networks.variants import ALONE, Variant, origin
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Cell, Distilled, FineTuned
 

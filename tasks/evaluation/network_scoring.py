@@ -19,7 +19,7 @@ from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import Splits, View
 
 if TYPE_CHECKING:
-    from tasks.detectors.export import Detection, ExportedNetwork
+    from tasks.networks.export import Detection, ExportedNetwork
 
 Row = dict[str, Any]
 
@@ -146,7 +146,7 @@ def score_network(
     Raises:
         WrongAnswers: this machine computes other answers with a network than its card says.
     """
-    from tasks.detectors.export import ExportedNetwork
+    from tasks.networks.export import ExportedNetwork
 
     networks = [ExportedNetwork.load(run.store, model) for model in models]
     table = read_table(run.store, pictures)

@@ -7,8 +7,8 @@ import pyarrow as pa
 from storage.objects import ROWS, Ref
 from storage.store import Store
 from storage.tables import embedding_matrix, read_features
-from tasks.detectors.inception import FEATURES
 from tasks.evaluation.fidelity import InceptionFeatures, quality_rows
+from tasks.features.inception import FEATURES
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Cell
 

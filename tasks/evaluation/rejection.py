@@ -21,7 +21,6 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAMILIARITY, REAL
-from tasks.detectors.rejection import SCORES
 from tasks.evaluation.classification import (
     MINIMUM_GROUPS,
     RESAMPLES,
@@ -29,6 +28,7 @@ from tasks.evaluation.classification import (
     group_weights,
     percentile_interval,
 )
+from tasks.networks.familiarity import SCORES
 from tasks.recipe import Output, StepRun, step
 
 UNKNOWN = "unknown"

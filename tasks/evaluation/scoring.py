@@ -8,7 +8,7 @@ import pyarrow as pa
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref
 from storage.tables import SCORE_SCHEMA
-from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
+from tasks.detectors.linear import FeatureRows, LinearHead, feature_rows
 from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec import HeadSpec, Splits, View
 

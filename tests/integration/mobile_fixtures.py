@@ -27,12 +27,12 @@ from PIL import Image
 
 from storage.errors import BadImage
 from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
-from tasks.detectors.answer import Answer, Card, answer, nearest_cell
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import Detection, ExportedNetwork, build_graph, network_card, reduce_picture
-from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
-from tasks.detectors.rejection import SCORES, fit_familiarity
-from tasks.detectors.trained import TrainedNetwork
+from tasks.networks.answer import Answer, Card, answer, nearest_cell
+from tasks.networks.architecture import architecture
+from tasks.networks.export import Detection, ExportedNetwork, build_graph, network_card, reduce_picture
+from tasks.networks.familiarity import SCORES, fit_familiarity
+from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
+from tasks.networks.trained import TrainedNetwork
 from tests.property.image_mutations import png_chunk
 from tests.unit import icc_profiles
 
@@ -102,7 +102,7 @@ def card_of(name: str, trained: TrainedNetwork, model: bytes, seen: list[Pixels]
         "name": name,
         "canonical_side": 320,
         "decision": {
-            "rule": "as tasks.detectors.answer",
+            "rule": "as tasks.networks.answer",
             "fake_thresholds": {str(resolution): float(threshold) for resolution in RESOLUTIONS},
             "rejection": {"score": "max-probability", "threshold": float(low), "kept": 0.8},
         },

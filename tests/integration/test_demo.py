@@ -18,9 +18,9 @@ from deployments.services import marked_processes
 from storage.objects import MANIFEST, Ref, read_manifest, read_table
 from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
-from tasks.detectors.export import ExportedNetwork
-from tasks.detectors.vgg16 import embed_pictures, load_vgg16
 from tasks.evaluation.fidelity import kernel_distance
+from tasks.features.vgg16 import embed_pictures, load_vgg16
+from tasks.networks.export import ExportedNetwork
 from tasks.presets import load_experiment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]

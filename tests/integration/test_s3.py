@@ -32,7 +32,7 @@ from storage.objects import ROWS, Ref, commit, find, finished_objects, read_mani
 from storage.s3 import PART_BYTES, ObjectStore
 from storage.store import LocalStore, Store, check_writable, known_store, open_store
 from tasks.data.canonical import canonical_pictures
-from tasks.detectors.features import embed_shard
+from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, FixedSplits, ProbeSpec, View
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty

@@ -22,7 +22,7 @@ from benchmarks.inputs import CANONICAL, grid
 from benchmarks.rows import ROWS
 from storage.digest import digest_of
 from storage.objects import Ref
-from tasks.detectors.features import embed_shard
+from tasks.features.shards import embed_shard
 from tasks.spec import Vgg16Spec
 
 PAIRS = 3

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_png
-from tasks.detectors.features import Extractor, ViewFeatures, embed_images
+from tasks.features.shards import Extractor, ViewFeatures, embed_images
 from tasks.pieces import PERIOD_S, Pieces
 from tasks.spec import Canonical, View
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from storage.objects import ROWS, commit
 from storage.store import LocalStore
 from storage.tables import features_table
-from tasks.detectors.svm import LinearHead, feature_rows
+from tasks.detectors.linear import LinearHead, feature_rows
 from tasks.evaluation.scoring import score_rows
 from tasks.spec import Folds, View
 

@@ -14,7 +14,6 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.covariance import empirical_covariance
 from sklearn.decomposition import PCA
 
-from tasks.detectors.rejection import familiarity_scores, fit_familiarity
 from tasks.evaluation.classification import group_weights
 from tasks.evaluation.rejection import (
     DIFFERENCE_METRICS,
@@ -26,6 +25,7 @@ from tasks.evaluation.rejection import (
     rejection_metrics,
     separation_metrics,
 )
+from tasks.networks.familiarity import familiarity_scores, fit_familiarity
 
 Scored = tuple[NDArray, NDArray, NDArray]
 

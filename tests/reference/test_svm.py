@@ -18,8 +18,8 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import features_table
-from tasks.detectors import svm
-from tasks.detectors.svm import (
+from tasks.detectors import linear as svm
+from tasks.detectors.linear import (
     FeatureRows,
     LinearHead,
     Machine,

@@ -12,7 +12,7 @@ from storage.objects import ROWS, Ref, commit
 from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_jpeg
-from tasks.detectors.features import embed_shard
+from tasks.features.shards import embed_shard
 from tasks.spec import Canonical, Vgg16Spec, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))

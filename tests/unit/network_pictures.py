@@ -15,9 +15,9 @@ from storage.tables import IMAGE_SCHEMA
 from tasks.data.canonical import canonical_pictures
 from tasks.data.pictures import Pixels, encode_jpeg
 from tasks.data.views import fair_canonical_jpeg
-from tasks.detectors.fitting import Data
-from tasks.detectors.mobilenet import Setting
-from tasks.detectors.training_pictures import Pictures
+from tasks.networks.fitting import Data
+from tasks.networks.mobilenet import Setting
+from tasks.networks.training_pictures import Pictures
 from tasks.spec import Canonical, FixedSplits, View
 
 CLASSES = ("real", "gan", "stable")

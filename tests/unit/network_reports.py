@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow as pa
 
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
-from tasks.detectors.variants import rejection_scenarios, scored_everywhere, variants
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
-from tasks.evaluation.report_network_tables import NetworkData
-from tasks.evaluation.reported_networks import read_second_project, second_project_path
+from tasks.networks.variants import rejection_scenarios, scored_everywhere, variants
 from tasks.presets import parse_experiment
+from tasks.report.network_tables import NetworkData
+from tasks.report.reported_networks import read_second_project, second_project_path
 from tasks.spec import Experiment
 
 # Network: parameters in millions, share of the MACs, bytes in millions, compressed, ms, accuracy, seeds' spread.

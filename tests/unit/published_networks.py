@@ -12,11 +12,11 @@ import numpy as np
 from storage.digest import sha256_hex
 from storage.runs import set_latest_run
 from storage.store import LocalStore
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import build_graph, self_test
-from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
-from tasks.detectors.rejection import fit_familiarity
-from tasks.detectors.trained import TrainedNetwork
+from tasks.networks.architecture import architecture
+from tasks.networks.export import build_graph, self_test
+from tasks.networks.familiarity import fit_familiarity
+from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
+from tasks.networks.trained import TrainedNetwork
 
 CLASSES = ("real", "gan", "stable")
 CANONICAL_SIDE = 320

@@ -12,8 +12,8 @@ from PIL import Image
 
 from storage.errors import BadImage, SpecError
 from tasks.data.pictures import decode_rgb, encode_jpeg, encode_png
-from tasks.detectors.answer import Answer, Card, answer, decide, nearest_cell
-from tasks.detectors.export import Detection, ExportedNetwork
+from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
+from tasks.networks.export import Detection, ExportedNetwork
 from tests.unit.published_networks import card_of, tiny_model
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from benchmarks import embedding
 from benchmarks.harness import Unequal
-from tasks.detectors import vgg16
+from tasks.features import vgg16
 from tasks.spec import Vgg16Spec
 
 

@@ -323,7 +323,7 @@ def test_a_full_disk_under_the_answers_is_one_sentence(options: list[str], tmp_p
         assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
 
 
-@pytest.mark.parametrize("place", ["tasks.detectors.answer.answer", "storage.store.LocalStore.read"])
+@pytest.mark.parametrize("place", ["tasks.networks.answer.answer", "storage.store.LocalStore.read"])
 def test_a_full_disk_anywhere_below_is_one_sentence(
     place: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

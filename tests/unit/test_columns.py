@@ -21,9 +21,9 @@ from storage.store import LocalStore
 from tasks.data import columns as columns_module
 from tasks.data.columns import check_column, column_inventory, index_column, unlocated_column
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, cell_name, read_entries, read_entry
-from tasks.evaluation.counts import count_images, warnings_of
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
+from tasks.report.counts import count_images, warnings_of
 from tasks.spec import ColumnSource, Experiment
 
 GENERATORS = {"first": "image_gen0", "second": "image_gen1"}

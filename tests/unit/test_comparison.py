@@ -14,11 +14,6 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, read_table
 from storage.store import Store, open_store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import CARD, MODEL
-from tasks.detectors.rejection import Familiarity
-from tasks.detectors.trained import TrainedNetwork
-from tasks.detectors.variants import Variant
 from tasks.evaluation.comparison import (
     ExportedFile,
     compare,
@@ -30,6 +25,11 @@ from tasks.evaluation.comparison import (
     seeds_by_network,
     share_of_zeros,
 )
+from tasks.networks.architecture import architecture
+from tasks.networks.export import CARD, MODEL
+from tasks.networks.familiarity import Familiarity
+from tasks.networks.trained import TrainedNetwork
+from tasks.networks.variants import Variant
 from tasks.spec import Cell, Distilled, FineTuned, MagnitudePruned, Quantized
 from tests.unit.compared_scores import CLASSES, network_scores
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from storage.objects import ROWS, Ref, commit, read_table
 from storage.store import LocalStore
-from tasks.evaluation.counts import count_images, warnings_of
+from tasks.report.counts import count_images, warnings_of
 
 
 def kept(store: LocalStore, name: str, table: pa.Table, **notes: Any) -> Ref:

@@ -18,9 +18,10 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, read_manifest, read_table
 from storage.store import LocalStore
 from storage.tables import features_table
-from tasks.detectors import distillation, mobilenet
-from tasks.detectors.architecture import architecture
-from tasks.detectors.distillation import (
+from tasks.detectors.linear import FeatureRows, LinearHead
+from tasks.networks import distillation, mobilenet
+from tasks.networks.architecture import architecture
+from tasks.networks.distillation import (
     distil,
     distillation_loss,
     mixed_probabilities,
@@ -28,11 +29,10 @@ from tasks.detectors.distillation import (
     svm_probabilities,
     teacher_loss,
 )
-from tasks.detectors.fitting import label_loss, outputs
-from tasks.detectors.mobilenet import train_mobilenet
-from tasks.detectors.mobilenet_network import load_network
-from tasks.detectors.svm import FeatureRows, LinearHead
-from tasks.detectors.trained import TrainedNetwork
+from tasks.networks.fitting import label_loss, outputs
+from tasks.networks.mobilenet import train_mobilenet
+from tasks.networks.mobilenet_network import load_network
+from tasks.networks.trained import TrainedNetwork
 from tasks.spec import Distilled, FineTuned, Folds, HeadSpec, Training, Vgg16Spec
 from tests.unit.network_pictures import SETTING, VIEWS, pictures, row, shard, shards
 

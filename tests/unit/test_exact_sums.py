@@ -23,8 +23,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from storage.errors import DamagedObject
-from tasks.detectors import export
-from tasks.detectors.export import (
+from tasks.networks import export
+from tasks.networks.export import (
     EXACT_SUMS,
     SUM_OF_BYTES,
     ExportedNetwork,
@@ -33,7 +33,7 @@ from tasks.detectors.export import (
     open_session,
     sums_saturate,
 )
-from tasks.detectors.quantization import quantize, with_unsigned_weights
+from tasks.networks.quantization import quantize, with_unsigned_weights
 from tests.unit.network_pictures import CLASSES, picture
 from tests.unit.test_quantization import CALIBRATION, constants, network
 
@@ -149,7 +149,7 @@ def test_sessions_are_opened_in_one_place() -> None:
         for file in (ROOT / folder).rglob("*.py")
         if (count := file.read_text(encoding="utf-8").count(opening))
     }
-    assert found == {"tasks/detectors/export.py": 1}
+    assert found == {"tasks/networks/export.py": 1}
 
 
 def test_the_question_to_a_processor_is_one_sum_of_bytes() -> None:
@@ -324,7 +324,7 @@ import json, sys
 import numpy as np
 from pathlib import Path
 from storage.errors import WrongAnswers
-from tasks.detectors import export
+from tasks.networks import export
 from tests.unit.network_pictures import picture
 
 def answers(network):

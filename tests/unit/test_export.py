@@ -13,8 +13,9 @@ from storage.digest import sha256_hex
 from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
 from storage.objects import Ref, commit, read_part
 from storage.store import LocalStore
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import (
+from tasks.device import processor_name
+from tasks.networks.architecture import architecture
+from tasks.networks.export import (
     CARD,
     MODEL,
     ExportedNetwork,
@@ -27,16 +28,15 @@ from tasks.detectors.export import (
     reduced_sides,
     reference_picture,
 )
-from tasks.detectors.rejection import Familiarity, familiarity_scores
-from tasks.detectors.trained import TrainedNetwork
-from tasks.device import processor_name
+from tasks.networks.familiarity import Familiarity, familiarity_scores
+from tasks.networks.trained import TrainedNetwork
 
 CLASSES = ("real", "gan", "stable")
 SIZES = [(48, 64), (64, 64), (65, 64), (63, 90), (127, 301), (400, 129), (16, 1024), (1024, 20), (16, 16), (517, 511)]
 
 
 def network(head: str = "v3", width: float = 0.1, side: int = 64, seed: int = 0, scale: float = 1.0) -> TrainedNetwork:
-    from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
+    from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
 
     shape = architecture(width, head, len(CLASSES), side)
     module = MobileNet(shape)
@@ -67,7 +67,7 @@ def by_torch(trained: TrainedNetwork, pixels: np.ndarray) -> tuple[np.ndarray, n
     """Features (D,), logits (k,) and probabilities (k,)."""
     import torch
 
-    from tasks.detectors.mobilenet_network import load_network, prepare_picture
+    from tasks.networks.mobilenet_network import load_network, prepare_picture
 
     module = load_network(trained.shape, trained.tensors)
     with torch.inference_mode():

@@ -28,11 +28,11 @@ from storage.objects import notes_of, read_manifest
 from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
-from tasks.detectors import features as features_module
-from tasks.detectors import probe
-from tasks.detectors.features import cpu_extractor, embed_images, probe_extractor
-from tasks.detectors.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
-from tasks.detectors.vgg16_winograd import WinogradVgg16
+from tasks.features import probe
+from tasks.features import shards as features_module
+from tasks.features.shards import cpu_extractor, embed_images, probe_extractor
+from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
+from tasks.features.vgg16_winograd import WinogradVgg16
 from tasks.spec import Canonical, ProbeSpec, View
 
 

@@ -17,9 +17,10 @@ from storage.store import LocalStore
 from tasks import pieces
 from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint
 from tasks.data.pictures import Pixels
-from tasks.detectors import fitting
-from tasks.detectors.architecture import Architecture, Block
-from tasks.detectors.fitting import (
+from tasks.device import full_precision
+from tasks.networks import fitting
+from tasks.networks.architecture import Architecture, Block
+from tasks.networks.fitting import (
     HISTORY_COLUMNS,
     Data,
     Fit,
@@ -30,10 +31,9 @@ from tasks.detectors.fitting import (
     outputs,
     picture_weights,
 )
-from tasks.detectors.mobilenet import fit_resumably, is_trained
-from tasks.detectors.mobilenet_network import MobileNet, channels_last, folded, initialise, network_tensors
-from tasks.detectors.training_pictures import Pictures
-from tasks.device import full_precision
+from tasks.networks.mobilenet import fit_resumably, is_trained
+from tasks.networks.mobilenet_network import MobileNet, channels_last, folded, initialise, network_tensors
+from tasks.networks.training_pictures import Pictures
 from tasks.recipe import StepRun
 from tasks.spec import FineTuned, Training, View
 from tasks.threads import in_order

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from storage.store import LocalStore
-from tasks.detectors import inception
-from tasks.detectors.inception import (
+from tasks.features import inception
+from tasks.features.inception import (
     CLASSES,
     FEATURES,
     Inception,

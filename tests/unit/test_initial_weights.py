@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.detectors.architecture import architecture
-from tasks.detectors.mobilenet import start_network
-from tasks.detectors.mobilenet_network import network_tensors
-from tasks.detectors.vgg16 import random_tensors
+from tasks.features.vgg16 import random_tensors
 from tasks.generators.gan import train
+from tasks.networks.architecture import architecture
+from tasks.networks.mobilenet import start_network
+from tasks.networks.mobilenet_network import network_tensors
 from tasks.spec import GanSpec, Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 

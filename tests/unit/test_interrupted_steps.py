@@ -15,8 +15,8 @@ from embedded_shards import FAIR, FAIR_Q20, RAW, RAW_NATIVE, VGG16, VIEWS, embed
 from storage.objects import Ref, manifest_of, notes_of
 from storage.store import LocalStore
 from tasks import pieces
-from tasks.detectors import features as features_module
-from tasks.detectors.features import Extractor
+from tasks.features import shards as features_module
+from tasks.features.shards import Extractor
 from tasks.spec import View
 
 BATCH = 3

@@ -12,12 +12,11 @@ from storage.errors import SpecError, WrongAnswers
 from storage.objects import commit, notes_of, read_part, read_table
 from storage.store import open_store
 from storage.tables import LATENCY_SCHEMA
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import CARD, MODEL, ExportedNetwork, build_graph, network_card
-from tasks.detectors.rejection import Familiarity
-from tasks.detectors.trained import TrainedNetwork
 from tasks.device import processor_name
-from tasks.evaluation.latency import (
+from tasks.networks.architecture import architecture
+from tasks.networks.export import CARD, MODEL, ExportedNetwork, build_graph, network_card
+from tasks.networks.familiarity import Familiarity
+from tasks.networks.latency import (
     ENOUGH_RUNS,
     SECONDS_PER_NETWORK,
     WARM_UP_RUNS,
@@ -26,6 +25,7 @@ from tasks.evaluation.latency import (
     measure,
     measure_latency,
 )
+from tasks.networks.trained import TrainedNetwork
 
 PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)
 
@@ -87,7 +87,7 @@ def test_the_processor_is_named_as_linux_names_it(tmp_path: Path) -> None:
 
 def network(seed: int = 0, side: int = 32) -> TrainedNetwork:
     """A narrow network with random weights."""
-    from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors
+    from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
 
     shape = architecture(0.35, "v3", 3, side)
     module = MobileNet(shape)

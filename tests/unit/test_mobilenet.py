@@ -22,10 +22,11 @@ from storage.store import LocalStore
 from storage.weights import weight_parts
 from tasks.checkpoints import write_checkpoint
 from tasks.data.views import make_views
-from tasks.detectors import mobilenet
-from tasks.detectors.architecture import Architecture, architecture, unlocked_names
-from tasks.detectors.fitting import outputs
-from tasks.detectors.mobilenet import (
+from tasks.device import DeviceLost
+from tasks.networks import mobilenet
+from tasks.networks.architecture import Architecture, architecture, unlocked_names
+from tasks.networks.fitting import outputs
+from tasks.networks.mobilenet import (
     confusion_counts,
     confusion_picture,
     fit_temperature,
@@ -34,7 +35,7 @@ from tasks.detectors.mobilenet import (
     train_mobilenet,
     training_data,
 )
-from tasks.detectors.mobilenet_network import (
+from tasks.networks.mobilenet_network import (
     DEVIATION,
     MEAN,
     MobileNet,
@@ -45,9 +46,8 @@ from tasks.detectors.mobilenet_network import (
     network_tensors,
     prepare_picture,
 )
-from tasks.detectors.trained import TrainedNetwork
-from tasks.detectors.training_pictures import class_of, load_pictures
-from tasks.device import DeviceLost
+from tasks.networks.trained import TrainedNetwork
+from tasks.networks.training_pictures import class_of, load_pictures
 from tasks.recipe import StepRun
 from tasks.spec import FineTuned, Folds, Training, View
 from tasks.torch_vision_schema import define_missing_torchvision_schemas

@@ -19,8 +19,8 @@ from flows.preflight import checked_experiment
 from storage.errors import DownloadFailed, MissingInput, SpecError
 from storage.store import LocalStore
 from storage.weights import read_weights
-from tasks.detectors import mobilenet_weights
-from tasks.detectors.architecture import architecture
+from tasks.networks import mobilenet_weights
+from tasks.networks.architecture import architecture
 from tasks.spec import FineTuned
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
@@ -123,7 +123,7 @@ def test_a_weights_file_is_named_by_its_content_and_imported_in_single_precision
 
 
 def test_the_imported_trunk_folds_into_the_network(weights_file: Path) -> None:
-    from tasks.detectors.mobilenet_network import folded_torchvision
+    from tasks.networks.mobilenet_network import folded_torchvision
 
     shape = architecture(0.35, "v3", classes=2, side=32)
     folded = folded_torchvision(mobilenet_weights.read_trunk(weights_file), shape)

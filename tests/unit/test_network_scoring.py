@@ -19,10 +19,10 @@ from tasks import pieces
 from tasks.data.canonical import canonical_pictures
 from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
-from tasks.detectors.export import CARD, MODEL, ExportedNetwork
 from tasks.evaluation.cards import complete_card, error_rates, fake_thresholds
 from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.evaluation.network_scoring import gather_scores, score_network
+from tasks.networks.export import CARD, MODEL, ExportedNetwork
 from tasks.spec import Cell, FixedSplits, Folds, Rejection
 
 MODEL_BYTES = tiny_model()

@@ -14,7 +14,6 @@ from storage.store import LocalStore, open_store
 from tasks.app_files import app_folder
 from tasks.data.columns import unlocated_column
 from tasks.data.folder import unlocated
-from tasks.detectors.weight_files import cache_folder
 from tasks.facts import as_json
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
@@ -30,6 +29,7 @@ from tasks.spec import (
     path_fields,
 )
 from tasks.variables import located
+from tasks.weight_files import cache_folder
 
 
 @pytest.fixture(autouse=True)

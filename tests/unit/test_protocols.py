@@ -11,8 +11,8 @@ from tasks.evaluation.protocols import (
     needed_features,
     stage_rows,
 )
-from tasks.evaluation.reported import read_reported, reference_table_path
 from tasks.presets import parse_experiment
+from tasks.report.reported import read_reported, reference_table_path
 from tasks.spec import Cell, Experiment, InceptionSpec, SeedProtocol, Vgg16Spec, View
 
 EXTRACTOR = Vgg16Spec(weights="random:0")

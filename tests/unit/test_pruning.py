@@ -15,10 +15,11 @@ from storage.objects import Ref, commit, notes_of, read_part
 from storage.store import LocalStore
 from storage.weights import CARD, WEIGHTS
 from tasks.checkpoints import write_checkpoint
-from tasks.detectors import fitting, mobilenet
-from tasks.detectors.architecture import Architecture, architecture
-from tasks.detectors.mobilenet_network import MobileNet, initialise, load_network, network_tensors, prepare_picture
-from tasks.detectors.pruning import (
+from tasks.networks import fitting, mobilenet
+from tasks.networks.architecture import Architecture, architecture
+from tasks.networks.familiarity import fit_familiarity
+from tasks.networks.mobilenet_network import MobileNet, initialise, load_network, network_tensors, prepare_picture
+from tasks.networks.pruning import (
     CHANNELS,
     TOLERANCE,
     ChannelGroup,
@@ -36,8 +37,7 @@ from tasks.detectors.pruning import (
     sparsity_at,
     step_targets,
 )
-from tasks.detectors.rejection import fit_familiarity
-from tasks.detectors.trained import TrainedNetwork
+from tasks.networks.trained import TrainedNetwork
 from tasks.spec import MagnitudePruned, StructurePruned, Training
 from tests.unit.network_pictures import CLASSES, SETTING, VIEWS, data, shards
 

@@ -13,9 +13,9 @@ from storage.errors import SpecError, WrongAnswers
 from storage.objects import Ref, commit, manifest_of, notes_of, read_part
 from storage.store import LocalStore
 from tasks import pieces
-from tasks.detectors import quantization
-from tasks.detectors.architecture import architecture
-from tasks.detectors.export import (
+from tasks.networks import quantization
+from tasks.networks.architecture import architecture
+from tasks.networks.export import (
     CARD,
     MODEL,
     ExportedNetwork,
@@ -24,8 +24,9 @@ from tasks.detectors.export import (
     open_session,
     serialised,
 )
-from tasks.detectors.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
-from tasks.detectors.quantization import (
+from tasks.networks.familiarity import Familiarity
+from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
+from tasks.networks.quantization import (
     MOST_IN_FLOAT,
     Check,
     activation_ranges,
@@ -38,8 +39,7 @@ from tasks.detectors.quantization import (
     recentred,
     stages_by_damage,
 )
-from tasks.detectors.rejection import Familiarity
-from tasks.detectors.trained import TrainedNetwork
+from tasks.networks.trained import TrainedNetwork
 from tasks.spec import FixedSplits, Quantized
 from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
 

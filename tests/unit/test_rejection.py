@@ -14,7 +14,6 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
-from tasks.detectors.rejection import SCORES, Familiarity, familiarity_scores, fit_familiarity
 from tasks.evaluation.classification import EvaluationError
 from tasks.evaluation.rejection import (
     CONFUSION,
@@ -34,6 +33,7 @@ from tasks.evaluation.rejection import (
     separation_metrics,
     threshold_keeping,
 )
+from tasks.networks.familiarity import SCORES, Familiarity, familiarity_scores, fit_familiarity
 
 CLASSES = ("real", "gan")
 

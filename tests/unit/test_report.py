@@ -16,8 +16,9 @@ from PIL import Image
 
 from storage.tables import RESULT_SCHEMA
 from tasks.data.entries import quarantined
-from tasks.evaluation import plots
-from tasks.evaluation.report import (
+from tasks.presets import parse_experiment
+from tasks.report import plots
+from tasks.report.page import (
     ReportData,
     escape_markdown,
     render_html,
@@ -25,10 +26,9 @@ from tasks.evaluation.report import (
     report_tables,
     seed_key,
 )
-from tasks.evaluation.report_sections import SHOWN_ROWS
-from tasks.evaluation.report_tables import ResultIndex
-from tasks.evaluation.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
-from tasks.presets import parse_experiment
+from tasks.report.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
+from tasks.report.sections import SHOWN_ROWS
+from tasks.report.tables import ResultIndex
 from tasks.spec import Experiment
 
 NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'

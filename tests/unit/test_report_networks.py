@@ -15,22 +15,22 @@ from deployments.tables import markdown, short_tables
 from storage.objects import ROWS, Ref, commit
 from storage.store import LocalStore
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
-from tasks.evaluation.plots import HeatScale, signed_points
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
-from tasks.evaluation.report import escape_markdown, render_html, render_markdown
-from tasks.evaluation.report_blocks import Heats, Section, Table, Text, file_size, millions, milliseconds, points, times
-from tasks.evaluation.report_network_tables import (
+from tasks.report.blocks import Heats, Section, Table, Text, file_size, millions, milliseconds, points, times
+from tasks.report.network_tables import (
     NetworkData,
     headline_resolution,
     loses_at_most_a_point,
     network_tables,
     scenario_parts,
 )
-from tasks.evaluation.report_networks import network_sections
-from tasks.evaluation.report_tables import ReportData, report_tables
-from tasks.evaluation.reported import ReportedTableError
-from tasks.evaluation.reported_networks import ReportedNetwork, read_second_project, second_project_path
-from tasks.evaluation.run_report import _by_step, _network_data
+from tasks.report.networks import network_sections
+from tasks.report.page import escape_markdown, render_html, render_markdown
+from tasks.report.plots import HeatScale, signed_points
+from tasks.report.reported import ReportedTableError
+from tasks.report.reported_networks import ReportedNetwork, read_second_project, second_project_path
+from tasks.report.run import _by_step, _network_data
+from tasks.report.tables import ReportData, report_tables
 from tasks.spec import Experiment
 from tests.unit.network_reports import frame, make_networks, with_networks
 

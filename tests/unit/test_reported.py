@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from tasks.evaluation import reported
-from tasks.evaluation.reported import (
+from tasks.report import reported
+from tasks.report.reported import (
     ReportedRow,
     ReportedTableError,
     arithmetic_flags,

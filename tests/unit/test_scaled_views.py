@@ -9,7 +9,7 @@ from PIL import Image
 from storage.errors import BadImage
 from tasks.data.pictures import Pixels, decode_own_jpeg, decode_rgb, encode_jpeg, encode_png
 from tasks.data.views import _resize, _resize_integers, decode_for_fair, make_views
-from tasks.detectors.features import embed_shard
+from tasks.features.shards import embed_shard
 from tasks.spec import Canonical, Experiment, ProbeSpec, View
 
 EXACT = Canonical(side=96, qualities=((90, 1),))

@@ -14,7 +14,7 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.store import LocalStore
 from storage.tables import SCORE_SCHEMA, features_table
-from tasks.detectors.svm import FeatureRows, LinearHead
+from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.evaluation.scoring import score_rows, score_view
 from tasks.spec import FixedSplits, Folds, HeadSpec, Splits, Vgg16Spec, View
 

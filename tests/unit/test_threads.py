@@ -14,7 +14,7 @@ import pytest
 
 from storage.objects import notes_of
 from storage.store import LocalStore
-from tasks.detectors.rejection import fit_familiarity
+from tasks.networks.familiarity import fit_familiarity
 from tasks.recipe import Output, StepRun, step
 from tasks.threads import helper_threads, in_order, made_ahead, parallel_tasks, threads_environment
 

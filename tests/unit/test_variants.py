@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from storage.errors import SpecError
-from tasks.detectors.variants import origin, rejection_scenarios, scored_everywhere, teachers, variants
+from tasks.networks.variants import origin, rejection_scenarios, scored_everywhere, teachers, variants
 from tasks.presets import parse_experiment
 from tasks.spec import Experiment
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from storage.errors import DownloadFailed, MissingInput, SpecError
 from storage.store import LocalStore
 from storage.weights import read_weights
-from tasks.detectors import vgg16
+from tasks.features import vgg16
 from tasks.spec import Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.detectors import vgg16
-from tasks.detectors.vgg16_winograd import WinogradVgg16
+from tasks.features import vgg16
+from tasks.features.vgg16_winograd import WinogradVgg16
 from tasks.spec import Vgg16Spec
 
 # Some with odd sides on the way down, whose last row or column no pooling takes.

@@ -1,4 +1,4 @@
-/** The rule of every card, as `tasks/detectors/answer.py` applies it. */
+/** The rule of every card, as `tasks/networks/answer.py` applies it. */
 
 import type { PictureFacts } from "../picture/facts";
 import { BadModel, SCORES, sideOf, type Card, type CellErrors, type Rate, type ScoreName } from "./card";

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.evaluation import plots
-from tasks.evaluation.plots import HeatMap, PlotFormat
-from tasks.evaluation.report_blocks import (
+from tasks.report import plots
+from tasks.report.blocks import (
     NOT_AVAILABLE,
     Block,
     Cell,
@@ -35,9 +34,10 @@ from tasks.evaluation.report_blocks import (
     signed,
     with_interval,
 )
-from tasks.evaluation.report_first_project import ablation_blocks, first_project_blocks
-from tasks.evaluation.report_networks import network_sections
-from tasks.evaluation.report_tables import (
+from tasks.report.first_project import ablation_blocks, first_project_blocks
+from tasks.report.networks import network_sections
+from tasks.report.plots import HeatMap, PlotFormat
+from tasks.report.tables import (
     HEADLINE_DETECTOR,
     HEADLINE_RULE,
     MAIN_DETECTORS,

@@ -11,8 +11,8 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError,
 
 from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb, inspect_picture
-from tasks.detectors.export import LARGEST_TOLERANCE, ExportedNetwork
-from tasks.detectors.rejection import SCORES
+from tasks.networks.export import LARGEST_TOLERANCE, ExportedNetwork
+from tasks.networks.familiarity import SCORES
 from tasks.spec import Quality, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
@@ -158,7 +158,7 @@ class Answer:
 
     `source` is the generator, None unless the verdict is `generated`. `p_fake` is 1 - p(real), calibrated, and is
     compared with `threshold`; `probabilities` are those of all classes and sum to 1. `familiarity` holds every score of
-    `tasks.detectors.rejection`, of which the one named `rejection_score` is compared with `rejection_threshold`.
+    `tasks.networks.familiarity`, of which the one named `rejection_score` is compared with `rejection_threshold`.
     `false_alarms` and `missed` are the network's errors in this kind of picture.
     """
 

@@ -16,15 +16,15 @@ from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.evaluation.cells import ROC
-from tasks.evaluation.counts import warnings_of
 from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
-from tasks.evaluation.report import render_html, render_markdown
-from tasks.evaluation.report_network_tables import NetworkData
-from tasks.evaluation.report_tables import ReportData, report_tables
-from tasks.evaluation.reported import arithmetic_flags, read_reported, reference_table_path
-from tasks.evaluation.reported_networks import read_second_project, second_project_path
 from tasks.recipe import Output, StepRun, step
+from tasks.report.counts import warnings_of
+from tasks.report.network_tables import NetworkData
+from tasks.report.page import render_html, render_markdown
+from tasks.report.reported import arithmetic_flags, read_reported, reference_table_path
+from tasks.report.reported_networks import read_second_project, second_project_path
+from tasks.report.tables import ReportData, report_tables
 from tasks.spec import DiffusionSource, Experiment
 
 HTML, MARKDOWN = "report.html", "report.md"

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.report_blocks import (
+from tasks.report.blocks import (
     NOT_AVAILABLE,
     Block,
     Cell,
@@ -20,7 +20,7 @@ from tasks.evaluation.report_blocks import (
     value_cell,
     whole,
 )
-from tasks.evaluation.report_tables import ReportData
+from tasks.report.tables import ReportData
 from tasks.spec import Experiment
 
 Tables = Mapping[str, pl.DataFrame]

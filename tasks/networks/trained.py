@@ -10,8 +10,8 @@ from storage.errors import SpecError
 from storage.objects import PartContent, Ref
 from storage.store import Store
 from storage.weights import read_weights, weight_parts
-from tasks.detectors.architecture import Architecture
-from tasks.detectors.rejection import Familiarity
+from tasks.networks.architecture import Architecture
+from tasks.networks.familiarity import Familiarity
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.report_network_tables import NetworkData, network_tables
-from tasks.evaluation.reported import ReportedRow
+from tasks.report.network_tables import NetworkData, network_tables
+from tasks.report.reported import ReportedRow
 from tasks.spec import Experiment, GanSource, Mix
 
 HEADLINE_DETECTOR = "svm"

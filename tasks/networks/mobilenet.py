@@ -13,19 +13,19 @@ from storage.errors import SpecError
 from storage.objects import PartContent, Ref
 from storage.weights import read_weights
 from tasks.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
-from tasks.detectors.architecture import Architecture, architecture, unlocked_names
-from tasks.detectors.fitting import Data, Fit, fit, history_table, outputs, picture_weights
-from tasks.detectors.rejection import fit_familiarity
-from tasks.detectors.trained import TrainedNetwork
-from tasks.detectors.training_pictures import load_pictures
 from tasks.device import device_alone, full_precision
+from tasks.networks.architecture import Architecture, architecture, unlocked_names
+from tasks.networks.familiarity import fit_familiarity
+from tasks.networks.fitting import Data, Fit, fit, history_table, outputs, picture_weights
+from tasks.networks.trained import TrainedNetwork
+from tasks.networks.training_pictures import load_pictures
 from tasks.pieces import Due
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import FineTuned, Name, NetworkBase, Spec, Splits, Training, View
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:
-    from tasks.detectors.mobilenet_network import MobileNet
+    from tasks.networks.mobilenet_network import MobileNet
 
 HISTORY, CURVES, CONFUSION = "history.parquet", "curves.png", "confusion.png"
 
@@ -122,7 +122,7 @@ def finished_output(
 
     `network` holds the weights that are kept; batch norm, if any, is folded here. `about` says how it was made.
     """
-    from tasks.detectors.mobilenet_network import folded, network_tensors
+    from tasks.networks.mobilenet_network import folded, network_tensors
 
     plain = folded(network)
     view = setting.views[0]
@@ -221,7 +221,7 @@ def start_network(shape: Architecture, weights: Mapping[str, npt.NDArray[Any]] |
     """A network with a new head: its trunk from torchvision's tensors, or all of it random, with batch norm."""
     import torch
 
-    from tasks.detectors.mobilenet_network import MobileNet, channels_last, folded_torchvision, initialise
+    from tasks.networks.mobilenet_network import MobileNet, channels_last, folded_torchvision, initialise
 
     network = MobileNet(shape, batch_norm=weights is None)
     initialise(network, seed)

@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from storage.errors import SpecError
 from storage.objects import Ref
-from tasks.detectors.architecture import architecture
-from tasks.detectors.fitting import Loss, outputs, picture_weights
-from tasks.detectors.mobilenet import (
+from tasks.detectors.linear import FeatureRows, LinearHead, feature_rows
+from tasks.device import device_alone, full_precision
+from tasks.networks.architecture import architecture
+from tasks.networks.fitting import Loss, outputs, picture_weights
+from tasks.networks.mobilenet import (
     Setting,
     finished_output,
     fit_resumably,
@@ -27,10 +29,8 @@ from tasks.detectors.mobilenet import (
     training_data,
     training_label,
 )
-from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
-from tasks.detectors.trained import TrainedNetwork
-from tasks.detectors.training_pictures import Pictures
-from tasks.device import device_alone, full_precision
+from tasks.networks.trained import TrainedNetwork
+from tasks.networks.training_pictures import Pictures
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Distilled, View
 from tasks.threads import limit_threads
@@ -38,7 +38,7 @@ from tasks.threads import limit_threads
 if TYPE_CHECKING:
     import torch
 
-    from tasks.detectors.mobilenet_network import MobileNet
+    from tasks.networks.mobilenet_network import MobileNet
 
 Float = npt.NDArray[np.float64]
 
@@ -100,7 +100,7 @@ def network_probabilities(trained: TrainedNetwork, pictures: Pictures, view: Vie
     """
     from scipy.special import softmax
 
-    from tasks.detectors.mobilenet_network import load_network
+    from tasks.networks.mobilenet_network import load_network
 
     network = load_network(trained.shape, trained.tensors, device)
     logits, _ = outputs(network, pictures, view, trained.shape.side, device=device)
@@ -203,7 +203,7 @@ def _refuse_other_parents(
 
 
 def _start(student: TrainedNetwork | None, spec: Distilled, setting: Setting) -> MobileNet:
-    from tasks.detectors.mobilenet_network import load_network
+    from tasks.networks.mobilenet_network import load_network
 
     if student is not None:
         return load_network(student.shape, student.tensors, setting.device)

@@ -18,7 +18,12 @@ from PIL import Image
 
 from storage.errors import SpecError
 from storage.weights import weight_parts
-from tasks.detectors.weight_files import (
+from tasks.device import full_precision
+from tasks.facts import fact
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import Layer, Vgg16Spec, on_this_machine
+from tasks.torch_vision_schema import define_missing_torchvision_schemas
+from tasks.weight_files import (
     WeightsOf,
     check_weights,
     find_header_problem,
@@ -26,11 +31,6 @@ from tasks.detectors.weight_files import (
     resolve_weights,
     unchanged_file,
 )
-from tasks.device import full_precision
-from tasks.facts import fact
-from tasks.recipe import Output, StepRun, step
-from tasks.spec import Layer, Vgg16Spec, on_this_machine
-from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:
     import torch

@@ -17,15 +17,15 @@ import pyarrow as pa
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
-from tasks.detectors.svm import balanced_weights
-from tasks.detectors.training_pictures import Pictures
+from tasks.detectors.linear import balanced_weights
+from tasks.networks.training_pictures import Pictures
 from tasks.spec import Training, View
 from tasks.threads import made_ahead
 
 if TYPE_CHECKING:
     import torch
 
-    from tasks.detectors.mobilenet_network import MobileNet, Tensors
+    from tasks.networks.mobilenet_network import MobileNet, Tensors
 
 HISTORY_COLUMNS = ("epoch", "loss", "training_accuracy", "validation_loss", "validation_accuracy")
 
@@ -121,7 +121,7 @@ def fit(
     Raises:
         TrainingFailed: a loss or a weight that is not finite, with epoch and step.
     """
-    from tasks.detectors.mobilenet_network import network_tensors
+    from tasks.networks.mobilenet_network import network_tensors
 
     run = _Run(network, data, training, seed, trained, loss, after_step, keep_last, device)
     run.due, run.keep = due, after_epoch
@@ -414,7 +414,7 @@ def _inputs(
     """Batches (B, 3, side, side) of rows, each in its view, on the device; threads prepare them ahead of a GPU."""
     import torch
 
-    from tasks.detectors.mobilenet_network import prepare_picture
+    from tasks.networks.mobilenet_network import prepare_picture
 
     def prepared(batch: tuple[Sequence[int], Sequence[View]]) -> torch.Tensor:
         made = [prepare_picture(pictures.pixels(row, view), side) for row, view in zip(*batch, strict=True)]

@@ -35,7 +35,7 @@ from storage.digest import canonical_json, hash_fraction, sha256_hex
 from storage.errors import SpecError
 from storage.objects import Ref, read_part
 from tasks.data.pictures import Pixels
-from tasks.detectors.export import (
+from tasks.networks.export import (
     CARD,
     LONGEST_SIDE,
     MODEL,
@@ -45,7 +45,7 @@ from tasks.detectors.export import (
     open_session,
     serialised,
 )
-from tasks.detectors.training_pictures import Pictures, load_pictures
+from tasks.networks.training_pictures import Pictures, load_pictures
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Quantized, Splits, View

@@ -9,18 +9,18 @@ import numpy as np
 
 from storage.errors import SpecError
 from storage.weights import weight_parts
-from tasks.detectors.architecture import architecture, torchvision_names
-from tasks.detectors.weight_files import (
+from tasks.facts import fact
+from tasks.networks.architecture import architecture, torchvision_names
+from tasks.recipe import Output, StepRun, step
+from tasks.spec import FineTuned, on_this_machine
+from tasks.torch_vision_schema import define_missing_torchvision_schemas
+from tasks.weight_files import (
     WeightsOf,
     check_weights,
     find_header_problem,
     resolve_weights,
     unchanged_file,
 )
-from tasks.facts import fact
-from tasks.recipe import Output, StepRun, step
-from tasks.spec import FineTuned, on_this_machine
-from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 TRUNK = "features."
 IMAGENET_WIDTH = 1.0
@@ -154,7 +154,7 @@ def import_mobilenet(run: StepRun, *, sha256: str, path: str) -> Output:
 
     `path` is what an experiment says of its weights.
     """
-    from tasks.detectors.mobilenet_network import DEVIATION, MEAN
+    from tasks.networks.mobilenet_network import DEVIATION, MEAN
 
     tensors = read_trunk(unchanged_file(path, sha256, _weights_of(IMAGENET_WIDTH)))
     parameters = sum(tensor.size for tensor in tensors.values())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.detectors.vgg16 import CONNECTED_OF_LAYER, CONVOLUTIONS, MEAN, POOLED, STD, Pixels, random_tensors
+from tasks.features.vgg16 import CONNECTED_OF_LAYER, CONVOLUTIONS, MEAN, POOLED, STD, Pixels, random_tensors
 from tasks.spec import Vgg16Spec
 
 if TYPE_CHECKING:

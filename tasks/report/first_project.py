@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.report_blocks import (
+from tasks.report.blocks import (
     NOT_AVAILABLE,
     Block,
     Cell,
@@ -23,7 +23,8 @@ from tasks.evaluation.report_blocks import (
     signed,
     with_interval,
 )
-from tasks.evaluation.report_tables import (
+from tasks.report.reported import ReportedRow
+from tasks.report.tables import (
     HEADLINE_DETECTOR,
     HEADLINE_RULE,
     CellKey,
@@ -35,7 +36,6 @@ from tasks.evaluation.report_tables import (
     seed_estimate,
     seed_key,
 )
-from tasks.evaluation.reported import ReportedRow
 
 # A reproduction that lies within this of the reported accuracy is called near it.
 NEAR = 0.03

@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from tasks.detectors.variants import ALONE, rejection_scenarios, variants
 from tasks.evaluation.protocols import training_view
-from tasks.evaluation.reported_networks import ReportedNetwork
+from tasks.networks.variants import ALONE, rejection_scenarios, variants
+from tasks.report.reported_networks import ReportedNetwork
 from tasks.spec import Distilled, Experiment, FineTuned, Quantized
 
 # The square picture, in pixels, whose time is shown.

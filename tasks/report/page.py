@@ -16,11 +16,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tasks.evaluation import plots
-from tasks.evaluation.plots import PlotFormat
-from tasks.evaluation.report_blocks import NOT_AVAILABLE, Heats, Picture
-from tasks.evaluation.report_sections import report_sections
-from tasks.evaluation.report_tables import ReportData, report_tables, seed_key
+from tasks.report import plots
+from tasks.report.blocks import NOT_AVAILABLE, Heats, Picture
+from tasks.report.plots import PlotFormat
+from tasks.report.sections import report_sections
+from tasks.report.tables import ReportData, report_tables, seed_key
 
 __all__ = ["ReportData", "escape_markdown", "render_html", "render_markdown", "report_tables", "seed_key"]
 
@@ -38,7 +38,7 @@ def render_html(data: ReportData) -> str:
         "percent": lambda share: round(100 * abs(share)),
         "deep": lambda share: abs(share) >= plots.HEAT_DEEP,
     }
-    return environment.get_template("report.html").render(**_document(data, "svg"))
+    return environment.get_template("page.html").render(**_document(data, "svg"))
 
 
 def render_markdown(data: ReportData) -> str:
@@ -49,7 +49,7 @@ def render_markdown(data: ReportData) -> str:
     budget = _PictureBudget(MARKDOWN_PICTURE_BYTES)
     environment.filters |= {"heat_picture": lambda heats: budget.embed(_heat_picture(heats)), "picture": budget.embed}
     # Plots come before examples: what they leave of the budget is for the others.
-    return environment.get_template("report.md").render(**_document(data, "png"), left_out=lambda: budget.left_out)
+    return environment.get_template("page.md").render(**_document(data, "png"), left_out=lambda: budget.left_out)
 
 
 def escape_markdown(text: str) -> str:

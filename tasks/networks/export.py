@@ -23,10 +23,10 @@ from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
 from storage.objects import PartContent, Ref, read_part
 from storage.store import Store
 from tasks.data.pictures import Pixels
-from tasks.detectors.architecture import Architecture, Convolution
-from tasks.detectors.rejection import SCORES
-from tasks.detectors.trained import TrainedNetwork
 from tasks.device import processor_name
+from tasks.networks.architecture import Architecture, Convolution
+from tasks.networks.familiarity import SCORES
+from tasks.networks.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, folder_name, step
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Detection:
     """What a network says about one picture, all float32.
 
     `logits` (k,), uncalibrated; `probabilities` (k,), calibrated; `familiarity` (3,), columns as
-    `tasks.detectors.rejection.SCORES`; `activation` (k, h, w): how much each place of the central square speaks for
+    `tasks.networks.familiarity.SCORES`; `activation` (k, h, w): how much each place of the central square speaks for
     each class. A class's activation, averaged over all places, is its logit but for a bias (Zhou et al. 2016, "Learning
     Deep Features for Discriminative Localization"; hidden layers are the linear map that they are at this picture).
     """
@@ -288,7 +288,7 @@ class _Graph:
 
     def add_preprocessing(self) -> None:
         """From `picture` to `resized` (1, 3, side, side), 0..255, and `normalised`: less the mean, over nothing yet."""
-        from tasks.detectors.mobilenet_network import MEAN
+        from tasks.networks.mobilenet_network import MEAN
 
         side = self.network.shape.side
         self._add_triangles()
@@ -384,7 +384,7 @@ class _Graph:
         self.feature_map = current
 
     def _add_convolution(self, one: Convolution, entered: str) -> str:
-        from tasks.detectors.mobilenet_network import DEVIATION
+        from tasks.networks.mobilenet_network import DEVIATION
 
         expected = (one.outputs, one.inputs // one.groups, one.kernel, one.kernel)
         weight = self.tensor(f"{one.name}.convolution.weight", expected)

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.report_blocks import (
+from tasks.report.blocks import (
     NOT_AVAILABLE,
     UNFOLDED_ROWS,
     Block,
@@ -24,8 +24,8 @@ from tasks.evaluation.report_blocks import (
     whole,
     with_interval,
 )
-from tasks.evaluation.report_network_tables import OTHER_SCENARIO, REFERENCE_SCORE
-from tasks.evaluation.report_tables import Estimate
+from tasks.report.network_tables import OTHER_SCENARIO, REFERENCE_SCORE
+from tasks.report.tables import Estimate
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]

@@ -20,9 +20,10 @@ from storage.digest import hash_seed
 from storage.errors import SpecError
 from storage.objects import Ref
 from tasks.checkpoints import newest_checkpoint
-from tasks.detectors.architecture import Architecture
-from tasks.detectors.fitting import Data, Fit, label_loss
-from tasks.detectors.mobilenet import (
+from tasks.device import device_alone, full_precision
+from tasks.networks.architecture import Architecture
+from tasks.networks.fitting import Data, Fit, label_loss
+from tasks.networks.mobilenet import (
     Setting,
     finished_output,
     fit_resumably,
@@ -30,8 +31,7 @@ from tasks.detectors.mobilenet import (
     training_data,
     training_label,
 )
-from tasks.detectors.trained import TrainedNetwork
-from tasks.device import device_alone, full_precision
+from tasks.networks.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import MagnitudePruned, StructurePruned, Training
 from tasks.threads import limit_threads
@@ -39,7 +39,7 @@ from tasks.threads import limit_threads
 if TYPE_CHECKING:
     import torch
 
-    from tasks.detectors.mobilenet_network import MobileNet
+    from tasks.networks.mobilenet_network import MobileNet
 
 # Kernels for int8 and for SIMD work on 8 channels at once; no layer becomes narrower than that.
 CHANNELS = 8
@@ -261,7 +261,7 @@ def dependency_graph(network: MobileNet, device: str) -> Any:
 
 def remove_channels(network: MobileNet, groups: Sequence[ChannelGroup], widths: Sequence[int]) -> MobileNet:
     """The network with the `widths` most important channels of each group; `network` itself is used up."""
-    from tasks.detectors.mobilenet_network import load_network, network_tensors
+    from tasks.networks.mobilenet_network import load_network, network_tensors
 
     device = str(next(network.parameters()).device)
     graph = dependency_graph(network, device)
@@ -315,7 +315,7 @@ def prune_magnitude(
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
-    from tasks.detectors.mobilenet_network import load_network
+    from tasks.networks.mobilenet_network import load_network
 
     limit_threads()
     origin = load_origin(run, network, setting)
@@ -381,7 +381,7 @@ def _narrowed(
     run: StepRun, spec: StructurePruned, setting: Setting, data: Data, network: Ref, origin: TrainedNetwork
 ) -> Output:
     """`prune_structure`, on its device."""
-    from tasks.detectors.mobilenet_network import load_network
+    from tasks.networks.mobilenet_network import load_network
 
     model = load_network(origin.shape, origin.tensors, setting.device)
     sizes = []
@@ -414,7 +414,7 @@ def _importance_batches(data: Data, seed: int) -> Iterator[tuple[torch.Tensor, t
     """Rows int64 (B,) among the train pictures, drawn by seed, and their inputs (B, 3, side, side)."""
     import torch
 
-    from tasks.detectors.mobilenet_network import prepare_picture
+    from tasks.networks.mobilenet_network import prepare_picture
 
     random = torch.Generator().manual_seed(hash_seed("importance", seed))
     drawn = torch.randperm(len(data.train), generator=random)[:IMPORTANCE_PICTURES]

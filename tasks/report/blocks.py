@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks.evaluation.plots import HeatMap, signed_points
-from tasks.evaluation.report_tables import Estimate, ReportData
+from tasks.report.plots import HeatMap, signed_points
+from tasks.report.tables import Estimate, ReportData
 
 NOT_AVAILABLE = "n/a"
 # Longer tables open on a click.

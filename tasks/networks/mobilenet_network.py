@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from storage.digest import hash_seed
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
-from tasks.detectors.architecture import Architecture, Convolution, torchvision_names
+from tasks.networks.architecture import Architecture, Convolution, torchvision_names
 
 Tensors = dict[str, npt.NDArray[Any]]
 

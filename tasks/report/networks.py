@@ -7,8 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.plots import HeatMap, HeatScale
-from tasks.evaluation.report_blocks import (
+from tasks.report.blocks import (
     UNFOLDED_ROWS,
     Block,
     Cell,
@@ -34,10 +33,11 @@ from tasks.evaluation.report_blocks import (
     value_cell,
     whole,
 )
-from tasks.evaluation.report_network_tables import LATENCY_SIDE, headline_resolution, in_order
-from tasks.evaluation.report_rejection import rejection_blocks
-from tasks.evaluation.report_second_project import second_project_blocks
-from tasks.evaluation.report_tables import ReportData, quality_name
+from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
+from tasks.report.plots import HeatMap, HeatScale
+from tasks.report.rejection import rejection_blocks
+from tasks.report.second_project import second_project_blocks
+from tasks.report.tables import ReportData, quality_name
 from tasks.spec import Experiment, FineTuned, Mobile
 
 Tables = Mapping[str, pl.DataFrame]

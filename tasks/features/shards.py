@@ -23,8 +23,8 @@ from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
 from tasks.data.views import ViewPicture, is_enlarged, make_views
-from tasks.detectors import inception, probe, vgg16, vgg16_winograd
 from tasks.device import device_alone
+from tasks.features import inception, probe, vgg16, vgg16_winograd
 from tasks.pieces import Pieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View

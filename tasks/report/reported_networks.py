@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.evaluation.reported import ReportedTableError, reference_table_path
+from tasks.report.reported import ReportedTableError, reference_table_path
 
 SECOND_PROJECT = "second-project.csv"
 COLUMNS = (

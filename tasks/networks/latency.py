@@ -14,9 +14,9 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref
 from storage.tables import LATENCY_SCHEMA
 from tasks.data.pictures import Pixels
-from tasks.detectors.export import ExportedNetwork
-from tasks.detectors.trained import TrainedNetwork
 from tasks.device import processor_name
+from tasks.networks.export import ExportedNetwork
+from tasks.networks.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
 from tasks.threads import limit_threads
 
@@ -100,7 +100,7 @@ def latency_summary(milliseconds: np.ndarray) -> Row:
 def _eager(network: TrainedNetwork) -> Run:
     import torch
 
-    from tasks.detectors.mobilenet_network import load_network, prepare_picture
+    from tasks.networks.mobilenet_network import load_network, prepare_picture
 
     module = load_network(network.shape, network.tensors)
 
