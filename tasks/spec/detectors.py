@@ -1,0 +1,261 @@
+"""What tells pictures apart: extractors of features, the heads on them, and networks for a phone."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
+from tasks.spec.views import View
+
+Layer = Literal["fc7", "fc6", "pool5-avg"]
+# What tables call detectors of every experiment.
+OWN_DETECTORS = ("svm", "svm-aug", "svm-shuffled", "probe")
+
+
+class Vgg16Spec(Spec):
+    """VGG16 as feature extractor. `side` None means: the picture's own size (the first project's testing).
+
+    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
+    compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
+    `precision` is.
+    """
+
+    kind: Literal["vgg16"] = "vgg16"
+    layer: Layer = "fc7"
+    side: Annotated[int, Field(ge=32, le=1024)] | None = 224
+    weights: LocalPath = "imagenet"
+    batch: int = Field(default=16, ge=1)
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=is_full)
+    compile: Truth = Field(default=False, exclude=True)
+
+    @property
+    def name(self) -> str:
+        """For example `vgg16-pool5-avg-224`."""
+        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
+
+
+class ProbeSpec(Spec):
+    """The features of a detector that sees no picture content."""
+
+    kind: Literal["probe"] = "probe"
+
+    @property
+    def name(self) -> str:
+        return "probe"
+
+
+class InceptionSpec(Spec):
+    """The 2015 Inception network, for FID, KID and IS; `weights` is `sha256:<hex>` of its file."""
+
+    kind: Literal["inception"] = "inception"
+    weights: str
+    batch: int = Field(default=32, ge=1)
+
+    @property
+    def name(self) -> str:
+        return "inception-2015"
+
+
+ExtractorSpec = Annotated[Vgg16Spec | ProbeSpec | InceptionSpec, Field(discriminator="kind")]
+
+
+class SvmSpec(Spec):
+    """How a linear SVM is fitted: C among candidates by validation, features scaled or not, calibrated or not.
+
+    The seed protocol's is `SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)`: threshold decision > 0.
+    """
+
+    c_values: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Once] = Field(
+        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1
+    )
+    standardise: Truth = True
+    calibrate: Truth = True
+
+    @property
+    def looks_at_val(self) -> bool:
+        """Whether val rows decide anything: C, or the calibration."""
+        return self.calibrate or len(self.c_values) > 1
+
+
+class HeadSpec(Spec):
+    """One head: a linear SVM on features of some views, for some sources.
+
+    `name` is the detector's name in the results; `seed` 0 fits on all training rows, another seed on a bootstrap
+    sample of the training groups.
+    """
+
+    name: str
+    extractor: ExtractorSpec
+    views: Annotated[tuple[View, ...], Once] = Field(min_length=1)
+    real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    svm: SvmSpec = SvmSpec()
+    seed: Seed = 0
+
+
+class Training(Spec):
+    """How a network is trained: Adam, early stopping on the validation loss, the best epoch's weights restored.
+
+    `balanced` weighs photographs and fakes alike, and within each the sources; else every picture counts once.
+    `augmented` draws a view of the experiment's grid for each picture and epoch. With `precision` bfloat16 layers are
+    computed in it, and weights, sums and losses kept in float32. `compile` compiles the network on a GPU, for speed
+    alone, so that no recipe contains it.
+    """
+
+    epochs: int = Field(default=5, ge=1)
+    batch: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    patience: int = Field(default=5, ge=1)
+    balanced: Truth = True
+    augmented: Truth = False
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=is_full)
+    compile: Truth = Field(default=False, exclude=True)
+
+
+class NetworkBase(Spec):
+    """What all networks share. With more than one of `seeds`, the spread over training seeds is reported."""
+
+    name: Name
+    seeds: int = Field(default=1, ge=1, le=20)
+
+
+class FineTuned(NetworkBase):
+    """MobileNetV2 with a new head (`v1` pool-256-128-k, `v2` pool-128-k, `v3` pool-k), its last layers unlocked.
+
+    `unlocked` counts layers from the end of the trunk as Keras lists them: a convolution, its batch norm and its
+    activation are one each. `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of
+    safetensors with torchvision's names.
+    """
+
+    kind: Literal["fine-tuned"] = "fine-tuned"
+    head: Literal["v1", "v2", "v3"] = "v3"
+    unlocked: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = 8
+    width: float = Field(default=1.0, ge=0.1, le=1.4)
+    weights: LocalPath = "imagenet"
+    side: int = Field(default=224, ge=32, le=512)
+    training: Training = Training()
+
+
+class MagnitudePruned(NetworkBase):
+    """Small weights of another network set to zero, ever more of them while it is trained on (Zhu & Gupta 2017)."""
+
+    kind: Literal["magnitude-pruned"] = "magnitude-pruned"
+    of: Name
+    first_sparsity: float = Field(default=0.10, ge=0, lt=1)
+    last_sparsity: float = Field(default=0.40, gt=0, lt=1)
+    training: Training = Training(learning_rate=1e-4)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.first_sparsity > self.last_sparsity:
+            raise ValueError(f"sparsity falls from {self.first_sparsity} to {self.last_sparsity}: it has to rise")
+        return self
+
+
+class StructurePruned(NetworkBase):
+    """Channels of another network removed in `steps` until `macs` of its multiply-accumulates are left.
+
+    After each step but the last it is trained for `epochs_between`, after the last as `training` says.
+    """
+
+    kind: Literal["structure-pruned"] = "structure-pruned"
+    of: Name
+    macs: float = Field(default=0.5, gt=0.02, lt=1)
+    steps: int = Field(default=3, ge=1)
+    epochs_between: int = Field(default=1, ge=0)
+    training: Training = Training(learning_rate=1e-4)
+
+
+class Distilled(NetworkBase):
+    """A student trained on a teacher's probabilities beside the labels (Hinton, Vinyals & Dean 2015).
+
+    The student starts from the network `of`, or as a narrow MobileNetV2 of `width` with random weights. `teachers` are
+    networks, or `svm` for the experiment's linear SVM; the probabilities of several are averaged. The same student
+    without a teacher is always trained beside it, as `<name>-alone`.
+    """
+
+    kind: Literal["distilled"] = "distilled"
+    of: Name | None = None
+    width: float | None = Field(default=None, ge=0.1, le=1.4)
+    side: int = Field(default=224, ge=32, le=512)
+    teachers: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    temperature: float = Field(default=4.0, ge=1)
+    weight: float = Field(default=0.7, gt=0, le=1)
+    seeds: int = Field(default=3, ge=1, le=20)
+    training: Training = Training(learning_rate=1e-4)
+
+    @model_validator(mode="after")
+    def _has_one_student(self) -> Self:
+        if (self.of is None) == (self.width is None):
+            raise ValueError("a student is either another network (of) or a narrow one (width): name one of them")
+        return self
+
+
+class Quantized(NetworkBase):
+    """Another network with 8-bit weights and activations, calibrated on train pictures.
+
+    Where it loses more than `tolerance` points of accuracy on val, and more than chance explains, the layers that lose
+    most stay in float.
+    """
+
+    kind: Literal["quantized"] = "quantized"
+    of: Name
+    calibration_pictures: int = Field(default=128, ge=8)
+    tolerance: float = Field(default=1.0, ge=0)
+
+
+NetworkSpec = Annotated[
+    FineTuned | MagnitudePruned | StructurePruned | Distilled | Quantized, Field(discriminator="kind")
+]
+
+
+class Rejection(Spec):
+    """When a network should answer "unknown source": its score of familiarity lies below what val pictures have.
+
+    `kept` is the share of known val pictures that are answered. `bounds` are constant lower bounds on the maximum
+    probability, as the second project had them.
+    """
+
+    score: Literal["max-probability", "energy", "distance"] = "distance"
+    kept: float = Field(default=0.95, gt=0, lt=1)
+    bounds: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Once] = (0.6, 0.7)
+    # Sources with `evaluated: false` that no network is trained on: unknown generators, and known ones that changed.
+    unknown: Annotated[tuple[Name, ...], Once] = ()
+    shifted: Annotated[tuple[Name, ...], Once] = ()
+
+    @model_validator(mode="after")
+    def _has_each_source_once(self) -> Self:
+        for name in doubled((*self.unknown, *self.shifted)):
+            raise ValueError(f"{name} is unknown or shifted, not both")
+        return self
+
+
+class Mobile(Spec):
+    """Networks for a phone. Each after the first is compared with the first: what it costs, and what it saves."""
+
+    networks: Annotated[tuple[NetworkSpec, ...], Once] = Field(min_length=1)
+    rejection: Rejection = Rejection()
+
+    @model_validator(mode="after")
+    def _is_a_chain(self) -> Self:
+        known: dict[str, str] = {}
+        for network in self.networks:
+            if network.name in OWN_DETECTORS or network.name.endswith("-alone"):
+                raise ValueError(
+                    f"{network.name}: a network's name does not end in -alone and is none of {list(OWN_DETECTORS)}, "
+                    "which results call detectors of their own"
+                )
+            origin: str | None = getattr(network, "of", None)
+            teachers: tuple[str, ...] = getattr(network, "teachers", ())
+            for parent in (*([origin] if origin else []), *(name for name in teachers if name != "svm")):
+                if parent not in known:
+                    raise ValueError(f"{network.name}: unknown network {parent!r}, expected one before it: {[*known]}")
+                if known[parent] == "quantized":
+                    raise ValueError(f"{network.name}: {parent!r} is quantized, which nothing can be made from")
+            known[network.name] = network.kind
+        are_apart("networks", known)
+        if not isinstance(self.networks[0], FineTuned):
+            raise ValueError(f"the first network must be fine-tuned, got {self.networks[0].kind}")
+        return self
