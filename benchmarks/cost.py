@@ -32,9 +32,11 @@ import pyarrow as pa
 from benchmarks.made_up import planned, preset
 from flows.coordinator import ELEMENTS_IN_SEGMENT, SHOWN
 from storage.digest import canonical_json
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, find, finished_objects, read_manifest, read_table
+from storage.opening import open_store
 from storage.plans import PlanFolder, Segment
-from storage.store import STORE_SETTING, LocalStore, Store, open_store
+from storage.store import STORE_SETTING, Store
 from tasks.elements import Element, refs_in
 from tasks.lanes import BEAT_S, Lane, Offer
 from tasks.recipe import Output, Step, StepRun, step

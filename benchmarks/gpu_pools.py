@@ -368,7 +368,7 @@ def _evaluated(results: Results, name: str, overrides: Mapping[str, Any], within
 
     from deployments import services
     from storage.claims import CLAIMS
-    from storage.store import open_store
+    from storage.opening import open_store
 
     # Prefect has been imported, and has read its settings.
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{services.load_state(services.home()).port}/api"}):

@@ -24,8 +24,9 @@ from flows.evaluate import evaluation_of
 from flows.preflight import refuse_missing, wanted_facts
 from storage.digest import sha256_hex
 from storage.errors import NotFinished
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
-from storage.store import STORE_SETTING, LocalStore
+from storage.store import STORE_SETTING
 from tasks.elements import Element
 from tasks.facts import Fact, Facts, as_json, facts_known
 from tasks.planning import Finished, Plan

@@ -28,7 +28,8 @@ from benchmarks.harness import Breaks, Case, Unequal
 from benchmarks.inputs import CANONICAL, grid, pictures
 from benchmarks.table import ROOT
 from storage.objects import ROWS, Ref, commit, read_table
-from storage.store import Store, open_store
+from storage.opening import open_store
+from storage.store import Store
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import ViewPicture, apply_view, fair_canonical

@@ -37,8 +37,9 @@ from benchmarks.inputs import CANONICAL, grid
 from benchmarks.memory import current_memory, peak_memory
 from benchmarks.table import ROOT
 from storage.digest import canonical_json
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
-from storage.store import LocalStore, Store
+from storage.store import Store
 from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
 from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, assign_groups, scan_pictures, shard_images
 from tasks.features.shards import embed_shard

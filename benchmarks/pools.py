@@ -24,8 +24,9 @@ from unittest import mock
 from benchmarks.harness import Case, Unequal
 from benchmarks.orchestration import evaluate, serve
 from benchmarks.simulated_pool import MemoryStore, Pools
+from storage.local import LocalStore
 from storage.objects import Ref, find, finished_objects, read_manifest
-from storage.store import STORE_SETTING, LocalStore
+from storage.store import STORE_SETTING
 from tasks.elements import import_steps
 from tasks.lanes import SEGMENTS_KEPT, Offer
 from tasks.recipe import Output, Pool, Step, StepRun, step

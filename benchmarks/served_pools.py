@@ -100,8 +100,8 @@ class Made:
 
 def made_in(folder: Path, step: str) -> list[Made]:
     """When the objects of a step were made; those of one computation are one."""
+    from storage.local import LocalStore
     from storage.objects import finished_objects, read_manifest
-    from storage.store import LocalStore
 
     store = LocalStore(folder)
     manifests = [read_manifest(store, place) for place in finished_objects(store) if f"/{step}/" in place]
@@ -209,7 +209,7 @@ def measure_embed(pictures: int) -> None:
 
 def make_part(documents: Path) -> None:
     """Make elements one after the other, as a script would."""
-    from storage.store import open_store
+    from storage.opening import open_store
     from tasks.elements import element_of, import_steps
 
     import_steps()
@@ -263,8 +263,8 @@ def measure_sample() -> None:
         coordinator = sum(seconds for flow_run, seconds in used.values() if flow_run == run)
         lanes = sum(seconds for flow_run, seconds in used.values() if flow_run != run)
         ended = lanes_of(folder / "store")
+        from storage.local import LocalStore
         from storage.objects import finished_objects
-        from storage.store import LocalStore
 
         objects = len(finished_objects(LocalStore(folder / "store")))
         computed = sum(lane["computed"] for lane in ended)

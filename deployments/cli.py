@@ -18,9 +18,10 @@ import typer
 
 from deployments.failures import sentence
 from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
+from storage.opening import open_store, store_url
 from storage.paths import with_home
 from storage.runs import latest_run, latest_runs, published_networks
-from storage.store import STORE_SETTING, Store, open_store, store_url
+from storage.store import STORE_SETTING, Store
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,8 +14,9 @@ from rich.table import Table
 from deployments.failures import exit_status, sentence
 from deployments.services import check_settings, ensure_reports, ensure_server
 from storage.errors import TelltaleError
+from storage.local import LocalStore
+from storage.opening import open_store
 from storage.runs import REPORTS_SETTING
-from storage.store import LocalStore, open_store
 from tasks.overrides import parse_overrides
 from tasks.presets import load_unfilled
 from tasks.progress import Progress

@@ -18,8 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from storage.errors import ObjectMissing, SpecError, StoreError
+from storage.local import LocalStore
+from storage.opening import open_store
 from storage.runs import RUNS
-from storage.store import LocalStore, Store, checked_key, open_store
+from storage.store import Store, checked_key
 
 logger = logging.getLogger(__name__)
 

@@ -39,9 +39,10 @@ from deployments.database import (
 )
 from storage.credentials import BLOCK_SETTING
 from storage.errors import SpecError, TelltaleError
+from storage.opening import local_folder, open_store
 from storage.paths import absolute, with_home
 from storage.runs import REPORTS_SETTING
-from storage.store import STORE_SETTING, local_folder, open_store
+from storage.store import STORE_SETTING
 from tasks.app_files import APP_SETTING
 from tasks.cache import CACHE_SETTING, cache_folder
 from tasks.device import PRICE_SETTING, hourly_price

@@ -14,8 +14,9 @@ import typer
 
 from deployments.failures import WRONG_INPUT, sentence
 from storage.errors import TelltaleError
+from storage.opening import open_store
 from storage.runs import latest_run
-from storage.store import Store, open_store
+from storage.store import Store
 from tasks.report.blocks import (
     file_size,
     millions,

@@ -13,7 +13,7 @@ from flows import recovery
 from flows.preflight import POOLS
 from flows.runner import own_run
 from storage.errors import TelltaleError
-from storage.store import open_store
+from storage.opening import open_store
 from storage.sweep import (
     find_debris,
     find_old_claims,

@@ -19,8 +19,8 @@ from flows.runner import own_run, was_taken_over
 from flows.work import asked_once, lane_name, telltale_version
 from storage.claims import ENDED, SILENCE_S
 from storage.errors import PlanFailed
+from storage.opening import open_store
 from storage.plans import PlanFolder
-from storage.store import open_store
 from tasks.recipe import Pool
 
 if TYPE_CHECKING:

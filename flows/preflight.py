@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import MissingInput, SpecError, StoreError
-from storage.store import check_writable, open_store
+from storage.opening import open_store
+from storage.store import check_writable
 from tasks.data.coco import check_coco, coco_content
 from tasks.data.columns import check_column, column_content
 from tasks.data.folder import check_folder, folder_content

@@ -10,8 +10,9 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from storage.digest import canonical_json
 from storage.errors import ObjectExists
 from storage.objects import Ref, manifest_of, read_part
+from storage.opening import open_store
 from storage.runs import RUNS, browser_link, set_latest_run
-from storage.store import Store, open_store
+from storage.store import Store
 from tasks.networks.export import CARD, MODEL
 from tasks.progress import artifact_key
 from tasks.report.run import HTML, MARKDOWN

@@ -12,9 +12,10 @@ from prefect.logging import get_run_logger
 from flows.runner import attempt
 from storage.digest import canonical_json, digest_of, sha256_hex
 from storage.errors import MissingInput, ObjectExists, ObjectMissing
+from storage.opening import open_store
 from storage.paths import absolute
 from storage.runs import RUNS, latest_run, published_networks
-from storage.store import Store, open_store
+from storage.store import Store
 from tasks.app_files import MOST_BYTES, app_folder, complete_app, first_visit_bytes, read_app, read_pictures
 from tasks.progress import artifact_key
 

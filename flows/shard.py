@@ -12,7 +12,7 @@ from flows.dispatch import Dispatch, Request, computed
 from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
-from storage.store import open_store
+from storage.opening import open_store
 from tasks.data.coco import coco_content, index_coco
 from tasks.data.columns import column_content, index_column, unlocated_column
 from tasks.data.folder import folder_content, index_folder, unlocated

@@ -10,7 +10,7 @@ from flows.names import run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
-from storage.store import open_store
+from storage.opening import open_store
 from tasks.generators.gan import pack_gan_pictures, train_gan
 from tasks.recipe import chosen_device
 from tasks.spec import Experiment, GanSource

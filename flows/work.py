@@ -15,8 +15,9 @@ from prefect import flow
 from flows import preflight  # noqa: F401 - its facts are asked here
 from flows.runner import attempt, leave, own_run, tasks_side_by_side, was_taken_over
 from storage.digest import digest_of
+from storage.opening import open_store
 from storage.plans import PlanFolder
-from storage.store import Store, known_store, open_store
+from storage.store import Store, known_store
 from tasks.device import compute_device, hourly_price
 from tasks.elements import import_steps
 from tasks.facts import library_version

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_
 
 from storage.digest import canonical_json, sha256_hex
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
-from storage.store import LocalStore, Store
+from storage.local import LocalStore
+from storage.store import Store
 
 OBJECTS = "objects"
 MANIFEST = "manifest.json"

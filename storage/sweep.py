@@ -23,10 +23,11 @@ from pydantic import ValidationError
 
 from storage.claims import CLAIMS
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
+from storage.local import LocalStore
 from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
 from storage.plans import HEADER, PLANS
 from storage.runs import RUNS
-from storage.store import PARTIAL, Listed, LocalStore, Store
+from storage.store import PARTIAL, Listed, Store
 
 SWEPT_FOLDERS = (OBJECTS, "checkpoints", "probe")
 INDEX = "index.json"

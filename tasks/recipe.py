@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from storage.digest import canonical_json, digest_of, sha256_hex
 from storage.errors import DamagedObject, InputChanged, MissingInput, SpecError, StoreError, StoreRefused, WrongAnswers
 from storage.objects import PartContent, Ref, commit, find
-from storage.store import Store, open_store
+from storage.opening import open_store
+from storage.store import Store
 from tasks.device import GpuLoad, compute_device, hourly_price
 from tasks.facts import library_version
 from tasks.pieces import Pieces

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from storage.errors import MissingInput, SpecError
-from storage.store import open_store
+from storage.opening import open_store
 from tasks.generators.kept_models import STORED, find_model, missing_from_store
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars

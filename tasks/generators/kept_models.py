@@ -15,8 +15,9 @@ from pathlib import Path
 from storage.digest import digest_of, file_sha256
 from storage.errors import MissingInput, SpecError, TelltaleError
 from storage.objects import Ref, read_part
+from storage.opening import open_store
 from storage.paths import absolute
-from storage.store import Store, open_store
+from storage.store import Store
 from tasks.cache import cache_folder
 from tasks.recipe import Output, StepRun, step
 from tasks.variables import literal

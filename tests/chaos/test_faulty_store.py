@@ -15,10 +15,12 @@ import pytest
 
 from deployments.s3 import S3Server
 from flows.evaluate import evaluate_all
+from storage.local import LocalStore
 from storage.objects import Ref as ObjectRef
 from storage.objects import finished_objects, read_manifest, read_part
+from storage.opening import open_store
 from storage.runs import latest_content
-from storage.store import LocalStore, Store, open_store
+from storage.store import Store
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
 from tests.integration.small_sample import SMALL
 from tests.integration.test_s3 import settings_of

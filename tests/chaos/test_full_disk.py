@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from storage.errors import StoreNotWritable
 from storage.objects import commit, find
-from storage.store import LocalStore
+from storage.local import LocalStore
 store = LocalStore(Path("/mnt/store"))
 try:
     commit(store, "objects/step/x", step="step", digest="0" * 64, recipe={}, parts={"part-0.bin": bytes(100_000)})

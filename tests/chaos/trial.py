@@ -13,9 +13,9 @@ from typing import Any
 
 from flows.recovery import ATTEMPTS
 from storage.errors import ObjectMissing
+from storage.local import LocalStore
 from storage.objects import Manifest
 from storage.runs import latest_content
-from storage.store import LocalStore
 from tests.chaos.cluster import (
     GIVEN_UP,
     POOLS,

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from deployments.services import marked_processes
+from storage.local import LocalStore
 from storage.objects import MANIFEST, Ref, read_manifest, read_table
-from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
 from tasks.evaluation.fidelity import kernel_distance
 from tasks.features.vgg16 import embed_pictures, load_vgg16

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.local import LocalStore
 from storage.objects import finished_objects, read_manifest
-from storage.store import LocalStore
 from tests.integration.small_sample import EVERY_KIND_OF_STEP
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]

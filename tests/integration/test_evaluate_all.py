@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from deployments.services import MARK, marked_processes
+from storage.local import LocalStore
 from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part
 from storage.runs import latest_content
-from storage.store import LocalStore
 from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import SMALL
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from flows.recovery import HEARTBEAT
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import WITHOUT_NETWORKS
 

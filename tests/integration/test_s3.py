@@ -28,9 +28,11 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, find, finished_objects, read_manifest, read_table
+from storage.opening import open_store
 from storage.s3 import PART_BYTES, ObjectStore
-from storage.store import LocalStore, Store, check_writable, known_store, open_store
+from storage.store import Store, check_writable, known_store
 from tasks.data.canonical import canonical_pictures
 from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step

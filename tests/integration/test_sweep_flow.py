@@ -15,8 +15,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.maintain import sweep
 from storage.errors import TelltaleError
+from storage.local import LocalStore
 from storage.objects import find
-from storage.store import LocalStore
 from storage.sweep import NOTHING, Removed
 from tests.unit.test_sweep import made, publish
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.store import LocalStore
+from storage.local import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_png
 from tasks.features.shards import Extractor, ViewFeatures, embed_images

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from storage.local import LocalStore
 from storage.objects import read_table
-from storage.store import LocalStore
 from storage.tables import FAKE, REAL
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.pictures import decode_rgb

@@ -19,8 +19,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from storage.local import LocalStore
 from storage.objects import Ref, read_table
-from storage.store import LocalStore
 from storage.tables import FAKE, REAL
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.columns import column_inventory, index_column, unlocated_column

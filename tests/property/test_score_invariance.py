@@ -11,8 +11,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.local import LocalStore
 from storage.objects import ROWS, commit
-from storage.store import LocalStore
 from storage.tables import features_table
 from tasks.detectors.linear import LinearHead, feature_rows
 from tasks.evaluation.scoring import score_rows

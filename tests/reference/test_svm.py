@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
-from storage.store import LocalStore
 from storage.tables import features_table
 from tasks.detectors import linear as svm
 from tasks.detectors.linear import (

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
-from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_jpeg
 from tasks.features.shards import embed_shard

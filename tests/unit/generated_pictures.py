@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_table
-from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import decode_rgb
 from tasks.generators.shards import keyed_diffusion

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from storage.local import LocalStore
 from storage.objects import Ref, read_table
-from storage.store import LocalStore
 from tasks.data.entries import QUARANTINE
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.spec import FolderSource

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
-from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.canonical import canonical_pictures
 from tasks.data.pictures import Pixels, encode_jpeg

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from storage.digest import sha256_hex
+from storage.local import LocalStore
 from storage.runs import set_latest_run
-from storage.store import LocalStore
 from tasks.networks.architecture import architecture
 from tasks.networks.export import build_graph, self_test
 from tasks.networks.familiarity import fit_familiarity

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.harness import Unequal
 from benchmarks.orchestration import Evaluation, _said, covered, timed_steps
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks.recipe import Output, StepRun, step
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from storage.claims import CLAIMS, Claim, Claims
 from storage.errors import StoreUnreachable
-from storage.store import LocalStore, Store
+from storage.local import LocalStore
+from storage.store import Store
 
 
 class Clock:

@@ -24,7 +24,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deployments.cli import app, main
-from storage.store import STORE_SETTING, LocalStore
+from storage.local import LocalStore
+from storage.store import STORE_SETTING
 from tasks.data.pictures import encode_jpeg, encode_png
 from tests.unit.published_networks import card_of, publish_run, tiny_model, write_model
 
@@ -323,7 +324,7 @@ def test_a_full_disk_under_the_answers_is_one_sentence(options: list[str], tmp_p
         assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
 
 
-@pytest.mark.parametrize("place", ["tasks.networks.answer.answer", "storage.store.LocalStore.read"])
+@pytest.mark.parametrize("place", ["tasks.networks.answer.answer", "storage.local.LocalStore.read"])
 def test_a_full_disk_anywhere_below_is_one_sentence(
     place: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

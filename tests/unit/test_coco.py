@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from storage.errors import MissingInput, SpecError
+from storage.local import LocalStore
 from storage.objects import Ref, notes_of, read_table
-from storage.store import LocalStore
 from tasks.data.coco import check_coco, coco_inventory, index_coco, read_annotations
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE
 

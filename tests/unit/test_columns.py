@@ -16,8 +16,8 @@ from PIL import Image
 from flows.preflight import checked_experiment
 from flows.shard import Images, image_shards
 from storage.errors import BadImage, MissingInput, SpecError
+from storage.local import LocalStore
 from storage.objects import Ref, notes_of, read_table
-from storage.store import LocalStore
 from tasks.data import columns as columns_module
 from tasks.data.columns import check_column, column_inventory, index_column, unlocated_column
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, cell_name, read_entries, read_entry

@@ -12,7 +12,8 @@ import pytest
 
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref, commit, read_table
-from storage.store import Store, open_store
+from storage.opening import open_store
+from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA
 from tasks.evaluation.comparison import (
     ExportedFile,

@@ -10,9 +10,9 @@ import pytest
 
 from flows.coordinator import Coordinator
 from storage.errors import MissingInput, PlanFailed, SpecError
+from storage.local import LocalStore
 from storage.objects import Ref, finished_objects, read_part
 from storage.plans import PlanFolder
-from storage.store import LocalStore
 from tasks.lanes import Offer
 from tasks.recipe import Output, Pool, StepRun, chosen_device, step
 from tests.unit.pool_lanes import (

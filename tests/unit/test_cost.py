@@ -25,8 +25,8 @@ from benchmarks.cost import (
 )
 from benchmarks.made_up import planned
 from flows.coordinator import SHOWN
+from storage.local import LocalStore
 from storage.objects import commit
-from storage.store import LocalStore
 
 SMALL = {"shard_size": 500}
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_table
-from storage.store import LocalStore
 from tasks.report.counts import count_images, warnings_of
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from storage.errors import SpecError, TelltaleError
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks import device as device_module
 from tasks.device import DeviceLost, GpuLoad, device_alone, full_precision, gpu_load, hourly_price
 from tasks.progress import Progress

@@ -15,8 +15,8 @@ from scipy.special import expit, softmax
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_manifest, read_table
-from storage.store import LocalStore
 from storage.tables import features_table
 from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.networks import distillation, mobilenet

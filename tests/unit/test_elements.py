@@ -11,9 +11,9 @@ import pytest
 
 from storage.digest import canonical_json
 from storage.errors import OtherVersion
+from storage.local import LocalStore
 from storage.objects import LazyRef, Ref
 from storage.plans import PlanFolder
-from storage.store import LocalStore
 from tasks.elements import Element, element_of, refs_in
 from tests.unit.pool_lanes import add_up, make_source, scale
 

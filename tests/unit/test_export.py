@@ -11,8 +11,8 @@ from PIL import Image
 
 from storage.digest import sha256_hex
 from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
+from storage.local import LocalStore
 from storage.objects import Ref, commit, read_part
-from storage.store import LocalStore
 from tasks.device import processor_name
 from tasks.networks.architecture import architecture
 from tasks.networks.export import (

@@ -24,8 +24,8 @@ from embedded_shards import (
     shard,
 )
 
+from storage.local import LocalStore
 from storage.objects import notes_of, read_manifest
-from storage.store import LocalStore
 from storage.tables import embedding_matrix, read_features
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
 from tasks.features import probe

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from storage.errors import TrainingFailed
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks import pieces
 from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint
 from tasks.data.pictures import Pixels

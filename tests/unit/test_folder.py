@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import BadImage, MissingInput, SpecError
+from storage.local import LocalStore
 from storage.objects import notes_of, read_table
-from storage.store import LocalStore
 from tasks.data import entries as entries_module
 from tasks.data.entries import ENTRY_SCHEMA, read_entries, read_entry, row_name
 from tasks.data.folder import check_folder, folder_inventory, read_metadata, unlocated

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from storage.errors import TrainingFailed
+from storage.local import LocalStore
 from storage.objects import Ref, commit, notes_of, read_manifest, read_part, read_table
-from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from storage.weights import read_weights
 from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint, write_checkpoint

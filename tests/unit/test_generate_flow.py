@@ -9,8 +9,8 @@ import pytest
 
 from flows.generate import diffusion_shards
 from flows.shard import Images
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_table
-from storage.store import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.generators import shards
 from tasks.presets import load_experiment

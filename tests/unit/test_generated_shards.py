@@ -17,8 +17,8 @@ from PIL import Image
 
 from storage.digest import digest_of, sha256_hex
 from storage.errors import MissingInput, SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
-from storage.store import LocalStore
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
 from tasks import pieces
@@ -246,7 +246,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from storage.objects import Ref
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks import pieces
 from tasks.generators import shards
 from tasks.generators.diffusion import generate_images

@@ -20,8 +20,8 @@ from deployments.bootstrap import devices_setting, start_workers, wanted_workers
 from deployments.services import Process, ServerHandle, State
 from flows import work
 from storage.errors import TelltaleError
+from storage.opening import open_store
 from storage.plans import PlanFolder
-from storage.store import open_store
 from tasks.device import DeviceLost
 
 TEMPLATE = json.loads((Path(deployments.__file__).parent / "pools" / "gpu.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks.features import inception
 from tasks.features.inception import (
     CLASSES,

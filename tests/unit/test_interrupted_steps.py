@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from embedded_shards import FAIR, FAIR_Q20, RAW, RAW_NATIVE, VGG16, VIEWS, embed, image_table, jpeg, png, shard
 
+from storage.local import LocalStore
 from storage.objects import Ref, manifest_of, notes_of
-from storage.store import LocalStore
 from tasks import pieces
 from tasks.features import shards as features_module
 from tasks.features.shards import Extractor

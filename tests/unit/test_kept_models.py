@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DamagedObject, MissingInput, SpecError
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks.generators.diffusion import _revision_of, check_pipeline
 from tasks.generators.kept_models import folder_digest, keep_model, local_model, main, model_files
 from tasks.generators.shards import generate_diffusion, model_digest

@@ -16,8 +16,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Cancelling, Completed, Running, State
 
 from flows import work
+from storage.local import LocalStore
 from storage.plans import PlanFolder, Segment
-from storage.store import LocalStore
 from tasks import lanes
 from tasks.lanes import Hung, Lane
 from tasks.planning import Finished, Plan

@@ -10,7 +10,7 @@ import pytest
 
 from storage.errors import SpecError, WrongAnswers
 from storage.objects import commit, notes_of, read_part, read_table
-from storage.store import open_store
+from storage.opening import open_store
 from storage.tables import LATENCY_SCHEMA
 from tasks.device import processor_name
 from tasks.networks.architecture import architecture

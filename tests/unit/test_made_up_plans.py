@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.made_up import digest_lines, needs, planned, preset
 from storage.digest import canonical_json, digest_of
 from storage.errors import NotFinished, SpecError
+from storage.local import LocalStore
 from storage.objects import LazyRef, Ref
-from storage.store import LocalStore
 from tasks.elements import Element, element_of, import_steps
 from tasks.planning import Finished, Plan
 from tasks.presets import PRESETS

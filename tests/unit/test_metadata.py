@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import notes_of, read_manifest
-from storage.store import LocalStore
 from tasks.data.entries import prompt_group, stated_text
 from tasks.data.folder import (
     check_folder,

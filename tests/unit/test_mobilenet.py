@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.special import log_softmax
 
 from storage.errors import SpecError, TrainingFailed
+from storage.local import LocalStore
 from storage.objects import commit, notes_of, read_manifest, read_part, read_table
-from storage.store import LocalStore
 from storage.weights import weight_parts
 from tasks.checkpoints import write_checkpoint
 from tasks.data.views import make_views

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from flows.preflight import checked_experiment
 from storage.errors import DownloadFailed, MissingInput, SpecError
-from storage.store import LocalStore
+from storage.local import LocalStore
 from storage.weights import read_weights
 from tasks.networks import mobilenet_weights
 from tasks.networks.architecture import architecture

@@ -12,8 +12,8 @@ from network_pictures import CANONICAL, VIEWS, row, shard
 from published_networks import card_of, tiny_model
 
 from storage.errors import WrongAnswers
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, manifest_of, notes_of, read_part, read_table
-from storage.store import LocalStore
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, IMAGE_SCHEMA, SCORE_SCHEMA
 from tasks import pieces
 from tasks.data.canonical import canonical_pictures

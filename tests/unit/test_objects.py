@@ -9,6 +9,7 @@ import pytest
 
 from storage.digest import digest_of
 from storage.errors import DamagedObject, ObjectMissing
+from storage.local import LocalStore
 from storage.objects import (
     MANIFEST,
     ROWS,
@@ -23,7 +24,6 @@ from storage.objects import (
     read_part,
     read_table,
 )
-from storage.store import LocalStore
 
 URI = "objects/test/x/0123"
 

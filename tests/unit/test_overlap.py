@@ -12,8 +12,8 @@ from PIL import Image
 
 from flows.shard import image_shards
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import notes_of
-from storage.store import LocalStore
 from tasks.data.overlap import equal_rows
 from tasks.data.shards import assignment_warnings
 from tasks.presets import parse_experiment

@@ -9,8 +9,9 @@ import pytest
 from deployments import services
 from deployments.cli import local_model, read_picture
 from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
+from storage.local import LocalStore
+from storage.opening import open_store
 from storage.paths import absolute, with_home
-from storage.store import LocalStore, open_store
 from tasks.app_files import app_folder
 from tasks.data.columns import unlocated_column
 from tasks.data.folder import unlocated

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from storage.local import LocalStore
 from storage.objects import ROWS
-from storage.store import LocalStore
 from tasks.pieces import PERIOD_S, Pieces, RowPieces
 from tasks.recipe import Output, StepRun, step
 

@@ -19,8 +19,8 @@ from flows.pools import MOST_LANES, VAIN_LANES, Lanes, _nobody_goes_on
 from flows.work import lane_name
 from storage.claims import SILENCE_S, Claims
 from storage.errors import PlanFailed
+from storage.local import LocalStore
 from storage.plans import PlanFolder
-from storage.store import LocalStore
 
 # Of a store that is never asked.
 FOLDER = PlanFolder(LocalStore(Path("/nowhere")), "plan")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import Ref, commit, notes_of, read_part
-from storage.store import LocalStore
 from storage.weights import CARD, WEIGHTS
 from tasks.checkpoints import write_checkpoint
 from tasks.networks import fitting, mobilenet

@@ -11,7 +11,7 @@ import flows.publish_mobile
 from flows.publish_mobile import CONTENTS, publish_app, publish_mobile, run_with_networks, starting_network
 from storage.digest import sha256_hex
 from storage.errors import MissingInput
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tasks.app_files import APP_SETTING
 from tests.unit.built_app import FILES, write_built_app
 from tests.unit.published_networks import publish_run

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storage.digest import sha256_hex
 from storage.errors import SpecError, WrongAnswers
+from storage.local import LocalStore
 from storage.objects import Ref, commit, manifest_of, notes_of, read_part
-from storage.store import LocalStore
 from tasks import pieces
 from tasks.networks import quantization
 from tasks.networks.architecture import architecture

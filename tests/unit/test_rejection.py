@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
-from storage.store import LocalStore
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.evaluation.classification import EvaluationError
 from tasks.evaluation.rejection import (

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from deployments.tables import markdown, short_tables
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
-from storage.store import LocalStore
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
 from tasks.report.blocks import Heats, Section, Table, Text, file_size, millions, milliseconds, points, times

@@ -12,7 +12,9 @@ import pytest
 
 from deployments.reports import HEALTHY, content_type, reports_server
 from deployments.s3 import S3Server
-from storage.store import LocalStore, Store, open_store
+from storage.local import LocalStore
+from storage.opening import open_store
+from storage.store import Store
 
 PLACE = "runs/evaluate/sample-0123"
 REPORT = b"<!doctype html><title>A report</title>"

@@ -7,8 +7,8 @@ import pytest
 
 from deployments.tables import markdown, short_tables
 from storage.errors import ObjectMissing
+from storage.local import LocalStore
 from storage.runs import browser_link, latest_run, set_latest_run
-from storage.store import LocalStore
 
 
 def test_each_experiment_has_its_newest_run(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from scipy.special import expit
 
 from storage.errors import SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
-from storage.store import LocalStore
 from storage.tables import SCORE_SCHEMA, features_table
 from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.evaluation.scoring import score_rows, score_view

@@ -18,8 +18,8 @@ from PIL import Image
 
 from storage.digest import sha256_hex
 from storage.errors import InputChanged, SpecError
+from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
-from storage.store import LocalStore
 from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.entries import QUARANTINE

@@ -12,8 +12,10 @@ from fsspec.asyn import get_loop
 
 from storage import s3
 from storage.errors import ObjectExists, SpecError, StoreNotWritable, StoreRefused
+from storage.local import LocalStore
+from storage.opening import open_store
 from storage.s3 import ObjectStore
-from storage.store import Listed, LocalStore, check_writable, open_store
+from storage.store import Listed, check_writable
 from tests.unit.store_contract import StoreContract
 
 
@@ -63,7 +65,7 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     store.write("x/a", b"")
-    monkeypatch.setattr("storage.store.os.scandir", denied)
+    monkeypatch.setattr("storage.local.os.scandir", denied)
     with pytest.raises(StoreRefused, match="x cannot be listed"):
         store.list("x")
 
@@ -127,7 +129,7 @@ def test_a_full_store_is_reported_as_not_writable(store: LocalStore, monkeypatch
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("storage.store.os.fsync", full)
+    monkeypatch.setattr("storage.local.os.fsync", full)
     with pytest.raises(StoreNotWritable, match="No space left"):
         store.write("a", b"data")
     assert store.list("") == []
@@ -138,7 +140,7 @@ def test_a_read_only_store_is_reported_as_not_writable(store: LocalStore, monkey
     def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("storage.store.os.open", read_only)
+    monkeypatch.setattr("storage.local.os.open", read_only)
     with pytest.raises(StoreNotWritable, match="Read-only"):
         check_writable(store)
 

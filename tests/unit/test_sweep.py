@@ -16,8 +16,9 @@ import pytest
 from storage.claims import Claims
 from storage.digest import canonical_json, digest_of
 from storage.errors import DamagedObject
+from storage.local import LocalStore
 from storage.objects import MANIFEST, ROWS, Ref, commit, find, read_manifest, read_table
-from storage.store import Listed, LocalStore, Store
+from storage.store import Listed, Store
 from storage.sweep import (
     FinishedObject,
     Removed,
@@ -468,7 +469,7 @@ def test_threads_that_write_the_same_objects_while_a_sweep_goes_on_lose_nothing(
 WRITE = """
 import sys
 from pathlib import Path
-from storage.store import LocalStore
+from storage.local import LocalStore
 from tests.unit.test_sweep import made
 for name in sys.argv[2:]:
     print(made(LocalStore(Path(sys.argv[1])), name, more=name.encode() * 2_000).uri)

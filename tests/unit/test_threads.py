@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.local import LocalStore
 from storage.objects import notes_of
-from storage.store import LocalStore
 from tasks.networks.familiarity import fit_familiarity
 from tasks.recipe import Output, StepRun, step
 from tasks.threads import helper_threads, in_order, made_ahead, parallel_tasks, threads_environment
@@ -132,7 +132,7 @@ def printed(expression: str, folder: Path, threads: int) -> str:
     """What an expression is in a new process that was given so many threads, with a store in a folder."""
     code = (
         "import sys; from pathlib import Path; from storage.objects import notes_of, read_part;"
-        "from storage.store import LocalStore; from tests.unit.test_threads import familiar, used_threads;"
+        "from storage.local import LocalStore; from tests.unit.test_threads import familiar, used_threads;"
         f"store = LocalStore(Path(sys.argv[1])); print({expression})"
     )
     done = subprocess.run(

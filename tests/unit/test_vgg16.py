@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from storage.errors import DownloadFailed, MissingInput, SpecError
-from storage.store import LocalStore
+from storage.local import LocalStore
 from storage.weights import read_weights
 from tasks.features import vgg16
 from tasks.spec import Vgg16Spec
