@@ -3,7 +3,7 @@
 # make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules,
 #              DATABASE=postgres keeps Prefect's runs in a PostgreSQL of its own instead of SQLite
 # make stop    stop all of that, and check that it is gone
-# make subset  real data that environment variables name (deployments/experiments/subset.yaml): an hour or more
+# make subset  real data that environment variables name (tasks/experiments/subset.yaml): an hour or more
 # make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
 # make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
 # make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and

@@ -130,7 +130,7 @@ def measure_sleep(elements: int, seconds: float, workers: int) -> None:
         from prefect.client.schemas.actions import DeploymentUpdate
 
         from benchmarks.sleeping import sleep
-        from flows.dispatch import Request
+        from flows.names import Request
         from flows.pools import computed_on_pools
 
         with get_client(sync_client=True) as client:

@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from flows.collect import mended
-from flows.names import experiment_title
+from flows.names import Request
 from flows.overview import watched
 from flows.preflight import checked_experiment, refuse_missing, wanted_facts
 from tasks.facts import Facts, ask_all, facts_known
@@ -18,21 +17,6 @@ T = TypeVar("T")
 Dispatch = Literal["inline", "pools"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a run was asked for: the flow, a preset or file, and what is put over it."""
-
-    flow: str
-    experiment: str
-    overrides: dict[str, Any] | None = None
-    seed: int | None = None
-
-    @property
-    def title(self) -> str:
-        """What people call it: with what was changed, and a digest."""
-        return experiment_title(self.flow, self.experiment, self.overrides, self.seed)
 
 
 def computed(

@@ -7,10 +7,10 @@ from prefect import flow
 
 from flows.cells import cell_plan, cell_results
 from flows.collect import collect
-from flows.dispatch import Dispatch, Request, computed
+from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
 from flows.generate import gan_shards, generators
-from flows.names import run_name
+from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
     canonical_shards,

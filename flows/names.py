@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +14,21 @@ from tasks.presets import load_unfilled
 DIGEST_LENGTH = 8
 CHANGES_LENGTH = 60
 NAME_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for: the flow, a preset or file, and what is put over it."""
+
+    flow: str
+    experiment: str
+    overrides: dict[str, Any] | None = None
+    seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What people call it: with what was changed, and a digest."""
+        return experiment_title(self.flow, self.experiment, self.overrides, self.seed)
 
 
 def run_name(what: str) -> Callable[[], str]:

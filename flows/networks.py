@@ -9,9 +9,9 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, Request, computed
+from flows.dispatch import Dispatch, computed
 from flows.embed import Features, all_images, feature_shards
-from flows.names import run_name
+from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
 from flows.train import trained_heads

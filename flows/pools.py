@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 
 from flows.coordinator import Coordinator, LaneState
-from flows.dispatch import Request
+from flows.names import Request
 from flows.overview import Lane, Line, Overview, Problem, Shown
 from flows.preflight import online_workers
 from flows.runner import own_run, was_taken_over

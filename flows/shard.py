@@ -8,8 +8,8 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, Request, computed
-from flows.names import run_name
+from flows.dispatch import Dispatch, computed
+from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.opening import open_store

@@ -5,9 +5,9 @@ from typing import Any
 from prefect import flow
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, Request, computed
+from flows.dispatch import Dispatch, computed
 from flows.embed import Features, embeddings_of
-from flows.names import run_name
+from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.linear import train_head

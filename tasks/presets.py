@@ -15,7 +15,7 @@ from tasks.spec import KINDS, PATH_FIELDS, Experiment, Spec, with_columns_as_sou
 from tasks.strict_yaml import read_yaml
 from tasks.variables import fill_in
 
-PRESETS = Path(__file__).parents[1] / "deployments" / "experiments"
+PRESETS = Path(__file__).with_name("experiments")
 
 
 def load_experiment(experiment: str, overrides: dict[str, Any] | None = None, seed: int | None = None) -> Experiment:

@@ -1,6 +1,6 @@
 """The first project's table as it was printed, and what its own numbers contradict.
 
-The table (`docs/reference/first-project.csv`) takes *real* as the positive class and compares at 1:1. Its values
+The table (`reference/first-project.csv`) takes *real* as the positive class and compares at 1:1. Its values
 carry four decimals, so every check below asks whether *any* numbers that round to the printed ones could agree:
 rounding alone never raises a flag.
 """
@@ -20,6 +20,9 @@ HALF_UNIT = 0.5e-4
 
 METRICS = ("accuracy", "precision", "recall", "f1")
 COLUMNS = ("row", "mix", "resolution", "compression_percent", "jpeg_quality", *METRICS)
+
+
+FIRST_PROJECT = Path(__file__).with_name("reference") / "first-project.csv"
 
 
 class ReportedTableError(TelltaleError):
@@ -43,20 +46,6 @@ class ReportedRow:
     @property
     def metrics(self) -> tuple[float | None, ...]:
         return (self.accuracy, self.precision, self.recall, self.f1)
-
-
-def reference_table_path(name: str = "first-project.csv") -> Path:
-    """Path of a table under `docs/reference` in the repository that this module lies in.
-
-    Raises ReportedTableError where it is missing, as it is when the package was installed without its repository.
-    """
-    path = Path(__file__).resolve().parents[2] / "docs" / "reference" / name
-    if not path.is_file():
-        raise ReportedTableError(
-            f"{path} is missing: install telltale from its repository with `pip install -e .`, "
-            "or give its reader the path of the table"
-        )
-    return path
 
 
 def read_reported(path: Path | str) -> list[ReportedRow]:

@@ -6,9 +6,9 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.report.reported import ReportedTableError, reference_table_path
+from tasks.report.reported import FIRST_PROJECT, ReportedTableError
 
-SECOND_PROJECT = "second-project.csv"
+SECOND_PROJECT = FIRST_PROJECT.with_name("second-project.csv")
 COLUMNS = (
     "model", "epochs", "batch_size", "layers_unlocked",
     "loss", "training_accuracy", "validation_loss", "validation_accuracy",
@@ -27,11 +27,6 @@ class ReportedNetwork:
     training_accuracy: float
     validation_loss: float
     validation_accuracy: float
-
-
-def second_project_path() -> Path:
-    """Path of `docs/reference/second-project.csv`; ReportedTableError where it is missing."""
-    return reference_table_path(SECOND_PROJECT)
 
 
 def read_second_project(path: Path | str) -> list[ReportedNetwork]:

@@ -22,8 +22,8 @@ from tasks.recipe import Output, StepRun, step
 from tasks.report.counts import warnings_of
 from tasks.report.network_tables import NetworkData
 from tasks.report.page import render_html, render_markdown
-from tasks.report.reported import arithmetic_flags, read_reported, reference_table_path
-from tasks.report.reported_networks import read_second_project, second_project_path
+from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
+from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.tables import ReportData, report_tables
 from tasks.spec import DiffusionSource, Experiment
 
@@ -64,7 +64,7 @@ def write_report(
     """
     store = run.store
     results = _results(store, cells, stages, control)
-    reported = read_reported(reference_table_path())
+    reported = read_reported(FIRST_PROJECT)
     timed: dict[str, Sequence[Ref]] = {
         "train-gan": gans,
         "generate/diffusion": diffused,
@@ -125,7 +125,7 @@ def _network_data(
         rejection=_all_rows(store, rejections, REJECTION_SCHEMA),
         confusion=_all_rows(store, rejections, CONFUSION_SCHEMA, CONFUSION),
         differences=_all_rows(store, rejections, DIFFERENCE_SCHEMA, DIFFERENCES),
-        reported=read_second_project(second_project_path()),
+        reported=read_second_project(SECOND_PROJECT),
     )
 
 

@@ -11,7 +11,7 @@ import os
 from prefect import flow
 
 from flows import work as lanes
-from flows.dispatch import Request
+from flows.names import Request
 from flows.pools import computed_on_pools
 from flows.runner import own_run
 from storage.objects import Ref

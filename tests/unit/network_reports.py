@@ -13,7 +13,7 @@ from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJE
 from tasks.networks.variants import rejection_scenarios, scored_everywhere, variants
 from tasks.presets import parse_experiment
 from tasks.report.network_tables import NetworkData
-from tasks.report.reported_networks import read_second_project, second_project_path
+from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.spec import Experiment
 
 # Network: parameters in millions, share of the MACs, bytes in millions, compressed, ms, accuracy, seeds' spread.
@@ -72,7 +72,7 @@ def make_networks(experiment: Experiment, **changes: Any) -> NetworkData:
         "rejection": frame(rejection_rows(experiment), REJECTION_SCHEMA),
         "confusion": frame(confusion_rows(experiment), CONFUSION_SCHEMA),
         "differences": frame(difference_rows(experiment), DIFFERENCE_SCHEMA),
-        "reported": read_second_project(second_project_path()),
+        "reported": read_second_project(SECOND_PROJECT),
     }
     return NetworkData(**values | changes)
 

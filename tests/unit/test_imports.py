@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,48 @@ def test_a_layer_imports_only_layers_below_it(layer: str) -> None:
     above = set(LAYERS[LAYERS.index(layer) + 1 :])
     for path in modules(layer):
         assert not imports_of(path, top_level=False) & above, path
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Which modules each module imports anywhere in it."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for layer in LAYERS for path in modules(layer)
+    }
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        wanted = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                wanted |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+        found[name] = wanted & paths.keys() - {name}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = module_imports()
+    # A package's own file brings its parts together, and they do not ask it.
+    graph = TopologicalSorter(imports)
+    graph.prepare()
+
+
+def test_tasks_read_nothing_of_the_layers_above_and_no_documents() -> None:
+    for path in modules("tasks"):
+        texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not texts & {"deployments", "flows", "docs", "benchmarks", "tests"}, path
+
+
+PACKAGES = ("data", "generators", "features", "detectors", "networks", "evaluation", "report")
+
+
+def test_the_packages_of_tasks_need_only_those_before_them() -> None:
+    for name, imports in module_imports().items():
+        package = name.split(".")[1] if name.count(".") == 2 else None
+        if name.startswith("tasks.") and package in PACKAGES:
+            after = PACKAGES[PACKAGES.index(package) + 1 :]
+            assert not {each for each in imports if each.startswith(tuple(f"tasks.{one}." for one in after))}, name
 
 
 def test_storage_knows_neither_prefect_nor_torch() -> None:

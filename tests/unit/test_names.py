@@ -84,7 +84,7 @@ def test_many_changes_are_cut_and_still_told_apart_by_the_digest() -> None:
 
 
 def test_a_file_is_called_as_its_experiment(tmp_path: Path) -> None:
-    preset = Path(__file__).parents[2] / "deployments" / "experiments" / "sample.yaml"
+    preset = Path(__file__).parents[2] / "tasks" / "experiments" / "sample.yaml"
     file = tmp_path / "mine.yaml"
     file.write_text(preset.read_text(encoding="utf-8").replace("name: sample\n", "name: autumn\n"), encoding="utf-8")
     assert experiment_title("evaluate", str(file)).startswith("evaluate autumn ")

@@ -26,7 +26,7 @@ from tasks.report.page import (
     report_tables,
     seed_key,
 )
-from tasks.report.reported import ReportedRow, arithmetic_flags, read_reported, reference_table_path
+from tasks.report.reported import FIRST_PROJECT, ReportedRow, arithmetic_flags, read_reported
 from tasks.report.sections import SHOWN_ROWS
 from tasks.report.tables import ResultIndex
 from tasks.spec import Experiment
@@ -140,7 +140,7 @@ def make_results(experiment: Experiment, intervals: bool = True, **ease: float) 
 
 
 def seed_rows() -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(read_reported(reference_table_path())):
+    for number, row in enumerate(read_reported(FIRST_PROJECT)):
         key = seed_key(row)
         for stage in ("seed", *(name for name, *_ in STAGES)):
             place = 0 if stage == "seed" else int(stage[-1])
@@ -200,7 +200,7 @@ QUARANTINE_SCHEMA = {"source": pl.String, "image_id": pl.String, "reason": pl.St
 
 def make_data(experiment: Experiment | None = None, intervals: bool = True, **changes: Any) -> ReportData:
     experiment = experiment or make_experiment()
-    reported = read_reported(reference_table_path())
+    reported = read_reported(FIRST_PROJECT)
     quality = [
         (source, resolution, None, metric, value, value - 3, value + 3, 283, 283, "distances of this network only")
         for resolution in RESOLUTIONS
@@ -371,7 +371,7 @@ def test_names_of_mixes_and_detectors_are_escaped_in_plots() -> None:
 
 
 def test_all_ten_reported_rows_are_shown_with_old_name_cell_and_numbers(page: Page, markdown: str) -> None:
-    rows = read_reported(reference_table_path())
+    rows = read_reported(FIRST_PROJECT)
     assert len(rows) == 10
     for row in rows:
         resolution, quality = row.resolution, row.jpeg_quality

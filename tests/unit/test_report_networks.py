@@ -28,7 +28,7 @@ from tasks.report.networks import network_sections
 from tasks.report.page import escape_markdown, render_html, render_markdown
 from tasks.report.plots import HeatScale, signed_points
 from tasks.report.reported import ReportedTableError
-from tasks.report.reported_networks import ReportedNetwork, read_second_project, second_project_path
+from tasks.report.reported_networks import SECOND_PROJECT, ReportedNetwork, read_second_project
 from tasks.report.run import _by_step, _network_data
 from tasks.report.tables import ReportData, report_tables
 from tasks.spec import Experiment
@@ -376,7 +376,7 @@ def test_rejection_without_unknown_pictures_is_na_with_its_reason(experiment: Ex
 
 
 def test_the_second_projects_table_is_read_as_printed() -> None:
-    rows = read_second_project(second_project_path())
+    rows = read_second_project(SECOND_PROJECT)
     assert [row.model for row in rows] == ["v1", "v2", "v3"]
     assert rows[0] == ReportedNetwork("v1", 8, 32, 5, 0.3722, 0.8256, 0.6674, 0.7626)
 
@@ -393,7 +393,7 @@ def test_the_second_projects_table_is_read_as_printed() -> None:
 )
 def test_a_malformed_table_of_the_second_project_is_refused(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "table.csv"
-    header = second_project_path().read_text().splitlines()[0]
+    header = SECOND_PROJECT.read_text().splitlines()[0]
     path.write_text(f"{header}\n{line}\n")
     with pytest.raises(ReportedTableError, match=message):
         read_second_project(path)

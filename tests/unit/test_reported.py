@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from tasks.report import reported
 from tasks.report.reported import (
+    FIRST_PROJECT,
     ReportedRow,
     ReportedTableError,
     arithmetic_flags,
@@ -17,7 +18,6 @@ from tasks.report.reported import (
     implied_recall,
     read_reported,
     recall_from_precision,
-    reference_table_path,
     rounding_range,
 )
 
@@ -26,12 +26,12 @@ HEADER = ",".join(reported.COLUMNS) + "\n"
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, ReportedRow]:
-    return {row.name: row for row in read_reported(reference_table_path())}
+    return {row.name: row for row in read_reported(FIRST_PROJECT)}
 
 
 @pytest.fixture(scope="module")
 def flags() -> dict[str, list[str]]:
-    return arithmetic_flags(read_reported(reference_table_path()))
+    return arithmetic_flags(read_reported(FIRST_PROJECT))
 
 
 def test_the_ten_rows_are_read_as_printed(rows: dict[str, ReportedRow]) -> None:
@@ -144,9 +144,6 @@ def test_a_malformed_table_is_refused_with_the_reason(tmp_path: Path, text: str,
         read_reported(path)
 
 
-def test_a_missing_table_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_table_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ReportedTableError, match="cannot be read"):
         read_reported(tmp_path / "none.csv")
-    monkeypatch.setattr(reported, "__file__", str(tmp_path / "tasks" / "evaluation" / "reported.py"))
-    with pytest.raises(ReportedTableError, match="pip install -e"):
-        reference_table_path()
