@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -44,20 +44,15 @@ def _line(fault: str, outcomes: Sequence[dict[str, Any]]) -> str:
         f"{total('times')}",
         f"{recovered}",
         f"{given_up}",
-        _of_lanes(outcomes, lambda: f"{total('hit')} of {total('lanes')}"),
+        f"{total('hit')} of {total('lanes')}",
         f"{total('tries') - total('steps')} of {total('steps')}",
-        _of_lanes(outcomes, lambda: f"{max(float(outcome['lost_s']) for outcome in outcomes):.0f} s"),
+        f"{max(float(outcome['lost_s']) for outcome in outcomes):.0f} s",
         f"{total('kept')} of {total('finished')}",
         f"{total('lost')}",
         f"{total('half_written')}",
         span,
     ]
     return f"| {' | '.join(cells)} |\n"
-
-
-def _of_lanes(outcomes: Sequence[dict[str, Any]], said: Callable[[], str]) -> str:
-    """What is known of evaluations on lanes only: records of those before have none."""
-    return said() if all("lanes" in outcome for outcome in outcomes) else "no lanes"
 
 
 if __name__ == "__main__":

@@ -29,10 +29,3 @@ def test_a_line_adds_up_the_evaluations_of_a_fault() -> None:
     second = {**first, **more, **given_up}
     line = table({"outcomes": [{**first, **more}, second]}).splitlines()[-1]
     assert line == "| power | 2 | 6 | 4 | 2 | 4 of 10 | 4 of 80 | 61 s | 60 of 60 | 1 | 0 | 1.5 to 2.0 |"
-
-
-def test_a_record_of_before_lanes_says_that_it_has_none() -> None:
-    record = {"fault": "power", "times": 1, "recovered": True, "steps": 40, "tries": 41, "state": "Completed"}
-    more = {"kept": 30, "finished": 30, "lost": 0, "half_written": 0, "seconds": 120.0}
-    line = table({"outcomes": [{**record, **more}]}).splitlines()[-1]
-    assert line == "| power | 1 | 1 | 1 | 0 | no lanes | 1 of 40 | no lanes | 30 of 30 | 0 | 0 | 2.0 |"
