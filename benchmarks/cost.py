@@ -40,7 +40,7 @@ from storage.store import STORE_SETTING, Store
 from tasks.elements import Element, refs_in
 from tasks.lanes import BEAT_S, Lane, Offer
 from tasks.recipe import Output, Step, StepRun, step
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 SIZES = (5_000, 118_000, 100_000_000)
 LANES = (1, 8, 200)

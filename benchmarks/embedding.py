@@ -18,7 +18,7 @@ from storage.errors import MissingInput
 from storage.paths import absolute
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.features import vgg16, vgg16_winograd
-from tasks.spec import Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
 
 WEIGHTS_SETTING = "TELLTALE_BENCH_VGG16"
 RANDOM = "random:0"

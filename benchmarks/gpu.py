@@ -44,7 +44,8 @@ from tasks.generators.tiny_diffusion import load_tiny_pipeline, make_scheduler
 from tasks.networks.architecture import Architecture, architecture
 from tasks.networks.mobilenet import is_trained
 from tasks.networks.mobilenet_network import MobileNet, channels_last, initialise
-from tasks.spec import DiffusionSpec, FineTuned, GanSpec, Vgg16Spec
+from tasks.spec.detectors import FineTuned, Vgg16Spec
+from tasks.spec.sources import DiffusionSpec, GanSpec
 from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 

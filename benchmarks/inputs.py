@@ -14,7 +14,7 @@ from storage.errors import MissingInput
 from storage.paths import absolute
 from tasks.data.pictures import inspect_picture
 from tasks.data.sample import PHOTOGRAPHS, read_photograph
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 
 PICTURES_SETTING = "TELLTALE_BENCH_PICTURES"
 

@@ -32,7 +32,7 @@ from tasks.facts import Fact, Facts, as_json, facts_known
 from tasks.planning import Finished, Plan
 from tasks.presets import PRESETS, load_unfilled
 from tasks.recipe import Pool, planned_by
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 SHA256 = sha256_hex(b"made up")
 PICTURES = 1_000

@@ -35,7 +35,8 @@ from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import ViewPicture, apply_view, fair_canonical
 from tasks.features import shards as features
 from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec import Vgg16Spec, View
+from tasks.spec.detectors import Vgg16Spec
+from tasks.spec.views import View
 from tasks.threads import limit_threads
 
 VGG16 = Vgg16Spec(layer="fc7", side=224, weights="random:0")

@@ -43,7 +43,8 @@ from storage.store import Store
 from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
 from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, assign_groups, scan_pictures, shard_images
 from tasks.features.shards import embed_shard
-from tasks.spec import FixedSplits, Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
+from tasks.spec.experiment import FixedSplits
 
 SMALLEST_SHARD = 1_000
 SHARDS_PER_SOURCE = 500

@@ -13,7 +13,9 @@ import polars as pl
 from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import features
 from tasks.detectors.linear import FeatureRows, fit_head, standardisation
-from tasks.spec import FixedSplits, HeadSpec, SvmSpec, Vgg16Spec, View
+from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
+from tasks.spec.experiment import FixedSplits
+from tasks.spec.views import View
 
 DIMENSIONS = 4_096
 C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

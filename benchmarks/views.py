@@ -14,7 +14,7 @@ from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import CANONICAL, grid, pictures, pictures_of_side
 from tasks.data.pictures import Pixels, encode_jpeg
 from tasks.data.views import canonical_quality, make_views
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 from tasks.threads import in_order
 
 LEVELS = 2

@@ -29,7 +29,7 @@ from deployments.failures import exit_status, sentence
 from storage.errors import SpecError, TelltaleError
 from storage.runs import REPORTS_SETTING
 from tasks.presets import PRESETS, load_unfilled
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -12,7 +12,9 @@ from tasks.evaluation.comparison import compare_networks
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
 from tasks.networks.variants import Variant, origin, variants
-from tasks.spec import Cell, Experiment, HeadSpec, Quantized, Splits, View
+from tasks.spec.detectors import HeadSpec, Quantized
+from tasks.spec.experiment import Experiment, Splits
+from tasks.spec.views import Cell, View
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from flows.overview import watched
 from flows.preflight import checked_experiment, refuse_missing, wanted_facts
 from tasks.facts import Facts, ask_all, facts_known
 from tasks.recipe import Pool
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 T = TypeVar("T")
 

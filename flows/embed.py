@@ -19,7 +19,9 @@ from tasks.features.inception import import_inception, inception_weights
 from tasks.features.shards import Rows, embed_shard, networks_kept
 from tasks.features.vgg16 import import_vgg16, keyed_vgg16
 from tasks.recipe import chosen_device
-from tasks.spec import Canonical, Experiment, ExtractorSpec, InceptionSpec, Vgg16Spec, View
+from tasks.spec.detectors import ExtractorSpec, InceptionSpec, Vgg16Spec
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import Canonical, View
 
 
 @dataclass(frozen=True)

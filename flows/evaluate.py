@@ -33,7 +33,9 @@ from tasks.evaluation.quality import measure_quality
 from tasks.evaluation.scoring import score_view
 from tasks.report.counts import count_images
 from tasks.report.run import write_report
-from tasks.spec import Cell, Experiment, HeadSpec, Resolution, View
+from tasks.spec.detectors import HeadSpec
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import Cell, Resolution, View
 
 CONTROL_REPEATS = 20
 

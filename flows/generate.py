@@ -14,7 +14,8 @@ from storage.objects import Ref
 from tasks.generators import shards
 from tasks.generators.shards import keyed_diffusion
 from tasks.recipe import chosen_device
-from tasks.spec import DiffusionSource, Experiment, GanSource
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import DiffusionSource, GanSource
 
 
 def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tuple[Ref, ...]]:

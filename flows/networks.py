@@ -41,17 +41,9 @@ from tasks.networks.variants import (
     variants,
 )
 from tasks.recipe import chosen_device
-from tasks.spec import (
-    Cell,
-    Distilled,
-    Experiment,
-    FineTuned,
-    HeadSpec,
-    MagnitudePruned,
-    Quantized,
-    StructurePruned,
-    View,
-)
+from tasks.spec.detectors import Distilled, FineTuned, HeadSpec, MagnitudePruned, Quantized, StructurePruned
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import Cell, View
 
 Shards = dict[str, tuple[Ref, ...]]
 

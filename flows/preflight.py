@@ -20,17 +20,10 @@ from tasks.generators.diffusion import check_pipeline
 from tasks.generators.shards import diffusion_model
 from tasks.networks.mobilenet_weights import check_mobilenet, mobilenet_digest
 from tasks.presets import load_unfilled
-from tasks.spec import (
-    CocoSource,
-    ColumnSource,
-    DiffusionSource,
-    DiffusionSpec,
-    Experiment,
-    FineTuned,
-    FolderSource,
-    SampleSource,
-    on_this_machine,
-)
+from tasks.spec.base import on_this_machine
+from tasks.spec.detectors import FineTuned
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import CocoSource, ColumnSource, DiffusionSource, DiffusionSpec, FolderSource, SampleSource
 from tasks.variables import located
 
 if TYPE_CHECKING:

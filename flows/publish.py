@@ -16,7 +16,7 @@ from storage.store import Store
 from tasks.networks.export import CARD, MODEL
 from tasks.progress import artifact_key
 from tasks.report.run import HTML, MARKDOWN
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 
 def publish(

@@ -19,7 +19,9 @@ from tasks.data.folder import folder_content, index_folder, unlocated
 from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.sample import SPLIT, sample_name
 from tasks.data.shards import assign_groups, assignment_warnings, scan_pictures, shard_images
-from tasks.spec import Canonical, CocoSource, ColumnSource, Experiment, FolderSource, SampleSource
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import CocoSource, ColumnSource, FolderSource, SampleSource
+from tasks.spec.views import Canonical
 
 logger = logging.getLogger(__name__)
 

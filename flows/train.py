@@ -12,7 +12,8 @@ from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref
 from tasks.detectors.linear import train_head
 from tasks.evaluation.protocols import cell_scorings, stage_rows
-from tasks.spec import Experiment, HeadSpec, Vgg16Spec
+from tasks.spec.detectors import HeadSpec, Vgg16Spec
+from tasks.spec.experiment import Experiment
 
 
 def needed_heads(experiment: Experiment, extractor: Vgg16Spec) -> tuple[HeadSpec, ...]:

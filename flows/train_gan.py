@@ -13,7 +13,8 @@ from storage.objects import Ref
 from storage.opening import open_store
 from tasks.generators.gan import pack_gan_pictures, train_gan
 from tasks.recipe import chosen_device
-from tasks.spec import Experiment, GanSource
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import GanSource
 
 
 def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:

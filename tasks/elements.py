@@ -16,7 +16,7 @@ from storage.errors import OtherVersion
 from storage.objects import LazyRef, Ref
 from tasks.facts import as_json
 from tasks.recipe import STEPS, OfFrozen, Step
-from tasks.spec import OWN_WORDS
+from tasks.spec.base import OWN_WORDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.errors import SpecError
-from tasks.spec import FIELD_NAMES, KINDS, MAPPINGS
+from tasks.spec.experiment import FIELD_NAMES, KINDS, MAPPINGS
 from tasks.strict_yaml import MAX_DEPTH
 
 

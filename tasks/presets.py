@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from storage.errors import MissingInput, SpecError
 from storage.paths import with_home
 from tasks.overrides import override
-from tasks.spec import KINDS, PATH_FIELDS, Experiment, Spec, with_columns_as_sources
+from tasks.spec.base import Spec
+from tasks.spec.experiment import KINDS, PATH_FIELDS, Experiment
+from tasks.spec.sources import with_columns_as_sources
 from tasks.strict_yaml import read_yaml
 from tasks.variables import fill_in
 

@@ -23,7 +23,7 @@ from tasks.data.pictures import encode_jpeg
 from tasks.data.sample import LICENCES, PHOTOGRAPHS, captions_of, read_photograph
 from tasks.generators.diffusion import PictureRequest, generate_images, load_pipeline
 from tasks.generators.sampling import Sampler
-from tasks.spec import DiffusionSpec
+from tasks.spec.sources import DiffusionSpec
 
 FREE = ("CC0 1.0", "Public domain")
 SIDE = 320

@@ -12,7 +12,7 @@ from storage.objects import ROWS, Ref, read_table
 from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
 from tasks.data.views import decode_for_fair, fair_canonical_jpeg, is_enlarged
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical
+from tasks.spec.views import Canonical
 
 
 @step(

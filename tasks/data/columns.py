@@ -38,7 +38,8 @@ from tasks.data.inventory import Inventory, Listed, list_files, outside_folders,
 from tasks.data.metadata import called_like_prompts, told_columns
 from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import ColumnSource, on_this_machine
+from tasks.spec.base import on_this_machine
+from tasks.spec.sources import ColumnSource
 
 _ROWS_AT_ONCE = 4096
 

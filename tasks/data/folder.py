@@ -50,7 +50,8 @@ from tasks.data.metadata import (
 )
 from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FolderSource, on_this_machine
+from tasks.spec.base import on_this_machine
+from tasks.spec.sources import FolderSource
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}

@@ -19,7 +19,7 @@ from tasks.data.pictures import (
     encode_png,
     inspect_picture,
 )
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 
 # All resizes are Pillow's bicubic, whose kernel widens with the reduction: antialiased, as the first project's was.
 _RESAMPLING = Image.Resampling.BICUBIC

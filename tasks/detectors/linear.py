@@ -24,7 +24,8 @@ from storage.tables import FAKE, REAL, embedding_matrix, read_features
 from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
 from tasks.recipe import Output, StepRun, folder_name, step
-from tasks.spec import HeadSpec, Splits
+from tasks.spec.detectors import HeadSpec
+from tasks.spec.experiment import Splits
 
 Float = npt.NDArray[np.float64]
 Integer = npt.NDArray[np.int64]

@@ -21,7 +21,8 @@ from tasks.evaluation.classification import (
 from tasks.evaluation.rejection import threshold_keeping
 from tasks.networks.export import CARD
 from tasks.recipe import Output, StepRun, folder_name, step
-from tasks.spec import Cell, Rejection
+from tasks.spec.detectors import Rejection
+from tasks.spec.views import Cell
 
 # A card's rotation: with folds, several networks were tested out of fold, and one of them is given away.
 PUBLISHED_ROTATION = 0

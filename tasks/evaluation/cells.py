@@ -22,7 +22,10 @@ from tasks.evaluation.classification import (
 )
 from tasks.evaluation.protocols import Stage, StageRow
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Cell, HeadSpec, Mix, Spec, Splits
+from tasks.spec.base import Spec
+from tasks.spec.detectors import HeadSpec
+from tasks.spec.experiment import Mix, Splits
+from tasks.spec.views import Cell
 
 ROC = "roc.parquet"
 FREE_METRICS = ("auroc", "average_precision", "ece", "eer")

@@ -37,7 +37,8 @@ from tasks.networks.export import CARD, MODEL
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import ALONE, Variant, origin
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Cell, Distilled, FineTuned
+from tasks.spec.detectors import Distilled, FineTuned
+from tasks.spec.views import Cell
 
 CLASS_ACCURACY = "class_accuracy"
 OVER_SEEDS = "class_accuracy_over_seeds"

@@ -9,7 +9,7 @@ from storage.objects import ROWS, Ref, read_table
 from tasks.data.pictures import encode_png
 from tasks.data.views import make_views
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 
 EXAMPLE_SCHEMA = pa.schema([("source", pa.string()), ("view", pa.string()), ("png", pa.binary())])
 LARGEST_SIDE = 256

@@ -3,21 +3,10 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from tasks.spec import (
-    Cell,
-    Experiment,
-    ExtractorSpec,
-    HeadSpec,
-    InceptionSpec,
-    Mix,
-    ProbeSpec,
-    Resolution,
-    SeedProtocol,
-    Spec,
-    SvmSpec,
-    Vgg16Spec,
-    View,
-)
+from tasks.spec.base import Spec
+from tasks.spec.detectors import ExtractorSpec, HeadSpec, InceptionSpec, ProbeSpec, SvmSpec, Vgg16Spec
+from tasks.spec.experiment import Experiment, Mix, SeedProtocol
+from tasks.spec.views import Cell, Resolution, View
 
 SEED_SVM = SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)
 # The first project saved the photographs of its compressed rows at this quality.

@@ -10,7 +10,7 @@ from storage.tables import embedding_matrix, read_features
 from tasks.evaluation.fidelity import InceptionFeatures, quality_rows
 from tasks.features.inception import FEATURES
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Cell
+from tasks.spec.views import Cell
 
 QUALITY_SCHEMA = pa.schema(
     [

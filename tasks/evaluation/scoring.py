@@ -10,7 +10,9 @@ from storage.objects import ROWS, Ref
 from storage.tables import SCORE_SCHEMA
 from tasks.detectors.linear import FeatureRows, LinearHead, feature_rows
 from tasks.recipe import Output, StepRun, folder_name, step
-from tasks.spec import HeadSpec, Splits, View
+from tasks.spec.detectors import HeadSpec
+from tasks.spec.experiment import Splits
+from tasks.spec.views import View
 
 
 def score_rows(rows: FeatureRows, svm: LinearHead, detector: str, view: View, splits: Splits) -> pa.Table:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from tasks.data.pictures import inspect_picture
 from tasks.data.views import PROBE_FEATURE_NAMES, ViewPicture, probe_vector
-from tasks.spec import View
+from tasks.spec.views import View
 
 DIMENSION = len(PROBE_FEATURE_NAMES)
 

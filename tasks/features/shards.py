@@ -27,7 +27,8 @@ from tasks.device import device_alone
 from tasks.features import inception, probe, vgg16, vgg16_winograd
 from tasks.pieces import Pieces
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical, ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec, View
+from tasks.spec.detectors import ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec
+from tasks.spec.views import Canonical, View
 from tasks.threads import helper_threads, in_order, limit_threads
 
 # What a GPU gets at once, and how far decoding may be ahead of it, per thread.

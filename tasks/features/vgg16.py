@@ -21,7 +21,8 @@ from storage.weights import weight_parts
 from tasks.device import full_precision
 from tasks.facts import fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Layer, Vgg16Spec, on_this_machine
+from tasks.spec.base import on_this_machine
+from tasks.spec.detectors import Layer, Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tasks.weight_files import (
     WeightsOf,

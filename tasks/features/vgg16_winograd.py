@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.features.vgg16 import CONNECTED_OF_LAYER, CONVOLUTIONS, MEAN, POOLED, STD, Pixels, random_tensors
-from tasks.spec import Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
 
 if TYPE_CHECKING:
     import ncnn

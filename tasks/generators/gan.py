@@ -33,7 +33,7 @@ from tasks.device import device_alone
 from tasks.generators.sheets import animation, contact_sheet, embedded, show_in_prefect
 from tasks.progress import Progress
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import GanSpec
+from tasks.spec.sources import GanSpec
 from tasks.threads import helper_threads, in_order, limit_threads
 
 if TYPE_CHECKING:

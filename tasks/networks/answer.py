@@ -13,7 +13,7 @@ from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb, inspect_picture
 from tasks.networks.export import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
-from tasks.spec import Quality, Resolution
+from tasks.spec.views import Quality, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
 Share = Annotated[float, Field(ge=0, le=1)]

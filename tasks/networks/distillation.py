@@ -32,7 +32,8 @@ from tasks.networks.mobilenet import (
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import Pictures
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Distilled, View
+from tasks.spec.detectors import Distilled
+from tasks.spec.views import View
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
 from tasks.detectors.linear import balanced_weights
 from tasks.networks.training_pictures import Pictures
-from tasks.spec import Training, View
+from tasks.spec.detectors import Training
+from tasks.spec.views import View
 from tasks.threads import made_ahead
 
 if TYPE_CHECKING:

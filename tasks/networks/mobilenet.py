@@ -21,7 +21,10 @@ from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import load_pictures
 from tasks.pieces import Due
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FineTuned, Name, NetworkBase, Spec, Splits, Training, View
+from tasks.spec.base import Name, Spec
+from tasks.spec.detectors import FineTuned, NetworkBase, Training
+from tasks.spec.experiment import Splits
+from tasks.spec.views import View
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:

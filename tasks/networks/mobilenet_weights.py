@@ -12,7 +12,8 @@ from storage.weights import weight_parts
 from tasks.facts import fact
 from tasks.networks.architecture import architecture, torchvision_names
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import FineTuned, on_this_machine
+from tasks.spec.base import on_this_machine
+from tasks.spec.detectors import FineTuned
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tasks.weight_files import (
     WeightsOf,

@@ -33,7 +33,7 @@ from tasks.networks.mobilenet import (
 )
 from tasks.networks.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import MagnitudePruned, StructurePruned, Training
+from tasks.spec.detectors import MagnitudePruned, StructurePruned, Training
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:

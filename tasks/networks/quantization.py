@@ -48,7 +48,9 @@ from tasks.networks.export import (
 from tasks.networks.training_pictures import Pictures, load_pictures
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Quantized, Splits, View
+from tasks.spec.detectors import Quantized
+from tasks.spec.experiment import Splits
+from tasks.spec.views import View
 
 if TYPE_CHECKING:
     import onnx

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from tasks.spec import Distilled, Experiment, FineTuned, Mobile, Name, NetworkSpec, Quantized, Spec
+from tasks.spec.base import Name, Spec
+from tasks.spec.detectors import Distilled, FineTuned, Mobile, NetworkSpec, Quantized
+from tasks.spec.experiment import Experiment
 
 ALONE = "-alone"
 

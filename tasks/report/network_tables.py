@@ -11,7 +11,8 @@ import polars as pl
 from tasks.evaluation.protocols import training_view
 from tasks.networks.variants import ALONE, rejection_scenarios, variants
 from tasks.report.reported_networks import ReportedNetwork
-from tasks.spec import Distilled, Experiment, FineTuned, Quantized
+from tasks.spec.detectors import Distilled, FineTuned, Quantized
+from tasks.spec.experiment import Experiment
 
 # The square picture, in pixels, whose time is shown.
 LATENCY_SIDE = 512

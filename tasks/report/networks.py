@@ -38,7 +38,8 @@ from tasks.report.plots import HeatMap, HeatScale
 from tasks.report.rejection import rejection_blocks
 from tasks.report.second_project import second_project_blocks
 from tasks.report.tables import ReportData, quality_name
-from tasks.spec import Experiment, FineTuned, Mobile
+from tasks.spec.detectors import FineTuned, Mobile
+from tasks.spec.experiment import Experiment
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]

@@ -25,7 +25,8 @@ from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.tables import ReportData, report_tables
-from tasks.spec import DiffusionSource, Experiment
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import DiffusionSource
 
 HTML, MARKDOWN = "report.html", "report.md"
 LIBRARIES = (

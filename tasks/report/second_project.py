@@ -21,7 +21,7 @@ from tasks.report.blocks import (
     whole,
 )
 from tasks.report.tables import ReportData
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]

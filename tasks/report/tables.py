@@ -10,7 +10,8 @@ import polars as pl
 
 from tasks.report.network_tables import NetworkData, network_tables
 from tasks.report.reported import ReportedRow
-from tasks.spec import Experiment, GanSource, Mix
+from tasks.spec.experiment import Experiment, Mix
+from tasks.spec.sources import GanSource
 
 HEADLINE_DETECTOR = "svm"
 HEADLINE_RULE = "val"

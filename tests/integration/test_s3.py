@@ -36,7 +36,9 @@ from storage.store import Store, check_writable, known_store
 from tasks.data.canonical import canonical_pictures
 from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import Canonical, FixedSplits, ProbeSpec, View
+from tasks.spec.detectors import ProbeSpec
+from tasks.spec.experiment import FixedSplits
+from tasks.spec.views import Canonical, View
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
 from tests.unit.store_contract import StoreContract
 from tests.unit.test_claims import Clock, lane, race, taken

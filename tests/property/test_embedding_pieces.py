@@ -19,7 +19,7 @@ from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_png
 from tasks.features.shards import Extractor, ViewFeatures, embed_images
 from tasks.pieces import PERIOD_S, Pieces
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 
 CANONICAL = Canonical(side=16, qualities=((90, 1),))
 VIEWS = (

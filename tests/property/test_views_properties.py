@@ -21,7 +21,7 @@ from tasks.data.pictures import (
     perceptual_hash,
 )
 from tasks.data.views import canonical_quality, fair_canonical, is_enlarged, make_views
-from tasks.spec import Canonical, View
+from tasks.spec.views import Canonical, View
 
 quality = st.integers(1, 100)
 sides = st.integers(16, 96)

@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from tasks.evaluation.classification import balanced_accuracy_threshold, group_weights
 from tasks.evaluation.comparison import compare, compare_seeds
-from tasks.spec import Cell
+from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores
 
 CELL = Cell(resolution="native")

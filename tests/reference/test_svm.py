@@ -35,7 +35,9 @@ from tasks.detectors.linear import (
     standardisation,
     train_head,
 )
-from tasks.spec import FixedSplits, Folds, HeadSpec, SvmSpec, Vgg16Spec, View
+from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
+from tasks.spec.experiment import FixedSplits, Folds
+from tasks.spec.views import View
 
 FIXED = FixedSplits()
 FOLDS = Folds(count=3)

@@ -13,7 +13,8 @@ from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import encode_jpeg
 from tasks.features.shards import embed_shard
-from tasks.spec import Canonical, Vgg16Spec, View
+from tasks.spec.detectors import Vgg16Spec
+from tasks.spec.views import Canonical, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
 FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, jpeg_quality=20)

@@ -7,7 +7,7 @@ from storage.local import LocalStore
 from storage.objects import Ref, read_table
 from tasks.data.entries import QUARANTINE
 from tasks.data.folder import folder_inventory, index_folder, unlocated
-from tasks.spec import FolderSource
+from tasks.spec.sources import FolderSource
 
 
 def folder(root: Path, *names: str) -> Path:

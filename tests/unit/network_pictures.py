@@ -18,7 +18,8 @@ from tasks.data.views import fair_canonical_jpeg
 from tasks.networks.fitting import Data
 from tasks.networks.mobilenet import Setting
 from tasks.networks.training_pictures import Pictures
-from tasks.spec import Canonical, FixedSplits, View
+from tasks.spec.experiment import FixedSplits
+from tasks.spec.views import Canonical, View
 
 CLASSES = ("real", "gan", "stable")
 CANONICAL = Canonical(side=48, qualities=((80, 1), (90, 1)))

@@ -14,7 +14,7 @@ from tasks.networks.variants import rejection_scenarios, scored_everywhere, vari
 from tasks.presets import parse_experiment
 from tasks.report.network_tables import NetworkData
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 # Network: parameters in millions, share of the MACs, bytes in millions, compressed, ms, accuracy, seeds' spread.
 SIZES = {

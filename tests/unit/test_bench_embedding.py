@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from benchmarks import embedding
 from benchmarks.harness import Unequal
 from tasks.features import vgg16
-from tasks.spec import Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from storage.tables import FAKE, REAL
 from tasks.evaluation.cells import evaluate_scores, evaluate_stage_row
 from tasks.evaluation.protocols import SEED_ROWS, STAGES, Scoring, StageRow, seed_head
-from tasks.spec import Cell, Mix, SeedProtocol, Vgg16Spec, View
+from tasks.spec.detectors import Vgg16Spec
+from tasks.spec.experiment import Mix, SeedProtocol
+from tasks.spec.views import Cell, View
 
 CELL = Cell(resolution=64)
 MIX = Mix(name="gan", real=("coco",), fakes=("gan",))

@@ -24,7 +24,8 @@ from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, cell_name, read_entries
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
 from tasks.report.counts import count_images, warnings_of
-from tasks.spec import ColumnSource, Experiment
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import ColumnSource
 
 GENERATORS = {"first": "image_gen0", "second": "image_gen1"}
 

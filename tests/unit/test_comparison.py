@@ -31,7 +31,8 @@ from tasks.networks.export import CARD, MODEL
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import Variant
-from tasks.spec import Cell, Distilled, FineTuned, MagnitudePruned, Quantized
+from tasks.spec.detectors import Distilled, FineTuned, MagnitudePruned, Quantized
+from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores
 
 CELL = Cell(resolution=64, jpeg_quality=20)

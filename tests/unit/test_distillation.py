@@ -33,7 +33,8 @@ from tasks.networks.fitting import label_loss, outputs
 from tasks.networks.mobilenet import train_mobilenet
 from tasks.networks.mobilenet_network import load_network
 from tasks.networks.trained import TrainedNetwork
-from tasks.spec import Distilled, FineTuned, Folds, HeadSpec, Training, Vgg16Spec
+from tasks.spec.detectors import Distilled, FineTuned, HeadSpec, Training, Vgg16Spec
+from tasks.spec.experiment import Folds
 from tests.unit.network_pictures import SETTING, VIEWS, pictures, row, shard, shards
 
 QUICK = Training(epochs=2, batch=8)

@@ -11,7 +11,7 @@ from storage.errors import NotFinished
 from tasks import facts
 from tasks.facts import FACTS, Fact, Facts, fact, facts_known, library_version
 from tasks.recipe import Output, StepRun, step
-from tasks.spec import DiffusionSpec, FolderSource
+from tasks.spec.sources import DiffusionSpec, FolderSource
 
 
 class Asked(BaseModel):

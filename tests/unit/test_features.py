@@ -33,7 +33,8 @@ from tasks.features import shards as features_module
 from tasks.features.shards import cpu_extractor, embed_images, probe_extractor
 from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
 from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec import Canonical, ProbeSpec, View
+from tasks.spec.detectors import ProbeSpec
+from tasks.spec.views import Canonical, View
 
 
 @pytest.fixture(scope="module")

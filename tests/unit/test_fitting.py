@@ -35,7 +35,8 @@ from tasks.networks.mobilenet import fit_resumably, is_trained
 from tasks.networks.mobilenet_network import MobileNet, channels_last, folded, initialise, network_tensors
 from tasks.networks.training_pictures import Pictures
 from tasks.recipe import StepRun
-from tasks.spec import FineTuned, Training, View
+from tasks.spec.detectors import FineTuned, Training
+from tasks.spec.views import View
 from tasks.threads import in_order
 from tests.unit.network_pictures import VIEWS, data, pictures
 

@@ -36,7 +36,7 @@ from tasks.generators.gan import (
     training_array,
 )
 from tasks.recipe import Step
-from tasks.spec import GanSpec
+from tasks.spec.sources import GanSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 SMALL = GanSpec(latent=8, generator_features=4, discriminator_features=4, batch=4, epochs=4, sheet_every=2, flip=True)

@@ -14,7 +14,9 @@ from storage.objects import ROWS, Ref, commit, read_table
 from storage.tables import IMAGE_SCHEMA
 from tasks.generators import shards
 from tasks.presets import load_experiment
-from tasks.spec import Canonical, DiffusionSource, DiffusionSpec, Experiment
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import DiffusionSource, DiffusionSpec
+from tasks.spec.views import Canonical
 
 
 @pytest.fixture

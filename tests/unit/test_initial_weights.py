@@ -15,7 +15,8 @@ from tasks.generators.gan import train
 from tasks.networks.architecture import architecture
 from tasks.networks.mobilenet import start_network
 from tasks.networks.mobilenet_network import network_tensors
-from tasks.spec import GanSpec, Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
+from tasks.spec.sources import GanSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 Tensors = Mapping[str, np.ndarray]

@@ -17,7 +17,7 @@ from storage.objects import Ref, manifest_of, notes_of
 from tasks import pieces
 from tasks.features import shards as features_module
 from tasks.features.shards import Extractor
-from tasks.spec import View
+from tasks.spec.views import View
 
 BATCH = 3
 

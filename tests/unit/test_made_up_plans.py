@@ -18,7 +18,10 @@ from tasks.elements import Element, element_of, import_steps
 from tasks.planning import Finished, Plan
 from tasks.presets import PRESETS
 from tasks.recipe import STEPS, Output, StepRun, planned_by, step
-from tasks.spec import Canonical, Cell, DiffusionSpec, FixedSplits, MagnitudePruned, Vgg16Spec, View
+from tasks.spec.detectors import MagnitudePruned, Vgg16Spec
+from tasks.spec.experiment import FixedSplits
+from tasks.spec.sources import DiffusionSpec
+from tasks.spec.views import Canonical, Cell, View
 from tasks.variables import FilledIn
 
 DIGESTS = Path(__file__).with_name("plan_digests.txt")

@@ -21,7 +21,7 @@ from tasks.data.folder import (
     with_metadata_above,
 )
 from tasks.data.metadata import NamedPictures, read_metadata
-from tasks.spec import FolderSource
+from tasks.spec.sources import FolderSource
 from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
 
 NAN = float("nan")

@@ -21,7 +21,7 @@ from storage.local import LocalStore
 from storage.weights import read_weights
 from tasks.networks import mobilenet_weights
 from tasks.networks.architecture import architecture
-from tasks.spec import FineTuned
+from tasks.spec.detectors import FineTuned
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 UNREACHABLE = "http://127.0.0.1:9/mobilenet_v2-b0353104.pth"

@@ -18,17 +18,10 @@ from tasks.data.folder import unlocated
 from tasks.facts import as_json
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
-from tasks.spec import (
-    OWN_WORDS,
-    ColumnSource,
-    DiffusionSpec,
-    Experiment,
-    FineTuned,
-    FolderSource,
-    Vgg16Spec,
-    on_this_machine,
-    path_fields,
-)
+from tasks.spec.base import OWN_WORDS, on_this_machine, path_fields
+from tasks.spec.detectors import FineTuned, Vgg16Spec
+from tasks.spec.experiment import Experiment
+from tasks.spec.sources import ColumnSource, DiffusionSpec, FolderSource
 from tasks.variables import located
 from tasks.weight_files import cache_folder
 

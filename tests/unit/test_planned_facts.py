@@ -14,7 +14,7 @@ from storage.objects import Ref
 from tasks.facts import Fact, Facts, as_json, facts_known
 from tasks.presets import PRESETS, load_experiment
 from tasks.recipe import Step
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 SHA256 = "0123456789abcdef" * 4

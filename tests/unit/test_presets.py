@@ -17,18 +17,10 @@ from flows.preflight import refuse_missing
 from storage.errors import MissingInput, SpecError
 from tasks.data.sample import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
-from tasks.spec import (
-    CocoSource,
-    ColumnSource,
-    DiffusionSource,
-    FineTuned,
-    FixedSplits,
-    FolderSource,
-    Folds,
-    GanSource,
-    MagnitudePruned,
-    on_this_machine,
-)
+from tasks.spec.base import on_this_machine
+from tasks.spec.detectors import FineTuned, MagnitudePruned
+from tasks.spec.experiment import FixedSplits, Folds
+from tasks.spec.sources import CocoSource, ColumnSource, DiffusionSource, FolderSource, GanSource
 
 NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.

@@ -13,7 +13,9 @@ from tasks.evaluation.protocols import (
 )
 from tasks.presets import parse_experiment
 from tasks.report.reported import read_reported, reference_table_path
-from tasks.spec import Cell, Experiment, InceptionSpec, SeedProtocol, Vgg16Spec, View
+from tasks.spec.detectors import InceptionSpec, Vgg16Spec
+from tasks.spec.experiment import Experiment, SeedProtocol
+from tasks.spec.views import Cell, View
 
 EXTRACTOR = Vgg16Spec(weights="random:0")
 

@@ -38,7 +38,7 @@ from tasks.networks.pruning import (
     step_targets,
 )
 from tasks.networks.trained import TrainedNetwork
-from tasks.spec import MagnitudePruned, StructurePruned, Training
+from tasks.spec.detectors import MagnitudePruned, StructurePruned, Training
 from tests.unit.network_pictures import CLASSES, SETTING, VIEWS, data, shards
 
 SHAPE = architecture(0.35, "v2", 3, 32)

@@ -40,7 +40,8 @@ from tasks.networks.quantization import (
     stages_by_damage,
 )
 from tasks.networks.trained import TrainedNetwork
-from tasks.spec import FixedSplits, Quantized
+from tasks.spec.detectors import Quantized
+from tasks.spec.experiment import FixedSplits
 from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
 
 CALIBRATION = [picture(source, number) for source in ("coco", "gan", "stable") for number in range(4)]

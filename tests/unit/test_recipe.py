@@ -12,7 +12,7 @@ from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, read_manifest, read_table
 from tasks.recipe import Output, Pool, Step, StepRun, _may_pass, chosen_device, folder_name, planned_by, step
-from tasks.spec import View
+from tasks.spec.views import View
 
 CALLS: list[object] = []
 

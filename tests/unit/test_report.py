@@ -29,7 +29,7 @@ from tasks.report.page import (
 from tasks.report.reported import FIRST_PROJECT, ReportedRow, arithmetic_flags, read_reported
 from tasks.report.sections import SHOWN_ROWS
 from tasks.report.tables import ResultIndex
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'
 STAGES = (

@@ -31,7 +31,7 @@ from tasks.report.reported import ReportedTableError
 from tasks.report.reported_networks import SECOND_PROJECT, ReportedNetwork, read_second_project
 from tasks.report.run import _by_step, _network_data
 from tasks.report.tables import ReportData, report_tables
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 from tests.unit.network_reports import frame, make_networks, with_networks
 
 NASTY = '<script>alert("x")</script>|`*_'

@@ -10,7 +10,9 @@ from storage.errors import BadImage
 from tasks.data.pictures import Pixels, decode_own_jpeg, decode_rgb, encode_jpeg, encode_png
 from tasks.data.views import _resize, _resize_integers, decode_for_fair, make_views
 from tasks.features.shards import embed_shard
-from tasks.spec import Canonical, Experiment, ProbeSpec, View
+from tasks.spec.detectors import ProbeSpec
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import Canonical, View
 
 EXACT = Canonical(side=96, qualities=((90, 1),))
 SCALED = EXACT.model_copy(update={"kernel": "scaled"})

@@ -16,7 +16,9 @@ from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import SCORE_SCHEMA, features_table
 from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.evaluation.scoring import score_rows, score_view
-from tasks.spec import FixedSplits, Folds, HeadSpec, Splits, Vgg16Spec, View
+from tasks.spec.detectors import HeadSpec, Vgg16Spec
+from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.views import View
 
 VIEW = View(path="fair", resolution=64, jpeg_quality=20)
 HEAD = HeadSpec(

@@ -7,7 +7,8 @@ import pytest
 
 from storage.errors import MissingInput, SpecError
 from tasks.presets import load_experiment, load_unfilled
-from tasks.spec import FolderSource, on_this_machine
+from tasks.spec.base import on_this_machine
+from tasks.spec.sources import FolderSource
 from tasks.variables import fill_in, literal, located, needed
 
 

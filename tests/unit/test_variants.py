@@ -7,7 +7,7 @@ import pytest
 from storage.errors import SpecError
 from tasks.networks.variants import origin, rejection_scenarios, scored_everywhere, teachers, variants
 from tasks.presets import parse_experiment
-from tasks.spec import Experiment
+from tasks.spec.experiment import Experiment
 
 TUNED = {"kind": "fine-tuned", "name": "dense"}
 PRUNED = {"kind": "structure-pruned", "name": "pruned", "of": "dense", "seeds": 2}

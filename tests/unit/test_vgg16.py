@@ -18,7 +18,7 @@ from storage.errors import DownloadFailed, MissingInput, SpecError
 from storage.local import LocalStore
 from storage.weights import read_weights
 from tasks.features import vgg16
-from tasks.spec import Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 UNREACHABLE = "http://127.0.0.1:9/vgg16-397923af.pth"

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.features import vgg16
 from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec import Vgg16Spec
+from tasks.spec.detectors import Vgg16Spec
 
 # Some with odd sides on the way down, whose last row or column no pooling takes.
 SIZES = [(32, 32), (64, 64), (75, 49), (63, 127), (96, 160)]

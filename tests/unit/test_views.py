@@ -22,7 +22,7 @@ from tasks.data.views import (
     make_views,
     probe_vector,
 )
-from tasks.spec import Canonical, Cell, View
+from tasks.spec.views import Canonical, Cell, View
 
 CANONICAL = Canonical(side=96, qualities=((75, 1), (90, 2), (96, 5)))
 GRID = tuple(
