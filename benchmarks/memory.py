@@ -31,8 +31,9 @@ from storage.objects import ROWS, Ref, commit, read_table
 from storage.opening import open_store
 from storage.store import Store
 from storage.tables import IMAGE_SCHEMA
+from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
-from tasks.data.views import ViewPicture, apply_view, fair_canonical
+from tasks.data.views import apply_view, fair_canonical
 from tasks.features import shards as features
 from tasks.features.vgg16_winograd import WinogradVgg16
 from tasks.spec.detectors import Vgg16Spec

@@ -45,7 +45,7 @@ def cell_plan(
             features=features.of(sources, head.extractor, (cell.fair_view,)),
             # The probe is fitted on the cell's own view, so its threshold comes from there too.
             reference=()
-            if head.name == "probe" or cell.jpeg_quality is None
+            if head.name == "probe" or cell.perturbation is None
             else features.of(sources, head.extractor, (uncompressed,)),
             mixes=mixes_of(experiment, head.name),
         )

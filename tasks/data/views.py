@@ -3,13 +3,13 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from storage.errors import SpecError
+from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import (
     PictureFacts,
     Pixels,
@@ -44,18 +44,6 @@ PROBE_FEATURE_NAMES = (
     "blockiness_horizontal",
     "blockiness_vertical",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class ViewPicture:
-    """One picture in one view.
-
-    `pixels`: uint8 (h, w, 3), RGB. `encoded`: the JPEG file that decodes to these pixels, None where the view has no
-    JPEG encoding of its own.
-    """
-
-    pixels: Pixels
-    encoded: bytes | None
 
 
 def canonical_quality(image_id: str, canonical: Canonical) -> int:
@@ -114,12 +102,12 @@ def fair_canonical_jpeg(rgb: Pixels, image_id: str, canonical: Canonical) -> byt
 
 
 def apply_view(picture: Pixels, view: View) -> ViewPicture:
-    """Bring uint8 (H, W, 3) to a view: resize to its resolution (`native` stays), then JPEG (4:2:0) at its quality.
+    """Bring uint8 (H, W, 3) to a view: resize to its resolution (`native` stays), then perturb.
 
     `picture` is the canonical form for a fair view and the decoded, upright original for a raw one, which is stretched
     to a square without a crop.
     """
-    return _compress(_at_resolution(picture, view), view.jpeg_quality)
+    return _perturbed(_at_resolution(picture, view), view)
 
 
 def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Canonical) -> dict[View, ViewPicture]:
@@ -143,10 +131,10 @@ def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Can
         return fair_canonical(decoded(canonical.kernel == "exact"), image_id, canonical)
 
     @functools.cache
-    def resized(uncompressed: View) -> Pixels:
-        return _at_resolution(origin(uncompressed.path), uncompressed)
+    def resized(unperturbed: View) -> Pixels:
+        return _at_resolution(origin(unperturbed.path), unperturbed)
 
-    return {view: _compress(resized(_without_jpeg(view)), view.jpeg_quality) for view in views}
+    return {view: _perturbed(resized(View(path=view.path, resolution=view.resolution)), view) for view in views}
 
 
 def probe_vector(
@@ -212,8 +200,8 @@ def _posted_file(
     return inspect_picture(encoded), len(encoded)
 
 
-def _without_jpeg(view: View) -> View:
-    return View(path=view.path, resolution=view.resolution)
+def _perturbed(picture: Pixels, view: View) -> ViewPicture:
+    return ViewPicture(picture, None) if view.perturbation is None else view.perturbation.apply(picture)
 
 
 def _at_resolution(picture: Pixels, view: View) -> Pixels:
@@ -237,10 +225,3 @@ def _resize_integers(picture: Pixels, side: int) -> Pixels:
     resized = interpolate(planes, (side, side), mode="bicubic", align_corners=False, antialias=True)
     pixels: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()
     return pixels
-
-
-def _compress(pixels: Pixels, quality: int | None) -> ViewPicture:
-    if quality is None:
-        return ViewPicture(pixels, None)
-    encoded = encode_jpeg(pixels, quality)
-    return ViewPicture(decode_own_jpeg(encoded), encoded)

@@ -33,7 +33,7 @@ def fake_thresholds(cells: Sequence[Cell], scores: Sequence[pl.DataFrame]) -> di
     found = {}
     for cell, frame in zip(cells, scores, strict=True):
         val = frame.filter((pl.col("split") == "val") & (pl.col("fold") == PUBLISHED_ROTATION))
-        if cell.jpeg_quality is None and val["label"].n_unique() == 2:
+        if cell.perturbation is None and val["label"].n_unique() == 2:
             found[str(cell.resolution)] = balanced_accuracy_threshold(val["label"].to_numpy(), val["p_fake"].to_numpy())
     return found
 
@@ -99,7 +99,7 @@ def complete_card(
     by_resolution = {
         str(cell.resolution): _per_rotation(frame)
         for cell, frame in zip(cells, frames, strict=True)
-        if cell.jpeg_quality is None
+        if cell.perturbation is None
     }
     card = json.loads(read_part(run.store, exported, CARD))
     card |= {

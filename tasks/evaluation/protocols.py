@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.spec.base import Spec
 from tasks.spec.detectors import ExtractorSpec, HeadSpec, InceptionSpec, ProbeSpec, SvmSpec, Vgg16Spec
 from tasks.spec.experiment import Experiment, Mix, SeedProtocol
@@ -27,9 +28,9 @@ SEED_ROWS: tuple[SeedRow, ...] = (
     SeedRow(mix="stable", cell=Cell(resolution=256)),
     SeedRow(mix="gan", cell=Cell(resolution=64)),
     SeedRow(mix="stable", cell=Cell(resolution=64)),
-    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=20)),
-    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=40)),
-    SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=60)),
+    SeedRow(mix="combined", cell=Cell(resolution=64, perturbation=jpeg(20))),
+    SeedRow(mix="combined", cell=Cell(resolution=64, perturbation=jpeg(40))),
+    SeedRow(mix="combined", cell=Cell(resolution=64, perturbation=jpeg(60))),
     SeedRow(mix="combined", cell=Cell(resolution=64)),
     SeedRow(mix="gan", cell=Cell(resolution="native")),
     SeedRow(mix="stable", cell=Cell(resolution="native")),
@@ -161,13 +162,13 @@ def cell_heads(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> Iter
         update={
             "name": "svm-aug",
             "views": tuple(
-                View(path="fair", resolution=cell.resolution, jpeg_quality=quality)
+                View(path="fair", resolution=cell.resolution, perturbation=jpeg(quality))
                 for quality in experiment.augmented_qualities
             ),
         }
     )
     yield probe_head(experiment, cell)
-    if cell.jpeg_quality is not None:
+    if cell.perturbation is not None:
         return
     for seed in range(1, experiment.training_seeds):
         yield headline.model_copy(update={"name": f"svm#{seed}", "seed": seed})
@@ -229,7 +230,7 @@ def seed_rows(roles: SeedProtocol) -> tuple[SeedRow, ...]:
     kept = [row for row in SEED_ROWS if row.cell.jpeg_quality in (None, *roles.qualities)]
     known = {row.cell.jpeg_quality for row in kept}
     further = [quality for quality in dict.fromkeys(roles.qualities) if quality not in known]
-    return (*kept, *(SeedRow(mix="combined", cell=Cell(resolution=64, jpeg_quality=q)) for q in further))
+    return (*kept, *(SeedRow(mix="combined", cell=Cell(resolution=64, perturbation=jpeg(q))) for q in further))
 
 
 def _stage_row(
@@ -255,7 +256,7 @@ def _stage_row(
     real_quality = PHOTOGRAPH_QUALITY if quality is not None and stage.fakes_only_compressed else quality
 
     def scoring(sources: tuple[str, ...], at_quality: int | None) -> Scoring:
-        view = View(path=stage.path, resolution=resolution, jpeg_quality=at_quality)
+        view = View(path=stage.path, resolution=resolution, perturbation=jpeg(at_quality))
         return Scoring(head=head, extractor=tested_by, view=view, sources=sources)
 
     return StageRow(

@@ -3,8 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import inspect_picture
-from tasks.data.views import PROBE_FEATURE_NAMES, ViewPicture, probe_vector
+from tasks.data.views import PROBE_FEATURE_NAMES, probe_vector
 from tasks.spec.views import View
 
 DIMENSION = len(PROBE_FEATURE_NAMES)

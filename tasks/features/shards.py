@@ -22,7 +22,8 @@ from storage.objects import ROWS, Ref, opened_part, read_part
 from storage.store import Store
 from storage.tables import FEATURE_COLUMNS, features_table
 from storage.weights import read_weights
-from tasks.data.views import ViewPicture, is_enlarged, make_views
+from tasks.data.perturbations.base import ViewPicture
+from tasks.data.views import is_enlarged, make_views
 from tasks.device import device_alone
 from tasks.features import inception, probe, vgg16, vgg16_winograd
 from tasks.pieces import Pieces

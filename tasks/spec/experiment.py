@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import Field, model_validator
 
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
 from tasks.spec.detectors import Mobile, SvmSpec, Vgg16Spec
 from tasks.spec.sources import (
@@ -233,7 +234,7 @@ class Experiment(Spec):
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The grid, row by row."""
-        return tuple(Cell(resolution=r, jpeg_quality=q) for r in self.resolutions for q in self.qualities)
+        return tuple(Cell(resolution=r, perturbation=jpeg(q)) for r in self.resolutions for q in self.qualities)
 
     @property
     def all_mixes(self) -> tuple[Mix, ...]:

@@ -1,15 +1,16 @@
 """What a picture is shown as: the cells of the grid, their views, and the form that comes before them."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from storage.errors import SpecError
+from tasks.data.perturbations.jpeg import Jpeg, Quality
+from tasks.data.perturbations.kinds import Perturbation, name_of, perturbation_named
 from tasks.spec.base import Spec
 
 Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
-Quality = Annotated[int, Field(ge=1, le=100)]
 Kernel = Literal["exact", "scaled"]
 
 
@@ -17,47 +18,76 @@ def is_exact(kernel: str) -> bool:
     return kernel == "exact"
 
 
-def _cell_name(resolution: Resolution, jpeg_quality: int | None) -> str:
-    return f"{resolution}/{'none' if jpeg_quality is None else f'q{jpeg_quality}'}"
+class _Perturbed(Spec):
+    """A resolution, and what happens to the picture then.
+
+    Written with a JPEG's quality alone where nothing else happens, as it was before there were other perturbations:
+    recipes and tables of then stay what they are.
+    """
+
+    resolution: Resolution
+    perturbation: Perturbation | None = None
+
+    @property
+    def jpeg_quality(self) -> int | None:
+        """The quality of the view's own JPEG encoding; None where it has none, or another perturbation."""
+        return self.perturbation.quality if isinstance(self.perturbation, Jpeg) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_quality_as_perturbation(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or "jpeg_quality" not in document:
+            return document
+        others = {name: value for name, value in document.items() if name != "jpeg_quality"}
+        quality = document["jpeg_quality"]
+        if quality is not None and others.get("perturbation") is not None:
+            raise ValueError("expected jpeg_quality or perturbation, not both")
+        return others if quality is None else others | {"perturbation": {"kind": "jpeg", "quality": quality}}
+
+    @model_serializer(mode="wrap")
+    def _with_a_quality(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if self.perturbation is None or isinstance(self.perturbation, Jpeg):
+            del document["perturbation"]
+            document["jpeg_quality"] = self.jpeg_quality
+        return document
 
 
-class View(Spec):
-    """What an attacker would post: a picture on a path, at a resolution, with or without a JPEG encoding."""
+class View(_Perturbed):
+    """What an attacker would post: a picture on a path, at a resolution, and what happened to it on its way."""
 
     path: Literal["fair", "raw"]
-    resolution: Resolution
-    jpeg_quality: Quality | None = None
 
     @property
     def name(self) -> str:
         """For example `fair/64/q20` or `raw/native/none`."""
-        return f"{self.path}/{_cell_name(self.resolution, self.jpeg_quality)}"
+        return f"{self.path}/{self.resolution}/{name_of(self.perturbation)}"
 
 
-class Cell(Spec):
-    """One field of the grid: a resolution and a compression."""
-
-    resolution: Resolution
-    jpeg_quality: Quality | None = None
+class Cell(_Perturbed):
+    """One field of the grid: a resolution and a perturbation."""
 
     @property
     def name(self) -> str:
         """For example `64/q20` or `native/none`."""
-        return _cell_name(self.resolution, self.jpeg_quality)
+        return f"{self.resolution}/{name_of(self.perturbation)}"
 
     @property
     def fair_view(self) -> View:
         """The view that both classes take in this cell under the fair protocol."""
-        return View(path="fair", resolution=self.resolution, jpeg_quality=self.jpeg_quality)
+        return View(path="fair", resolution=self.resolution, perturbation=self.perturbation)
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
         """Read a cell's name back; `SpecError` for anything else."""
-        match = re.fullmatch(r"(native|[1-9][0-9]*)/(none|q([1-9][0-9]*))", name)
+        match = re.fullmatch(r"(native|[1-9][0-9]*)/(.+)", name)
         if match is None:
             raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}")
         resolution: Resolution = "native" if match[1] == "native" else int(match[1])
-        return cls(resolution=resolution, jpeg_quality=int(match[3]) if match[3] else None)
+        try:
+            return cls(resolution=resolution, perturbation=perturbation_named(match[2]))
+        except SpecError as error:
+            raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}: {error}") from error
 
 
 class Canonical(Spec):

@@ -34,6 +34,7 @@ from storage.opening import open_store
 from storage.s3 import PART_BYTES, ObjectStore
 from storage.store import Store, check_writable, known_store
 from tasks.data.canonical import canonical_pictures
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import ProbeSpec
@@ -371,7 +372,7 @@ def run_pictures(store: Store, folder: Path) -> list[Ref]:
         canonical_pictures.compute(store, images=ref, canonical=canonical, enlarge=False, source="x", shard=number)[0]
         for number, ref in enumerate(images)
     ]
-    views = (View(path="fair", resolution=32), View(path="fair", resolution=32, jpeg_quality=20))
+    views = (View(path="fair", resolution=32), View(path="fair", resolution=32, perturbation=jpeg(20)))
     features = [
         ref
         for number, shard in enumerate(images)

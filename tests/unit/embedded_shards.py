@@ -11,13 +11,14 @@ from PIL import Image
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import encode_jpeg
 from tasks.features.shards import embed_shard
 from tasks.spec.detectors import Vgg16Spec
 from tasks.spec.views import Canonical, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
-FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, jpeg_quality=20)
+FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, perturbation=jpeg(20))
 RAW, RAW_NATIVE = View(path="raw", resolution=32), View(path="raw", resolution="native")
 VIEWS = (FAIR, FAIR_Q20, RAW, RAW_NATIVE)
 VGG16 = Vgg16Spec(layer="pool5-avg", side=32, weights="random:0", batch=2)

@@ -13,6 +13,7 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.canonical import canonical_pictures
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import Pixels, encode_jpeg
 from tasks.data.views import fair_canonical_jpeg
 from tasks.networks.fitting import Data
@@ -26,7 +27,7 @@ CANONICAL = Canonical(side=48, qualities=((80, 1), (90, 1)))
 VIEWS = (
     View(path="fair", resolution="native"),
     View(path="fair", resolution=32),
-    View(path="fair", resolution=32, jpeg_quality=20),
+    View(path="fair", resolution=32, perturbation=jpeg(20)),
 )
 SETTING = Setting(
     classes=CLASSES,

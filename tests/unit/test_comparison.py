@@ -15,6 +15,7 @@ from storage.objects import ROWS, Ref, commit, read_table
 from storage.opening import open_store
 from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.evaluation.comparison import (
     ExportedFile,
     compare,
@@ -35,7 +36,7 @@ from tasks.spec.detectors import Distilled, FineTuned, MagnitudePruned, Quantize
 from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores
 
-CELL = Cell(resolution=64, jpeg_quality=20)
+CELL = Cell(resolution=64, perturbation=jpeg(20))
 Scores = dict[str, pl.DataFrame]
 
 

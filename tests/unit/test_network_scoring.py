@@ -17,6 +17,7 @@ from storage.objects import ROWS, Ref, commit, manifest_of, notes_of, read_part,
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, IMAGE_SCHEMA, SCORE_SCHEMA
 from tasks import pieces
 from tasks.data.canonical import canonical_pictures
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
 from tasks.evaluation.cards import complete_card, error_rates, fake_thresholds
@@ -28,7 +29,7 @@ from tasks.spec.experiment import FixedSplits, Folds
 from tasks.spec.views import Cell
 
 MODEL_BYTES = tiny_model()
-CELLS = (Cell(resolution="native"), Cell(resolution=32), Cell(resolution=32, jpeg_quality=20))
+CELLS = (Cell(resolution="native"), Cell(resolution=32), Cell(resolution=32, perturbation=jpeg(20)))
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def scores_frame(p_fake: list[float], label: list[int], split: str, first: int =
 
 def test_error_rates_count_both_kinds_of_errors_at_the_threshold() -> None:
     test = scores_frame([0.1, 0.7, 0.2, 0.9, 0.4, 0.8], [0, 0, 0, 1, 1, 1], "test")
-    rates = error_rates(Cell(resolution=64, jpeg_quality=20), test, {0: 0.5}, 0, 200)
+    rates = error_rates(Cell(resolution=64, perturbation=jpeg(20)), test, {0: 0.5}, 0, 200)
     assert (rates["resolution"], rates["jpeg_quality"]) == ("64", 20)
     assert rates["false_alarms"] == {"value": pytest.approx(1 / 3), "low": None, "high": None, "n": 3}
     assert rates["missed"]["value"] == pytest.approx(1 / 3)
@@ -206,7 +207,7 @@ def test_thresholds_come_from_uncompressed_val_pictures_of_the_published_rotatio
     val = scores_frame(p_fake, label, "val")
     elsewhere = scores_frame([0.9, 0.1], [0, 1], "val", first=10).with_columns(pl.lit(1, pl.Int16).alias("fold"))
     frame = pl.concat([val, elsewhere, scores_frame([0.99, 0.01], [0, 1], "test", first=20)])
-    found = fake_thresholds([Cell(resolution=64), Cell(resolution=64, jpeg_quality=20)], [frame, frame])
+    found = fake_thresholds([Cell(resolution=64), Cell(resolution=64, perturbation=jpeg(20))], [frame, frame])
     assert found == {"64": balanced_accuracy_threshold(np.array(label), np.array(p_fake))}
 
 

@@ -12,7 +12,7 @@ from tasks.evaluation.protocols import (
     stage_rows,
 )
 from tasks.presets import parse_experiment
-from tasks.report.reported import read_reported, reference_table_path
+from tasks.report.reported import FIRST_PROJECT, read_reported
 from tasks.spec.detectors import InceptionSpec, Vgg16Spec
 from tasks.spec.experiment import Experiment, SeedProtocol
 from tasks.spec.views import Cell, View
@@ -44,7 +44,7 @@ def find(mix: str, cell: str, stage: int) -> StageRow:
 
 
 def test_the_ten_rows_are_those_of_the_reported_table() -> None:
-    reported = read_reported(reference_table_path())
+    reported = read_reported(FIRST_PROJECT)
     assert [
         (row.mix.replace("stable-diffusion", "stable"), str(row.resolution), row.jpeg_quality) for row in reported
     ] == [(row.mix, str(row.cell.resolution), row.cell.jpeg_quality) for row in SEED_ROWS]

@@ -14,13 +14,14 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import SCORE_SCHEMA, features_table
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.evaluation.scoring import score_rows, score_view
 from tasks.spec.detectors import HeadSpec, Vgg16Spec
 from tasks.spec.experiment import FixedSplits, Folds, Splits
 from tasks.spec.views import View
 
-VIEW = View(path="fair", resolution=64, jpeg_quality=20)
+VIEW = View(path="fair", resolution=64, perturbation=jpeg(20))
 HEAD = HeadSpec(
     name="svm@gan",
     extractor=Vgg16Spec(layer="pool5-avg", weights="random:0"),

@@ -143,7 +143,9 @@ def test_a_cells_name_is_read_back(name: str) -> None:
     assert Cell.parse(name).name == name
 
 
-@pytest.mark.parametrize("name", ["64", "64/20", "small/none", "64/q", "", "064/none", "64/q020", "\u0666\u0664/none"])
+@pytest.mark.parametrize(
+    "name", ["64", "64/20", "small/none", "64/q", "", "064/none", "64/q020", "64/q0", "64/q101", "\u0666\u0664/none"]
+)
 def test_what_is_no_cells_name_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match="a cell is named like"):
         Cell.parse(name)

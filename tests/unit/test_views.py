@@ -10,6 +10,7 @@ from PIL import Image
 
 import tasks.data.views as views_module
 from storage.errors import BadImage, SpecError
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
 from tasks.data.views import (
     PROBE_FEATURE_NAMES,
@@ -26,7 +27,7 @@ from tasks.spec.views import Canonical, Cell, View
 
 CANONICAL = Canonical(side=96, qualities=((75, 1), (90, 2), (96, 5)))
 GRID = tuple(
-    View(path=path, resolution=resolution, jpeg_quality=quality)
+    View(path=path, resolution=resolution, perturbation=jpeg(quality))
     for path in ("fair", "raw")
     for resolution in ("native", 64, 32)
     for quality in (None, 60, 20)
