@@ -12,7 +12,7 @@ from tasks.evaluation.comparison import compare_networks
 from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
 from tasks.networks.variants import Variant, origin, variants
-from tasks.spec.detectors import HeadSpec, Quantized
+from tasks.spec.detectors import HeadSpec, ProbeSpec, Quantized
 from tasks.spec.experiment import Experiment, Splits
 from tasks.spec.views import Cell, View
 
@@ -45,15 +45,16 @@ def cell_plan(
             features=features.of(sources, head.extractor, (cell.fair_view,)),
             # The probe is fitted on the cell's own view, so its threshold comes from there too.
             reference=()
-            if head.name == "probe" or cell.perturbation is None
+            if isinstance(head.extractor, ProbeSpec) or cell.perturbation is None
             else features.of(sources, head.extractor, (uncompressed,)),
-            mixes=mixes_of(experiment, head.name),
+            mixes=mixes_of(experiment, head),
         )
         for head in cell_heads(experiment, cell, features.extractor)
     )
     networks = tuple(
         ScoredNetwork(
             name=variant.name,
+            seed=variant.seed,
             origin=_quantized_from(experiment, variant),
             scores=ref,
             reference=scores[variant, uncompressed],
@@ -94,7 +95,7 @@ def _network_results(plan: CellPlan) -> list[Any]:
     """Futures of a cell's networks: their evaluation as detectors, and their comparison with the first."""
     if not plan.networks:
         return []
-    grid = [network for network in plan.networks if "#" not in network.name]
+    grid = [network for network in plan.networks if not network.seed]
     return [
         evaluate_cell_scores.submit(
             cell=plan.cell,

@@ -232,10 +232,12 @@ class Detector(Spec):
 class ScoredNetwork(Spec):
     """A network in a cell: its scores there, and those that give its thresholds.
 
-    `origin` names the network that a quantized one was made from: their difference is reported by itself.
+    `seed` is its training seed: seed 0 is in the grid, the others give the spread. `origin` names the network that a
+    quantized one was made from: their difference is reported by itself.
     """
 
     name: str
+    seed: int = 0
     origin: str | None = None
     scores: Ref
     reference: Ref

@@ -186,9 +186,9 @@ def cell_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> t
     )
 
 
-def mixes_of(experiment: Experiment, detector: str) -> tuple[Mix, ...]:
-    """The mixes on which a detector is evaluated: the cross table's heads meet single generators only."""
-    if "@" in detector:
+def mixes_of(experiment: Experiment, head: HeadSpec) -> tuple[Mix, ...]:
+    """The mixes on which a head is evaluated: those of the cross table, fitted on one generator, meet single ones."""
+    if head.fakes != experiment.fake_names:
         return tuple(mix for mix in experiment.all_mixes if len(mix.fakes) == 1)
     return experiment.all_mixes
 
