@@ -395,7 +395,7 @@ def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | N
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "max_pool_connections": 32,
-        # Requests are repeated here and nowhere else: botocore and s3fs would each multiply the tries.
+        # Requests are repeated here and nowhere else: botocore would multiply the tries.
         "retries": {"total_max_attempts": 1},
         # Checksums of our own (Content-MD5 up, metadata down) work with every server; these are new and do not.
         "request_checksum_calculation": "when_required",
@@ -411,7 +411,6 @@ def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | N
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-    files.retries = 1
     try:
         files.connect()
     except Exception as error:
@@ -468,7 +467,8 @@ def _check_certificates(bundle: str | None) -> None:
 
 
 async def _send(files: Any, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = await files._call_s3(method, **arguments)
+    client = await files.set_session()
+    answer: dict[str, Any] = await getattr(client, method)(**arguments)
     if "Body" in answer:
         async with answer["Body"] as stream:
             answer["Body"] = await stream.read()
@@ -476,15 +476,14 @@ async def _send(files: Any, method: str, arguments: dict[str, Any]) -> dict[str,
 
 
 def _failed(error: Exception) -> _Failed:
-    """What an error of s3fs, botocore or the network says; an error of ours is raised as it is."""
+    """What an error of botocore or the network says; an error of ours is raised as it is."""
     import aiohttp
     from botocore import exceptions
     from botocore.parsers import ResponseParserError
 
-    cause = error if isinstance(error, exceptions.ClientError) else error.__cause__
-    if isinstance(cause, exceptions.ClientError):
-        code = str(cause.response.get("Error", {}).get("Code") or "")
-        status = int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    if isinstance(error, exceptions.ClientError):
+        code = str(error.response.get("Error", {}).get("Code") or "")
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
         may_pass = code in PASSING or (status >= 500 and code not in {*FULL, *UNKNOWN_CONDITION})
         return _Failed(code or str(status), status, may_pass)
     broken = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
