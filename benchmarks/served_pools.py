@@ -104,7 +104,7 @@ def made_in(folder: Path, step: str) -> list[Made]:
     from storage.objects import finished_objects, read_manifest
 
     store = LocalStore(folder)
-    manifests = [read_manifest(store, place) for place in finished_objects(store) if f"/{step}/" in place]
+    manifests = [read_manifest(store, place) for place in finished_objects(store) if f"/{step}" in place]
     ends = [(datetime.fromisoformat(each.created).timestamp(), each.seconds) for each in manifests]
     return [Made(end - seconds, end) for end, seconds in ends]
 
@@ -180,13 +180,13 @@ def measure_embed(pictures: int) -> None:
         experiment = write_folders(folder, pictures)
         run = run_deployment("embed/vgg16", {"experiment": str(experiment)})
         store = folder / "store"
-        on_pools = span(made_in(store, "embed"))
+        on_pools = span(made_in(store, "embed/vgg16"))
         lanes = [lane for lane in lanes_of(store) if lane["pool"] == "gpu" and lane["computed"]]
         documents = [
             document
             for path in sorted(store.glob(f"plans/{run}-0/segments/gpu/*.json"))
-            for document in json.loads(path.read_text())
-            if document.get("step") == "embed"
+            for document in json.loads(path.read_text())["elements"]
+            if document["step"] == "embed"
         ]
         plain = folder / "plain"
         shutil.copytree(store, plain, ignore=lambda where, names: ["embed"] if Path(where).name == "objects" else [])
@@ -198,7 +198,7 @@ def measure_embed(pictures: int) -> None:
             processes.append(subprocess.Popen(command, env={**os.environ, "TELLTALE_STORE": str(plain)}, cwd=ROOT))
         if any(process.wait() for process in processes):
             raise SystemExit("a process failed")
-        alone = span(made_in(plain, "embed"))
+        alone = span(made_in(plain, "embed/vgg16"))
         workers = {lane["worker"] for lane in lanes}
         print(
             f"{len(documents)} shards of {pictures} pictures on {len(lanes)} lanes of "
@@ -239,6 +239,8 @@ def write_folders(folder: Path, count: int) -> Path:
         "qualities": [None, 60],
         "extractor": {"kind": "vgg16", "layer": "pool5-avg", "side": 224, "weights": "random:0"},
         "mobile": None,
+        # There are few photographs: the two folders hold the same ones.
+        "allow_overlap": True,
         "shard_size": count,
     }
     file = folder / "folders.yaml"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from storage.claims import ENDED, SILENCE_S
-from storage.errors import MissingInput, NotFinished, PlanFailed
+from storage.errors import MissingInput, NotFinished, PlanDamaged, PlanFailed
 from storage.objects import Ref
 from storage.plans import PlanFolder, Segment
 from tasks.elements import Element
@@ -346,6 +346,15 @@ class Coordinator(Generic[T]):
                 wanted[pool] = max(wanted[pool], LANES_AT_FIRST)
         return wanted
 
+    @property
+    def waiting(self) -> list[str]:
+        """What is said of pools on which there is something to do and nobody at work yet."""
+        return [
+            f"there is work for the pool {pool}, and no lane at it yet: it waits for a free place"
+            for pool, count in self._wanted().items()
+            if count and not self._alive(pool) and pool not in self.hindrances
+        ]
+
     def _is_short(self) -> bool:
         """Whether some pool lacks lanes, and none that was started has yet to begin."""
         wanted = self._wanted()
@@ -363,7 +372,11 @@ class Coordinator(Generic[T]):
             known = self.lanes.get(lane)
             if known is not None and known.version == listed.version:
                 continue
-            status = self.folder.status(lane)
+            try:
+                status = self.folder.status(lane)
+            except PlanDamaged:
+                # It writes another one soon, or falls silent.
+                continue
             if status is None:
                 continue
             if known is None:

@@ -233,9 +233,9 @@ def _rate(line: Line) -> str:
 
 
 def seconds_left(line: Line) -> float | None:
-    """When what is known of a step will be finished at its present rate; None where it has none or is finished."""
+    """When what is known of a step will be finished at its present rate; None where nobody is at it, or it is done."""
     rate = _per_second(line)
-    return (line.total - line.done) / rate if rate > 0 and line.done < line.total else None
+    return (line.total - line.done) / rate if rate > 0 and line.done < line.total and line.at_work else None
 
 
 def _left(line: Line) -> str:
@@ -302,6 +302,7 @@ class Overview:
         self._now = now
         self._period = period
         self._began = self._written = clock()
+        self._before = 0.0  # seconds of earlier attempts of the run, and between them
         self._artifact: Any = None
         self._run: Any = None
         self._ended = False
@@ -310,6 +311,8 @@ class Overview:
     def __enter__(self) -> Self:
         self._run = own_run()
         if self._run is not None:
+            if self._run.run_count > 1 and self._run.start_time is not None:
+                self._before = (datetime.now(UTC) - self._run.start_time).total_seconds()
             with self._lock:
                 self._harmlessly(lambda: self._begin(self._markdown(self._running())))
         return self
@@ -339,12 +342,12 @@ class Overview:
         return f"Running for {self._elapsed()}, as of {self._now():%H:%M:%S} UTC"
 
     def _elapsed(self) -> str:
-        return duration(self._clock() - self._began)
+        return duration(self._before + self._clock() - self._began)
 
     def _end(self, error: BaseException | None) -> None:
         state = f"Completed in {self._elapsed()}" if error is None else self._failed(error)
         if state is not None:
-            self._patch(self._markdown(f"{state}, {self._now():%d %B %Y, %H:%M:%S} UTC", over=True))
+            self._patch(self._markdown(f"{state.rstrip('.')}, {self._now():%d %B %Y, %H:%M:%S} UTC", over=True))
 
     def _failed(self, error: BaseException) -> str | None:
         """How a run ended that did not complete; None where another attempt of it goes on, and writes."""
@@ -363,12 +366,17 @@ class Overview:
 
     def _markdown(self, state: str, *, over: bool = False) -> str:
         shown = self._shown()
-        lines, lanes = shown.lines, shown.lanes
         if over:
             # Lanes see the end a little later, and nobody writes then what they say.
-            lines = [replace(line, at_work=0) for line in lines]
-            lanes = [replace(lane, state="ended", at="") if lane.state in AT_WORK else lane for lane in lanes]
-        return overview_markdown(self._title, lines, lanes, state, shown.problems, shown.tasks, shown.gpu_price)
+            shown = replace(
+                shown,
+                lines=[replace(line, at_work=0) for line in shown.lines],
+                lanes=[replace(lane, state="ended", at="") if lane.state in AT_WORK else lane for lane in shown.lanes],
+                tasks=(),
+            )
+        return overview_markdown(
+            self._title, shown.lines, shown.lanes, state, shown.problems, shown.tasks, shown.gpu_price
+        )
 
     def _begin(self, markdown: str) -> None:
         from prefect.artifacts import create_markdown_artifact

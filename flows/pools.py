@@ -35,6 +35,8 @@ PAGE = 200
 WATCH_S = 10.0
 # So many lanes in a row that end in an error and have made nothing say that the next would, too.
 VAIN_LANES = 6
+# How a lane's end reads whose process was told to end, as when its worker is stopped: by itself, and by its worker.
+TOLD_TO_END = ("told to end", "status code: -15")
 # How long a lane that a worker has taken counts as one that waits; then others are started.
 CLAIMED_FOR = timedelta(minutes=1)
 
@@ -104,7 +106,7 @@ def shown(coordinator: Coordinator[Any], now: float) -> Shown:
             Problem(failure.element, f"{failure.error}: {failure.message}", lane=f"{failure.worker} on {failure.host}")
             for failure in coordinator.failures
         ],
-        tasks=[*coordinator.hindrances.values()],
+        tasks=[*coordinator.hindrances.values(), *coordinator.waiting],
         gpu_price=max(prices, default=None),
     )
 
@@ -221,7 +223,8 @@ class Lanes:
         return hindrances
 
     def _refuse_to_repeat(self, pool: Pool, runs: "Sequence[FlowRun]") -> None:
-        last = sorted(runs, key=lambda run: int(run.parameters["index"]))[-VAIN_LANES:]
+        over = [run for run in runs if run.state is not None and run.state.is_final()]
+        last = sorted(over, key=lambda run: int(run.parameters["index"]))[-VAIN_LANES:]
         if len(last) < VAIN_LANES or not all(self._was_in_vain(run) for run in last):
             return
         said = last[-1].state.message if last[-1].state is not None else None
@@ -231,6 +234,8 @@ class Lanes:
 
     def _was_in_vain(self, run: "FlowRun") -> bool:
         if run.state is None or not (run.state.is_failed() or run.state.is_crashed()):
+            return False
+        if any(sign in (run.state.message or "") for sign in TOLD_TO_END):
             return False
         known = self.heard.get(_name(run))
         return known is None or known.status["computed"] == 0

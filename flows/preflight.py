@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 POOLS = ("coordinator", "cpu", "gpu")
-WORKER_SILENCE_S = 300
+# Prefect's workers report every 30 s unless told otherwise.
+WORKER_SILENCE_S = 120
 
 
 def checked_experiment(

@@ -143,8 +143,8 @@ def asked_once() -> Iterator[None]:
         yield
 
 
-def _rename(name: str) -> None:
-    """Say in the UI what the lane is at; a server that is away learns it another time."""
+def _rename(name: str) -> bool:
+    """Say in the UI what the lane is at; whether the server knows."""
     import httpx
     from prefect.client.orchestration import get_client
 
@@ -154,7 +154,8 @@ def _rename(name: str) -> None:
             with asked_once(), get_client(sync_client=True) as client:
                 client.update_flow_run(run.id, name=name)
         except httpx.HTTPError:
-            logger.debug("the run was not renamed", exc_info=True)
+            return False
+    return True
 
 
 @contextmanager

@@ -74,6 +74,10 @@ class PlanFailed(TelltaleError):
     """Work on pools that cannot be finished: an element failed for good, or no worker can offer what it needs."""
 
 
+class PlanDamaged(PlanFailed):
+    """What a plan keeps in the store cannot be read back."""
+
+
 class DownloadFailed(TelltaleError):
     """A download broke off or did not match its checksum."""
 

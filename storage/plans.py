@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.digest import canonical_json
-from storage.errors import ObjectExists, ObjectMissing, OtherVersion
+from storage.errors import ObjectExists, ObjectMissing, OtherVersion, PlanDamaged
 from storage.store import Listed, Store
 
 PLANS = "plans"
@@ -161,8 +161,7 @@ class PlanFolder:
 
     def failure(self, key: str) -> Document:
         """One failed attempt."""
-        found: Document = json.loads(self.store.read(key))
-        return found
+        return self._parsed(key)
 
     def end(self, state: str, reason: str = "") -> Document:
         """The plan is over: lanes end. The first end stays."""
@@ -186,7 +185,15 @@ class PlanFolder:
         return document
 
     def _read(self, name: str) -> Document:
-        found: Document = json.loads(self.store.read(f"{self.place}/{name}"))
+        return self._parsed(f"{self.place}/{name}")
+
+    def _parsed(self, key: str) -> Document:
+        try:
+            found = json.loads(self.store.read(key))
+        except ValueError as error:
+            raise PlanDamaged(f"{key} is damaged ({error}): start the run again, which makes a plan anew") from error
+        if not isinstance(found, dict):
+            raise PlanDamaged(f"{key} is damaged (no mapping): start the run again, which makes a plan anew")
         return found
 
     def _read_if(self, name: str) -> Document | None:

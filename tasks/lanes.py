@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from storage.claims import Claim, Claims
-from storage.errors import DamagedObject, OtherVersion, PlanFailed
+from storage.errors import DamagedObject, OtherVersion, PlanDamaged, PlanFailed
 from storage.objects import Ref, digest_at, find
 from storage.plans import PlanFolder, Segment
 from tasks.device import DeviceLost
@@ -122,7 +122,7 @@ class Lane:
         compute: makes a call's objects.
         slots: how many elements it computes at once.
         yields: whether somebody more urgent waits for its place; asked at every beat.
-        tell: called with the step's name when it turns to another step.
+        tell: called with the name of the step that it is at, at a beat, until it returns true of it.
         clock: seconds; only differences count.
         start: begins a call of a name beside the lane, by default in a thread.
     """
@@ -138,7 +138,7 @@ class Lane:
         *,
         slots: int,
         yields: Callable[[], bool] = lambda: False,
-        tell: Callable[[str], None] = lambda step: None,
+        tell: Callable[[str], bool] = lambda step: True,
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Mapping[str, Any], Callable[[], None]], None] | None = None,
     ) -> None:
@@ -173,7 +173,7 @@ class Lane:
         self._leaves = False
         self._ended = False
         self._asked = -math.inf
-        self._step = ""
+        self._step = self._told = ""
         self._tries: dict[str, float] = {}  # when claims of others are tried next
         self._avoided: dict[str, float] = {}
         self._segments: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
@@ -200,6 +200,11 @@ class Lane:
             self.finish("ended")
         except CannotOffer as error:
             self.finish("refused", str(error))
+            raise
+        except PlanDamaged as error:
+            # No other lane can read it either.
+            self._write_down(error, {"name": "the plan", "step": "plan", "places": ["plan/plan"]}, final=True)
+            self.finish("ended", str(error))
             raise
         except BaseException as error:
             self.finish("ended", f"{type(error).__name__}: {error}")
@@ -432,9 +437,7 @@ class Lane:
     # Doing it.
 
     def _begin(self, work: _Work) -> None:
-        if work.document["step"] != self._step:
-            self._step = work.document["step"]
-            self._tell(self._step)
+        self._step = work.document["step"]
         place = work.document["places"][0]
         with self._lock:
             self._work[place] = work
@@ -473,19 +476,21 @@ class Lane:
 
     def _failed(self, work: _Work, error: BaseException) -> None:
         logger.warning("%s failed: %s: %s", work.document["name"], type(error).__name__, error)
-        place = work.document["places"][0]
-        self._avoided[place] = self._clock() + PAUSE_AFTER_FAILURE_S
+        self._avoided[work.document["places"][0]] = self._clock() + PAUSE_AFTER_FAILURE_S
+        self._write_down(error, work.document, final=is_final(error))
+
+    def _write_down(self, error: BaseException, document: Mapping[str, Any], *, final: bool) -> None:
         self._folder.fail(
-            digest_at(place),
+            digest_at(document["places"][0]),
             {
-                "element": work.document["name"],
-                "step": work.document["step"],
-                "places": list(work.document["places"]),
+                "element": document["name"],
+                "step": document["step"],
+                "places": list(document["places"]),
                 "error": type(error).__name__,
                 "message": str(error),
                 "traceback": "".join(traceback.format_exception(error))[-4000:],
                 "notes": list(getattr(error, "__notes__", ())),
-                "final": is_final(error),
+                "final": final,
                 "damaged": isinstance(error, DamagedObject),
                 "refused": isinstance(error, OtherVersion),
                 "lane": self.name,
@@ -538,6 +543,9 @@ class Lane:
                     self._leaves = True
                     self._woken.set()
                 self._look_for_hung()
+                step = self._step
+                if step != self._told and self._tell(step):
+                    self._told = step
         except Exception:
             # A store that is away for a while: others take over what they do not hear of.
             logger.warning("the lane's status could not be written", exc_info=True)

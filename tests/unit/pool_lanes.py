@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from storage.errors import PlanFailed
 from storage.objects import Ref
 from storage.plans import PlanFolder
 from tasks.elements import import_steps
 from tasks.facts import fact
-from tasks.lanes import CannotOffer, Lane, Offer
+from tasks.lanes import Lane, Offer
 from tasks.recipe import Output, Pool, Step, StepRun, step
 
 OFFER = Offer(worker="one", device="cpu", versions={}, telltale="1")
@@ -55,7 +56,7 @@ class Threads:
         return lane
 
     def _run(self, lane: Lane) -> None:
-        with contextlib.suppress(CannotOffer):
+        with contextlib.suppress(PlanFailed):
             lane.run()
 
     def recruited(self, pool: Pool) -> int:

@@ -212,6 +212,31 @@ def test_what_fails_for_good_ends_the_plan_and_says_what_and_where(
     assert len(tried) >= attempts
 
 
+def test_a_segment_that_cannot_be_read_ends_the_plan_and_is_named(
+    folder: PlanFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = PlanFolder.add_segment
+
+    def added(plan: PlanFolder, pool: str, segment: Any, elements: Any) -> None:
+        add(plan, pool, segment, elements)
+        path = Path(plan.store.path(f"{plan.place}/segments/{pool}/{segment.number:06d}-{segment.lane:04d}.json"))  # type: ignore[attr-defined]
+        path.write_bytes(path.read_bytes()[:40])
+
+    monkeypatch.setattr(PlanFolder, "add_segment", added)
+    threads = Threads(folder, {"cpu": workers("cpu", 1), "gpu": [GPU]})
+    with pytest.raises(PlanFailed, match=r"segments/cpu/000000-0000\.json is damaged"):
+        finished(folder, threads)
+    threads.join()
+
+
+def test_a_status_that_cannot_be_read_is_that_of_a_lane_that_says_nothing(folder: PlanFolder) -> None:
+    folder.store.write(folder.status_key("odd"), b"{")
+    threads = Threads(folder, {"cpu": workers("cpu", 1), "gpu": [GPU]})
+    finished(folder, threads)
+    threads.join()
+    assert max(Counter(threads.computed).values()) == 1
+
+
 def test_a_damaged_object_is_made_again_and_the_plan_goes_on(
     folder: PlanFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,6 +205,27 @@ def test_lanes_that_fail_again_and_again_and_make_nothing_end_the_plan(serve: An
         lanes.tend({"cpu": 5})
 
 
+@pytest.mark.parametrize("said", ["its process was told to end", "Process exited with status code: -15. Why"])
+def test_lanes_whose_worker_was_stopped_say_nothing_about_the_next(serve: Any, said: str) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes(FOLDER, "title")
+    for _ in range(VAIN_LANES + 1):
+        tended(server, lanes, {"cpu": 5}, 1)
+        for run in server.runs.values():
+            run.state = Crashed(message=said)
+    assert lanes.tend({"cpu": 5}) == {}
+
+
+def test_lanes_that_failed_are_counted_while_the_next_one_waits(serve: Any) -> None:
+    server = serve({"cpu": 1})
+    lanes = Lanes(FOLDER, "title")
+    for index in range(VAIN_LANES):
+        server.runs[str(index)] = Run({"pool": "cpu", "index": index}, Failed(message="no"), run_count=1)
+    server.runs["next"] = Run({"pool": "cpu", "index": VAIN_LANES}, Scheduled())
+    with pytest.raises(PlanFailed, match="no"):
+        lanes.tend({"cpu": 5})
+
+
 def test_one_lane_that_made_something_shows_that_others_may(serve: Any) -> None:
     server = serve({"cpu": 1})
     lanes = Lanes(FOLDER, "title")
