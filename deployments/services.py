@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -54,6 +55,8 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 REPORT_TIME_S = 3.0
 SAY_EVERY_S = 3.0
+# Below those that systems give to connections by themselves (Linux from 32768, others from 49152).
+PORTS = range(20_000, 32_000)
 
 # Values that no path is meant by, even where a file has that name.
 NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, REPORTS_SETTING, STORE_SETTING, THREADS_SETTING)
@@ -720,11 +723,10 @@ def _store() -> str:
 
 
 def _free_port(preferred: int | None) -> int:
+    """The preferred port, or another: one that no connection gets by itself, so that it is free after a restart."""
     if preferred is not None and _is_free(preferred):
         return preferred
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return next(port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
 
 
 def _is_free(port: int) -> bool:
