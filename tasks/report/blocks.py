@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tasks.report.data import Estimate, ReportData, ResultIndex, quality_name
 from tasks.report.plots import HeatMap, signed_points
-from tasks.report.tables import Estimate, ReportData
 
 NOT_AVAILABLE = "n/a"
 # Longer tables open on a click.
@@ -249,3 +249,60 @@ def points_cell(row: Mapping[str, Any], name: str = "change") -> Cell:
 def whole(value: float | None) -> str:
     """A count, or n/a."""
     return NOT_AVAILABLE if value is None else f"{value:.0f}"
+
+
+# Rows of a table that are shown; the CSV has them all.
+SHOWN_ROWS = 200
+
+
+def cell_map(
+    data: ReportData, index: ResultIndex, title: str, mix: str, detector: str, metric: str, rule: str | None
+) -> HeatMap:
+    """A heat map of one number of a detector over a mix's fair cells."""
+    resolutions, qualities = [str(one) for one in data.experiment.resolutions], data.experiment.qualities
+    found = [
+        [
+            index.get("fair", (mix, resolution, quality), detector, metric, rule) or Estimate(None)
+            for quality in qualities
+        ]
+        for resolution in resolutions
+    ]
+    rows, columns = tuple(resolutions), tuple(quality_name(quality) for quality in qualities)
+    return heat_of(title, "resolution", "JPEG quality", rows, columns, found)
+
+
+def heat_of(
+    title: str,
+    row_title: str,
+    column_title: str,
+    rows: tuple[str, ...],
+    columns: tuple[str, ...],
+    found: Sequence[Sequence[Estimate]],
+) -> HeatMap:
+    """A heat map of estimates, row by row."""
+    return HeatMap(
+        title,
+        row_title,
+        column_title,
+        rows,
+        columns,
+        tuple(tuple(one.value for one in row) for row in found),
+        tuple(tuple(one.low for one in row) for row in found),
+        tuple(tuple(one.high for one in row) for row in found),
+    )
+
+
+def capped(
+    caption: str, columns: tuple[Column, ...], rows: tuple[tuple[Cell, ...], ...], name: str, folded: bool = False
+) -> Iterator[Block]:
+    """A table of at most `SHOWN_ROWS` rows, and where the others are."""
+    yield Table(caption, columns, rows[:SHOWN_ROWS], folded=folded)
+    if len(rows) > SHOWN_ROWS:
+        yield Text(f"{len(rows) - SHOWN_ROWS} more rows are in {name}.csv.", "note")
+
+
+def plain_value(value: Any) -> str:
+    """A value as it is; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -27,8 +27,6 @@ COUNT_SCHEMA = pa.schema(
         ("collapse_rate", pa.float64()),  # share of near-duplicates among a generator's pictures
     ]
 )
-
-
 # Under this key the table's schema holds sentences of what the sources' metadata leave open.
 WARNINGS = b"warnings"
 

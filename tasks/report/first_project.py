@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -23,8 +23,7 @@ from tasks.report.blocks import (
     signed,
     with_interval,
 )
-from tasks.report.reported import ReportedRow
-from tasks.report.tables import (
+from tasks.report.data import (
     HEADLINE_DETECTOR,
     HEADLINE_RULE,
     CellKey,
@@ -32,10 +31,14 @@ from tasks.report.tables import (
     ReportData,
     ResultIndex,
     cell_name,
-    seed_cells,
-    seed_estimate,
+    estimate_columns,
+    estimate_values,
+    is_enlarged,
     seed_key,
+    sorted_cells,
 )
+from tasks.report.reported import ReportedRow
+from tasks.spec.experiment import Experiment, Mix
 
 # A reproduction that lies within this of the reported accuracy is called near it.
 NEAR = 0.03
@@ -215,3 +218,100 @@ def _stage_estimate(index: ResultIndex, protocol: str, cell: CellKey, metric: st
     rules = (None,) if metric == "auroc" else (HEADLINE_RULE, "zero", "half", None)
     found = (index.get(protocol, cell, HEADLINE_DETECTOR, metric, rule) for rule in rules)
     return next((one for one in found if one is not None), None)
+
+
+_SEED_METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
+# In which order a row of an ablation stage is taken where it was computed at several thresholds.
+_ABLATION_RULES = ("val", "zero", "half", None)
+
+
+def fair_mix(experiment: Experiment, role: str) -> Mix | None:
+    """The mix of the experiment that sets the same sources against each other as a mix of the seed protocol."""
+    roles = experiment.seed_protocol
+    if roles is None:
+        return None
+    fakes = {"gan": {roles.gan}, "stable": {roles.stable}, "combined": {roles.gan, roles.stable}}[role]
+    same = [mix for mix in experiment.all_mixes if set(mix.fakes) == fakes]
+    return next((mix for mix in same if mix.real == (roles.real,)), same[0] if same else None)
+
+
+def first_project_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
+    """One row per reported row: as reported, under the seed protocol, fair; with its flags."""
+    schema: dict[str, Any] = {
+        "row": pl.String, "cell": pl.String, "mix": pl.String, "resolution": pl.String, "jpeg_quality": pl.Int16,
+        **{f"reported_{name}": pl.Float64 for name in _SEED_METRICS[:4]},
+        **{f"seed_{name}": pl.Float64 for name in _SEED_METRICS},
+        "fair_mix": pl.String,
+        **estimate_columns("fair_accuracy"), **estimate_columns("fair_auroc"),
+        "fair_n_real": pl.Int64, "fair_n_fake": pl.Int64, "enlarged": pl.Boolean, "flags": pl.String,
+    }  # fmt: skip
+    rows = []
+    for reported in data.reported:
+        key = seed_key(reported)
+        mix = fair_mix(data.experiment, key[0])
+        accuracy = auroc = None
+        if mix is not None:
+            cell = (mix.name, key[1], key[2])
+            accuracy = index.get("fair", cell, HEADLINE_DETECTOR, "accuracy", HEADLINE_RULE)
+            auroc = index.get("fair", cell, HEADLINE_DETECTOR, "auroc")
+        seed = {name: seed_estimate(index, key, name) for name in _SEED_METRICS}
+        rows.append(
+            {
+                "row": reported.name,
+                "cell": cell_name(key[1], key[2]),
+                "mix": key[0],
+                "resolution": key[1],
+                "jpeg_quality": key[2],
+                **{f"reported_{name}": getattr(reported, name) for name in _SEED_METRICS[:4]},
+                **{f"seed_{name}": estimate.value if estimate else None for name, estimate in seed.items()},
+                "fair_mix": mix.name if mix else None,
+                **estimate_values("fair_accuracy", accuracy),
+                **estimate_values("fair_auroc", auroc),
+                "fair_n_real": auroc.n_real if auroc else None,
+                "fair_n_fake": auroc.n_fake if auroc else None,
+                "enlarged": is_enlarged(data, mix, key[1]) if mix else None,
+                "flags": "; ".join(data.flags.get(reported.name, ())),
+            }
+        )
+    return pl.DataFrame(rows, schema=schema)
+
+
+def seed_estimate(index: ResultIndex, key: CellKey, metric: str) -> Estimate | None:
+    """A number of the seed protocol (positive class: real)."""
+    return index.get("seed", key, HEADLINE_DETECTOR, metric, None if metric == "auroc" else "zero")
+
+
+def ablation_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
+    """One row per stage and cell: accuracy and AUROC, which do not depend on the class that is called positive."""
+    schema: dict[str, Any] = {
+        "stage": pl.Int64, "protocol": pl.String, "title": pl.String, "mix": pl.String, "cell": pl.String,
+        "resolution": pl.String, "jpeg_quality": pl.Int16, "threshold_rule": pl.String,
+        **estimate_columns("accuracy"), **estimate_columns("auroc"),
+    }  # fmt: skip
+    rows = []
+    for stage, (protocol, title, _) in enumerate(data.ablation_stages):
+        for cell in seed_cells(data, index.cells(protocol, HEADLINE_DETECTOR)):
+            found = [(rule, index.get(protocol, cell, HEADLINE_DETECTOR, "accuracy", rule)) for rule in _ABLATION_RULES]
+            rule, accuracy = next(((rule, one) for rule, one in found if one is not None), (None, None))
+            rows.append(
+                {
+                    "stage": stage,
+                    "protocol": protocol,
+                    "title": title,
+                    "mix": cell[0],
+                    "cell": cell_name(*cell[1:]),
+                    "resolution": cell[1],
+                    "jpeg_quality": cell[2],
+                    "threshold_rule": rule,
+                    **estimate_values("accuracy", accuracy),
+                    **estimate_values("auroc", index.get(protocol, cell, HEADLINE_DETECTOR, "auroc")),
+                }
+            )
+    return pl.DataFrame(rows, schema=schema)
+
+
+def seed_cells(data: ReportData, cells: Iterable[CellKey]) -> list[CellKey]:
+    """Cells of the seed protocol in the order of the first project's table, then any others."""
+    order = list(dict.fromkeys(seed_key(row) for row in data.reported))
+    found = set(cells)
+    return [cell for cell in order if cell in found] + sorted_cells(data.experiment, found.difference(order))

@@ -33,11 +33,11 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
+from tasks.report.data import ReportData, quality_name
 from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
 from tasks.report.plots import HeatMap, HeatScale
 from tasks.report.rejection import rejection_blocks
 from tasks.report.second_project import second_project_blocks
-from tasks.report.tables import ReportData, quality_name
 from tasks.spec.detectors import FineTuned, Mobile
 from tasks.spec.experiment import Experiment
 

@@ -18,11 +18,9 @@ from markupsafe import Markup
 
 from tasks.report import plots
 from tasks.report.blocks import NOT_AVAILABLE, Heats, Picture
+from tasks.report.data import ReportData
 from tasks.report.plots import PlotFormat
 from tasks.report.sections import report_sections
-from tasks.report.tables import ReportData, report_tables, seed_key
-
-__all__ = ["ReportData", "escape_markdown", "render_html", "render_markdown", "report_tables", "seed_key"]
 
 # Bytes of embedded pictures (as base64) in the Markdown, which Prefect keeps in its database.
 MARKDOWN_PICTURE_BYTES = 600_000

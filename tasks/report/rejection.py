@@ -24,8 +24,8 @@ from tasks.report.blocks import (
     whole,
     with_interval,
 )
+from tasks.report.data import Estimate
 from tasks.report.network_tables import OTHER_SCENARIO, REFERENCE_SCORE
-from tasks.report.tables import Estimate
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]

@@ -20,8 +20,6 @@ HALF_UNIT = 0.5e-4
 
 METRICS = ("accuracy", "precision", "recall", "f1")
 COLUMNS = ("row", "mix", "resolution", "compression_percent", "jpeg_quality", *METRICS)
-
-
 FIRST_PROJECT = Path(__file__).with_name("reference") / "first-project.csv"
 
 

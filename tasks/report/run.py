@@ -20,11 +20,12 @@ from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
 from tasks.report.counts import warnings_of
+from tasks.report.data import ReportData
 from tasks.report.network_tables import NetworkData
 from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
-from tasks.report.tables import ReportData, report_tables
+from tasks.report.sections import report_tables
 from tasks.spec.experiment import Experiment
 from tasks.spec.sources import DiffusionSource
 
@@ -35,7 +36,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=3, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=4, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,

@@ -20,7 +20,7 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
-from tasks.report.tables import ReportData
+from tasks.report.data import ReportData
 from tasks.spec.experiment import Experiment
 
 Tables = Mapping[str, pl.DataFrame]

@@ -18,17 +18,11 @@ from storage.tables import RESULT_SCHEMA
 from tasks.data.entries import quarantined
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.page import (
-    ReportData,
-    escape_markdown,
-    render_html,
-    render_markdown,
-    report_tables,
-    seed_key,
-)
+from tasks.report.blocks import SHOWN_ROWS
+from tasks.report.data import ReportData, ResultIndex, seed_key
+from tasks.report.page import escape_markdown, render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, ReportedRow, arithmetic_flags, read_reported
-from tasks.report.sections import SHOWN_ROWS
-from tasks.report.tables import ResultIndex
+from tasks.report.sections import report_tables
 from tasks.spec.experiment import Experiment
 
 NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'
@@ -481,8 +475,8 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
         "ranking",
         "grid",
         "cross",
-        "probe",
         "seeds",
+        "probe",
         "quality",
         "counts",
         "quarantine",

@@ -17,6 +17,7 @@ from storage.objects import ROWS, Ref, commit
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
 from tasks.report.blocks import Heats, Section, Table, Text, file_size, millions, milliseconds, points, times
+from tasks.report.data import ReportData
 from tasks.report.network_tables import (
     NetworkData,
     headline_resolution,
@@ -30,7 +31,7 @@ from tasks.report.plots import HeatScale, signed_points
 from tasks.report.reported import ReportedTableError
 from tasks.report.reported_networks import SECOND_PROJECT, ReportedNetwork, read_second_project
 from tasks.report.run import _by_step, _network_data
-from tasks.report.tables import ReportData, report_tables
+from tasks.report.sections import report_tables
 from tasks.spec.experiment import Experiment
 from tests.unit.network_reports import frame, make_networks, with_networks
 

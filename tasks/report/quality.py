@@ -1,0 +1,60 @@
+"""Distances between generated pictures and photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from tasks.report.blocks import NOT_AVAILABLE, Block, Cell, Column, Text, capped
+from tasks.report.data import ReportData, ResultIndex, cell_name
+
+
+def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
+    """Distances by source and cell."""
+    table = tables["quality"]
+    if not len(table):
+        return (Text("Generator quality was not computed in this run."),)
+    columns = (
+        Column("source", "text"), Column("metric", "text"), Column("cell", "text"), Column("value"),
+        Column("photographs"), Column("fakes"), Column("note", "text"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(row["source"]),
+            Cell(row["metric"]),
+            Cell(cell_name(row["resolution"], row["jpeg_quality"])),
+            Cell(_significant(row["value"]), sub=_significant_interval(row["low"], row["high"])),
+            Cell(str(row["n_real"])),
+            Cell(str(row["n_fake"])),
+            Cell(row["note"] or ""),
+        )
+        for row in table.iter_rows(named=True)
+    )
+    return (
+        Text(
+            "Distances between each generator's pictures and test photographs in the same view; lower is nearer. "
+            "Values of different metrics, and of different numbers of pictures, do not compare. Only distances on "
+            "the 2015 Inception network are called FID and KID."
+        ),
+        *capped("Generator quality", columns, rows, "quality", folded=len(rows) > 24),
+    )
+
+
+def quality_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
+    """Distances, each generator's in the order of the grid."""
+    if not len(data.quality):
+        return data.quality
+    order = {str(resolution): place for place, resolution in enumerate(data.experiment.resolutions)}
+    place = pl.col("resolution").replace_strict(order, default=len(order), return_dtype=pl.Int64)
+    # Qualities fall from left to right, uncompressed first.
+    keys = ["source", "metric", place, pl.col("jpeg_quality").fill_null(101).neg()]
+    return data.quality.sort(keys, maintain_order=True)
+
+
+def _significant(value: float | None) -> str:
+    return NOT_AVAILABLE if value is None else f"{value:.4g}"
+
+
+def _significant_interval(low: float | None, high: float | None) -> str:
+    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"

@@ -1,0 +1,62 @@
+"""How many pictures there are, and which were set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from tasks.report.blocks import Block, Cell, Column, Table, Text, capped, plain_value
+from tasks.report.data import ReportData, ResultIndex
+
+
+def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
+    """What warns, how many pictures there are, and which were set aside."""
+    blocks: list[Block] = [Text(line, "warning") for line in data.warnings]
+    counts = tables["counts"]
+    if len(counts):
+        columns = (
+            Column("source", "text"), Column("label", "text"), Column("split or fold", "text"), Column("images"),
+            Column("groups"), Column("left out"), Column("quarantined"), Column("duplicates"),
+            Column("collapse rate"),
+        )  # fmt: skip
+        rows = tuple(tuple(Cell(plain_value(value)) for value in row) for row in counts.iter_rows())
+        blocks.append(
+            Text(
+                "Left out are pictures whose square is smaller than the canonical side "
+                f"({data.experiment.canonical_side} pixels): enlarging them where others are reduced would tell "
+                "them. Duplicates repeat an earlier picture of any source: they are of its group, so of its split. "
+                "The collapse rate is the share of a generator's pictures that are near duplicates of another "
+                "one."
+            )
+        )
+        blocks += capped("Images", columns, rows, "counts")
+    else:
+        blocks.append(Text("No counts were given."))
+    quarantine = tables["quarantine"]
+    if not len(quarantine):
+        blocks.append(Text("No picture was quarantined."))
+        return tuple(blocks)
+    by_reason = quarantine.group_by("source", "reason").len().sort("source", "reason")
+    blocks.append(
+        Table(
+            f"Quarantined: {len(quarantine)}",
+            (Column("source", "text"), Column("reason", "text"), Column("pictures")),
+            tuple((Cell(row[0]), Cell(plain_value(row[1])), Cell(str(row[2]))) for row in by_reason.iter_rows()),
+        )
+    )
+    titles = {"source": "source", "image_id": "image", "reason": "reason", "detail": "detail"}
+    listed = tuple(tuple(Cell(plain_value(row[name])) for name in titles) for row in quarantine.iter_rows(named=True))
+    headings = tuple(Column(title, "code" if name == "image_id" else "text") for name, title in titles.items())
+    blocks += capped("Every quarantined picture", headings, listed, "quarantine", folded=True)
+    return tuple(blocks)
+
+
+def counts_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
+    """How many pictures each source has, by split or fold."""
+    return data.counts.sort("source", "split_or_fold", nulls_last=True) if len(data.counts) else data.counts
+
+
+def quarantine_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
+    """Every picture that was set aside, and why."""
+    return data.quarantine.sort("source", "image_id") if len(data.quarantine) else data.quarantine
