@@ -167,8 +167,8 @@ def _put_back_if_refused() -> Iterator[None]:
     try:
         yield
     except CannotOffer as error:
-        run = own_run()
-        if run is None or run.deployment_id is None:
+        run = _deployed()
+        if run is None:
             raise
         with get_client(sync_client=True) as client:
             leave(client, run, f"refused: {error}")

@@ -12,8 +12,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from storage.errors import TelltaleError
+
+Row = TypeVar("Row")
 
 # Half of the last printed decimal: a printed v stands for any value in [v - HALF_UNIT, v + HALF_UNIT].
 HALF_UNIT = 0.5e-4
@@ -52,33 +55,47 @@ def read_reported(path: Path | str) -> list[ReportedRow]:
     Raises ReportedTableError if the file is missing, lacks a column, repeats a row's name, or has a metric that is
     not a number in [0, 1].
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise ReportedTableError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {missing}")
-            rows = [_parse_row(path, reader.line_num, cells) for cells in reader]
-    except OSError as error:
-        raise ReportedTableError(f"{path}: cannot be read ({error.strerror})") from error
-    names = [row.name for row in rows]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ReportedTableError(f"{path}: row names must be unique; repeated: {repeated}")
+    rows = printed_rows(path, COLUMNS, _parse_row)
+    refuse_repeated(path, "row names", [row.name for row in rows])
     return rows
 
 
-def _parse_row(path: Path | str, line: int, cells: dict[str, str | None]) -> ReportedRow:
-    text = {column: (cells[column] or "").strip() for column in COLUMNS}
+def printed_rows(path: Path | str, columns: Sequence[str], parse: Callable[[str, dict[str, str]], Row]) -> list[Row]:
+    """The rows of a printed table, in file order, each parsed from its place in words and its cells without blanks.
+
+    Raises ReportedTableError if the file is missing or lacks a column, and what `parse` raises.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ReportedTableError(f"{path}: expected the columns {', '.join(columns)}; missing {missing}")
+            return [
+                parse(f"{path}, line {reader.line_num}", {name: (cells[name] or "").strip() for name in columns})
+                for cells in reader
+            ]
+    except OSError as error:
+        raise ReportedTableError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def refuse_repeated(path: Path | str, what: str, names: Sequence[str]) -> None:
+    """Raise ReportedTableError for a name that stands there twice."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ReportedTableError(f"{path}: {what} must be unique; repeated: {repeated}")
+
+
+def _parse_row(place: str, text: dict[str, str]) -> ReportedRow:
     try:
         metrics = {name: float(text[name]) if text[name] else None for name in METRICS}
         compression = int(text["compression_percent"])
         quality = int(text["jpeg_quality"]) if text["jpeg_quality"] else None
     except ValueError as error:
-        raise ReportedTableError(f"{path}, line {line}: expected a number or an empty cell; {error}") from error
+        raise ReportedTableError(f"{place}: expected a number or an empty cell; {error}") from error
     for name, value in metrics.items():
         if value is not None and not 0.0 <= value <= 1.0:
-            raise ReportedTableError(f"{path}, line {line}: {name} must lie in [0, 1], got {value}")
+            raise ReportedTableError(f"{place}: {name} must lie in [0, 1], got {value}")
     return ReportedRow(text["row"], text["mix"], text["resolution"], compression, quality, **metrics)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.report.reported import FIRST_PROJECT, ReportedTableError
+from tasks.report.reported import FIRST_PROJECT, ReportedTableError, printed_rows, refuse_repeated
 
 SECOND_PROJECT = FIRST_PROJECT.with_name("second-project.csv")
 COLUMNS = (
@@ -35,24 +34,12 @@ def read_second_project(path: Path | str) -> list[ReportedNetwork]:
     Raises ReportedTableError if the file is missing, lacks a column, repeats a model, or has a value that is no number,
     an accuracy outside [0, 1] or a loss below 0.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise ReportedTableError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {missing}")
-            rows = [_parse_row(f"{path}, line {reader.line_num}", cells) for cells in reader]
-    except OSError as error:
-        raise ReportedTableError(f"{path}: cannot be read ({error.strerror})") from error
-    models = [row.model for row in rows]
-    repeated = sorted({model for model in models if models.count(model) > 1})
-    if repeated:
-        raise ReportedTableError(f"{path}: models must be unique; repeated: {repeated}")
+    rows = printed_rows(path, COLUMNS, _parse_row)
+    refuse_repeated(path, "models", [row.model for row in rows])
     return rows
 
 
-def _parse_row(place: str, cells: dict[str, str | None]) -> ReportedNetwork:
-    text = {column: (cells[column] or "").strip() for column in COLUMNS}
+def _parse_row(place: str, text: dict[str, str]) -> ReportedNetwork:
     try:
         row = ReportedNetwork(
             model=text["model"],
@@ -68,5 +55,5 @@ def _parse_row(place: str, cells: dict[str, str | None]) -> ReportedNetwork:
         raise ReportedTableError(f"{place}: expected a number; {error}") from error
     losses, accuracies = (row.loss, row.validation_loss), (row.training_accuracy, row.validation_accuracy)
     if not all(0 <= loss < float("inf") for loss in losses) or not all(0 <= one <= 1 for one in accuracies):
-        raise ReportedTableError(f"{place}: losses must be at least 0 and accuracies lie in [0, 1]; got {cells}")
+        raise ReportedTableError(f"{place}: losses must be at least 0 and accuracies lie in [0, 1]; got {text}")
     return row
