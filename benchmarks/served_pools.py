@@ -99,7 +99,7 @@ class Made:
 
 
 def made_in(folder: Path, step: str) -> list[Made]:
-    """When the objects of a step were made; those of one computation are one."""
+    """When the objects of a step were made; manifests tell their ends to a second."""
     from storage.local import LocalStore
     from storage.objects import finished_objects, read_manifest
 
