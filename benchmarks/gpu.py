@@ -1,8 +1,8 @@
 """What a GPU makes of generation, features and training: rates, next to eager float32 in the same run.
 
-    python benchmarks/gpu.py [--part sd512 --part vgg16 ...] [--json FILE] [--markdown FILE] [--no-compile]
-    python benchmarks/gpu.py --tiny --device cpu      (every part in seconds: shows that it runs, measures nothing)
-    python benchmarks/gpu.py --paper                  (what the figures can be at most, by counting; needs no GPU)
+    python -m benchmarks.gpu [--part sd512 --part vgg16 ...] [--json FILE] [--markdown FILE] [--no-compile]
+    python -m benchmarks.gpu --tiny --device cpu      (every part in seconds: shows that it runs, measures nothing)
+    python -m benchmarks.gpu --paper                  (what the figures can be at most, by counting; needs no GPU)
 
 No network: the networks have their true sizes and random weights, which cost what trained ones cost. Rates are those
 of the second and later batches, or of whole epochs after one to warm up.
@@ -25,23 +25,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from tasks.data.pictures import encode_png
+from benchmarks.gpu_limits import (
+    BOARDS,
+    COCO_PICTURES,
+    Options,
+    Work,
+    dcgan_spec,
+    dcgan_work,
+    diffusion_spec,
+    diffusion_work,
+    mobilenet_sizes,
+    mobilenet_work,
+    on_paper,
+    random_pipeline,
+    vgg16_spec,
+    vgg16_work,
+)
+from tasks.data.encoding import encode_png
 from tasks.device import full_precision, gpu_load
 from tasks.features.vgg16 import embed_pictures, load_vgg16, move_vgg16
+from tasks.generators.dcgan import _Training
 from tasks.generators.diffusion import make_fast
-from tasks.generators.gan import _Training, build_discriminator, build_generator
 from tasks.generators.sampling import Sampler
-from tasks.generators.tiny_diffusion import load_tiny_pipeline, make_scheduler
-from tasks.networks.architecture import Architecture, architecture
 from tasks.networks.mobilenet import is_trained
 from tasks.networks.mobilenet_network import MobileNet, channels_last, initialise
 from tasks.spec.detectors import FineTuned, Vgg16Spec
@@ -49,46 +59,7 @@ from tasks.spec.sources import DiffusionSpec, GanSpec
 from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
-COCO_PICTURES = 118_000
-HALF_BYTES = 2
 PROMPTS = ("a photograph of an astronaut", "a close-up of a spoon", "a rocket at dusk", "a tabby cat")
-
-
-@dataclass(frozen=True)
-class Board:
-    """Dense half-precision operations per second with accumulation in float32, and bytes per second of memory."""
-
-    operations: float
-    bytes: float
-
-
-# From the vendor's data sheets (SXM boards; of the A100 the one with 80 GB).
-BOARDS = {"H100": Board(989e12, 3.35e12), "H200": Board(989e12, 4.8e12), "A100": Board(312e12, 2.04e12)}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one picture costs at least: operations, and bytes moved in half precision."""
-
-    operations: float
-    bytes: float
-
-    def limit(self, board: Board) -> tuple[float, str]:
-        """Pictures per second at most, and what limits them."""
-        rates = {"arithmetic": board.operations / self.operations}
-        if self.bytes:
-            rates["bandwidth"] = board.bytes / self.bytes
-        name = min(rates, key=lambda name: rates[name])
-        return rates[name], name
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to measure. `tiny` takes small networks and few pictures."""
-
-    device: str
-    tiny: bool
-    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -145,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
 def markdown(device: str, rows: list[Measured]) -> str:
     """The rows as a table."""
     lines = [
-        f"Measured on {device} with torch {torch.__version__} by `python benchmarks/gpu.py`.",
+        f"Measured on {device} with torch {torch.__version__} by `python -m benchmarks.gpu`.",
         "",
         "| part | what | rate | eager float32 | share of the limit on paper | busy | remark |",
         "|---|---|---|---|---|---|---|",
@@ -171,81 +142,6 @@ def share_of_limit(options: Options, rate: float, work: Work) -> float | None:
         return None
     boards = [board for name, board in BOARDS.items() if name in torch.cuda.get_device_name()]
     return rate / work.limit(boards[0])[0] if boards else None
-
-
-# What is to be reached on one H100, in pictures per second.
-TARGETS = {"sd512": 4.0, "sd768": 8.0, "vgg16": 15_000.0, "dcgan": COCO_PICTURES / 6, "mobilenet": 8_000.0}
-
-
-def on_paper(options: Options) -> str:
-    """What a picture costs, what an H100 can do at most, and which share of that is to be reached."""
-    works = {
-        "sd512": diffusion_work(diffusion_spec(512, 50, 16, options), options),
-        "sd768": diffusion_work(diffusion_spec(768, 8, 16, options), options),
-        "vgg16": vgg16_work(vgg16_spec(options)),
-        "dcgan": dcgan_work(dcgan_spec(options)),
-        "mobilenet": mobilenet_work(*mobilenet_sizes(options)),
-    }
-    lines = [
-        "| part | operations per picture | bytes per picture | limit on an H100 | limited by | to reach | share |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for part, work in works.items():
-        rate, limited_by = work.limit(BOARDS["H100"])
-        moved = f"{_rounded(work.bytes / 1e6)} M" if work.bytes else "not counted"
-        lines.append(
-            f"| {part} | {_rounded(work.operations / 1e9)} G | {moved} | {_rounded(rate)} pictures/s | {limited_by} "
-            f"| {_rounded(TARGETS[part])} pictures/s | {TARGETS[part] / rate:.0%} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _rounded(value: float) -> str:
-    """Three digits, and commas between thousands."""
-    return f"{float(f'{value:.3g}'):,.10g}"
-
-
-class _Moved(TorchDispatchMode):
-    """Counts the elements of operands and results of the operations that torch's FLOP counter knows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            moved = tree_leaves((args, kwargs, made))
-            self.elements += sum(one.numel() for one in moved if isinstance(one, torch.Tensor))
-        return made
-
-
-def work_of(compute: Callable[[], object], pictures: int) -> Work:
-    """What one of so many pictures costs, counted while they are computed."""
-    with FlopCounterMode(display=False) as counter, _Moved() as moved:
-        compute()
-    return Work(counter.get_total_flops() / pictures, moved.elements * HALF_BYTES / pictures)
-
-
-def diffusion_spec(side: int, steps: int, batch: int, options: Options) -> DiffusionSpec:
-    """Half precision, guidance on."""
-    if options.tiny:
-        side, steps, batch = 64, 1, 2
-    return DiffusionSpec(model="random", side=side, steps=steps, batch=batch, dtype="bfloat16")
-
-
-def diffusion_work(spec: DiffusionSpec, options: Options) -> Work:
-    """With guidance: two rows of the UNet per step, one decoding; prompts are embedded before."""
-    pipeline = random_pipeline(spec.model_copy(update={"dtype": "float32"}), Options("meta", options.tiny, False))
-    unet, autoencoder = pipeline.unet, pipeline.vae
-    side = spec.side // pipeline.vae_scale_factor
-    with torch.inference_mode(), torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
-        latents = torch.empty(2, unet.config.in_channels, side, side)
-        text = torch.empty(2, pipeline.tokenizer.model_max_length, unet.config.cross_attention_dim)
-        step = work_of(lambda: unet(latents, torch.ones(()), text), 1)
-        decoding = work_of(lambda: autoencoder.decode(latents[:1]), 1)
-    # Without its bytes: attention, taken apart to be counted, would move what its kernels never write.
-    return Work(spec.steps * step.operations + decoding.operations, 0)
 
 
 def stable_diffusion(side: int, steps: int, batch: int, options: Options) -> Measured:
@@ -299,79 +195,6 @@ def pictures_per_second(sampler: Sampler, batches: int, options: Options, warm_u
     return batches * spec.batch / elapsed()
 
 
-def random_pipeline(spec: DiffusionSpec, options: Options) -> Any:
-    """Stable Diffusion 2.1's networks, made from their sizes with random weights; the tokenizer is the tiny model's."""
-    dtype = getattr(torch, spec.dtype)
-    tiny = load_tiny_pipeline()
-    if options.tiny:
-        return tiny.to(options.device) if dtype == torch.float32 else tiny.to(device=options.device, dtype=dtype)
-    import diffusers
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    with torch.device(options.device):
-        unet: Any = diffusers.UNet2DConditionModel(
-            sample_size=spec.side // 8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(320, 640, 1280, 1280),
-            layers_per_block=2,
-            attention_head_dim=(5, 10, 20, 20),
-            cross_attention_dim=1024,
-            use_linear_projection=True,
-        )
-        autoencoder: Any = diffusers.AutoencoderKL(
-            sample_size=spec.side,
-            latent_channels=4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49408,
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=23,
-                num_attention_heads=16,
-                max_position_embeddings=77,
-                hidden_act="gelu",
-                projection_dim=512,
-            )
-        )
-    tokenizer = tiny.tokenizer
-    tokenizer.model_max_length = 77
-    pipeline: Any = diffusers.StableDiffusionPipeline(
-        vae=autoencoder.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=make_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(options.device) if dtype == torch.float32 else pipeline.to(device=options.device, dtype=dtype)
-
-
-def vgg16_spec(options: Options) -> Vgg16Spec:
-    """Half precision, random weights."""
-    side, batch = (32, 2) if options.tiny else (224, 512)
-    layer: Literal["pool5-avg", "fc7"] = "pool5-avg" if options.tiny else "fc7"
-    return Vgg16Spec(layer=layer, side=side, weights="random:0", batch=batch, precision="bfloat16")
-
-
-def vgg16_work(spec: Vgg16Spec) -> Work:
-    """Of whole batches: their pictures share the weights' way through memory."""
-    assert spec.side is not None
-    network = load_vgg16(spec, None).to("meta")
-    pixels = torch.empty(spec.batch, 3, spec.side, spec.side, device="meta")
-    with torch.no_grad():  # in inference mode layers come to the counter whole, as none of the operations that it knows
-        return work_of(lambda: network(pixels), spec.batch)
-
-
 def vgg16(options: Options) -> Measured:
     """Features per second of decoded views in memory: putting batches together and moving them included."""
     spec = vgg16_spec(options)
@@ -391,26 +214,6 @@ def vgg16(options: Options) -> Measured:
     rate = rate_of(spec.model_copy(update={"compile": options.compiled}), views)
     share = share_of_limit(options, rate, vgg16_work(spec))
     return Measured("vgg16", f"VGG16 {spec.layer}, {side} pixels, batch {batch}", rate, "pictures/s", eager, share)
-
-
-def dcgan_spec(options: Options) -> GanSpec:
-    """The first project's sizes."""
-    features, batch = (4, 4) if options.tiny else (64, 128)
-    return GanSpec(generator_features=features, discriminator_features=features, batch=batch, flip=True)
-
-
-def dcgan_work(spec: GanSpec) -> Work:
-    """A step of each network, as `_Training` takes them."""
-
-    def step() -> None:
-        with torch.device("meta"):
-            generator, discriminator = build_generator(spec), build_discriminator(spec)
-            fake = generator(torch.empty(spec.batch, spec.latent, 1, 1))
-            real = torch.empty(spec.batch, 3, spec.side, spec.side)
-            (discriminator(real) + discriminator(fake.detach())).sum().backward()
-            discriminator(fake).sum().backward()
-
-    return work_of(step, spec.batch)
 
 
 def dcgan(options: Options) -> Measured:
@@ -434,26 +237,6 @@ def dcgan(options: Options) -> Measured:
     share = share_of_limit(options, rate, dcgan_work(spec))
     remark = f"an epoch of {COCO_PICTURES:,} pictures in {COCO_PICTURES / rate:.3g} s"
     return Measured("dcgan", f"DCGAN, batch {spec.batch}", rate, "pictures/s", eager, share, remark=remark)
-
-
-def mobilenet_sizes(options: Options) -> tuple[Architecture, int]:
-    """Five classes, head v3, and a batch."""
-    width, side, batch = (0.35, 32, 4) if options.tiny else (1.0, 224, 512)
-    return architecture(width, "v3", 5, side), batch
-
-
-def mobilenet_work(shape: Architecture, batch: int) -> Work:
-    """A step of fine-tuning: forward through all layers, backward through the last five."""
-    trained_here = is_trained(shape, FineTuned(name="measured", unlocked=5))
-
-    def step() -> None:
-        with torch.device("meta"):
-            network = MobileNet(shape)
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(trained_here(name))
-            network(torch.empty(batch, 3, shape.side, shape.side)).sum().backward()
-
-    return work_of(step, batch)
 
 
 def mobilenet(options: Options) -> Measured:
@@ -579,7 +362,6 @@ PARTS: dict[str, Callable[[Options], Measured]] = {
     "mobilenet": mobilenet,
     "busy": busy,
 }
-
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,9 @@
 """An evaluation on pools with the gpu pool on CUDA, checked; for a machine with a GPU and without a network.
 
-    python benchmarks/gpu_pools.py prepare                                  (where there is a network: fetches wheels)
-    python benchmarks/gpu_pools.py install --wheels .wheels/1               (once for each part, where the GPU is)
-    python benchmarks/gpu_pools.py run --wheels .wheels/3 --out results     (the last part may be installed with it)
-    python benchmarks/gpu_pools.py run --device cpu --out results           (every line of it, on any machine)
+    python -m benchmarks.gpu_pools prepare                                  (where there is a network: fetches wheels)
+    python -m benchmarks.gpu_pools install --wheels .wheels/1               (once for each part, where the GPU is)
+    python -m benchmarks.gpu_pools run --wheels .wheels/3 --out results     (the last part may be installed with it)
+    python -m benchmarks.gpu_pools run --device cpu --out results           (every line of it, on any machine)
 
 `prepare` puts the wheels of `gpu_constraints.txt` into parts that can be carried one after the other. torch, and what
 else is large and usually beside it, has to be there: `run` says what is missing, by name.
@@ -27,25 +27,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-CONSTRAINTS = Path(__file__).with_name("gpu_constraints.txt")
-WHEELS = ".wheels"
+from benchmarks.gpu_evidence import COSINE, Check, checks, evidence_of, least_cosine
+from benchmarks.gpu_wheels import CONSTRAINTS, MIB, ROOT, WHEELS, install, missing, prepare
+
 ENVIRONMENT = "/tmp/telltale-gpu"
-MIB = 2**20
-PYTHON = "3.12"
-PLATFORMS = ("manylinux1", "manylinux2014", *(f"manylinux_2_{minor}" for minor in (5, 17, 24, 27, 28)))
-IMPORTED = ("torch", "torchvision", "prefect", "diffusers", "transformers", "polars", "pyarrow", "ncnn", "onnxruntime")
-COSINE = 0.999
 
 # All of it, and what a part may take at most, in seconds; for more or less time in all, in proportion.
 SECONDS = 460.0
@@ -63,39 +56,6 @@ GPU_PARTS: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("vgg16", (), 75.0),
 )
 GPU_PART_NEEDS_S = 30.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that has to hold."""
-
-    name: str
-    holds: bool
-    found: str
-
-
-@dataclass(frozen=True)
-class LaneRecord:
-    """A lane's last status, and all that it noted: place, rows, bytes, seconds (0 where it was found finished)."""
-
-    status: Mapping[str, Any]
-    notes: Sequence[Sequence[Any]]
-
-    @property
-    def made(self) -> list[str]:
-        """The places of the objects that it computed."""
-        return [place for place, _, _, seconds in self.notes if seconds > 0]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a finished plan left in the store: recipes by place, the pool of every element's place, its lanes."""
-
-    recipes: Mapping[str, Mapping[str, Any]]
-    pools: Mapping[str, str]
-    lanes: Sequence[LaneRecord]
-    failures: Sequence[str] = ()
-    claims: Sequence[str] = ()
 
 
 @dataclass
@@ -154,81 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_in(given.environment, given.device, given.out.resolve(), left)
 
 
-# What is brought along.
-
-
-def constraints(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Versions that are brought along (`==`), and the least ones of what has to be there (`>=`), by distribution."""
-    brought: dict[str, str] = {}
-    there: dict[str, str] = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            for sign, versions in (("==", brought), (">=", there)):
-                name, found, version = line.partition(sign)
-                if found:
-                    versions[name] = version
-    return brought, there
-
-
-def parts_of(sizes: Mapping[str, int], most: int) -> list[list[str]]:
-    """Names put into as few parts as the simplest way finds, none larger than `most`: each where it first fits.
-
-    Raises:
-        ValueError: one alone is too large.
-    """
-    parts: list[list[str]] = []
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        if sizes[name] > most:
-            raise ValueError(f"{name} has {sizes[name] / MIB:.1f} MiB, a part at most {most / MIB:.1f}")
-        for part in parts:
-            if sum(sizes[other] for other in part) + sizes[name] <= most:
-                part.append(name)
-                break
-        else:
-            parts.append([name])
-    return parts
-
-
-def prepare(into: Path, most: int) -> int:
-    """Download what is brought along into numbered folders."""
-    brought, there = constraints(CONSTRAINTS.read_text(encoding="utf-8"))
-    shutil.rmtree(into, ignore_errors=True)
-    fetched = into / "fetched"
-    platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_x86_64")]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *platforms]
-    command += ["--implementation", "cp", "--python-version", PYTHON, "--dest", str(fetched)]
-    subprocess.run([*command, *(f"{name}=={version}" for name, version in brought.items())], check=True)
-    sizes = {path.name: path.stat().st_size for path in fetched.glob("*.whl")}
-    for number, names in enumerate(parts_of(sizes, most), 1):
-        (into / str(number)).mkdir()
-        for name in names:
-            (fetched / name).rename(into / str(number) / name)
-        print(f"{into / str(number)}: {len(names)} wheels, {sum(sizes[name] for name in names) / MIB:.1f} MiB")
-    fetched.rmdir()
-    print(f"together {sum(sizes.values()) / MIB:.1f} MiB")
-    print(f"left out, to be there already: {', '.join(f'{name}>={version}' for name, version in there.items())}")
-    return 0
-
-
-def install(environment: Path, wheels: Sequence[Path]) -> None:
-    """An environment beside this Python's, in which what is brought along goes before what is there."""
-    python = environment / "bin" / "python"
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-        # Where this Python is an environment itself, `--system-site-packages` would show those of the system, not its.
-        folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-        shown = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders)
-        (packages / "there.pth").write_text(shown, encoding="utf-8")
-    files = [str(file) for folder in wheels for file in sorted(folder.glob("*.whl"))]
-    if wheels and not files:
-        raise SystemExit(f"no wheels in {', '.join(map(str, wheels))}: run prepare where there is a network")
-    if files:
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
-        subprocess.run([*pip, "--no-compile", "--ignore-installed", *files], check=True)
-        subprocess.run([str(python), "-m", "compileall", "-q", "-q", "-j", "0", str(packages)], check=False)
-
-
 def run_in(environment: Path, device: str, out: Path, seconds: float) -> int:
     """Measure by the environment's own Python; what is missing there is said first, by name."""
     python = str(environment / "bin" / "python")
@@ -243,32 +128,6 @@ def run_in(environment: Path, device: str, out: Path, seconds: float) -> int:
     for sent in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sent, lambda *_: measuring.terminate())
     return measuring.wait()
-
-
-def missing(text: str, version_of: Callable[[str], str], importing: Callable[[str], Any]) -> list[str]:
-    """What an environment lacks of the constraints, and what cannot be imported, one sentence each."""
-    from packaging.version import Version
-
-    brought, there = constraints(text)
-    lacking = []
-    for name, least in (brought | there).items():
-        try:
-            found = version_of(name)
-        except importlib.metadata.PackageNotFoundError:
-            lacking.append(f"{name} is not installed: {least if name in brought else f'at least {least}'} is needed")
-            continue
-        right = Version(found) >= Version(least) if name in there else Version(found) == Version(least)
-        if not right:
-            lacking.append(f"{name} {found} is installed: {least} {'or later ' * (name in there)}is needed")
-    for module in IMPORTED:
-        try:
-            importing(module)
-        except Exception as error:
-            lacking.append(f"{module} cannot be imported: {type(error).__name__}: {error}")
-    return lacking
-
-
-# What is measured.
 
 
 def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
@@ -366,12 +225,12 @@ def _evaluated(results: Results, name: str, overrides: Mapping[str, Any], within
     """Have the sample evaluated on the pools, and check what came of it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments import services
+    from deployments.home_folder import home, load_state
     from storage.claims import CLAIMS
     from storage.opening import open_store
 
     # Prefect has been imported, and has read its settings.
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{services.load_state(services.home()).port}/api"}):
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{load_state(home()).port}/api"}):
         run, state = _run_flow(overrides, within_s)
     results.checks.append(Check(f"{name}: the evaluation completes", state == "COMPLETED", f"{state} ({run})"))
     if state != "COMPLETED":
@@ -410,113 +269,11 @@ def _run_flow(overrides: Mapping[str, Any], within_s: float) -> tuple[str, str]:
     return str(run.id), f"not finished within {within_s:.0f} s"
 
 
-def evidence_of(store: Any, plan: str) -> Evidence:
-    """What a plan left in its store."""
-    from storage.claims import CLAIMS
-    from storage.objects import finished_objects, read_manifest
-    from storage.plans import PlanFolder
-
-    folder = PlanFolder(store, plan)
-    pools = {place: pool for pool, document in _elements(folder) for place in document["places"]}
-    lanes = []
-    for lane, _ in folder.statuses():
-        status = folder.status(lane) or {}
-        sealed = [note for number in range(status["sealed"]) for note in folder.notes(lane, number)]
-        lanes.append(LaneRecord(status, [*sealed, *status["notes"]]))
-    return Evidence(
-        recipes={place: read_manifest(store, place).recipe for place in finished_objects(store)},
-        pools={place: pool for place, pool in pools.items() if not place.startswith("facts/")},
-        lanes=lanes,
-        failures=[folder.failure(keys[0])["message"] for keys in folder.failures().values()],
-        claims=store.list(CLAIMS),
-    )
-
-
-def _elements(folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for pool in ("cpu", "gpu"):
-        for segment in folder.segments(pool)[0]:
-            for document in folder.segment(pool, segment):
-                yield pool, document
-
-
-def devices_in(value: Any) -> Iterator[str]:
-    """Every device that a recipe names, however deep."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            if name == "device" and isinstance(item, str):
-                yield item
-            else:
-                yield from devices_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from devices_in(item)
-
-
-def checks(evidence: Evidence, device: str) -> list[Check]:
-    """What must hold of a plan whose gpu pool had this device."""
-    of_gpu = [place for place, pool in evidence.pools.items() if pool == "gpu"]
-    devices = {place: set(devices_in(evidence.recipes.get(place, {}))) for place in of_gpu}
-    elsewhere = sorted(place for place, named in devices.items() if named - {device})
-    named = Counter(place.split("/")[1] for place, found in devices.items() if found == {device})
-    unfinished = sorted(set(evidence.pools) - set(evidence.recipes))
-    times = Counter(place for lane in evidence.lanes for place in lane.made)
-    twice = sorted(place for place, count in times.items() if count > 1)
-    computed = sum(lane.status["computed"] for lane in evidence.lanes)
-    lanes = Counter(f"{lane.status['pool']} on {lane.status['device']}" for lane in evidence.lanes)
-    wrong_pool = sorted(
-        place for lane in evidence.lanes for place in lane.made if evidence.pools.get(place) != lane.status["pool"]
-    )
-    astray = [name for name in lanes if name not in ("cpu on cpu", f"gpu on {device}")]
-    return [
-        Check(f"the gpu pool's steps ran on {device}", bool(named) and not elsewhere, _said(named, elsewhere)),
-        Check("every element's object is finished", bool(evidence.pools) and not unfinished, _said({}, unfinished)),
-        Check(
-            "nothing was made twice",
-            not twice and computed == len(evidence.pools),
-            f"{computed} computed for {len(evidence.pools)} objects; {_said({}, twice)}",
-        ),
-        Check("lanes have their pool's device", bool(lanes) and not astray, _said(lanes, astray)),
-        Check("no lane made another pool's objects", not wrong_pool, _said({}, wrong_pool)),
-        Check("nothing failed", not evidence.failures, _said({}, evidence.failures)),
-        Check("no claim is left", not evidence.claims, _said({}, evidence.claims)),
-    ]
-
-
-def _said(counts: Mapping[str, int], wrong: Sequence[str]) -> str:
-    """Counts by name, then the first of what is wrong."""
-    said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    return "; ".join(filter(None, [said, f"wrong: {len(wrong)}, such as {wrong[0]}" if wrong else "none wrong"]))
-
-
-def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
-    """The least agreement of a shard's features, in all views, with this CPU's, and how many there are."""
-    import numpy as np
-
-    from storage.objects import find
-    from storage.plans import PlanFolder
-    from storage.tables import embedding_matrix, read_features
-    from tasks.elements import element_of
-
-    chosen = next(document for _, document in _elements(PlanFolder(store, plan)) if document["step"] == "embed")
-    element = element_of(chosen)
-    here, cached = element.step.compute(store, **{**element.arguments, "device": "cpu"})
-    assert cached == (device == "cpu")
-    least, count = 1.0, 0
-    for place, own in zip(element.places, here, strict=True):
-        there = find(store, place)
-        assert there is not None
-        one, other = (embedding_matrix(read_features(store, [ref])).astype(np.float64) for ref in (there, own))
-        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        least = min(least, float(((one * other).sum(axis=1) / norms).min()))
-        count += len(one)
-    return least, count
-
-
 def _gpu_part(results: Results, part: str, options: Sequence[str], within_s: float) -> None:
     """One part of benchmarks/gpu.py, in a process of its own."""
     file = results.folder / "part.json"
     tiny = ("--tiny",) if results.device == "cpu" else ()
-    command = [sys.executable, "benchmarks/gpu.py", "--part", part, "--device", results.device, "--json", str(file)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--part", part, "--device", results.device, "--json", str(file)]
     try:
         done = subprocess.run(
             [*command, *options, *tiny], capture_output=True, text=True, timeout=within_s, check=False

@@ -13,7 +13,7 @@ from PIL import Image
 from storage.errors import MissingInput
 from storage.paths import absolute
 from tasks.data.pictures import inspect_picture
-from tasks.data.sample import PHOTOGRAPHS, read_photograph
+from tasks.data.sample_photographs import PHOTOGRAPHS, read_photograph
 from tasks.spec.views import Canonical, View
 
 PICTURES_SETTING = "TELLTALE_BENCH_PICTURES"

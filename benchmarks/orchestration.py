@@ -139,7 +139,8 @@ def evaluate(store: str, experiment: str, overrides: dict[str, Any] | None = Non
 @functools.cache
 def serve() -> None:
     """Start a Prefect server for this process, which ends with it. Prefect reads its settings when it is imported."""
-    from deployments.services import HOME_SETTING, ensure_server, stop
+    from deployments.home_folder import HOME_SETTING
+    from deployments.services import ensure_server, stop
 
     if "prefect" in sys.modules:
         raise RuntimeError("Prefect was imported before its server's address was known")
@@ -163,7 +164,7 @@ def rest() -> None:
     Raises:
         Unequal: it goes on for two minutes.
     """
-    from deployments.services import home, load_state
+    from deployments.home_folder import home, load_state
 
     server = load_state(home()).server
     assert server is not None

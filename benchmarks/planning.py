@@ -41,7 +41,8 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.store import Store
 from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
-from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, assign_groups, scan_pictures, shard_images
+from tasks.data.grouping import assign_groups
+from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, scan_pictures, shard_images
 from tasks.features.shards import embed_shard
 from tasks.spec.detectors import Vgg16Spec
 from tasks.spec.experiment import FixedSplits

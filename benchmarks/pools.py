@@ -28,7 +28,8 @@ from storage.local import LocalStore
 from storage.objects import Ref, find, finished_objects, read_manifest
 from storage.store import STORE_SETTING
 from tasks.elements import import_steps
-from tasks.lanes import SEGMENTS_KEPT, Offer
+from tasks.lanes import Offer
+from tasks.open_elements import SEGMENTS_KEPT
 from tasks.recipe import Output, Pool, Step, StepRun, step
 
 SAMPLE_SETTING = "TELLTALE_BENCH_SAMPLE"

@@ -74,7 +74,7 @@ def served(gpu_workers: int) -> Iterator[Path]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     try:
         bootstrap("serve")
-        from deployments.services import home, load_state
+        from deployments.home_folder import home, load_state
 
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{load_state(home()).port}/api"
         yield folder

@@ -250,7 +250,7 @@ class SimulatedLane:
             self.left = isinstance(end, StopIteration)
             self.lane.finish("ended" if isinstance(end, StopIteration) else "refused", str(end))
             return
-        self._pools.most_segments = max(self._pools.most_segments, len(self.lane._segments))
+        self._pools.most_segments = max(self._pools.most_segments, self.lane.elements.segments_kept)
         self._next("turn", pause, self.turn)
         if not self._due["beat"]:
             self.beat()

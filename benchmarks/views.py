@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import CANONICAL, grid, pictures, pictures_of_side
-from tasks.data.pictures import Pixels, encode_jpeg
+from tasks.data.encoding import encode_jpeg
+from tasks.data.pictures import Pixels
 from tasks.data.views import canonical_quality, make_views
 from tasks.spec.views import Canonical, View
 from tasks.threads import in_order

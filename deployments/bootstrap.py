@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from deployments import services
+from deployments import home_folder, processes, services
 from deployments.database import POSTGRES, OwnPostgres, take_setting
 from deployments.failures import exit_status, sentence
 from storage.errors import SpecError, TelltaleError
@@ -66,15 +66,15 @@ def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gp
     check_presets()
     wanted = schedules_setting()
     devices_setting()
-    services.check_settings()
+    home_folder.check_settings()
     handle = services.ensure_server(typer.echo, database)
     os.environ.update(handle.environment)
     reports = services.ensure_reports(handle, typer.echo)
     if reports is not None:
         # Workers get it as a setting: links to reports lead there.
         os.environ[REPORTS_SETTING] = reports
-    with services.locked(services.home()):
-        state = services.load_state(services.home())
+    with home_folder.locked(home_folder.home()):
+        state = home_folder.load_state(home_folder.home())
         make_pools()
         # Another database knows other deployments, at the same address.
         fingerprint = deployment_fingerprint(f"{handle.api_url} {state.kept_in}")
@@ -88,7 +88,7 @@ def serve(coordinator_limit: Limit = COORDINATOR_LIMIT, cpu_limit: Limit = 1, gp
             switch_schedules(active=wanted == "on")
             state.schedules = wanted
         typer.echo("schedules: run" if wanted == "on" else "schedules: paused; SCHEDULES=on make serve starts them")
-        services.save_state(services.home(), state)
+        home_folder.save_state(home_folder.home(), state)
         limits = {"coordinator": coordinator_limit, "cpu": cpu_limit, "gpu": gpu_limit}
         start_workers(state, limits, handle)
     print_address(handle, reports)
@@ -117,18 +117,18 @@ def stop() -> None:
 @application.command()
 def status() -> None:
     """Say what runs."""
-    folder = services.home()
-    state = services.load_state(folder)
+    folder = home_folder.home()
+    state = home_folder.load_state(folder)
     if postgres := OwnPostgres(folder).postmaster():
         typer.echo(f"{'database':12} runs, process {postgres.pid}")
     elif state.server is not None and state.kept_in == POSTGRES:
         typer.echo(f"{'database':12} does not run")
     for name, process in {"server": state.server, "reports": state.reports, **state.workers}.items():
-        running = process is not None and services.is_running(process, folder)
+        running = process is not None and processes.is_running(process, folder)
         typer.echo(f"{name:12} {f'runs, process {process.pid}' if process and running else 'does not run'}")
-    if state.server is not None and state.port is not None and services.is_running(state.server, folder):
+    if state.server is not None and state.port is not None and processes.is_running(state.server, folder):
         typer.echo(f"UI           http://127.0.0.1:{state.port}")
-    if state.reports is not None and services.is_running(state.reports, folder):
+    if state.reports is not None and processes.is_running(state.reports, folder):
         typer.echo(f"reports      http://127.0.0.1:{state.reports_port}")
 
 
@@ -259,13 +259,13 @@ def wanted_workers(devices: Sequence[str]) -> dict[str, tuple[str, str | None]]:
     return workers | {f"gpu-{device}": ("gpu", device) for device in devices}
 
 
-def start_workers(state: services.State, limits: dict[str, int], handle: services.ServerHandle) -> None:
+def start_workers(state: home_folder.State, limits: dict[str, int], handle: services.ServerHandle) -> None:
     """Start the workers that do not run; those that do are left alone, with the flow runs that they have."""
     devices = ",".join(devices_setting())
-    settings = services.worker_settings() | {"PREFECT_API_URL": handle.api_url}
+    settings = home_folder.worker_settings() | {"PREFECT_API_URL": handle.api_url}
     if devices:
         settings[DEVICES_SETTING] = devices
-    running = [name for name in state.workers if services.is_running(state.workers[name], services.home())]
+    running = [name for name in state.workers if processes.is_running(state.workers[name], home_folder.home())]
     changed = sorted({name for name, _ in settings.items() ^ state.worker_settings.items()})
     if running and changed:
         typer.echo(f"workers keep the settings they started with: stop and serve again to change {', '.join(changed)}")
@@ -278,14 +278,14 @@ def start_workers(state: services.State, limits: dict[str, int], handle: service
     for name, (pool, device) in workers.items():
         if name not in running:
             state.workers[name] = services.start_worker(pool, limits[pool], handle, device)
-    services.save_state(services.home(), state)
+    home_folder.save_state(home_folder.home(), state)
     await_workers({workers[name]: state.workers[name] for name in workers if name not in running}, began)
     for name, (pool, device) in workers.items():
         place = pool if device is None else f"{pool}, device {device}"
         typer.echo(f"worker of pool {place}: {'runs already' if name in running else 'started'}")
 
 
-def await_workers(workers: Mapping[tuple[str, str | None], services.Process], began: datetime) -> None:
+def await_workers(workers: Mapping[tuple[str, str | None], processes.Process], began: datetime) -> None:
     """Wait until these workers, by pool and device, have reported to the server since `began`.
 
     Evaluations refuse pools without a worker.
@@ -295,7 +295,7 @@ def await_workers(workers: Mapping[tuple[str, str | None], services.Process], be
     """
     from prefect.client.orchestration import get_client
 
-    deadline = time.monotonic() + services.START_TIMEOUT_S
+    deadline = time.monotonic() + processes.START_TIMEOUT_S
     with get_client(sync_client=True) as client:
         for (pool, device), process in workers.items():
             typer.echo(f"worker of pool {pool}: starting, process {process.pid} ...")
@@ -304,9 +304,9 @@ def await_workers(workers: Mapping[tuple[str, str | None], services.Process], be
                 for worker in client.read_workers_for_work_pool(pool)
                 if worker.name == services.worker_name(pool, device)
             ):
-                if not services.is_running(process, services.home()) or time.monotonic() > deadline:
+                if not processes.is_running(process, home_folder.home()) or time.monotonic() > deadline:
                     raise TelltaleError(
-                        f"the worker of pool {pool} did not come online; its log says:\n{services.tail(process.log)}"
+                        f"the worker of pool {pool} did not come online; its log says:\n{processes.tail(process.log)}"
                     )
                 time.sleep(0.3)
 
@@ -317,7 +317,7 @@ def print_address(handle: services.ServerHandle, reports: str | None) -> None:
         f"""
 UI: {handle.ui_url}
 Reports: {reports or "not served"}
-Logs: {services.home() / "logs"}
+Logs: {home_folder.home() / "logs"}
 
 In your shell:
     export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"

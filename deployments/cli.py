@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tasks.networks.answer import Answer, Card, Kind, Rate
-    from tasks.networks.export import ExportedNetwork
+    from tasks.networks.exported import ExportedNetwork
 
 SOME_UNREADABLE, USAGE = 1, 2
 # As a shell reports a program that the end of its output's reader has ended.
@@ -214,7 +214,7 @@ def ready_model(model: bytes, card: bytes) -> Model:
     """
     # ONNX Runtime and pyarrow take half a second: not for --help, nor for a wrong command.
     from tasks.networks.answer import Card
-    from tasks.networks.export import ExportedNetwork
+    from tasks.networks.exported import ExportedNetwork
 
     read = Card.read(card)
     facts = read.model_dump(include={"sha256", "classes", "self_test"})

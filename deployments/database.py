@@ -4,7 +4,7 @@ Our own PostgreSQL lives in `TELLTALE_HOME/postgres`: `data` and `password`. It 
 socket in a folder that others see, and asks every connection for the generated password (scram), so other users of
 the machine cannot read the runs. PostgreSQL refuses to run as root: root starts it as the user `postgres`.
 
-Processes are started and stopped in `services.py`; here is what to start and how to recognise it.
+Processes are started and stopped in `processes.py` and `services.py`; here is what to start and how to recognise it.
 """
 
 import os

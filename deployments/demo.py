@@ -12,7 +12,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from deployments.failures import exit_status, sentence
-from deployments.services import check_settings, ensure_reports, ensure_server
+from deployments.home_folder import check_settings
+from deployments.services import ensure_reports, ensure_server
 from storage.errors import TelltaleError
 from storage.local import LocalStore
 from storage.opening import open_store

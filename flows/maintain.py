@@ -65,12 +65,8 @@ def sweep(days: int = 7, unreferenced: bool = False, dry_run: bool = False) -> i
     store = open_store()
     began = datetime.now(UTC)
     moment = began.timestamp() - days * DAY_S
-    if unreferenced and not dry_run and (busy := runs_at_work(began)):
-        raise TelltaleError(
-            f"unreferenced objects are not removed beside flow runs that may be reading them: {', '.join(busy)}; "
-            f"sweep again {JUST_ENDED.seconds // 60} minutes after they have ended, or cancel those that died"
-        )
-
+    if unreferenced and not dry_run:
+        _refuse_beside_runs(began)
     debris = find_debris(store, moment)
     claims = find_old_claims(store, moment)
     plans = find_old_plans(store, moment)
@@ -103,6 +99,15 @@ def sweep(days: int = 7, unreferenced: bool = False, dry_run: bool = False) -> i
         heading += ", and stopped before the other unreferenced objects: these runs began"
     _show(f"{heading}. Found before in {where}", amounts, [*stopped, *keys])
     return removed.keys
+
+
+def _refuse_beside_runs(since: datetime) -> None:
+    busy = runs_at_work(since)
+    if busy:
+        raise TelltaleError(
+            f"unreferenced objects are not removed beside flow runs that may be reading them: {', '.join(busy)}; "
+            f"sweep again {JUST_ENDED.seconds // 60} minutes after they have ended, or cancel those that died"
+        )
 
 
 def runs_at_work(since: datetime) -> list[str]:

@@ -13,7 +13,7 @@ from storage.objects import Ref, manifest_of, read_part
 from storage.opening import open_store
 from storage.runs import RUNS, browser_link, set_latest_run
 from storage.store import Store
-from tasks.networks.export import CARD, MODEL
+from tasks.networks.exported import CARD, MODEL
 from tasks.progress import artifact_key
 from tasks.report.run import HTML, MARKDOWN
 from tasks.spec.experiment import Experiment

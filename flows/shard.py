@@ -16,9 +16,10 @@ from storage.opening import open_store
 from tasks.data.coco import coco_content, index_coco
 from tasks.data.columns import column_content, index_column, unlocated_column
 from tasks.data.folder import folder_content, index_folder, unlocated
+from tasks.data.grouping import assign_groups, assignment_warnings
 from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.sample import SPLIT, sample_name
-from tasks.data.shards import assign_groups, assignment_warnings, scan_pictures, shard_images
+from tasks.data.shards import scan_pictures, shard_images
 from tasks.spec.experiment import Experiment
 from tasks.spec.sources import CocoSource, ColumnSource, FolderSource, SampleSource
 from tasks.spec.views import Canonical

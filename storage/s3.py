@@ -8,9 +8,6 @@ Every object carries two facts as metadata: the SHA-256 of its bytes, which a re
 write that made it, by which a writer whose answer was lost learns whether it has won.
 """
 
-import base64
-import functools
-import hashlib
 import itertools
 import logging
 import os
@@ -19,11 +16,9 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
-from storage.credentials import BLOCK_SETTING, Credentials, named_credentials
+from storage.credentials import BLOCK_SETTING
 from storage.digest import sha256_hex
 from storage.errors import (
     DamagedObject,
@@ -35,6 +30,19 @@ from storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from storage.s3_requests import (
+    DENIALS,
+    ELSEWHERE,
+    FULL,
+    REFUSALS,
+    UNKNOWN_CONDITION,
+    Connection,
+    RequestFailed,
+    checked_body,
+    connect,
+    failure,
+    send,
+)
 from storage.store import LONGEST_KEY, STORE_SETTING, Listed, checked_key, is_known
 
 logger = logging.getLogger(__name__)
@@ -44,32 +52,11 @@ PATIENCE_S = 120.0
 # How long one that has never answered, here or elsewhere, is asked: a wrong address is to be told at once.
 FIRST_PATIENCE_S = 5.0
 LONGEST_WAIT_S = 5.0
-CONNECT_TIMEOUT_S = 4
-READ_TIMEOUT_S = 30
 # Larger objects are sent in parts of this size, so that a broken connection costs one part.
 PART_BYTES = 16 * 2**20
 # A key has at most 1024 bytes in all.
 LONGEST_PREFIX = 1024 - LONGEST_KEY - 1
 READ_TRIES = 5
-CREDENTIAL_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-
-REFUSALS = {
-    "ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException", "401", "AuthFailure",
-    # botocore's own, before any request.
-    "CredentialRetrievalError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "SSOError",
-    "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
-}  # fmt: skip
-DENIALS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403"}
-ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
-FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
-UNKNOWN_CONDITION = {"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed", "501"}
-# Other servers and moments: worth another try. Any other answer of 500 and above is, too.
-PASSING = {
-    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
-    "RequestThrottled", "RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
-    "TooManyRequests", "XAmzContentSHA256Mismatch", "408", "409", "429",
-}  # fmt: skip
 
 
 def _bucket_and_prefix(url: str) -> tuple[str, str]:
@@ -109,30 +96,6 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-@dataclass
-class _Connection:
-    """The client that all stores of a process share that have the same credentials."""
-
-    files: Any
-    answered: bool = False
-
-    @property
-    def endpoint(self) -> str:
-        """The server's address as it may be shown: without a name or password that someone put into it."""
-        address = urlsplit(str(self.files.s3.meta.endpoint_url))
-        return f"{address.scheme}://{address.hostname}" + (f":{address.port}" if address.port else "")
-
-
-class _Failed(Exception):
-    """A request that did not succeed: S3's code, the status (0 where no answer came), and whether it may pass."""
-
-    def __init__(self, code: str, status: int, may_pass: bool) -> None:
-        self.code = code
-        self.status = status
-        self.may_pass = may_pass
-        super().__init__(code)
-
-
 class ObjectStore:
     """A store in a bucket. Puts are atomic by nature; create-only is `If-None-Match: *`.
 
@@ -157,7 +120,7 @@ class ObjectStore:
         for _ in range(READ_TRIES):
             try:
                 answer = self._request("get_object", Key=self._name(key))
-            except _Failed as failed:
+            except RequestFailed as failed:
                 self._explain(failed, "read", key)
             data: bytes = answer["Body"]
             expected = answer["Metadata"].get("sha256")
@@ -190,7 +153,7 @@ class ObjectStore:
         while True:
             try:
                 page = self._request("list_objects_v2", Prefix=start, **more)
-            except _Failed as failed:
+            except RequestFailed as failed:
                 self._explain(failed, "list", prefix)
             for entry in page.get("Contents", ()):
                 # A key that ends in a slash is some tool's marker of a folder, and no object of ours.
@@ -209,7 +172,7 @@ class ObjectStore:
     def delete(self, key: str) -> None:
         try:
             self._request("delete_object", Key=self._name(key))
-        except _Failed as failed:
+        except RequestFailed as failed:
             if failed.code != "NoSuchKey":
                 self._explain(failed, "delete", key)
 
@@ -234,13 +197,13 @@ class ObjectStore:
 
     def _probe(self) -> bool:
         key = f"probe/{uuid.uuid4().hex}"
-        body = _checked_body(b"telltale")
+        body = checked_body(b"telltale")
         reached = False
         try:
             for _ in range(2):
                 self._request("put_object", Key=self._name(key), IfNoneMatch="*", **body)
                 reached = True
-        except _Failed as failed:
+        except RequestFailed as failed:
             if failed.code in UNKNOWN_CONDITION:
                 return False
             if failed.status != 412:
@@ -259,7 +222,7 @@ class ObjectStore:
     def _head(self, key: str) -> dict[str, Any] | None:
         try:
             return self._request("head_object", Key=self._name(key))
-        except _Failed as failed:
+        except RequestFailed as failed:
             if failed.status == 404:
                 return None
             self._explain(failed, "read", key)
@@ -269,11 +232,11 @@ class ObjectStore:
         metadata = {"sha256": sha256_hex(data), "write": write}
         try:
             if len(data) <= PART_BYTES:
-                body = _checked_body(data)
+                body = checked_body(data)
                 self._request("put_object", Key=self._name(key), Metadata=metadata, **body, **condition)
             else:
                 self._put_in_parts(key, data, metadata, condition)
-        except _Failed as failed:
+        except RequestFailed as failed:
             # A request whose answer got lost was perhaps obeyed, and its repetition then failed on its own success.
             if failed.status in (404, 412) and self._made_by(key) == write:
                 return
@@ -287,18 +250,18 @@ class ObjectStore:
         try:
             parts = []
             for number, start in enumerate(range(0, len(data), PART_BYTES), start=1):
-                body = _checked_body(data[start : start + PART_BYTES])
+                body = checked_body(data[start : start + PART_BYTES])
                 sent = self._request("upload_part", PartNumber=number, **target, **body)
                 parts.append({"PartNumber": number, "ETag": sent["ETag"]})
             self._request("complete_multipart_upload", MultipartUpload={"Parts": parts}, **target, **condition)
-        except _Failed:
+        except RequestFailed:
             self._abandon(target)
             raise
 
     def _abandon(self, target: dict[str, str]) -> None:
         try:
             self._request("abort_multipart_upload", **target)
-        except _Failed as failed:
+        except RequestFailed as failed:
             # Its parts are no object and cost space only; a bucket's lifecycle rule removes them.
             logger.warning("%s: an unfinished upload stays behind (%s)", self.url, failed.code)
 
@@ -307,12 +270,12 @@ class ObjectStore:
         return None if head is None else head["Metadata"].get("write")
 
     @property
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-        return _connect(os.getpid(), settings, os.environ.get(BLOCK_SETTING))
+        return connect(os.getpid(), settings, os.environ.get(BLOCK_SETTING))
 
     def _request(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """Send a request until it succeeds, cannot, or patience ends; `_Failed` tells which.
+        """Send a request until it succeeds, cannot, or patience ends; `RequestFailed` tells which.
 
         A busy or failing server, a broken connection and bytes that arrived otherwise than they were sent may pass.
         """
@@ -323,10 +286,10 @@ class ObjectStore:
         for attempt in itertools.count():
             try:
                 answer: dict[str, Any] = sync(
-                    connection.files.loop, _send, connection.files, method, {"Bucket": self._bucket, **arguments}
+                    connection.files.loop, send, connection.files, method, {"Bucket": self._bucket, **arguments}
                 )
             except Exception as error:
-                failed = _failed(error)
+                failed = failure(error)
                 connection.answered |= failed.status > 0
                 expected = connection.answered or is_known()
                 patience = self._patience if expected else min(self._patience, FIRST_PATIENCE_S)
@@ -341,7 +304,7 @@ class ObjectStore:
                 return answer
         raise AssertionError("unreachable")
 
-    def _explain(self, failed: _Failed, action: str, key: str) -> NoReturn:
+    def _explain(self, failed: RequestFailed, action: str, key: str) -> NoReturn:
         """Raise what a failed request means, with the remedy."""
         code = failed.code if failed.code == str(failed.status) else f"{failed.code} {failed.status or ''}".rstrip()
         where = f"{self.url} at {self._connection.endpoint}"
@@ -379,123 +342,3 @@ class ObjectStore:
 
 
 _exclusive: dict[tuple[int, str], bool] = {}
-
-
-@functools.lru_cache(maxsize=8)
-def _connect(process: int, settings: tuple[tuple[str, str], ...], block: str | None) -> _Connection:
-    """The connection of this process under these settings; its arguments only tell connections apart.
-
-    Not s3fs's own cache: that makes a client for every thread, and it takes half a second.
-    """
-    import s3fs
-
-    named = named_credentials() or Credentials("", "")
-    _check_credentials(named)
-    config = {
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "read_timeout": READ_TIMEOUT_S,
-        "max_pool_connections": 32,
-        # Requests are repeated here and nowhere else: botocore would multiply the tries.
-        "retries": {"total_max_attempts": 1},
-        # Checksums of our own (Content-MD5 up, metadata down) work with every server; these are new and do not.
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-    }
-    files = s3fs.S3FileSystem(
-        key=named.key or None,
-        secret=named.secret or None,
-        token=named.token,
-        endpoint_url=named.endpoint,
-        client_kwargs={"region_name": named.region} if named.region else {},
-        config_kwargs=config,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    try:
-        files.connect()
-    except Exception as error:
-        raise StoreRefused(
-            f"no connection to an object store can be made ({type(error).__name__}): check AWS_ENDPOINT_URL (a full"
-            " address such as https://host:port), AWS_PROFILE, AWS_DEFAULT_REGION and the AWS files"
-        ) from None
-    endpoint = str(files.s3.meta.endpoint_url)
-    _check_endpoint(endpoint)
-    if endpoint.startswith("https:"):
-        _check_certificates(files.session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"))
-    return _Connection(files)
-
-
-def _check_credentials(named: Credentials) -> None:
-    """Refuse what no credentials hold and no header takes, such as the line break at the end of a file. Shows none."""
-    values = {name: os.environ.get(name) for name in CREDENTIAL_SETTINGS} if not named.key else {}
-    values |= {f"{BLOCK_SETTING}'s {name}": getattr(named, name) for name in ("key", "secret", "token")}
-    for name, value in values.items():
-        if value and not re.fullmatch(r"[\x21-\x7e]+", value):
-            raise StoreRefused(
-                f"{name} holds a space, a line break or another character that no credentials have: set it without"
-            )
-
-
-def _check_endpoint(address: str) -> None:
-    try:
-        parts = urlsplit(address)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if not parts.hostname or port == 0:
-        # Not repeated: it may hold a password.
-        raise StoreRefused(
-            "the object store's address cannot be read: check AWS_ENDPOINT_URL (a full address such as"
-            " https://host:port, with a port from 1 to 65535)"
-        )
-
-
-def _check_certificates(bundle: str | None) -> None:
-    import ssl
-
-    if not bundle:
-        return
-    try:
-        # As aiobotocore loads it, which takes a folder for a server that does not answer.
-        ssl.create_default_context(cafile=bundle)
-    except OSError as error:
-        reason = "no certificates" if isinstance(error, ssl.SSLError) else error.strerror
-        raise StoreRefused(
-            f"the file of certificates {bundle} cannot be read ({reason}): check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and "
-            "ca_bundle of the AWS files"
-        ) from error
-
-
-async def _send(files: Any, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    client = await files.set_session()
-    answer: dict[str, Any] = await getattr(client, method)(**arguments)
-    if "Body" in answer:
-        async with answer["Body"] as stream:
-            answer["Body"] = await stream.read()
-    return answer
-
-
-def _failed(error: Exception) -> _Failed:
-    """What an error of botocore or the network says; an error of ours is raised as it is."""
-    import aiohttp
-    from botocore import exceptions
-    from botocore.parsers import ResponseParserError
-
-    if isinstance(error, exceptions.ClientError):
-        code = str(error.response.get("Error", {}).get("Code") or "")
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-        may_pass = code in PASSING or (status >= 500 and code not in {*FULL, *UNKNOWN_CONDITION})
-        return _Failed(code or str(status), status, may_pass)
-    broken = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
-    garbled = (ResponseParserError, aiohttp.ClientError)
-    if isinstance(error, (*broken, *garbled, OSError, EOFError)):
-        return _Failed(type(error).__name__, 0, may_pass=True)
-    if isinstance(error, exceptions.BotoCoreError):
-        return _Failed(type(error).__name__, 0, may_pass=False)
-    raise error
-
-
-def _checked_body(data: bytes) -> dict[str, Any]:
-    """A request's body, and the digest by which every S3 server sees whether it has arrived whole."""
-    digest = hashlib.md5(data, usedforsecurity=False).digest()
-    return {"Body": data, "ContentMD5": base64.b64encode(digest).decode()}

@@ -1,8 +1,4 @@
-"""A lane: takes elements of a plan one after the other, whatever nobody has begun, and says what it finished.
-
-Before it computes an object it claims it, then looks whether it is there: so one of all lanes of all plans makes it,
-and where two do after all, the manifest decides. A lane knows its plan by reading segments, a few at a time.
-"""
+"""A lane: takes elements of a plan one after the other, whatever nobody has begun, and says what it finished."""
 
 from __future__ import annotations
 
@@ -14,19 +10,18 @@ import socket
 import threading
 import time
 import traceback
-import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from storage.claims import Claim, Claims
+from storage.claims import Claims
 from storage.errors import DamagedObject, OtherVersion, PlanDamaged, PlanFailed
-from storage.objects import Ref, digest_at, find
-from storage.plans import PlanFolder, Segment
+from storage.objects import Ref, digest_at
+from storage.plans import PlanFolder
 from tasks.device import DeviceLost
 from tasks.elements import element_of
 from tasks.facts import answer_of
+from tasks.open_elements import LOOK_S, OpenElements, Work
 from tasks.progress import Progress, show_on
 from tasks.recipe import Pool, Step, is_final
 
@@ -41,13 +36,7 @@ WAIT_FOR_OTHERS_S = 150.0
 WAIT_FOR_NEEDS_S = 600.0
 # An element that failed here is left to others for so long.
 PAUSE_AFTER_FAILURE_S = 30.0
-# A claim of a holder that is not among this plan's lanes is tried so often, to see whether it still lives.
-TRY_S = 20.0
 NOTES_IN_STATUS = 20
-SEGMENTS_KEPT = 16
-# How old what is known of others' claims and of the segments may be: at most, and at least.
-LOOK_S = 1.0
-LOOK_AGAIN_S = 0.05
 # A lane that has nothing to do looks again after pauses that grow. They grow further where there are many lanes, and
 # where looking takes long, as in a bucket: all of them together ask a store some twenty times a second. And they grow
 # with the time for which there was nothing.
@@ -57,8 +46,6 @@ PAUSE_FOR_EACH_LANE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 PAUSE_TO_LOOK = 10.0
 PAUSE_TO_IDLENESS = 0.02
-# So many elements and holders of claims are looked up before a lane that finds nothing to do pauses.
-LOOK_UPS = 8
 
 # Makes a call's objects; the second value tells whether people are shown it, as a task run.
 Compute = Callable[[Step, Mapping[str, Any], bool], Any]
@@ -93,21 +80,6 @@ class Offer:
             if self.versions.get(library) != version:
                 return f"it has {library} {self.versions.get(library)}, the plan needs {version}"
         return None
-
-
-@dataclass
-class _Work:
-    """An element at work, by a thread of its own."""
-
-    document: Mapping[str, Any]
-    known: set[str]  # finished objects of its segment
-    name: str
-    claims: list[Claim]
-    patience_s: float
-    began: float
-    moved: float  # when it last reported progress
-    done: int = 0
-    total: int = 0
 
 
 class Lane:
@@ -146,7 +118,6 @@ class Lane:
         self.computed = 0
         self.claims = Claims(folder.store, folder.status_key(name), clock)
         self._folder = folder
-        self._store = folder.store
         self._pool = pool
         self._index = index
         self._offer = offer
@@ -164,7 +135,7 @@ class Lane:
         self._beats = 0
         self._beaten = self._watched = -math.inf
         self._lanes = 1  # that the plan has, on all pools
-        self._work: dict[str, _Work] = {}
+        self._work: dict[str, Work] = {}
         self._notes: list[list[Any]] = []
         self._said = 0  # notes of these that were written
         self._sealed = 0
@@ -174,15 +145,9 @@ class Lane:
         self._ended = False
         self._asked = -math.inf
         self._step = self._told = ""
-        self._tries: dict[str, float] = {}  # when claims of others are tried next
-        self._avoided: dict[str, float] = {}
-        self._segments: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-        self._known: dict[int, set[str]] = {}  # finished objects of the segments at hand
-        self._over: set[int] = set()  # segments that are finished
-        self._looked = -math.inf
-        self._listed: list[Segment] = []
-        self._held: dict[str, str] = {}  # keys of claims, by digest
-        self._look_ups = self._holders_read = 0
+        self.elements = OpenElements(
+            folder, pool, name, index, self.claims, clock, lambda ref: self._note(ref, 0.0), self._say_all
+        )
 
     def run(self) -> Literal["ended"]:
         """Work until the plan is over, there is nothing to do for a while, or somebody more urgent waits.
@@ -225,9 +190,9 @@ class Lane:
         pause, found = FIRST_PAUSE_S, self._clock()
         while self._fatal is None:
             began = self._clock()
-            self._look_ups = self._holders_read = 0
+            self.elements.begin_turn()
             while len(self._work) < self._slots and not (self._leaves or self._is_over()):
-                work = self._take()
+                work = self.elements.take(self._step)
                 if work is None:
                     break
                 self._begin(work)
@@ -238,7 +203,9 @@ class Lane:
                 return
             else:
                 idle_since = self._clock() if idle_since is None else idle_since
-                if self._clock() - idle_since >= (WAIT_FOR_OTHERS_S if self._is_open() else WAIT_FOR_WORK_S):
+                if self._clock() - idle_since >= (
+                    WAIT_FOR_OTHERS_S if self.elements.has_unfinished() else WAIT_FOR_WORK_S
+                ):
                     return
             if len(self._work) >= self._slots:
                 yield BEAT_S
@@ -296,154 +263,16 @@ class Lane:
             self._ended = self._folder.ended() is not None
         return self._ended
 
-    def _is_open(self) -> bool:
-        """Whether something that is released is not known to be finished: others are at it."""
-        return any(segment.number not in self._over for segment in self._listed)
-
-    # What to do next.
-
-    def _take(self) -> _Work | None:
-        """Claim the next element that nobody has begun: of this lane's segments first, then of any."""
-        age = self._clock() - self._looked
-        work = self._claimed_of(own=True)
-        if work is None and age < LOOK_S:
-            work = self._claimed_of(own=False)
-        if work is None and age >= LOOK_AGAIN_S:
-            self._look()
-            work = self._claimed_of(own=True) or self._claimed_of(own=False)
-        return work
-
-    def _look(self) -> None:
-        """See what there is, and what others have claimed."""
-        self._listed, over = self._folder.segments(self._pool)
-        self._over |= over
-        self._listed = [segment for segment in self._listed if segment.number not in self._over]
-        # In an order of its own, so that lanes that help others do not all help the same.
-        self._listed.sort(key=lambda segment: self._rank(str(segment.number)))
-        self._held = self.claims.held() if self._listed else {}
-        self._looked = self._clock()
-
-    def _rank(self, what: str) -> int:
-        return zlib.crc32(f"{self.name} {what}".encode())
-
-    def _claimed_of(self, *, own: bool) -> _Work | None:
-        chosen = [segment for segment in self._listed if (segment.lane == self._index) == own]
-        if own:
-            chosen.sort(key=lambda segment: segment.number)
-        for segment in chosen:
-            if segment.number in self._over:
-                continue
-            if not own and self._look_ups >= LOOK_UPS:
-                break
-            left = self._left_of(segment)
-            # Their lane goes on from the other end.
-            for document in left if own else reversed(left):
-                work = self._claimed(document, segment)
-                if work is not None:
-                    return work
-            if not self._left_of(segment):
-                self._close(segment.number)
-        return None
-
-    def _left_of(self, segment: Segment) -> list[dict[str, Any]]:
-        """Elements of a segment of which something is not known to be finished; those of the step at hand first."""
-        number = segment.number
-        documents = self._segments.get(number)
-        if documents is None:
-            documents = self._segments[number] = self._folder.segment(self._pool, segment)
-            if len(self._segments) > SEGMENTS_KEPT:
-                gone, _ = self._segments.popitem(last=False)
-                self._known.pop(gone, None)
-        self._segments.move_to_end(number)
-        known = self._known.setdefault(number, set())
-        left = [document for document in documents if not known.issuperset(document["places"])]
-        return sorted(left, key=lambda document: document["step"] != self._step)
-
-    def _claimed(self, document: dict[str, Any], segment: Segment) -> _Work | None:
-        """Claim what is missing of an element; what turns out to be finished is noted."""
-        known = self._known[segment.number]
-        own = segment.lane == self._index
-        now = self._clock()
-        if self._avoided.get(document["places"][0], -1.0) > now:
-            return None
-        claims = []
-        for place in document["places"]:
-            digest = digest_at(place)
-            if place in known or (digest in self._held and not self._may_be_free(digest, now)):
-                continue
-            if not own:
-                if self._look_ups >= LOOK_UPS:
-                    break
-                self._look_ups += 1
-                if self._is_finished(place, known):
-                    continue
-            claim = self.claims.take(digest)
-            if claim is None:
-                # Who has it is seen at the next look.
-                self._held.setdefault(digest, "")
-                continue
-            if self._is_finished(place, known):
-                self.claims.release(claim)
-            else:
-                claims.append(claim)
-        if not claims:
-            return None
-        wanted = {claim.digest for claim in claims}
-        places = [place for place in document["places"] if digest_at(place) in wanted]
-        return _Work({**document, "places": places}, known, document["name"], claims, float("inf"), now, now)
-
-    def _may_be_free(self, digest: str, now: float) -> bool:
-        """Whether to try a claim that somebody holds: of this plan's lanes, that of one that is silent for long."""
-        key = self._held[digest]
-        if not key:
-            return False
-        next_try = self._tries.setdefault(digest, now + TRY_S)
-        if now < next_try and not self.claims.dead:
-            return False
-        if not self.claims.is_known(key):
-            if self._holders_read >= LOOK_UPS:
-                return False
-            self._holders_read += 1
-        holder = self.claims.holder(key)
-        if holder is not None and holder.startswith(f"{self._folder.place}/"):
-            return holder in self.claims.silent
-        if now < next_try:
-            return False
-        self._tries[digest] = now + TRY_S
-        return True
-
-    def _is_finished(self, place: str, known: set[str]) -> bool:
-        if place.startswith("facts/"):
-            if not self._folder.is_answered(digest_at(place)):
-                return False
-            known.add(place)
-            return True
-        ref = find(self._store, place)
-        if ref is None:
-            return False
-        self._note(ref, 0.0)
-        known.add(place)
-        return True
-
-    def _close(self, number: int) -> None:
-        # Nobody looks at it again: what this lane knows of it must have been said before, in case it dies.
-        if self._said < len(self._notes):
-            self._beat()
-        self._folder.close_segment(self._pool, number)
-        self._over.add(number)
-        self._segments.pop(number, None)
-        self._known.pop(number, None)
-
     # Doing it.
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: Work) -> None:
         self._step = work.document["step"]
         place = work.document["places"][0]
         with self._lock:
             self._work[place] = work
         self._start(work.document, lambda: self._do(place, work))
 
-    def _do(self, place: str, work: _Work) -> None:
+    def _do(self, place: str, work: Work) -> None:
         try:
             for ref in self._made(work):
                 self._note(ref, self._clock() - work.began)
@@ -460,7 +289,7 @@ class Lane:
                 del self._work[place]
             self._woken.set()
 
-    def _made(self, work: _Work) -> Sequence[Ref]:
+    def _made(self, work: Work) -> Sequence[Ref]:
         if "fact" in work.document:
             question = work.document["fact"]
             answer = {"question": question, "answer": answer_of(question), "worker": self._offer.worker}
@@ -474,9 +303,9 @@ class Lane:
         self.computed += len(refs)
         return tuple(refs)
 
-    def _failed(self, work: _Work, error: BaseException) -> None:
+    def _failed(self, work: Work, error: BaseException) -> None:
         logger.warning("%s failed: %s: %s", work.document["name"], type(error).__name__, error)
-        self._avoided[work.document["places"][0]] = self._clock() + PAUSE_AFTER_FAILURE_S
+        self.elements.avoid(work.document["places"][0], self._clock() + PAUSE_AFTER_FAILURE_S)
         self._write_down(error, work.document, final=is_final(error))
 
     def _write_down(self, error: BaseException, document: Mapping[str, Any], *, final: bool) -> None:
@@ -509,6 +338,10 @@ class Lane:
         with self._lock:
             self._notes.append([ref.uri, ref.rows, ref.bytes, round(seconds, 3)])
         self._noted.set()
+
+    def _say_all(self) -> None:
+        if self._said < len(self._notes):
+            self._beat()
 
     @contextlib.contextmanager
     def _beating(self) -> Iterator[None]:

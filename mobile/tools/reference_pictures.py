@@ -19,8 +19,9 @@ from PIL import Image
 
 from storage.digest import digest_of
 from tasks.app_files import picture_files
-from tasks.data.pictures import encode_jpeg
-from tasks.data.sample import LICENCES, PHOTOGRAPHS, captions_of, read_photograph
+from tasks.data.encoding import encode_jpeg
+from tasks.data.sample import captions_of
+from tasks.data.sample_photographs import LICENCES, PHOTOGRAPHS, read_photograph
 from tasks.generators.diffusion import PictureRequest, generate_images, load_pipeline
 from tasks.generators.sampling import Sampler
 from tasks.spec.sources import DiffusionSpec

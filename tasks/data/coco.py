@@ -168,15 +168,7 @@ def index_coco(
     licences = _licence_names(captions.dataset["licenses"])
     present = {item.name: item for item in found.listed}
 
-    aside = []
-    images: dict[int, dict[str, Any]] = {}
-    for image in captions.dataset["images"]:
-        if image["id"] in images:
-            aside.append(
-                quarantined(source, f"{source}:{image['id']:012d}", "duplicate-id", f"again as {image['file_name']!r}")
-            )
-        else:
-            images[image["id"]] = image
+    images, aside = _by_id(source, captions.dataset["images"])
     files = _files_named([image["file_name"] for image in captions.dataset["images"]], split, present)
     end = None if limit is None else first + limit
     selected = sorted(images)[first:end]
@@ -184,32 +176,20 @@ def index_coco(
     rows = []
     for position, image_id in enumerate(selected):
         image = images[image_id]
-        text_id = f"{source}:{image_id:012d}"
         name = files[image["file_name"]]
-        if not is_safe_name(name):
-            aside.append(quarantined(source, text_id, "unsafe-name", repr(name)))
+        wrong = _wrong(name, present)
+        if wrong is not None:
+            aside.append(quarantined(source, _text_id(source, image_id), *wrong))
             continue
-        if name not in present:
-            aside.append(quarantined(source, text_id, "missing-file", name))
-            continue
-        listed = present[name]
-        if listed.reason is not None:
-            aside.append(quarantined(source, text_id, listed.reason, listed.detail))
-            continue
-        group = stated_text(image.get("group"))
         spoken = sorted(captions.imgToAnns.get(image_id, []), key=lambda item: item["id"])
         rows.append(
-            {
-                "position": position,
-                "image_id": text_id,
+            _entry(source, position, image)
+            | {
                 "file": f"{split}/{name}",
                 "sha256": found.sha256[name],
-                "group_id": text_id if group is None else f"{source}:{group_name(group)}",
-                "prompt": None,
                 "caption": stated_text([item["caption"] for item in spoken]),
                 "categories": categories.get(image_id, []),
                 "licence": licences.get(str(image.get("license"))),
-                "seed": None,
             }
         )
     aside += [
@@ -223,6 +203,46 @@ def index_coco(
         )
     notes = {"n": len(rows), "quarantined": len(aside), "annotated": len(images), "instances": has_instances}
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
+
+
+def _text_id(source: str, image_id: int) -> str:
+    return f"{source}:{image_id:012d}"
+
+
+def _by_id(source: str, images: Iterable[dict[str, Any]]) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]]]:
+    """The annotations' images by their ids, the first of each, and the others set aside."""
+    first: dict[int, dict[str, Any]] = {}
+    aside = []
+    for image in images:
+        if image["id"] in first:
+            detail = f"again as {image['file_name']!r}"
+            aside.append(quarantined(source, _text_id(source, image["id"]), "duplicate-id", detail))
+        else:
+            first[image["id"]] = image
+    return first, aside
+
+
+def _wrong(name: str, present: Mapping[str, Listed]) -> tuple[str, str] | None:
+    """Why a file cannot be read, as reason and detail; None where it can."""
+    if not is_safe_name(name):
+        return "unsafe-name", repr(name)
+    if name not in present:
+        return "missing-file", name
+    listed = present[name]
+    return None if listed.reason is None else (listed.reason, listed.detail)
+
+
+def _entry(source: str, position: int, image: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image of the annotations says of itself alone, as a row of the entry table."""
+    text_id = _text_id(source, image["id"])
+    group = stated_text(image.get("group"))
+    return {
+        "position": position,
+        "image_id": text_id,
+        "group_id": text_id if group is None else f"{source}:{group_name(group)}",
+        "prompt": None,
+        "seed": None,
+    }
 
 
 def _files_named(stated: Iterable[str], split: str, present: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tasks.data.pictures import DUPLICATE_MAX_DISTANCE, DUPLICATE_MIN_CORRELATION, thumbnail_correlation
+from tasks.data.fingerprints import DUPLICATE_MAX_DISTANCE, DUPLICATE_MIN_CORRELATION, thumbnail_correlation
 
 _BAND_WIDTHS = (11, 11, 11, 11, 10, 10)
 _ROWS_AT_ONCE = 1 << 16

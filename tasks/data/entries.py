@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
 from storage.tables import QUARANTINE_SCHEMA
+from tasks.data.file_headers import MAX_BYTES
 from tasks.data.inventory import UNREADABLE
-from tasks.data.pictures import MAX_BYTES
 
 ENTRY_SCHEMA = pa.schema(
     [

@@ -3,10 +3,8 @@
 This is how a published set of fakes enters, or any further photographs.
 """
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +32,28 @@ from tasks.data.entries import (
     whole_text,
     without_bytes,
 )
+from tasks.data.folder_metadata import (
+    FOUND_METADATA,
+    IMAGE_SUFFIXES,
+    Told,
+    descriptions,
+    found_metadata,
+    is_picture,
+    not_taken,
+    prefix_of,
+    quoted,
+    share_of,
+    with_metadata_above,
+)
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import (
     CAPTION_COLUMNS,
     METADATA_COLUMNS,
     METADATA_SUFFIXES,
     PROMPT_COLUMNS,
-    AmbiguousRow,
-    NamedPictures,
     called_like_prompts,
     first_stated,
     known_columns,
-    read_metadata,
     told_columns,
 )
 from tasks.facts import fact
@@ -53,15 +61,8 @@ from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import on_this_machine
 from tasks.spec.sources import FolderSource
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
-    | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
-)
-# Files that describe the pictures beside and below them, without being named; in any letter case.
-FOUND_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
 _PARQUET = "the Parquet file"
 _OR_A_COLUMN = ", or name them in a source of `kind: column`"
-_LEVELS_ABOVE = 2  # of folders in which metadata of a folder are looked for
 # What lies in folders of pictures and is known to say nothing of each of them.
 _ABOUT_THE_SET = ("readme", "licen", "notice", "copying", "changelog", "requirements", "dataset_info", ".")
 
@@ -69,20 +70,6 @@ _ABOUT_THE_SET = ("readme", "licen", "notice", "copying", "changelog", "requirem
 def unlocated(source: FolderSource) -> FolderSource:
     """The source without its paths, which say where it lies and not what it is: the form that a recipe takes."""
     return source.model_copy(update={"path": "", "metadata": None})
-
-
-def with_metadata_above(source: FolderSource) -> FolderSource:
-    """The source with the metadata named that lie above its folder and speak of it, where none lie in it."""
-    root = Path(source.path)
-    if source.metadata is not None or not root.is_dir():
-        return source
-    listed = list_files(root)
-    if _found_metadata(listed):
-        return source
-    for path in _metadata_above(root):
-        if _speaks_of(path, root, listed):
-            return source.model_copy(update={"metadata": str(path)})
-    return source
 
 
 @fact(pool="cpu")
@@ -103,86 +90,6 @@ def folder_content(source: FolderSource) -> tuple[FolderSource, str]:
         levels = [*Path(here.path).resolve().parents].index(found.parent) + 1
         metadata = "/".join((source.path, *[".."] * levels, found.name))
     return source.model_copy(update={"metadata": metadata}), folder_inventory(described).digest
-
-
-def _metadata_above(root: Path) -> list[Path]:
-    """Files called like metadata in the folders above a directory, the nearest first."""
-    found = []
-    for folder in root.resolve().parents[:_LEVELS_ABOVE]:
-        names = sorted(item.name for item in folder.iterdir()) if os.access(folder, os.R_OK) else []
-        for known in FOUND_METADATA:
-            found += [folder / name for name in names if name.casefold() == known]
-    return [path for path in found if os.access(path, os.R_OK) and path.is_file()]
-
-
-def _speaks_of(metadata: Path, root: Path, listed: Sequence[Listed]) -> bool:
-    """Whether a metadata file above a directory speaks of it.
-
-    It does where a row names the directory by its path from there, as a rule; else where every name is that of one
-    picture of the directory, and either names a folder called so or could be no other's, as there is none.
-    """
-    pictures = NamedPictures((item.name for item in listed if _is_picture(item.name)), _prefix(root, metadata))
-    try:
-        rows = read_metadata(metadata).rows_about(pictures)
-    except SpecError:
-        return False
-    names = [row["file_name"] for row in rows if row["file_name"] is not None]
-    if any(pictures.is_below(name) for name in names):
-        return True
-    found = [pictures.find(name) for name in names]
-    return (
-        bool(found)
-        and all(found)
-        and (all(one is not None and one[0] == 2 for one in found) or _is_alone(root.resolve(), metadata.parent))
-    )
-
-
-def _is_alone(root: Path, above: Path) -> bool:
-    """Whether there are no pictures and no folders between a directory and one above it but those that lead there."""
-    folder = root
-    while folder != above:
-        if not os.access(folder.parent, os.R_OK):
-            return False
-        for item in folder.parent.iterdir():
-            if item != folder and not item.name.startswith(".") and (item.is_dir() or _is_picture(item.name)):
-                return False
-        folder = folder.parent
-    return True
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a folder is there; what metadata name may be too long for a name."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _not_taken(root: Path, listed: Sequence[Listed]) -> list[str]:
-    """A sentence for each metadata file above a directory without any that is not taken and may be about it."""
-    told: list[str] = []
-    if _found_metadata(listed):
-        return told
-    pictures = [item.name for item in listed if _is_picture(item.name)]
-    for path in _metadata_above(root):
-        named = NamedPictures(pictures, _prefix(root, path))
-        try:
-            rows = read_metadata(path).rows_about(named)
-        except SpecError as error:
-            # Other things than rows about pictures go by the name of `metadata.json`.
-            if path.suffix.lower() != ".json" or isinstance(error, AmbiguousRow):
-                told.append(f"{path.name} in a folder above is not read: {error}")
-            continue
-        names = [row["file_name"] for row in rows if row["file_name"] is not None]
-        folders = {folder for name in names if (folder := named.folder_elsewhere(name))}
-        others = {folder for folder in folders if _is_folder(path.parent / folder)}
-        open_names = [name for name in names if named.folder_elsewhere(name) not in others]
-        if open_names:
-            told.append(
-                f"{path.name} in a folder above is not read: its rows name {_some(open_names)}; name it as metadata "
-                "if it is about these pictures"
-            )
-    return told
 
 
 def check_folder(source: FolderSource) -> list[str]:
@@ -221,7 +128,7 @@ def _missing(source: FolderSource, listed: Sequence[Listed]) -> list[str]:
                 missing.append(f"metadata of {source.name}: {error}")
     elif path.is_dir():
         try:
-            for found in _found_metadata(listed):
+            for found in found_metadata(listed):
                 refuse_large(path / found)
         except SpecError as error:
             missing.append(f"metadata of {source.name}: {error}")
@@ -243,10 +150,10 @@ def folder_inventory(source: FolderSource) -> Inventory:
     metadata = None if source.metadata is None else Path(source.metadata)
     described = None
     if metadata is not None:
-        described = [file_sha256(metadata), metadata.suffix, _prefix(path, metadata)]
+        described = [file_sha256(metadata), metadata.suffix, prefix_of(path, metadata)]
     if path.is_file():
         return take_inventory(path, [Listed("", path.stat())], lambda name: True, described)
-    return take_inventory(path, listed, _is_read, described, *(_not_taken(path, listed) if metadata is None else []))
+    return take_inventory(path, listed, _is_read, described, *(not_taken(path, listed) if metadata is None else []))
 
 
 @step(
@@ -281,7 +188,7 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     found.expect(inventory, source.name)
     listed = list(_parquet_pictures(root) if root.is_file() else _folder_pictures(found.listed))
     names = [name for name, file, _ in listed if file is not None]
-    told = _described(source.name, root, metadata, found.listed, names)
+    told = descriptions(source.name, root, metadata, found.listed, names)
     pictures = []
     aside = told.aside
     for name, file, known in listed:
@@ -299,20 +206,8 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
         for position, (name, file, known) in enumerate(pictures)
     ]
     undescribed = [name for name, _, _ in pictures if name not in told.described]
-    ungrouped = [row["image_id"] for row in rows if row["group_id"] == row["image_id"]]
-    warnings = list(told.warnings)
-    if told.files and undescribed:
-        warnings.append(f"{_share(undescribed, len(rows), 'pictures')} have no row in {' and '.join(told.files)}")
-    if metadata is None and undescribed and root.is_dir():
-        warnings += _not_taken(root, found.listed)
-        warnings += _not_read([item.name for item in found.listed if item.name not in told.files])
-    if root.is_file():
-        told.unread[_PARQUET] = _unread_columns(root)
-    if source.label == "fake" and ungrouped:
-        warnings += _ungrouped(ungrouped, len(rows), told.unread)
-    for file in told.silent:
-        if source.label == "real" or len(ungrouped) < len(rows) or not told.unread[file]:
-            warnings.append(f"{file} has none of the columns {', '.join(METADATA_COLUMNS)}")
+    unnamed = found.listed if metadata is None and root.is_dir() else ()
+    warnings = _warnings(source, root, rows, undescribed, told, unnamed)
     notes = {
         "n": len(rows),
         "quarantined": len(aside),
@@ -322,22 +217,44 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
     return Output({ROWS: pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
 
 
+def _warnings(
+    source: FolderSource,
+    root: Path,
+    rows: Sequence[Mapping[str, Any]],
+    undescribed: Sequence[str],
+    told: Told,
+    unnamed: Sequence[Listed],
+) -> list[str]:
+    """What remains open, one sentence each; `unnamed` are the files of a folder of which none was named as metadata."""
+    ungrouped = [row["image_id"] for row in rows if row["group_id"] == row["image_id"]]
+    warnings = list(told.warnings)
+    if told.files and undescribed:
+        warnings.append(f"{share_of(undescribed, len(rows), 'pictures')} have no row in {' and '.join(told.files)}")
+    if undescribed and unnamed:
+        warnings += not_taken(root, unnamed)
+        warnings += _not_read([item.name for item in unnamed if item.name not in told.files])
+    if root.is_file():
+        told.unread[_PARQUET] = _unread_columns(root)
+    if source.label == "fake" and ungrouped:
+        warnings += _ungrouped(ungrouped, len(rows), told.unread)
+    for file in told.silent:
+        if source.label == "real" or len(ungrouped) < len(rows) or not told.unread[file]:
+            warnings.append(f"{file} has none of the columns {', '.join(METADATA_COLUMNS)}")
+    return warnings
+
+
 # A picture that was found: its name, its `file` (None: set aside), and what is known of it (or reason and detail).
 _Found = tuple[str, str | None, dict[str, Any]]
 
 
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def _is_read(name: str) -> bool:
     """Whether a file's content decides anything: pictures, and what is found among them as metadata."""
-    return _is_picture(name) or Path(name).name.casefold() in FOUND_METADATA
+    return is_picture(name) or Path(name).name.casefold() in FOUND_METADATA
 
 
 def _not_read(names: Sequence[str]) -> list[str]:
     """Sentences on files among pictures that may describe them and that nobody named."""
-    pictures = [name for name in names if _is_picture(name)]
+    pictures = [name for name in names if is_picture(name)]
     stems = {*pictures, *(name.removesuffix(Path(name).suffix) for name in pictures)}
     beside, others = [], []
     for name in names:
@@ -351,11 +268,11 @@ def _not_read(names: Sequence[str]) -> list[str]:
     told = []
     if beside:
         told.append(
-            f"not read, though they lie beside pictures of their names: {_some(beside)} ({len(beside)} in all): write "
+            f"not read, though they lie beside pictures of their names: {quoted(beside)} ({len(beside)} in all): write "
             "what they say into a metadata.jsonl, with `file_name` and `prompt`"
         )
     if others:
-        told.append(f"not read, though they may describe pictures: {_some(others)}: name one as metadata")
+        told.append(f"not read, though they may describe pictures: {quoted(others)}: name one as metadata")
     return told
 
 
@@ -363,11 +280,11 @@ def _ungrouped(ungrouped: Sequence[str], count: int, unread: Mapping[str, Sequen
     """What is said of fakes of which nobody knows which belong together, and of the columns that may say it."""
     told = []
     if len(ungrouped) < count:
-        told.append(f"{_share(ungrouped, count, 'pictures')} have neither prompt nor group: each is its own")
+        told.append(f"{share_of(ungrouped, count, 'pictures')} have neither prompt nor group: each is its own")
         unread = {file: called_like_prompts(columns) for file, columns in unread.items()}
     told += [
         f"{'no prompt and no group is known, each picture is its own; ' if len(ungrouped) == count else ''}the columns "
-        f"{_some(columns, 10)} of {file} are not read: call the one of prompts `prompt`, or the one that says which "
+        f"{quoted(columns, 10)} of {file} are not read: call the one of prompts `prompt`, or the one that says which "
         f"pictures belong together `group_id`{_OR_A_COLUMN if file == _PARQUET else ''}"
         for file, columns in unread.items()
         if columns
@@ -388,7 +305,7 @@ def _folder_pictures(listed: Sequence[Listed]) -> Iterator[_Found]:
         name = item.name
         if item.reason is not None:
             yield name, None, {"reason": item.reason, "detail": item.detail}
-        elif not _is_picture(name):
+        elif not is_picture(name):
             suffix = Path(name).suffix.lower() or "missing"
             detail = f"the suffix is {suffix}; read are {' '.join(sorted(IMAGE_SUFFIXES))}"
             yield name, None, {"reason": "not-an-image", "detail": detail}
@@ -430,159 +347,6 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
     for row in range(count):
         told = {key: known[row][name] for key, name in by_name.items() if stated_text(known[row][name]) is not None}
         yield whole_text(paths[row]), row_name(row), told
-
-
-@dataclass
-class _Told:
-    """What metadata say: facts by picture, rows that are set aside, sentences, and the files below the folder.
-
-    `unread` are the columns of each file that are not known, `silent` the files that have no others.
-    """
-
-    described: dict[str, dict[str, Any]] = field(default_factory=dict)
-    aside: list[dict[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    unread: dict[str, list[str]] = field(default_factory=dict)
-    silent: list[str] = field(default_factory=list)
-
-
-def _described(
-    source: str, root: Path, metadata: str | None, listed: Sequence[Listed], pictures: Sequence[str]
-) -> _Told:
-    told = _Told()
-    if metadata is not None:
-        about = Path(metadata)
-        is_inside = root.is_dir() and about.resolve().is_relative_to(root.resolve())
-        told.files.append(about.resolve().relative_to(root.resolve()).as_posix() if is_inside else about.name)
-        _describe(told, source, about, NamedPictures(pictures, _prefix(root, about)))
-        return told
-    # What lies nearer to a picture knows it better.
-    for name in sorted(_found_metadata(listed), key=lambda name: -name.count("/")):
-        below = "".join(name.rpartition("/")[:2])
-        named = NamedPictures((one.removeprefix(below) for one in pictures if one.startswith(below)), "")
-        try:
-            _describe(told, source, root / name, named, below)
-        except SpecError as error:
-            if not name.lower().endswith(".json") or isinstance(error, AmbiguousRow):
-                raise
-            # Other things than rows about pictures go by this name.
-            told.warnings.append(f"not read: {error}")
-            continue
-        told.files.append(name)
-    return told
-
-
-def _found_metadata(listed: Iterable[Listed]) -> list[str]:
-    """Metadata files below a directory of pictures; `SpecError` where a folder has several, or a link to elsewhere."""
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for item in listed:
-        folder, _, file = item.name.rpartition("/")
-        if file.casefold() in FOUND_METADATA:
-            by_folder[folder].append(item.name)
-            if item.reason == "link-outside":
-                raise SpecError(f"{item.name} is {item.detail}: name that file as metadata if it is meant")
-    for names in by_folder.values():
-        if len(names) > 1:
-            raise SpecError(f"{' and '.join(names)} both describe the pictures: name one of them as metadata")
-    return [name for names in by_folder.values() for name in names]
-
-
-def _describe(told: _Told, source: str, metadata: Path, pictures: NamedPictures, below: str = "") -> None:
-    """Add what one metadata file says.
-
-    A row's `file_name` counts from the pictures' directory, or from the metadata file's where the pictures lie below
-    that one; rows about other directories there are left alone. See `NamedPictures.find` for how a picture is found.
-
-    Raises:
-        SpecError: no row names a picture.
-    """
-    found_metadata = read_metadata(metadata)
-    rows = found_metadata.rows_about(pictures)
-    naming: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    unnamed: list[int] = []
-    lost: list[tuple[int, str]] = []
-    for index, row in enumerate(rows):
-        name = row["file_name"]
-        found = None if name is None else pictures.find(name)
-        if name is None:
-            unnamed.append(index)
-        elif found is not None:
-            naming[found[1]].append((found[0], index))
-        elif not pictures.is_elsewhere(name):
-            lost.append((index, name))
-    taken: dict[str, dict[str, Any]] = {}
-    aside: list[dict[str, str]] = []
-    for picture, candidates in naming.items():
-        aside += _take(taken, source, metadata, rows, below + picture, candidates)
-    if not taken:
-        raise SpecError(
-            f"{metadata.name}: none of its {len(rows)} rows names a picture of {source}: "
-            f"they name {_some(row['file_name'] for row in rows)}; the pictures are {_some(pictures.names)}"
-            + (f"; {reasons_told(aside)}" if aside else "")
-        )
-    told.unread[below + metadata.name] = found_metadata.unread
-    if not set(METADATA_COLUMNS) & {key for row in rows for key in row}:
-        told.silent.append(below + metadata.name)
-    unclear = [row["image_id"] for row in aside if row["reason"] == "ambiguous-name"]
-    for names, what in (([name for _, name in lost], "name no picture"), (unclear, "may mean the same picture")):
-        if names:
-            told.warnings.append(f"{_share(names, len(rows), f'rows of {metadata.name}')} {what}")
-    told.aside += aside
-    for picture in sorted(taken.keys() & told.described.keys()):
-        told.aside.append(quarantined(source, f"{source}:{picture}", "duplicate-id", f"again in {metadata.name}"))
-    told.described = taken | told.described
-    for index in unnamed:
-        told.aside.append(quarantined(source, f"{source}:row {index} of {metadata.name}", "no-name"))
-    for index, name in lost:
-        reason = "missing-file" if is_safe_name(name) else "unsafe-name"
-        told.aside.append(quarantined(source, f"{source}:{name}", reason, f"row {index} of {metadata.name}"))
-
-
-def _take(
-    taken: dict[str, dict[str, Any]],
-    source: str,
-    metadata: Path,
-    rows: Sequence[dict[str, Any]],
-    picture: str,
-    candidates: Sequence[tuple[int, int]],
-) -> Iterator[dict[str, str]]:
-    """Put into `taken` the first of the rows that name a picture best, none where loose ones say different things.
-
-    Yields the others, set aside. `candidates` are (how loosely, row).
-    """
-    best = min(rank for rank, _ in candidates)
-    nearest = [index for rank, index in candidates if rank == best]
-    facts = [_facts(rows[index]) for index in nearest]
-    is_clear = best == 0 or all(one == facts[0] for one in facts)
-    if is_clear:
-        taken[picture] = facts[0]
-    for _, index in candidates:
-        if not is_clear or index != nearest[0]:
-            detail = f"row {index} of {metadata.name}, {rows[index]['file_name']!r}"
-            yield quarantined(source, f"{source}:{picture}", "duplicate-id" if is_clear else "ambiguous-name", detail)
-
-
-def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "file_name" and stated_text(value) is not None}
-
-
-def _share(names: Sequence[str], count: int, what: str) -> str:
-    """`3 of 12 rows (25 %, first: a.png)`"""
-    return f"{len(names)} of {count} {what} ({100 * len(names) / count:.2g} %, first: {names[0]})"
-
-
-def _some(names: Iterable[str | None], count: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(map(repr, listed[:count])) + (", ..." if len(listed) > count else "") if listed else "nothing"
-
-
-def _prefix(root: Path, metadata: Path) -> str:
-    """How metadata's own directory names the pictures' directory below it, such as `dalle/`; else empty."""
-    above = metadata.resolve().parent
-    if not root.is_dir() or root.resolve() == above or not root.resolve().is_relative_to(above):
-        return ""
-    return f"{root.resolve().relative_to(above).as_posix()}/"
 
 
 def _limited_per_class(

@@ -9,16 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from storage.errors import SpecError
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
 from tasks.data.perturbations.base import ViewPicture
-from tasks.data.pictures import (
-    PictureFacts,
-    Pixels,
-    decode_own_jpeg,
-    decode_rgb,
-    encode_jpeg,
-    encode_png,
-    inspect_picture,
-)
+from tasks.data.pictures import PictureFacts, Pixels, decode_rgb, inspect_picture
 from tasks.spec.views import Canonical, View
 
 # All resizes are Pillow's bicubic, whose kernel widens with the reduction: antialiased, as the first project's was.

@@ -18,8 +18,8 @@ from tasks.evaluation.classification import (
     group_weights,
     percentile_interval,
 )
-from tasks.evaluation.rejection import threshold_keeping
-from tasks.networks.export import CARD
+from tasks.evaluation.rejection_metrics import threshold_keeping
+from tasks.networks.exported import CARD
 from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec.detectors import Rejection
 from tasks.spec.views import Cell

@@ -33,7 +33,7 @@ from tasks.evaluation.classification import (
     group_weights,
     resampled_metrics,
 )
-from tasks.networks.export import CARD, MODEL
+from tasks.networks.exported import CARD, MODEL
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import ALONE, Variant, origin
 from tasks.recipe import Output, StepRun, step

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from storage.digest import hash_fraction
 from storage.objects import ROWS, Ref, read_table
-from tasks.data.pictures import encode_png
+from tasks.data.encoding import encode_png
 from tasks.data.views import make_views
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import Canonical, View

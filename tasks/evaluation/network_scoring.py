@@ -20,7 +20,7 @@ from tasks.spec.experiment import Splits
 from tasks.spec.views import View
 
 if TYPE_CHECKING:
-    from tasks.networks.export import Detection, ExportedNetwork
+    from tasks.networks.exported import Detection, ExportedNetwork
 
 Row = dict[str, Any]
 
@@ -147,7 +147,7 @@ def score_network(
     Raises:
         WrongAnswers: this machine computes other answers with a network than its card says.
     """
-    from tasks.networks.export import ExportedNetwork
+    from tasks.networks.exported import ExportedNetwork
 
     networks = [ExportedNetwork.load(run.store, model) for model in models]
     table = read_table(run.store, pictures)

@@ -120,7 +120,7 @@ def random_tensors(spec: Vgg16Spec) -> dict[str, np.ndarray]:
     for name, shape in tensor_shapes(spec.layer).items():
         tensor = torch.zeros(shape)
         if name.endswith(".weight"):
-            # Not by `torch.nn.init`, see `tasks.generators.gan.initialise`.
+            # Not by `torch.nn.init`, see `tasks.generators.dcgan.initialise`.
             fan_out = shape[0] * math.prod(shape[2:])
             tensor.normal_(0.0, math.sqrt(2.0) / math.sqrt(fan_out), generator=generator)
         tensors[name] = tensor.numpy()

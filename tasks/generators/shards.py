@@ -11,43 +11,29 @@ import pyarrow as pa
 from storage.digest import digest_of, hash_seed, sha256_hex
 from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS, Ref, read_table
+from storage.store import Store
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.duplicates import collapse_rate, words_of
+from tasks.data.encoding import encode_png
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
-from tasks.data.pictures import Pixels, decode_rgb, encode_png, hash_text, perceptual_hash
+from tasks.data.fingerprints import hash_text, perceptual_hash
+from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import PLACES, Place, place_groups
 from tasks.device import device_alone
 from tasks.facts import fact
-from tasks.generators.diffusion import (
-    TINY,
-    GeneratedPicture,
-    PictureRequest,
-    generate_images,
-    load_pipeline,
-    prompt_of,
-)
-from tasks.generators.gan import generate_pictures, read_generator
+from tasks.generators.dcgan import generate_pictures
+from tasks.generators.diffusion import TINY, GeneratedPicture, PictureRequest, generate_images, load_pipeline, prompt_of
+from tasks.generators.gan import read_generator
 from tasks.generators.kept_models import STORED, folder_digest, local_model
 from tasks.generators.sampling import BatchSize, Sampler
-from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_in_prefect
-from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
+from tasks.generators.sheets import embedded, sample_strip, show_in_prefect
+from tasks.generators.tiny_model import SHIPPED_WEIGHTS
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.experiment import FixedSplits, Splits
 from tasks.spec.sources import DiffusionSpec
 from tasks.threads import helper_threads, in_order, limit_threads
 from tasks.variables import needed
-
-__all__ = [
-    "GeneratedRow",
-    "contact_sheet",
-    "generate_diffusion",
-    "generate_gan",
-    "generated_table",
-    "keyed_diffusion",
-    "model_digest",
-    "place_generated",
-]
 
 # A part of generate/gan's recipe through its version: pictures depend on it by one level of rounding.
 GAN_BATCH = 64
@@ -221,36 +207,23 @@ def generate_diffusion(
     wanted = [PictureRequest(image_id, prompt) for image_id, prompt in prompts.items() if prompt]
     requests = [request for request in wanted if request.image_id not in records]
     progress = run.progress(len(wanted), done=found, device=device)
-    batch = BatchSize(diffusion.batch)
-    sampler: Sampler | None = None
-
-    def make_pictures() -> Iterator[GeneratedPicture]:
-        # In a thread of its own, which has a number of threads of its own.
-        limit_threads()
-        nonlocal sampler
-        sampler = Sampler(_pipeline(local_model(run.store, model), diffusion, device), diffusion)
-        # The digest of the keyed specification: seeds do not depend on where a model lies either.
-        yield from generate_images(sampler, digest_of(diffusion.model_dump(mode="json")), requests, batch)
+    sampling = _Sampling(run.store, model, diffusion, device)
 
     def encode(made: GeneratedPicture) -> tuple[GeneratedPicture, dict[str, Any] | None]:
-        if made.pixels is None:
-            return made, None
-        parent = parents[made.image_id]
-        place = (parent["group_id"], source, parent["split"], parent["fold"])
-        return made, _record(GeneratedRow(made.image_id, *place, made.seed, made.pixels, made.prompt))
+        return made, None if made.pixels is None else _inheriting(made, made.pixels, parents[made.image_id], source)
 
     started = time.monotonic()
     if requests:
         with device_alone(device):
             threads, ahead = helper_threads(device), BATCHES_AHEAD * diffusion.batch
-            for made, record in in_order(encode, make_pictures(), threads=threads, ahead=ahead):
+            for made, record in in_order(encode, sampling.pictures(requests), threads=threads, ahead=ahead):
                 progress.advance()
                 if record is None:
                     detail = f"after {made.attempts} attempts, prompt {made.prompt!r}"
                     aside.append(quarantined(source, made.image_id, str(made.error), detail))
-                    continue
-                records[made.image_id] = record
-                pieces.add(record)
+                else:
+                    records[made.image_id] = record
+                    pieces.add(record)
     table = image_table(records[image_id] for image_id in prompts if image_id in records)
     _show(run, source, table)
     notes = {
@@ -258,12 +231,43 @@ def generate_diffusion(
         "quarantined": len(aside),
         "collapse_rate": _collapse(table),
         "found_of_an_earlier_attempt": found,
-        "batch": batch.size,
-        "out_of_memory": batch.failures,
-        "sampling_seconds": round(sampler.busy_s, 1) if sampler else 0.0,
+        **sampling.notes(),
         "seconds": round(time.monotonic() - started, 1),
     }
     return Output({ROWS: table, QUARANTINE: quarantine_table(aside)}, notes, pieces)
+
+
+class _Sampling:
+    """What a model makes of prompts; it is loaded when the first picture is asked for."""
+
+    def __init__(self, store: Store, model: str, diffusion: DiffusionSpec, device: str) -> None:
+        self._store, self._model, self._device = store, model, device
+        self._diffusion = diffusion
+        self._batch = BatchSize(diffusion.batch)
+        self._sampler: Sampler | None = None
+
+    def pictures(self, requests: Sequence[PictureRequest]) -> Iterator[GeneratedPicture]:
+        """For each request in order; to be run in a thread of its own, which has a number of threads of its own."""
+        limit_threads()
+        pipeline = _pipeline(local_model(self._store, self._model), self._diffusion, self._device)
+        self._sampler = Sampler(pipeline, self._diffusion)
+        # The digest of the keyed specification: seeds do not depend on where a model lies either.
+        keyed = digest_of(self._diffusion.model_dump(mode="json"))
+        yield from generate_images(self._sampler, keyed, requests, self._batch)
+
+    def notes(self) -> dict[str, Any]:
+        """The batch that it ended with, how often memory ran out, and the seconds that the device was busy."""
+        return {
+            "batch": self._batch.size,
+            "out_of_memory": self._batch.failures,
+            "sampling_seconds": round(self._sampler.busy_s, 1) if self._sampler else 0.0,
+        }
+
+
+def _inheriting(made: GeneratedPicture, pixels: Pixels, parent: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A picture as a row of a shard, in its photograph's group and place."""
+    place = (parent["group_id"], source, parent["split"], parent["fold"])
+    return _record(GeneratedRow(made.image_id, *place, made.seed, pixels, made.prompt))
 
 
 def _pipeline(model: str, keyed: DiffusionSpec, device: str) -> Any:

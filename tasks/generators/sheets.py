@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.data.pictures import Pixels, encode_png
+from tasks.data.encoding import encode_png
+from tasks.data.pictures import Pixels
 from tasks.progress import artifact_key
 
 GAP = 2

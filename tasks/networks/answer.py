@@ -11,7 +11,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError,
 
 from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb, inspect_picture
-from tasks.networks.export import LARGEST_TOLERANCE, ExportedNetwork
+from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
 from tasks.spec.views import Quality, Resolution
 

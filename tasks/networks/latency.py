@@ -15,7 +15,7 @@ from storage.objects import ROWS, Ref
 from storage.tables import LATENCY_SCHEMA
 from tasks.data.pictures import Pixels
 from tasks.device import processor_name
-from tasks.networks.export import ExportedNetwork
+from tasks.networks.exported import ExportedNetwork
 from tasks.networks.trained import TrainedNetwork
 from tasks.recipe import Output, StepRun, step
 from tasks.threads import limit_threads

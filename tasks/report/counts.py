@@ -11,7 +11,7 @@ from storage.objects import ROWS, Ref, manifest_of, notes_of, read_table
 from storage.store import Store
 from storage.tables import QUARANTINE_SCHEMA
 from tasks.data.entries import QUARANTINE
-from tasks.data.shards import assignment_warnings
+from tasks.data.grouping import assignment_warnings
 from tasks.recipe import Output, StepRun, step
 
 COUNT_SCHEMA = pa.schema(

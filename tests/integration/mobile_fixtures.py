@@ -26,12 +26,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from storage.errors import BadImage
-from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.networks.answer import Answer, Card, answer, nearest_cell
 from tasks.networks.architecture import architecture
-from tasks.networks.export import Detection, ExportedNetwork, build_graph, network_card, reduce_picture
+from tasks.networks.export import network_card
+from tasks.networks.exported import Detection, ExportedNetwork, reduce_picture
 from tasks.networks.familiarity import SCORES, fit_familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
+from tasks.networks.network_graph import build_graph
 from tasks.networks.trained import TrainedNetwork
 from tests.property.image_mutations import png_chunk
 from tests.unit import icc_profiles

@@ -15,7 +15,7 @@ from typing import Any, Self
 import httpx
 
 from deployments.database import POSTGRES, SQLITE, DatabaseFailed, find_programs, postgres_account
-from deployments.services import load_state
+from deployments.home_folder import load_state
 
 ANSWER_SECONDS = 300  # machines that share their cores have kept a server from answering for more than one minute
 

@@ -14,13 +14,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from deployments.services import marked_processes
+from deployments.processes import marked_processes
 from storage.local import LocalStore
 from storage.objects import MANIFEST, Ref, read_manifest, read_table
 from storage.tables import embedding_matrix, read_features
 from tasks.evaluation.fidelity import kernel_distance
 from tasks.features.vgg16 import embed_pictures, load_vgg16
-from tasks.networks.export import ExportedNetwork
+from tasks.networks.exported import ExportedNetwork
 from tasks.presets import load_experiment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deployments.services import MARK, marked_processes
+from deployments.processes import MARK, marked_processes
 from storage.local import LocalStore
 from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part
 from storage.runs import latest_content

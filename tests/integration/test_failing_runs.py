@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.services import load_state, marked_processes
+from deployments.home_folder import load_state
+from deployments.processes import marked_processes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from deployments.database import DatabaseFailed, OwnPostgres, find_programs, postgres_account
-from deployments.services import load_state, marked_processes
+from deployments.home_folder import load_state
+from deployments.processes import marked_processes
 from tests.integration.served import Served, open_folder, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from deployments.bootstrap import deployments
-from deployments.services import load_state, marked_processes
+from deployments.home_folder import load_state
+from deployments.processes import marked_processes
 from tests.integration.served import Served, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

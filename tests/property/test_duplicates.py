@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.data.assignment import first_connected
 from tasks.data.duplicates import collapse_rate, find_duplicates, near_pairs, words_of
-from tasks.data.pictures import are_duplicates, hamming
+from tasks.data.fingerprints import are_duplicates, hamming
 
 Case = tuple[list[str], list[str], npt.NDArray[np.uint8]]
 

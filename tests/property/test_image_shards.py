@@ -20,8 +20,9 @@ from storage.local import LocalStore
 from storage.objects import read_table
 from storage.tables import FAKE, REAL
 from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.grouping import assign_groups
 from tasks.data.pictures import decode_rgb
-from tasks.data.shards import assign_groups, scan_pictures, shard_images
+from tasks.data.shards import scan_pictures, shard_images
 from tasks.spec.experiment import Folds
 from tasks.spec.sources import FolderSource
 

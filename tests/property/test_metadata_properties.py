@@ -25,8 +25,9 @@ from storage.tables import FAKE, REAL
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.grouping import assign_groups
 from tasks.data.metadata import NamedPictures
-from tasks.data.shards import assign_groups, scan_pictures, shard_images
+from tasks.data.shards import scan_pictures, shard_images
 from tasks.spec.experiment import FixedSplits
 from tasks.spec.sources import ColumnSource, FolderSource
 from tests.unit.indexed_folders import indexed, rows_of

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from storage.errors import BadImage
-from tasks.data.pictures import (
-    Pixels,
-    decode_rgb,
-    encode_jpeg,
-    encode_png,
-    hamming,
-    hash_text,
-    inspect_picture,
-    perceptual_hash,
-)
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.fingerprints import hamming, hash_text, perceptual_hash
+from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import canonical_quality, fair_canonical, is_enlarged, make_views
 from tasks.spec.views import Canonical, View
 

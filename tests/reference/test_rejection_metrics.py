@@ -15,7 +15,7 @@ from sklearn.covariance import empirical_covariance
 from sklearn.decomposition import PCA
 
 from tasks.evaluation.classification import group_weights
-from tasks.evaluation.rejection import (
+from tasks.evaluation.rejection_metrics import (
     DIFFERENCE_METRICS,
     Answered,
     auroc_known_unknown,

@@ -11,8 +11,8 @@ from PIL import Image
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
+from tasks.data.encoding import encode_jpeg
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.pictures import encode_jpeg
 from tasks.features.shards import embed_shard
 from tasks.spec.detectors import Vgg16Spec
 from tasks.spec.views import Canonical, View

@@ -13,8 +13,9 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.canonical import canonical_pictures
+from tasks.data.encoding import encode_jpeg
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.pictures import Pixels, encode_jpeg
+from tasks.data.pictures import Pixels
 from tasks.data.views import fair_canonical_jpeg
 from tasks.networks.fitting import Data
 from tasks.networks.mobilenet import Setting

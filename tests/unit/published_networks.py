@@ -13,9 +13,10 @@ from storage.digest import sha256_hex
 from storage.local import LocalStore
 from storage.runs import set_latest_run
 from tasks.networks.architecture import architecture
-from tasks.networks.export import build_graph, self_test
+from tasks.networks.export import self_test
 from tasks.networks.familiarity import fit_familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors
+from tasks.networks.network_graph import build_graph
 from tasks.networks.trained import TrainedNetwork
 
 CLASSES = ("real", "gan", "stable")

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from storage.errors import BadImage, SpecError
-from tasks.data.pictures import decode_rgb, encode_jpeg, encode_png
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.pictures import decode_rgb
 from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
-from tasks.networks.export import Detection, ExportedNetwork
+from tasks.networks.exported import Detection, ExportedNetwork
 from tests.unit.published_networks import card_of, tiny_model
 
 

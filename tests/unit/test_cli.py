@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from deployments.cli import app, main
 from storage.local import LocalStore
 from storage.store import STORE_SETTING
-from tasks.data.pictures import encode_jpeg, encode_png
+from tasks.data.encoding import encode_jpeg, encode_png
 from tests.unit.published_networks import card_of, publish_run, tiny_model, write_model
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tasks.data import colours
-from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.pictures import Pixels, decode_rgb
 from tests.property.image_mutations import png_chunk
 from tests.unit import icc_profiles as icc
 from tests.unit.test_pictures import encoded, scene

@@ -28,7 +28,7 @@ from tasks.evaluation.comparison import (
     share_of_zeros,
 )
 from tasks.networks.architecture import architecture
-from tasks.networks.export import CARD, MODEL
+from tasks.networks.exported import CARD, MODEL
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import Variant

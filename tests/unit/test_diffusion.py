@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from storage.errors import MissingInput, SpecError
-from tasks.data.sample import SAMPLE_SPLITS, read_photograph
-from tasks.generators import sampling, tiny_diffusion
+from tasks.data.sample_photographs import SAMPLE_SPLITS, read_photograph
+from tasks.generators import sampling, tiny_diffusion, tiny_model
 from tasks.generators.diffusion import (
     ATTEMPTS,
     GeneratedPicture,
@@ -28,7 +28,8 @@ from tasks.generators.diffusion import (
     seed_of,
 )
 from tasks.generators.sampling import BatchSize, Sampler, generators_of, initial_latents, picture_error
-from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS, TrainingPlan, byte_pair_merges, make_tokenizer
+from tasks.generators.tiny_diffusion import TrainingPlan
+from tasks.generators.tiny_model import SHIPPED_WEIGHTS, byte_pair_merges, make_tokenizer
 from tasks.spec.sources import DiffusionSpec
 
 SPEC = DiffusionSpec(model="tiny", steps=4, guidance=3.0, side=64, batch=3)
@@ -358,7 +359,7 @@ def test_every_known_word_is_one_token_and_other_words_are_spelt() -> None:
     ]
     assert len(tokenizer.tokenize("cat")) > 1
     padded = tokenizer("an orange", padding="max_length", return_tensors="np").input_ids[0]
-    assert len(padded) == tiny_diffusion.TOKENS
+    assert len(padded) == tiny_model.TOKENS
     assert padded[0] == tokenizer.bos_token_id
     assert padded[-1] == tokenizer.eos_token_id
 
@@ -376,13 +377,13 @@ def test_training_writes_a_pipeline_that_loads_and_repeats_with_its_seed(tmp_pat
     assert first["unet_losses"] == second["unet_losses"]
     weights = Path("unet", "diffusion_pytorch_model.safetensors")
     assert (tmp_path / "first" / weights).read_bytes() == (tmp_path / "second" / weights).read_bytes()
-    pipeline = tiny_diffusion.load_tiny_pipeline(tmp_path / "first")
+    pipeline = tiny_model.load_tiny_pipeline(tmp_path / "first")
     assert pipeline.unet.dtype == torch.float32
 
 
 def test_normalised_latents_decode_to_the_same_pictures() -> None:
     torch.manual_seed(0)
-    autoencoder, _, _ = tiny_diffusion.make_models(make_tokenizer(["a word"]))
+    autoencoder, _, _ = tiny_model.make_models(make_tokenizer(["a word"]))
     pixels = torch.rand(4, 3, 64, 64) * 2 - 1
     before = tiny_diffusion.encode_latents(autoencoder, pixels)
     with torch.no_grad():
@@ -396,4 +397,4 @@ def test_normalised_latents_decode_to_the_same_pictures() -> None:
 
 def test_a_directory_without_the_tiny_model_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"tiny_diffusion train --out"):
-        tiny_diffusion.load_tiny_pipeline(tmp_path)
+        tiny_model.load_tiny_pipeline(tmp_path)

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deployments import app as put_into_app
-from deployments import bootstrap, demo, s3, services, tables
+from deployments import bootstrap, demo, home_folder, processes, s3, services, tables
 from deployments.failures import exit_status, sentence
 from storage.errors import MissingInput, SpecError, StoreNotWritable, StoreRefused
 from tasks.generators import kept_models
@@ -183,8 +183,8 @@ def test_a_full_disk_under_the_home_is_named(monkeypatch: pytest.MonkeyPatch, tm
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(services.ServiceFailed, match=f"TELLTALE_HOME: cannot write to {tmp_path}: No space left"):
-        services.save_state(tmp_path, services.State())
+    with pytest.raises(processes.ServiceFailed, match=f"TELLTALE_HOME: cannot write to {tmp_path}: No space left"):
+        home_folder.save_state(tmp_path, home_folder.State())
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_setting_that_prefect_refuses_is_named_before_a_server_starts(
     monkeypatch.setattr(subprocess, "Popen", POPEN)
     monkeypatch.setenv(name, value)
     with pytest.raises(SpecError, match=reason) as refused:
-        services.check_settings()
+        home_folder.check_settings()
     assert "secret" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -271,7 +271,7 @@ def test_a_model_to_keep_is_a_folder_and_the_store_one_that_takes_it(
 def test_a_failure_is_wrong_input_or_another() -> None:
     for error in (SpecError("a"), MissingInput("a"), StoreRefused("a")):
         assert exit_status(error) == 2
-    for error in (StoreNotWritable("a"), OSError(28, "full"), services.ServiceFailed("a")):
+    for error in (StoreNotWritable("a"), OSError(28, "full"), processes.ServiceFailed("a")):
         assert exit_status(error) == 1
     assert sentence(OSError(28, "full")) == "full"
     assert sentence(SpecError("a b")) == "a b"

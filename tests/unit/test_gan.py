@@ -18,23 +18,20 @@ from storage.objects import Ref, commit, notes_of, read_manifest, read_part, rea
 from storage.tables import IMAGE_SCHEMA
 from storage.weights import read_weights
 from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint, write_checkpoint
-from tasks.data.pictures import Pixels, encode_png
+from tasks.data.encoding import encode_png
+from tasks.data.pictures import Pixels
+from tasks.generators import dcgan
 from tasks.generators import gan as gan_module
-from tasks.generators.gan import (
+from tasks.generators.dcgan import (
     HISTORY_COLUMNS,
     build_discriminator,
     build_generator,
-    fixed_sheet,
     generate_pictures,
     initialise,
     load_generator,
-    loss_curves,
-    pack_gan_pictures,
-    read_generator,
     train,
-    train_gan,
-    training_array,
 )
+from tasks.generators.gan import fixed_sheet, loss_curves, pack_gan_pictures, read_generator, train_gan, training_array
 from tasks.recipe import Step
 from tasks.spec.sources import GanSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
@@ -113,14 +110,14 @@ def test_a_training_step_does_what_the_tutorial_does() -> None:
 
     generator, core = build_generator(spec), build_discriminator(spec)
     for name, network in (("generator", generator), ("discriminator", core)):
-        initialise(network, gan_module._random(spec.seed, name))
+        initialise(network, dcgan._random(spec.seed, name))
     discriminator = torch.nn.Sequential(core, torch.nn.Sigmoid())
     options: dict[str, Any] = {"lr": 0.0002, "betas": (0.5, 0.999)}
     adam_d = torch.optim.Adam(discriminator.parameters(), **options)
     adam_g = torch.optim.Adam(generator.parameters(), **options)
     criterion = torch.nn.BCELoss()
-    noise = torch.randn(spec.batch, spec.latent, 1, 1, generator=gan_module._random(spec.seed, "noise"))
-    order = torch.randperm(len(array), generator=gan_module._random(spec.seed, "order"))
+    noise = torch.randn(spec.batch, spec.latent, 1, 1, generator=dcgan._random(spec.seed, "noise"))
+    order = torch.randperm(len(array), generator=dcgan._random(spec.seed, "order"))
     real = (torch.from_numpy(array)[order].float() / 255 - 0.5) / 0.5
 
     discriminator.zero_grad()

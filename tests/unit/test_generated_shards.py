@@ -23,11 +23,12 @@ from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, QUARANTINE_SCHEMA
 from storage.weights import weight_parts
 from tasks import pieces
 from tasks.data.duplicates import collapse_rate, words_of
-from tasks.data.pictures import Pixels, decode_rgb, hash_text, inspect_picture, perceptual_hash
+from tasks.data.fingerprints import hash_text, perceptual_hash
+from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.device import DeviceLost, compute_device
 from tasks.generators import shards
+from tasks.generators.dcgan import build_generator
 from tasks.generators.diffusion import GeneratedPicture, PictureRequest, generate_images
-from tasks.generators.gan import build_generator
 from tasks.generators.sampling import BatchSize, Sample, Sampler
 from tasks.generators.shards import (
     GeneratedRow,

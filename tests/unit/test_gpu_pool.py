@@ -15,9 +15,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessJobConfiguration
 
 import deployments
-from deployments import bootstrap, services
+from deployments import bootstrap, processes, services
 from deployments.bootstrap import devices_setting, start_workers, wanted_workers
-from deployments.services import Process, ServerHandle, State
+from deployments.home_folder import State
+from deployments.processes import Process
+from deployments.services import ServerHandle
 from flows import work
 from storage.errors import TelltaleError
 from storage.opening import open_store
@@ -126,7 +128,7 @@ def test_a_worker_gets_its_device_and_a_name_of_its_own(tmp_path: Path, monkeypa
         started.append((name, command, environment))
         return Process(name, 1, 1, "")
 
-    monkeypatch.setattr(services, "_start", start)
+    monkeypatch.setattr(services, "start", start)
     for device in ("0", "1", None):
         services.start_worker("gpu", 1, HANDLE, device)
     assert [environment.get("CUDA_VISIBLE_DEVICES") for _, _, environment in started] == ["0", "1", None]
@@ -172,7 +174,7 @@ def test_workers_that_run_keep_their_devices(
         return Process(name, 1, 1, "")
 
     monkeypatch.setattr(services, "start_worker", start)
-    monkeypatch.setattr(services, "is_running", lambda process, folder: process.name in alive)
+    monkeypatch.setattr(processes, "is_running", lambda process, folder: process.name in alive)
     monkeypatch.setattr(bootstrap, "await_workers", lambda workers, began: None)
     state, limits = State(), dict.fromkeys(EACH, 1)
 

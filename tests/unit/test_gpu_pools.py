@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu_pools import CONSTRAINTS, Evidence, LaneRecord, checks, constraints, devices_in, missing, parts_of
+from benchmarks.gpu_evidence import Evidence, LaneRecord, checks, devices_in
+from benchmarks.gpu_wheels import CONSTRAINTS, constraints, missing, parts_of
 
 PROJECT = Path(CONSTRAINTS).parents[1]
 EMBED, GAN, TABLE = "objects/embed/one/aa", "objects/train-gan/one/bb", "objects/evaluate/one/cc"

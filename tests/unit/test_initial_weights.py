@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tasks.features.vgg16 import random_tensors
-from tasks.generators.gan import train
+from tasks.generators.dcgan import train
 from tasks.networks.architecture import architecture
 from tasks.networks.mobilenet import start_network
 from tasks.networks.mobilenet_network import network_tensors

@@ -14,7 +14,8 @@ from storage.opening import open_store
 from storage.tables import LATENCY_SCHEMA
 from tasks.device import processor_name
 from tasks.networks.architecture import architecture
-from tasks.networks.export import CARD, MODEL, ExportedNetwork, build_graph, network_card
+from tasks.networks.export import network_card
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.latency import (
     ENOUGH_RUNS,
@@ -25,6 +26,7 @@ from tasks.networks.latency import (
     measure,
     measure_latency,
 )
+from tasks.networks.network_graph import build_graph
 from tasks.networks.trained import TrainedNetwork
 
 PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)

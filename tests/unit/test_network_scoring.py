@@ -23,7 +23,7 @@ from tasks.data.views import make_views
 from tasks.evaluation.cards import complete_card, error_rates, fake_thresholds
 from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.evaluation.network_scoring import gather_scores, score_network
-from tasks.networks.export import CARD, MODEL, ExportedNetwork
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.spec.detectors import Rejection
 from tasks.spec.experiment import FixedSplits, Folds
 from tasks.spec.views import Cell

@@ -14,8 +14,8 @@ from flows.shard import image_shards
 from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import notes_of
+from tasks.data.grouping import assignment_warnings
 from tasks.data.overlap import equal_rows
-from tasks.data.shards import assignment_warnings
 from tasks.presets import parse_experiment
 from tasks.recipe import Step
 

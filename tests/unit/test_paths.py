@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments import services
+from deployments import home_folder
 from deployments.cli import local_model, read_picture
 from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.local import LocalStore
@@ -132,13 +132,13 @@ def test_the_settings_that_name_folders_take_a_tilde(home: Path, monkeypatch: py
     for name in ("HOME", "STORE", "CACHE", "APP", "COCO"):
         monkeypatch.setenv(f"TELLTALE_{name}", f"~/{name}")
     (home / "COCO").mkdir()
-    assert services.home() == home.resolve() / "HOME"
+    assert home_folder.home() == home.resolve() / "HOME"
     store = open_store()
     assert isinstance(store, LocalStore)
     assert store.root == home.resolve() / "STORE"
     assert cache_folder() == home.resolve() / "CACHE"
     assert app_folder() == home.resolve() / "APP"
-    settings = services.worker_settings()
+    settings = home_folder.worker_settings()
     for name in ("HOME", "STORE", "CACHE", "APP", "COCO"):
         assert settings[f"TELLTALE_{name}"] == str(home.resolve() / name)
 
@@ -147,19 +147,19 @@ def test_workers_get_absolute_paths_of_folders_that_are_yet_to_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TELLTALE_CACHE", "cache")
-    assert services.worker_settings()["TELLTALE_CACHE"] == str(tmp_path.resolve() / "cache")
+    assert home_folder.worker_settings()["TELLTALE_CACHE"] == str(tmp_path.resolve() / "cache")
 
 
 def test_a_number_that_is_also_a_files_name_stays_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"THREADS": "4", "GPU_HOUR_PRICE": "2.5", "S3_BLOCK": "block"}.items():
         (tmp_path / value).touch()
         monkeypatch.setenv(f"TELLTALE_{name}", value)
-        assert services.worker_settings()[f"TELLTALE_{name}"] == value
+        assert home_folder.worker_settings()[f"TELLTALE_{name}"] == value
 
 
 def test_a_value_that_is_too_long_for_a_path_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TELLTALE_PROMPT", "x" * 5000)
-    assert services.worker_settings()["TELLTALE_PROMPT"] == "x" * 5000
+    assert home_folder.worker_settings()["TELLTALE_PROMPT"] == "x" * 5000
 
 
 def test_pictures_and_models_on_the_command_line_take_a_tilde(home: Path) -> None:

@@ -13,24 +13,18 @@ import scipy.fft
 from PIL import Image, ImageOps
 
 from storage.errors import BadImage
+from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.file_parts import MAX_SCANS
-from tasks.data.pictures import (
-    MAX_EXIF_BYTES,
-    PictureFacts,
-    Pixels,
+from tasks.data.fingerprints import (
     are_duplicates,
-    decode_rgb,
-    encode_jpeg,
-    encode_png,
-    estimate_jpeg_quality,
     hamming,
     hash_text,
-    inspect_picture,
     perceptual_hash,
     perceptual_hash_of_thumbnail,
     thumbnail32,
     thumbnail_correlation,
 )
+from tasks.data.pictures import MAX_EXIF_BYTES, PictureFacts, Pixels, decode_rgb, estimate_jpeg_quality, inspect_picture
 from tests.property.image_mutations import png_chunk, run_length_bmp
 
 
@@ -203,7 +197,7 @@ def test_inspecting_does_not_decode() -> None:
 
 def test_a_file_of_too_many_bytes_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_png(scene())
-    monkeypatch.setattr("tasks.data.pictures.MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr("tasks.data.file_headers.MAX_BYTES", len(data) - 1)
     assert reason_of(data) == "too-large"
 
 
@@ -268,7 +262,7 @@ def test_a_header_of_endless_pieces_is_refused_within_a_moment(data: bytes) -> N
 def test_pixels_in_endless_pieces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = run_length_bmp(np.zeros((40, 40), dtype=np.uint8))
     assert decode_rgb(data).shape == (40, 40, 3)
-    monkeypatch.setattr("tasks.data.pictures.MAX_READS", 1_000)
+    monkeypatch.setattr("tasks.data.file_headers.MAX_READS", 1_000)
     assert reason_of(data) == "too-complex"
 
 
@@ -307,7 +301,7 @@ def test_a_tiff_that_would_swell_is_refused(
     big: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tasks.data.pictures.MAX_TIFF_VALUES", 10_000)
+    monkeypatch.setattr("tasks.data.file_headers.MAX_TIFF_VALUES", 10_000)
     data = tiff(*entries, order=order, big=big) + bytes(200_000)
     tracemalloc.start()
     try:
@@ -318,7 +312,7 @@ def test_a_tiff_that_would_swell_is_refused(
 
 
 def test_a_tiff_directory_in_a_directory_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.pictures.MAX_TIFF_VALUES", 10_000)
+    monkeypatch.setattr("tasks.data.file_headers.MAX_TIFF_VALUES", 10_000)
     inner = 8 + 2 + 12 + 4
     outer = struct.pack("<2sHLH", b"II", 42, 8, 1) + struct.pack("<HHLL", 34665, 4, 1, inner) + bytes(4)
     assert reason_of(outer + struct.pack("<HHHLL", 1, 33434, 5, 20_000, 0) + bytes(200_000)) == "too-complex"

@@ -15,7 +15,7 @@ import yaml
 from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_presets, deployments
 from flows.preflight import refuse_missing
 from storage.errors import MissingInput, SpecError
-from tasks.data.sample import SAMPLE_SPLITS
+from tasks.data.sample_photographs import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec.base import on_this_machine
 from tasks.spec.detectors import FineTuned, MagnitudePruned

@@ -13,32 +13,23 @@ from storage.errors import SpecError, WrongAnswers
 from storage.local import LocalStore
 from storage.objects import Ref, commit, manifest_of, notes_of, read_part
 from tasks import pieces
-from tasks.networks import quantization
+from tasks.networks import quantization, quantized_graph
 from tasks.networks.architecture import architecture
-from tasks.networks.export import (
-    CARD,
-    MODEL,
-    ExportedNetwork,
-    build_graph,
-    export_network,
-    open_session,
-    serialised,
-)
+from tasks.networks.export import export_network
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork, open_session
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
+from tasks.networks.network_graph import build_graph, serialised
 from tasks.networks.quantization import (
     MOST_IN_FLOAT,
     Check,
-    activation_ranges,
     calibration_indices,
-    quantizable_stages,
-    quantize,
     quantize_network,
-    quantize_with,
     quantize_within,
     recentred,
     stages_by_damage,
 )
+from tasks.networks.quantized_graph import activation_ranges, quantizable_stages, quantize, quantize_with
 from tasks.networks.trained import TrainedNetwork
 from tasks.spec.detectors import Quantized
 from tasks.spec.experiment import FixedSplits
@@ -301,7 +292,7 @@ def test_a_check_that_breaks_off_asks_no_model_twice(tmp_path, monkeypatch) -> N
 
 def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept(tmp_path, monkeypatch) -> None:
     store = LocalStore(tmp_path)
-    exact = quantization.with_unsigned_weights
+    exact = quantized_graph.with_unsigned_weights
 
     def other(model: bytes) -> bytes:
         parsed = onnx.load_from_string(exact(model))
@@ -317,7 +308,7 @@ def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept
 @pytest.mark.parametrize("head", ["v1", "v2", "v3"])
 def test_unsigned_weights_are_the_same_numbers(head: str) -> None:
     model = quantize(build_graph(network(head, width=0.1, side=32)), CALIBRATION)
-    signed, unsigned = constants(model), constants(quantization.with_unsigned_weights(model))
+    signed, unsigned = constants(model), constants(quantized_graph.with_unsigned_weights(model))
     assert not [name for name, values in unsigned.items() if values.dtype == np.int8]
 
     def levels(stored: dict[str, npt.NDArray], name: str) -> npt.NDArray:

@@ -15,17 +15,13 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.evaluation.classification import EvaluationError
-from tasks.evaluation.rejection import (
-    CONFUSION,
-    DIFFERENCES,
+from tasks.evaluation.rejection import CONFUSION, DIFFERENCES, RejectionTables, evaluate_answers, evaluate_rejection
+from tasks.evaluation.rejection_metrics import (
     REJECTION_METRICS,
     SEPARATION_METRICS,
     Answered,
-    RejectionTables,
     auroc_known_unknown,
     confusion_matrix,
-    evaluate_answers,
-    evaluate_rejection,
     fpr_at_tpr,
     oscr,
     paired_difference,

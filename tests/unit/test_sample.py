@@ -10,19 +10,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from storage.errors import MissingInput
-from tasks.data import sample
+from tasks.data import sample, sample_photographs
 from tasks.data.coco import coco_content
-from tasks.data.sample import (
-    PHOTOGRAPHS,
-    SAMPLE_SPLITS,
-    SPLIT,
-    SamplePlan,
-    captions_of,
-    plan_crops,
-    sample_name,
-    source_folder,
-    write_sample_coco,
-)
+from tasks.data.sample import SPLIT, SamplePlan, captions_of, plan_crops, sample_name, source_folder, write_sample_coco
+from tasks.data.sample_photographs import PHOTOGRAPHS, SAMPLE_SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +132,7 @@ def test_a_photograph_that_no_wheel_holds_is_named_with_its_remedy(monkeypatch: 
     gone = dataclasses.replace(PHOTOGRAPHS["moon"], path="data/gone.png")
     monkeypatch.setitem(PHOTOGRAPHS, "moon", gone)
     with pytest.raises(MissingInput, match=r"gone\.png.*pip install"):
-        sample.photograph_path("moon")
+        sample_photographs.photograph_path("moon")
 
 
 def test_fewer_than_one_crop_is_refused(tmp_path: Path) -> None:

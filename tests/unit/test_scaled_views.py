@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from storage.errors import BadImage
-from tasks.data.pictures import Pixels, decode_own_jpeg, decode_rgb, encode_jpeg, encode_png
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
+from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.views import _resize, _resize_integers, decode_for_fair, make_views
 from tasks.features.shards import embed_shard
 from tasks.spec.detectors import ProbeSpec

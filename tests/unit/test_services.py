@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments import services
+from deployments import home_folder, processes, services
 from deployments.database import Database, OwnPostgres
-from deployments.services import Process, ServiceFailed, State
+from deployments.home_folder import State
+from deployments.processes import Process, ServiceFailed
 from storage.errors import SpecError
 
 SLEEPER = "import time; time.sleep(60)"
@@ -38,18 +39,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("PREFECT_API_URL", "TELLTALE_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TELLTALE_HOME", str(folder))
-    monkeypatch.setattr(services, "STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 1.0)
     monkeypatch.setattr(services, "REPORT_TIME_S", 0.0)
     yield folder
-    for pid in services.marked_processes(folder):
+    for pid in processes.marked_processes(folder):
         os.kill(pid, signal.SIGKILL)
-    for child in services._children.values():
+    for child in processes._children.values():
         child.wait(timeout=10)
-    services._children.clear()
+    processes._children.clear()
 
 
 def _start(folder: Path, code: str = SLEEPER, name: str = "worker-cpu") -> Process:
-    return services._start(name, [sys.executable, "-c", code], dict(os.environ), folder)
+    return processes.start(name, [sys.executable, "-c", code], dict(os.environ), folder)
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
@@ -62,34 +63,34 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 def test_state_comes_back_as_it_was_written_and_a_broken_file_counts_as_none(home: Path) -> None:
     process = Process("server", 12, 345, "/log")
     state = State(4200, process, {"cpu": process}, {"TELLTALE_COCO": "/coco"}, "abc", "off")
-    services.save_state(home, state)
-    assert services.load_state(home) == state
+    home_folder.save_state(home, state)
+    assert home_folder.load_state(home) == state
     state = State(4200, process, kept_in="postgres", database=process, database_port=5000)
     state = replace(state, reports=process, reports_port=5001, reports_store="s3://bucket/store")
-    services.save_state(home, state)
-    assert services.load_state(home) == state
+    home_folder.save_state(home, state)
+    assert home_folder.load_state(home) == state
     (home / "services.json").write_text('{"port": 1', encoding="utf-8")
-    assert services.load_state(home) == State()
+    assert home_folder.load_state(home) == State()
     (home / "services.json").write_text("[]", encoding="utf-8")
-    assert services.load_state(home) == State()
+    assert home_folder.load_state(home) == State()
 
 
 def test_a_process_runs_until_it_is_killed_and_a_zombie_does_not_run(home: Path) -> None:
     process = _start(home)
-    assert services.is_running(process, home)
+    assert processes.is_running(process, home)
     os.kill(process.pid, signal.SIGKILL)
-    _wait_for(lambda: not services.is_running(process, home))
+    _wait_for(lambda: not processes.is_running(process, home))
 
 
 def test_a_process_that_got_a_recycled_id_is_neither_taken_for_ours_nor_stopped(home: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", SLEEPER]) as stranger:
-        started = services._start_time(stranger.pid)
+        started = processes.start_time(stranger.pid)
         assert started is not None
         same_id = Process("worker-cpu", stranger.pid, started - 1, "")
         same_time = Process("worker-cpu", stranger.pid, started, "")
-        services.save_state(home, State(workers={"cpu": same_id, "gpu": same_time}))
-        assert not services.is_running(same_id, home)
-        assert not services.is_running(same_time, home)
+        home_folder.save_state(home, State(workers={"cpu": same_id, "gpu": same_time}))
+        assert not processes.is_running(same_id, home)
+        assert not processes.is_running(same_time, home)
         assert services.stop(say=lambda line: None) == []
         assert stranger.poll() is None
         stranger.kill()
@@ -97,22 +98,22 @@ def test_a_process_that_got_a_recycled_id_is_neither_taken_for_ours_nor_stopped(
 
 def test_stop_ends_processes_that_ignore_sigterm_and_their_children_in_other_sessions(home: Path) -> None:
     worker = _start(home, STUBBORN)
-    _wait_for(lambda: len(services.marked_processes(home)) == 2)
-    child = next(pid for pid in services.marked_processes(home) if pid != worker.pid)
+    _wait_for(lambda: len(processes.marked_processes(home)) == 2)
+    child = next(pid for pid in processes.marked_processes(home) if pid != worker.pid)
     assert os.getsid(child) == child
-    services.save_state(home, State(port=1234, workers={"cpu": worker}))
+    home_folder.save_state(home, State(port=1234, workers={"cpu": worker}))
     time.sleep(0.3)  # until both have set their handlers
     assert services.stop(say=lambda line: None) == sorted([worker.pid, child])
-    assert services.marked_processes(home) == []
+    assert processes.marked_processes(home) == []
     # The port stays, so that an exported address is right again after the next start.
-    assert services.load_state(home) == State(port=1234)
+    assert home_folder.load_state(home) == State(port=1234)
 
 
 def test_stop_finds_what_was_started_when_the_state_file_is_lost(home: Path) -> None:
     worker = _start(home)
-    _wait_for(lambda: services.marked_processes(home) == [worker.pid])
+    _wait_for(lambda: processes.marked_processes(home) == [worker.pid])
     assert services.stop(say=lambda line: None) == [worker.pid]
-    assert not services.is_running(worker, home)
+    assert not processes.is_running(worker, home)
 
 
 def test_stop_leaves_the_processes_of_another_home_alone(home: Path, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_stop_leaves_the_processes_of_another_home_alone(home: Path, tmp_path: P
     process = _start(other)
     try:
         assert services.stop(say=lambda line: None) == []
-        assert services.is_running(process, other)
+        assert processes.is_running(process, other)
     finally:
         os.kill(process.pid, signal.SIGKILL)
 
@@ -157,7 +158,7 @@ def test_a_python_program_that_ended_is_reported_by_its_last_error_alone(
 
 def test_waiting_for_a_server_says_how_long_and_gives_up_in_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_server_command", lambda port: [sys.executable, "-c", SLEEPER])
-    monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(processes, "START_TIMEOUT_S", 0.5)
     said: list[str] = []
     with pytest.raises(ServiceFailed, match="does not answer"):
         services.ensure_server(say=said.append)
@@ -192,22 +193,22 @@ def test_a_server_that_the_user_names_is_reused_with_the_users_profile(
     assert handle.ui_url == f"http://127.0.0.1:{healthy_port}"
     assert "PREFECT_HOME" not in handle.environment
     assert handle.environment["DO_NOT_TRACK"] == "1"
-    assert services.marked_processes(home) == []
+    assert processes.marked_processes(home) == []
 
 
 def test_the_server_that_runs_already_is_reused(home: Path, healthy_port: int) -> None:
     process = _start(home, name="server")
-    services.save_state(home, State(port=healthy_port, server=process))
+    home_folder.save_state(home, State(port=healthy_port, server=process))
     handle = services.ensure_server(say=lambda line: None)
     assert handle.api_url == f"http://127.0.0.1:{healthy_port}/api"
     assert handle.environment["PREFECT_HOME"] == str(home / "prefect")
-    assert services.load_state(home).server == process
+    assert home_folder.load_state(home).server == process
 
 
 def test_a_port_is_kept_where_it_is_free_and_left_where_it_is_taken(healthy_port: int) -> None:
-    free = services._free_port(None)
-    assert services._free_port(free) == free
-    assert services._free_port(healthy_port) != healthy_port
+    free = processes.free_port(None)
+    assert processes.free_port(free) == free
+    assert processes.free_port(healthy_port) != healthy_port
     assert not services.answers(services._api_url(free))
 
 
@@ -218,14 +219,14 @@ def test_workers_get_absolute_paths_because_flow_runs_work_in_temporary_folders(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TELLTALE_COCO", "coco")
     monkeypatch.setenv("TELLTALE_THREADS", "2")
-    settings = services.worker_settings()
+    settings = home_folder.worker_settings()
     assert settings["TELLTALE_COCO"] == str(tmp_path / "coco")
     assert settings["TELLTALE_THREADS"] == "2"
     assert settings["TELLTALE_STORE"] == str(home / "store")
     monkeypatch.setenv("TELLTALE_STORE", "s3://bucket/telltale")
-    assert services.worker_settings()["TELLTALE_STORE"] == "s3://bucket/telltale"
+    assert home_folder.worker_settings()["TELLTALE_STORE"] == "s3://bucket/telltale"
     monkeypatch.setenv("TELLTALE_STORE", "results")
-    assert services.worker_settings()["TELLTALE_STORE"] == str(tmp_path / "results")
+    assert home_folder.worker_settings()["TELLTALE_STORE"] == str(tmp_path / "results")
 
 
 def test_the_server_tells_its_ui_where_the_api_is_and_sends_nothing_home(home: Path) -> None:
@@ -282,9 +283,9 @@ def own_postgres(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _serve_postgres() -> State:
-    state = services.load_state(services.home())
+    state = home_folder.load_state(home_folder.home())
     services._ensure_postgres(state, lambda line: None)
-    return services.load_state(services.home())
+    return home_folder.load_state(home_folder.home())
 
 
 def test_postgres_is_made_once_started_once_and_found_again(home: Path, own_postgres: OwnPostgres) -> None:
@@ -310,18 +311,18 @@ def test_stop_ends_postgres_last_and_tells_only_its_first_process(home: Path, ow
     state = _serve_postgres()
     assert state.database is not None
     _wait_for(lambda: len(services._database_processes(state, home)) == 2)
-    processes = services._database_processes(state, home)
-    assert next(iter(processes)) == state.database.pid
+    ours = services._database_processes(state, home)
+    assert next(iter(ours)) == state.database.pid
     worker = _start(home)
     state.workers["cpu"] = worker
-    services.save_state(home, state)
+    home_folder.save_state(home, state)
     said: list[str] = []
-    assert services.stop(say=said.append) == sorted([worker.pid, *processes])
+    assert services.stop(say=said.append) == sorted([worker.pid, *ours])
     assert said == ["stopping 1 workers", "stopping PostgreSQL"]
     assert (own_postgres.data / "told").read_text() == "SIGINT"
-    assert services._living(processes) == []
-    assert services.load_state(home).database is None
-    assert services.load_state(home).database_port == state.database_port
+    assert processes.living(ours) == []
+    assert home_folder.load_state(home).database is None
+    assert home_folder.load_state(home).database_port == state.database_port
     assert services.stop(say=said.append) == []
 
 
@@ -349,13 +350,13 @@ def test_a_server_that_runs_keeps_the_port_of_its_postgres(
     """Where it looks for PostgreSQL, another program listens now."""
     own_postgres.prepare(None)
     server = _start(home, name="server")
-    services.save_state(home, State(port=1, server=server, kept_in="postgres", database_port=healthy_port))
+    home_folder.save_state(home, State(port=1, server=server, kept_in="postgres", database_port=healthy_port))
     with pytest.raises(ServiceFailed, match=f"its port {healthy_port}, .* is taken by another program"):
         services.ensure_server(say=lambda line: None)
 
 
 def test_another_database_than_the_running_servers_is_told(home: Path, healthy_port: int) -> None:
-    services.save_state(home, State(port=healthy_port, server=_start(home, name="server")))
+    home_folder.save_state(home, State(port=healthy_port, server=_start(home, name="server")))
     said: list[str] = []
     services.ensure_server(said.append, Database("postgres"))
     assert said == ["the server keeps its runs in sqlite: stop and serve again to change to postgres"]
@@ -390,15 +391,15 @@ def test_a_server_on_sqlite_waits_for_its_one_writer(
     home: Path, asked: Database | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(services, "_server_command", lambda port: [sys.executable, "-c", SLEEPER])
-    monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(processes, "START_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceFailed, match="does not answer"):
         services.ensure_server(lambda line: None, asked)
-    server = services.load_state(home).server
+    server = home_folder.load_state(home).server
     assert server is not None
     words = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
     assert "PREFECT_SERVER_DATABASE_TIMEOUT=60" in words
     assert not [word for word in words if word.startswith("PREFECT_SERVER_DATABASE_CONNECTION_URL=")]
-    assert services.load_state(home).kept_in == "sqlite"
+    assert home_folder.load_state(home).kept_in == "sqlite"
 
 
 @pytest.mark.parametrize("name", ["a?b%20c#d \u00e9", "a\udcff", "a=b;c"])
@@ -407,14 +408,14 @@ def test_a_home_of_any_name_is_found_again_in_the_processes_that_carry_it(
 ) -> None:
     folder = tmp_path / name
     monkeypatch.setenv("TELLTALE_HOME", str(folder))
-    assert services.home() == folder.resolve()
-    with services.locked(folder):
+    assert home_folder.home() == folder.resolve()
+    with home_folder.locked(folder):
         process = _start(folder)
-        services.save_state(folder, State(workers={"cpu": process}))
-    _wait_for(lambda: services.marked_processes(folder) == [process.pid])
-    assert services.load_state(folder).workers == {"cpu": process}
+        home_folder.save_state(folder, State(workers={"cpu": process}))
+    _wait_for(lambda: processes.marked_processes(folder) == [process.pid])
+    assert home_folder.load_state(folder).workers == {"cpu": process}
     assert services.stop(say=lambda line: None) == [process.pid]
-    assert services.marked_processes(folder) == []
+    assert processes.marked_processes(folder) == []
 
 
 def test_the_store_that_services_get_is_a_path_or_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,12 +427,12 @@ def test_the_store_that_services_get_is_a_path_or_a_bucket(tmp_path: Path, monke
         "s3://bucket/a%20b": "s3://bucket/a%20b",
     }.items():
         monkeypatch.setenv("TELLTALE_STORE", configured)
-        assert services.worker_settings()["TELLTALE_STORE"] == found
+        assert home_folder.worker_settings()["TELLTALE_STORE"] == found
 
 
 def test_a_state_that_cannot_be_read_counts_as_none(home: Path) -> None:
     (home / "services.json").mkdir()
-    assert services.load_state(home) == State()
+    assert home_folder.load_state(home) == State()
 
 
 @pytest.mark.parametrize("address", ["http://[", "http://[::1", "nonsense", "", "http://127.0.0.1:99999/api"])
@@ -458,33 +459,33 @@ def test_reports_are_served_from_the_store_found_again_and_stopped(
     said: list[str] = []
     url = services.ensure_reports(NO_HANDLE, said.append)
     assert _read(f"{url}/runs/evaluate/sample-1/report.html") == b"a report"
-    process = services.load_state(home).reports
+    process = home_folder.load_state(home).reports
     assert process is not None
     assert services.ensure_reports(NO_HANDLE, said.append) == url
-    assert services.load_state(home).reports == process
+    assert home_folder.load_state(home).reports == process
     monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "other"))
     assert services.ensure_reports(NO_HANDLE, said.append) is None
     assert "another store" in said[-1]
     monkeypatch.delenv("TELLTALE_STORE")
     # Killed, it is started again where links in the UI lead to.
     os.kill(process.pid, signal.SIGKILL)
-    _wait_for(lambda: not services.is_running(process, home))
+    _wait_for(lambda: not processes.is_running(process, home))
     assert services.ensure_reports(NO_HANDLE, said.append) == url
-    again = services.load_state(home).reports
+    again = home_folder.load_state(home).reports
     assert again is not None
     said.clear()
     assert services.stop(said.append) == [again.pid]
     assert not any("flow runs" in line for line in said)
-    state = services.load_state(home)
+    state = home_folder.load_state(home)
     assert (state.reports, f"http://127.0.0.1:{state.reports_port}") == (None, url)
 
 
 def test_reports_that_others_serve_are_linked_to_as_they_say(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TELLTALE_REPORTS_URL", "https://reports.example/store/")
     assert services.ensure_reports(NO_HANDLE) == "https://reports.example/store"
-    assert services.load_state(home) == State()
-    services.check_settings()
-    assert services.worker_settings()["TELLTALE_REPORTS_URL"] == "https://reports.example/store/"
+    assert home_folder.load_state(home) == State()
+    home_folder.check_settings()
+    assert home_folder.worker_settings()["TELLTALE_REPORTS_URL"] == "https://reports.example/store/"
     monkeypatch.setenv("TELLTALE_REPORTS_URL", "javascript:alert(1)")
     with pytest.raises(SpecError, match="TELLTALE_REPORTS_URL: expected an address"):
-        services.check_settings()
+        home_folder.check_settings()

@@ -24,7 +24,8 @@ from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.entries import QUARANTINE
 from tasks.data.folder import folder_inventory, index_folder, unlocated
-from tasks.data.shards import assign_groups, photograph_qualities, scan_pictures, shard_images
+from tasks.data.grouping import assign_groups, photograph_qualities
+from tasks.data.shards import scan_pictures, shard_images
 from tasks.spec.experiment import FixedSplits, Folds, Splits
 from tasks.spec.sources import CocoSource, FolderSource
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from storage.errors import BadImage
-from tasks.data.pictures import PictureFacts, decode_rgb, encode_jpeg, encode_png, inspect_picture
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.pictures import PictureFacts, decode_rgb, inspect_picture
 from tests.property.image_mutations import png_chunk
 from tests.unit.test_pictures import encoded, reason_of, scene, tiff
 
@@ -424,14 +425,14 @@ def test_what_is_not_read_is_named(data: bytes, said: str) -> None:
 
 
 def test_heic_is_named_with_its_remedy_where_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.data import pictures
+    from tasks.data import file_headers
 
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    pictures._heif_plugin.cache_clear()
+    file_headers._heif_plugin.cache_clear()
     try:
         said = detail_of(iso_file(b"heic", b"mif1", b"heic"))
     finally:
-        pictures._heif_plugin.cache_clear()
+        file_headers._heif_plugin.cache_clear()
     assert said.startswith("unsupported: a HEIC picture: install telltale's extra `heic`")
 
 

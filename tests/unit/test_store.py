@@ -84,8 +84,8 @@ def test_a_bucket_is_scanned_page_by_page_and_asked_for_nothing_else(monkeypatch
         return {**pages[len(asked) - 1], "NextContinuationToken": f"after {len(asked)}"}
 
     connection = SimpleNamespace(files=SimpleNamespace(loop=get_loop()), endpoint="http://host", answered=True)
-    monkeypatch.setattr(s3, "_connect", lambda *_: connection)
-    monkeypatch.setattr(s3, "_send", answer)
+    monkeypatch.setattr(s3, "connect", lambda *_: connection)
+    monkeypatch.setattr(s3, "send", answer)
     scan = ObjectStore("s3://bucket/a").scan("x")
     assert next(scan) == Listed("x/0", 0, '"0"')
     assert asked == [("list_objects_v2", None)]
@@ -273,8 +273,8 @@ def test_only_what_concerns_credentials_is_blamed_on_them(
         raise error
 
     connection = SimpleNamespace(files=SimpleNamespace(loop=get_loop()), endpoint="http://host", answered=True)
-    monkeypatch.setattr(s3, "_connect", lambda *_: connection)
-    monkeypatch.setattr(s3, "_send", refuse)
+    monkeypatch.setattr(s3, "connect", lambda *_: connection)
+    monkeypatch.setattr(s3, "send", refuse)
     with pytest.raises(StoreRefused) as raised:
         check_writable(ObjectStore("s3://bucket/a"))
     assert ("credentials" in str(raised.value)) == credentials

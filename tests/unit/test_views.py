@@ -10,8 +10,9 @@ from PIL import Image
 
 import tasks.data.views as views_module
 from storage.errors import BadImage, SpecError
+from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.pictures import Pixels, decode_rgb, encode_jpeg, encode_png, inspect_picture
+from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import (
     PROBE_FEATURE_NAMES,
     ViewPicture,

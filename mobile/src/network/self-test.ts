@@ -1,4 +1,4 @@
-/** Whether this device computes what a network's card says, as `tasks/networks/export.py` compares it. */
+/** Whether this device computes what a network's card says, as `tasks/networks/exported.py` compares it. */
 
 import type { Reference } from "./card";
 

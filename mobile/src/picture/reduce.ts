@@ -1,5 +1,5 @@
 /**
- * Reducing large pictures exactly as Python does (`tasks/networks/export.py`, `reduce_picture`): Pillow's BILINEAR, an
+ * Reducing large pictures exactly as Python does (`tasks/networks/exported.py`, `reduce_picture`): Pillow's BILINEAR, an
  * antialiased triangle in 8-bit fixed point, rows first, then columns.
  */
 

@@ -31,7 +31,7 @@ class Jpeg(PerturbationBase):
         return cls(quality=int(match[1])) if match else None
 
     def apply(self, pixels: Pixels) -> ViewPicture:
-        from tasks.data.pictures import decode_own_jpeg, encode_jpeg
+        from tasks.data.encoding import decode_own_jpeg, encode_jpeg
 
         encoded = encode_jpeg(pixels, self.quality)
         return ViewPicture(decode_own_jpeg(encoded), encoded)

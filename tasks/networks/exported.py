@@ -1,0 +1,273 @@
+"""An exported network at work: one ONNX file, how it is opened, what it may be given and what it answers."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from storage.digest import sha256_hex
+from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
+from storage.objects import Ref, read_part
+from storage.store import Store
+from tasks.data.pictures import Pixels
+from tasks.device import processor_name
+from tasks.networks.familiarity import SCORES
+
+Float32 = npt.NDArray[np.float32]
+
+MODEL, CARD = "model.onnx", "card.json"
+KIND = "telltale-detector"
+
+OUTPUTS = ("logits", "probabilities", "familiarity", "activation")
+
+LONGEST_SIDE = 1024
+SHORTEST_SIDE = 16
+
+# ONNX Runtime's option for exact sums of 8-bit products, at the cost of speed.
+EXACT_SUMS = "session.x64quantprecision"
+# A card that lets pass more than this has no self-test.
+LARGEST_TOLERANCE = 1e-2
+
+# A model of one node: `c` = `a` (uint8, 1 x 4) times `b` (int8, 4 x 1), in 32 bits.
+SUM_OF_BYTES = (
+    b'\x08\x08:\\\n\x18\n\x01a\n\x01b\x12\x01c"\rMatMulInteger\x12\x01gZ\x13\n\x01a\x12\x0e\n\x0c\x08\x02\x12\x08\n\x02\x08'
+    b"\x01\n\x02\x08\x04Z\x13\n\x01b\x12\x0e\n\x0c\x08\x03\x12\x08\n\x02\x08\x04\n\x02\x08\x01b\x13\n\x01c\x12\x0e\n\x0c\x08\x06"
+    b"\x12\x08\n\x02\x08\x01\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What a network says about one picture, all float32.
+
+    `logits` (k,), uncalibrated; `probabilities` (k,), calibrated; `familiarity` (3,), columns as
+    `tasks.networks.familiarity.SCORES`; `activation` (k, h, w): how much each place of the central square speaks for
+    each class. A class's activation, averaged over all places, is its logit but for a bias (Zhou et al. 2016, "Learning
+    Deep Features for Discriminative Localization"; hidden layers are the linear map that they are at this picture).
+    """
+
+    logits: Float32
+    probabilities: Float32
+    familiarity: Float32
+    activation: Float32
+
+
+class ExportedNetwork:
+    """An exported model, ready to run on the CPU with one thread.
+
+    Args:
+        model: the bytes of an ONNX file of `build_graph`, quantised or not.
+        card: what it must agree with, if given: its `classes`, `sha256` and `self_test`, which is answered here, before
+            any picture is.
+
+    Raises:
+        DamagedObject: the bytes are no ONNX model, or not those that the card was written for.
+        SpecError: a model of another kind or of other inputs and outputs, its classes are not the card's, or the card's
+            self-test is none.
+        WrongAnswers: this machine computes other answers than the card's.
+    """
+
+    def __init__(self, model: bytes, card: Mapping[str, Any] | None = None) -> None:
+        if card is not None and sha256_hex(model) != card["sha256"]:
+            raise DamagedObject(f"{MODEL} is damaged: expected sha256 {card['sha256']}, got {sha256_hex(model)}")
+        self._session = open_session(model)
+        properties = self._session.get_modelmeta().custom_metadata_map
+        if properties.get("kind") != KIND:
+            raise SpecError(f"an ONNX model of another kind: expected {KIND}, got {properties.get('kind')!r}")
+        try:
+            self.classes: tuple[str, ...] = tuple(map(str, json.loads(properties["classes"])))
+            self.temperature = float(properties["temperature"])
+            self.side = int(properties["side"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"{MODEL}: expected classes, temperature and side in its properties: {error!r}") from error
+        self._check_ends()
+        if card is not None and list(self.classes) != list(card["classes"]):
+            raise SpecError(f"the model's classes are not the card's: {list(self.classes)} and {list(card['classes'])}")
+        if card is not None:
+            self._answer_self_test(card["self_test"])
+
+    @classmethod
+    def load(cls, store: Store, ref: Ref) -> ExportedNetwork:
+        """The model of an `export` or `quantize` object; errors as for the bytes, and as `read_part`'s."""
+        return cls(read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD)))
+
+    def detect(self, pixels: Pixels) -> Detection:
+        """Run it on one picture, uint8 (H, W, 3), RGB, upright; larger ones are reduced by `reduce_picture` first.
+
+        Raises:
+            BadImage: `not-rgb`, or `too-narrow` (under 16 pixels in its shorter side, at most 1,024 in its longer).
+            SpecError: the graph cannot be run, or its outputs are not as many as there are classes.
+        """
+        picture = np.ascontiguousarray(checked_picture(pixels))
+        try:
+            found = Detection(*self._session.run(OUTPUTS, {"picture": picture}))
+        except Exception as error:  # as in `open_session`
+            raise SpecError(f"{MODEL} cannot be run: {error}") from error
+        count = len(self.classes)
+        sides = (found.logits.shape, found.probabilities.shape, found.familiarity.shape, found.activation.shape[:1])
+        if sides != ((count,), (count,), (len(SCORES),), (count,)):
+            raise SpecError(f"{MODEL}: expected outputs for {count} classes and {len(SCORES)} scores, got {sides}")
+        return found
+
+    def _check_ends(self) -> None:
+        given = {one.name: one.type for one in self._session.get_inputs()}
+        made = {one.name: one.type for one in self._session.get_outputs()}
+        if given != {"picture": "tensor(uint8)"} or any(made.get(name) != "tensor(float)" for name in OUTPUTS):
+            raise SpecError(
+                f"{MODEL} is none that telltale exports: expected the input picture in uint8 and the outputs "
+                f"{', '.join(OUTPUTS)} in float32, got {given} and {made}"
+            )
+
+    def _answer_self_test(self, expected: Mapping[str, Any]) -> None:
+        if not 0 < expected["tolerance"] <= LARGEST_TOLERANCE:
+            raise SpecError(
+                f"the card's self-test: expected a tolerance above 0 and at most {LARGEST_TOLERANCE:g}, "
+                f"got {expected['tolerance']:g}"
+            )
+        # Logits as well: a network that is sure of the picture has the same probabilities for many of them.
+        sides = (expected["height"], expected["width"], 3)
+        found = self.detect(np.frombuffer(base64.b64decode(expected["pixels"]), dtype=np.uint8).reshape(sides))
+        for name, got in (("probabilities", found.probabilities), ("logits", found.logits)):
+            card = np.array(expected[name], dtype=np.float64)
+            if card.shape != got.shape or not np.isfinite(card).all():
+                raise SpecError(
+                    f"the card's self-test: expected {len(got)} finite {name}, got {json.dumps(expected[name])}"
+                )
+            allowed = expected["tolerance"] * max(1.0, float(np.abs(card).max()))
+            if not (np.abs(got - card) <= allowed).all():
+                raise WrongAnswers(
+                    f"this machine computes other answers with this network than its card says: {name} of the "
+                    f"self-test: expected {_rounded(card)} within {allowed:.1g}, got {_rounded(got)}, by "
+                    f"{_kernels()}; it would be wrong about pictures too, so none is answered. Use "
+                    "another kind of processor, the ONNX Runtime of constraints.txt, or a network that is not quantised"
+                )
+
+
+def checked_picture(pixels: Pixels) -> Pixels:
+    """The picture as the graph may get it: uint8 (H, W, 3), sides of 16..1,024 pixels.
+
+    Raises:
+        BadImage: `not-rgb` or `too-narrow`.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise BadImage("not-rgb", f"expected uint8 (height, width, 3), got {pixels.dtype} {pixels.shape}")
+    height, width = pixels.shape[:2]
+    if min(reduced_sides(height, width)) < SHORTEST_SIDE:
+        raise BadImage(
+            "too-narrow",
+            f"expected at least {SHORTEST_SIDE} pixels in the shorter side with at most {LONGEST_SIDE} in the longer, "
+            f"got {width}x{height}",
+        )
+    return reduce_picture(pixels)
+
+
+def reduced_sides(height: int, width: int, longest: int = LONGEST_SIDE) -> tuple[int, int]:
+    """(height, width) within `longest`: the longer side becomes `longest`, the other is rounded, halves up."""
+    larger = max(height, width)
+    if larger <= longest:
+        return height, width
+    reduced = [max(1, (2 * side * longest + larger) // (2 * larger)) for side in (height, width)]
+    return reduced[0], reduced[1]
+
+
+def reduce_picture(pixels: Pixels, longest: int = LONGEST_SIDE) -> Pixels:
+    """uint8 (H, W, 3) with no side above `longest`: as it is, or reduced to `reduced_sides`.
+
+    The kernel is Pillow's `BILINEAR` (an antialiased triangle in integers), which the app repeats bit by bit. For one
+    side, from n to m pixels, in double precision: `scale` = n / m, `support` = max(scale, 1). Output pixel i lies at
+    c = (i + 0.5) * scale and reads the pixels j from max(0, trunc(c - support + 0.5)) to
+    min(n, trunc(c + support + 0.5)), exclusive. Their weights are max(0, 1 - |j - c + 0.5| / support) over their sum,
+    each times 2^22, plus 0.5, truncated. A value is (2^21 + sum of weight * pixel) >> 22, clipped to 0..255. Rows are
+    reduced first, to bytes, then columns; a side that keeps its length is left alone.
+    """
+    height, width = pixels.shape[:2]
+    sides = reduced_sides(height, width, longest)
+    if sides == (height, width):
+        return pixels
+    # In two calls: in one, Pillow reduces the columns of tall pictures first.
+    narrowed = Image.fromarray(pixels).resize((sides[1], height), Image.Resampling.BILINEAR)
+    return np.array(narrowed.resize((sides[1], sides[0]), Image.Resampling.BILINEAR))
+
+
+def open_session(model: bytes) -> Any:
+    """An ONNX Runtime session on the CPU, with one thread, whose sums of 8-bit products are exact.
+
+    Raises:
+        DamagedObject: the bytes are no ONNX model that can be run.
+        SpecError: the model has tensors in other files, which would be read from the working directory or above it.
+    """
+    _refuse_external_tensors(model)
+    exact_sums = sums_saturate()
+    try:
+        return _session(model, exact_sums=exact_sums)
+    except Exception as error:  # ONNX Runtime has one exception class per status and no root but Exception
+        how = f", with {EXACT_SUMS} as this processor needs it" if exact_sums else ""
+        raise DamagedObject(f"{MODEL} cannot be opened as an ONNX model{how}: {error}") from error
+
+
+@functools.cache
+def sums_saturate() -> bool:
+    """Whether ONNX Runtime, left to itself, gets sums of unsigned times signed bytes wrong on this processor.
+
+    On x86-64 without VNNI its kernels add two such products in 16 signed bits, which hold 32,767 at most. What decides
+    is therefore the largest sum, not what a processor says of itself. (With `EXACT_SUMS` weights become unsigned, for
+    which there are kernels without this. It is not for all: with VNNI a network takes nearly twice its time by it.)
+    """
+    session = _session(SUM_OF_BYTES, exact_sums=False)
+    (found,) = session.run(None, {"a": np.full((1, 4), 255, np.uint8), "b": np.full((4, 1), 127, np.int8)})
+    return int(found[0, 0]) != 4 * 255 * 127
+
+
+def _session(model: bytes, *, exact_sums: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One thread, and always the same fusions: a sum's order decides its last bits.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    if exact_sums:
+        options.add_session_config_entry(EXACT_SUMS, "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _refuse_external_tensors(model: bytes) -> None:
+    # Whatever a tensor says of its file, it says under this key, and strings stand in one piece: most models need no
+    # parsing, and a whole import, to be told apart.
+    if b"location" not in model:
+        return
+    import onnx
+
+    try:
+        parsed = onnx.load_from_string(model)
+    except Exception as error:  # protobuf's own DecodeError, of one of its several implementations
+        raise DamagedObject(f"{MODEL} cannot be opened as an ONNX model: {error}") from error
+    pending = [parsed]
+    while pending:
+        message = pending.pop()
+        if isinstance(message, onnx.TensorProto) and message.external_data:
+            raise SpecError(f"{MODEL}: expected all tensors in the file itself, got {message.name!r} in another file")
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                pending += value if field.is_repeated else [value]
+
+
+def _rounded(values: npt.NDArray[Any]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _kernels() -> str:
+    """What computed an answer, for an error."""
+    import onnxruntime
+
+    sums = "8-bit sums saturate without its exact kernels" if sums_saturate() else "8-bit sums are exact"
+    return f"ONNX Runtime {onnxruntime.__version__} on {processor_name()} ({platform.machine()}, where {sums})"

@@ -1,0 +1,306 @@
+"""A network written as an ONNX graph, from a picture's bytes to the answer.
+
+The graph holds everything: central square, resize, normalisation, network, calibration, familiarity and activation map,
+so that Python and the app cannot differ. It is written node by node; names are those of the torch module's tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import SpecError
+from tasks.networks.architecture import Architecture, Convolution
+from tasks.networks.exported import KIND
+from tasks.networks.trained import TrainedNetwork
+
+if TYPE_CHECKING:
+    import onnx
+
+# Opset 18 and the file format of its time, which runtimes since 2023 read.
+OPSET, IR_VERSION = 18, 8
+
+_FLOAT = 1  # onnx.TensorProto.FLOAT, without importing onnx
+
+# Outputs of the resize that are computed together. More would multiply more zeros, fewer would be less of a product.
+BLOCK = 4
+
+
+def build_graph(network: TrainedNetwork) -> bytes:
+    """The network as an ONNX file; equal networks give equal bytes.
+
+    Input `picture`: uint8 (height, width, 3), RGB; what `checked_picture` lets pass. Outputs as `Detection`.
+    Probabilities agree with `prepare_picture` and the torch module within 1e-4. Metadata properties: `kind`, `classes`
+    (JSON), `temperature`, `side`.
+
+    Raises:
+        SpecError: a tensor of the network is missing or of another shape.
+    """
+    graph = _Graph(network)
+    graph.add_preprocessing()
+    graph.add_stages()
+    graph.add_head()
+    graph.add_answers()
+    return serialised(graph.model())
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The bytes of a model, checked, always the same for an equal one."""
+    import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def head_layers(shape: Architecture) -> tuple[str, ...]:
+    """Names of the head's linear layers in order: a ReLU lies between each and the next."""
+    return tuple(f"head.{2 * number}" for number in range(len(shape.hidden) + 1))
+
+
+class _Graph:
+    """An ONNX graph in the making."""
+
+    def __init__(self, network: TrainedNetwork) -> None:
+        self.network = network
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+
+    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Append a node whose one output has its name."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
+        """A named initialiser; naming it again uses the same one."""
+        from onnx import numpy_helper
+
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.array(values, dtype=dtype, order="C"), name)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A one-dimensional constant such as axes and shapes."""
+        return self.constant(f"integers.{'.'.join(map(str, values))}", values, np.int64)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """One of the network's tensors, of the shape that its architecture says."""
+        tensor = self.network.tensors.get(name)
+        if tensor is None or tensor.shape != shape:
+            got = None if tensor is None else tensor.shape
+            raise SpecError(f"weights of another network: {name}: expected {shape}, got {got}")
+        return np.asarray(tensor, dtype=np.float32)
+
+    def add_preprocessing(self) -> None:
+        """From `picture` to `resized` (1, 3, side, side), 0..255, and `normalised`: less the mean, over nothing yet."""
+        from tasks.networks.mobilenet_network import MEAN
+
+        side = self.network.shape.side
+        self._add_triangles()
+        self.node("Sub", ["picture.shape", "square.side"], "square.margin")  # (2,)
+        self.node("Div", ["square.margin", self.integers(2)], "square.start")  # (2,): top, left; rounded down
+        for axis, name in enumerate(("rows", "columns")):
+            self.node("Gather", ["square.start", self.integers(axis)], f"{name}.start", axis=0)
+            self.node("Add", ["triangles.inputs", f"{name}.start"], f"{name}.inputs")  # (blocks, taps)
+        self.node("Gather", ["picture", "rows.inputs"], "rows.gathered", axis=0)  # (blocks, taps, width, 3)
+        self.node("Reshape", ["rows.gathered", self.integers(0, 0, -1)], "rows.bytes")
+        self.node("Cast", ["rows.bytes"], "rows.float", to=_FLOAT)
+        self.node("Cast", ["triangles"], "triangles.float", to=_FLOAT)
+        self.node(
+            "ReduceSum", ["triangles.float", self.integers(-1)], "triangles.sum", keepdims=1
+        )  # (blocks, BLOCK, 1)
+        self.node("MatMul", ["triangles.float", "rows.float"], "rows")  # (blocks, BLOCK, width * 3), whole numbers
+        self.node("Reshape", ["rows", self.integers(side, -1)], "rows.summed")  # (side, width * 3)
+        # Turned, so that columns are rows; a transpose of two axes is several times as fast as one of three.
+        self.node("Transpose", ["rows.summed"], "rows.turned", perm=[1, 0])
+        self.node("Reshape", ["rows.turned", self.integers(-1, 3 * side)], "columns.pixels")  # (width, 3 * side)
+        self.node("Gather", ["columns.pixels", "columns.inputs"], "columns.gathered", axis=0)
+        self.node("MatMul", ["triangles.float", "columns.gathered"], "columns")  # (blocks, BLOCK, 3 * side)
+        self.node("Reshape", ["columns", self.integers(1, side, 3, side)], "columns.summed")
+        self.node("Transpose", ["columns.summed"], "summed", perm=[0, 2, 3, 1])  # (1, 3, down, across)
+        self.node("Reshape", ["triangles.sum", self.integers(1, side)], "area.across")
+        self.node("Reshape", ["triangles.sum", self.integers(side, 1)], "area.down")
+        self.node("Mul", ["area.down", "area.across"], "area")  # (side, side)
+        self.node("Div", ["summed", "area"], "resized")
+        mean = self.constant("mean", 255 * np.array(MEAN)[None, :, None, None])
+        self.node("Sub", ["resized", mean], "normalised")
+
+    def _add_triangles(self) -> None:
+        """The weights of the antialiased bilinear resize from n (the square's side) to `side`, in blocks of outputs.
+
+        Output i weighs input j by max(0, 1 - |(j + 0.5) - (i + 0.5) * n / side| / max(1, n / side)), over the sum; here
+        times 2 * max(n, side), which makes them integers. A block of neighbouring outputs reads one run of inputs, so
+        that the resize is small products of dense matrices, which take about half the time of ONNX Runtime's Resize.
+
+        Makes `triangles` int64 (blocks, BLOCK, taps) and `triangles.inputs` int64 (blocks, taps), within the square.
+        """
+        side = self.network.shape.side
+        block = next(size for size in range(BLOCK, 0, -1) if side % size == 0)
+        centres = (2 * np.arange(side) + 1).reshape(-1, block)  # in half outputs
+        one, two, zero = (self.integers(value) for value in (1, 2, 0))
+        whole_side = self.integers(side)
+        self.node("Shape", ["picture"], "picture.shape", start=0, end=2)  # (2,): height, width
+        self.node("ReduceMin", ["picture.shape"], "square.side", keepdims=1)  # (1,): n
+        self.node("Max", ["square.side", whole_side], "support")
+        self.node("Mul", ["support", two], "support.twice")
+        # The first input of a block: the smallest j that its first output weighs, floor((centre - support) + 0.5).
+        firsts = self.constant("centres.first", centres[:, :1], np.int64)
+        self.node("Mul", [firsts, "square.side"], "first.centre")  # (blocks, 1), in 1 / (2 * side) inputs, as below
+        self.node("Sub", ["first.centre", "support.twice"], "first.left")
+        self.node("Add", ["first.left", whole_side], "first.rounded")
+        self.node("Max", ["first.rounded", zero], "first.within")
+        self.node("Div", ["first.within", self.integers(2 * side)], "first")
+        # As many inputs as any block can need: ((block - 1) * n + 2 * support) / side + 1.
+        self.node("Mul", ["square.side", self.integers(block - 1)], "taps.centres")
+        self.node("Add", ["taps.centres", "support.twice"], "taps.both")
+        self.node("Div", ["taps.both", whole_side], "taps.between")
+        self.node("Add", ["taps.between", one], "taps.number")
+        self.node("Squeeze", ["taps.number"], "taps.count")
+        start, stride = self.constant("taps.start", 0, np.int64), self.constant("taps.stride", 1, np.int64)
+        self.node("Range", [start, "taps.count", stride], "taps")
+        self.node("Add", ["first", "taps"], "inputs")  # (blocks, taps): j
+        self.node("Mul", ["inputs", self.integers(2 * side)], "inputs.left")
+        self.node("Add", ["inputs.left", whole_side], "inputs.centre")
+        self.node("Unsqueeze", ["inputs.centre", one], "inputs.centres")  # (blocks, 1, taps)
+        outputs = self.constant("centres", centres[:, :, None], np.int64)
+        self.node("Mul", [outputs, "square.side"], "outputs.centres")  # (blocks, block, 1)
+        self.node("Sub", ["outputs.centres", "inputs.centres"], "offset")
+        self.node("Abs", ["offset"], "distance")
+        self.node("Sub", ["support.twice", "distance"], "height")
+        self.node("Less", ["inputs", "square.side"], "inputs.exist")
+        self.node("Unsqueeze", ["inputs.exist", one], "inputs.real")
+        self.node("Where", ["inputs.real", "height", zero], "height.within")
+        self.node("Max", ["height.within", zero], "triangles")
+        self.node("Sub", ["square.side", one], "square.last")
+        self.node("Min", ["inputs", "square.last"], "triangles.inputs")
+
+    def add_stages(self) -> None:
+        """From `normalised` to `features.map` (1, D, h, w)."""
+        shape = self.network.shape
+        current = "normalised"
+        residuals = (False, *(block.residual for block in shape.blocks), False)
+        for stage, residual in enumerate(residuals):
+            entered = current
+            for one in shape.convolutions:
+                if one.stage == stage:
+                    current = self._add_convolution(one, current)
+            if residual:
+                current = self.node("Add", [entered, current], f"stages.{stage}.residual")
+        self.feature_map = current
+
+    def _add_convolution(self, one: Convolution, entered: str) -> str:
+        from tasks.networks.mobilenet_network import DEVIATION
+
+        expected = (one.outputs, one.inputs // one.groups, one.kernel, one.kernel)
+        weight = self.tensor(f"{one.name}.convolution.weight", expected)
+        bias = self.tensor(f"{one.name}.convolution.bias", (one.outputs,))
+        if one.stage == 0:
+            # The mean is subtracted before the zeros of the border are added; a factor may as well come after them.
+            weight = weight / (255 * np.array(DEVIATION, dtype=np.float32)[None, :, None, None])
+        inputs = [
+            entered,
+            self.constant(f"{one.name}.convolution.weight", weight),
+            self.constant(f"{one.name}.convolution.bias", bias),
+        ]
+        out = self.node(
+            "Conv",
+            inputs,
+            f"{one.name}.convolution",
+            kernel_shape=[one.kernel] * 2,
+            strides=[one.stride] * 2,
+            pads=[one.kernel // 2] * 4,
+            group=one.groups,
+        )
+        if not one.activated:
+            return out
+        limits = [self.constant("relu6.min", 0.0), self.constant("relu6.max", 6.0)]
+        return self.node("Clip", [out, *limits], f"{one.name}.activation")
+
+    def add_head(self) -> None:
+        """From the feature map to `logits` and `activation`."""
+        shape = self.network.shape
+        self.node("GlobalAveragePool", [self.feature_map], "features.pooled")  # (1, D, 1, 1)
+        current = self.node("Flatten", ["features.pooled"], "features")  # (1, D)
+        names = head_layers(shape)
+        widths = (shape.last, *shape.hidden, shape.classes)
+        active = []
+        for number, name in enumerate(names):
+            weight = self.tensor(f"{name}.weight", (widths[number + 1], widths[number]))
+            bias = self.tensor(f"{name}.bias", (widths[number + 1],))
+            inputs = [current, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+            current = self.node("Gemm", inputs, name, transB=1)
+            if name != names[-1]:
+                current = self.node("Relu", [current], f"{name}.relu")
+                active.append(self.node("Sign", [current], f"{name}.active"))  # (1, width): 1 where it passes, else 0
+        self.node("Reshape", [current, self.integers(-1)], "logits")  # (k,)
+        # Backwards through the layers as they are at this picture: (k, width) to (k, width before).
+        effective = f"{names[-1]}.weight"
+        for name, mask in zip(reversed(names[:-1]), reversed(active), strict=True):
+            masked = self.node("Mul", [effective, mask], f"{name}.masked")
+            effective = self.node("MatMul", [masked, f"{name}.weight"], f"{name}.effective")
+        places = self.node("Reshape", [self.feature_map, self.integers(shape.last, -1)], "features.places")  # (D, h*w)
+        flat = self.node("MatMul", [effective, places], "activation.places")  # (k, h*w)
+        side = shape.convolutions[-1].side
+        self.node("Reshape", [flat, self.integers(shape.classes, side, side)], "activation")
+
+    def add_answers(self) -> None:
+        """From `logits` and `features` to `probabilities` and `familiarity`."""
+        rejection = self.network.familiarity
+        shape = self.network.shape
+        if rejection.mean.shape != (shape.last,) or len(rejection.class_means) != shape.classes:
+            raise SpecError(
+                f"a rejection of another network: expected {shape.last} features and {shape.classes} classes, "
+                f"got {len(rejection.mean)} and {len(rejection.class_means)}"
+            )
+        self.node("Div", ["logits", self.constant("temperature", self.network.temperature)], "calibrated")
+        self.node("Softmax", ["calibrated"], "probabilities", axis=0)
+        first = self.integers(0)
+        self.node("ReduceMax", ["probabilities", first], "familiarity.max-probability", keepdims=1)
+        self.node("ReduceLogSumExp", ["logits", first], "familiarity.energy", keepdims=1)
+        self.node("Sub", ["features", self.constant("rejection.mean", rejection.mean)], "rejection.centred")
+        projection = self.constant("rejection.projection", rejection.projection)
+        self.node("MatMul", ["rejection.centred", projection], "rejection.projected")  # (1, d)
+        means = self.constant("rejection.class_means", rejection.class_means)
+        self.node("Sub", ["rejection.projected", means], "rejection.differences")  # (k, d)
+        self.node("ReduceSumSquare", ["rejection.differences", self.integers(1)], "rejection.distances", keepdims=0)
+        self.node("ReduceMin", ["rejection.distances", first], "rejection.nearest", keepdims=1)
+        self.node("Neg", ["rejection.nearest"], "familiarity.distance")
+        scores = [f"familiarity.{name}" for name in ("max-probability", "energy", "distance")]
+        self.node("Concat", scores, "familiarity", axis=0)
+
+    def model(self) -> onnx.ModelProto:
+        """The finished model."""
+        from onnx import TensorProto, helper
+
+        shape = self.network.shape
+        side = shape.convolutions[-1].side
+        outputs: dict[str, list[int]] = {
+            "logits": [shape.classes],
+            "probabilities": [shape.classes],
+            "familiarity": [3],
+            "activation": [shape.classes, side, side],
+        }
+        graph = helper.make_graph(
+            self.nodes,
+            "telltale",
+            [helper.make_tensor_value_info("picture", TensorProto.UINT8, ["height", "width", 3])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in outputs.items()],
+            list(self.constants.values()),
+        )
+        model = helper.make_model(
+            graph, producer_name="telltale", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+        )
+        properties = {
+            "kind": KIND,
+            "classes": json.dumps(list(self.network.classes)),
+            "temperature": repr(self.network.temperature),
+            "side": str(shape.side),
+        }
+        helper.set_model_props(model, properties)
+        return model
