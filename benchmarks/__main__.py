@@ -17,7 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from benchmarks.harness import PAIRS, Plan, RowResult, measure_row
 from benchmarks.inputs import pictures_named
@@ -25,6 +28,8 @@ from benchmarks.rows import ROWS
 from benchmarks.table import ROOT, machine_facts, markdown
 from storage.errors import TelltaleError
 from tasks.threads import threads_environment
+
+RESULT = TypeAdapter(RowResult)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = given.row or list(ROWS)
     if given.in_this_process:
         measured = _measured_here(names[0], threads[0], _plan(names[0], given.full, given.pairs))
-        given.in_this_process.write_text(json.dumps(measured.document()), encoding="utf-8")
+        given.in_this_process.write_text(json.dumps(asdict(measured)), encoding="utf-8")
         return 0
     try:
         inputs = pictures_named()
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = markdown(ROWS, results, facts, command, inputs)
         # After each process: what took an hour is not lost to what comes after it.
         _write(given.markdown, table)
-        _write(given.json, json.dumps([result.document() for result in results], indent=1) + "\n")
+        _write(given.json, json.dumps([asdict(result) for result in results], indent=1) + "\n")
     print(table)
     failed = [result for result in results if result.error is not None]
     for result in failed:
@@ -79,7 +84,7 @@ def _write(path: Path | None, text: str) -> None:
 
 def _plan(name: str, full: bool, pairs: int) -> Plan:
     row = ROWS[name]
-    return Plan(pairs=pairs, plain_once=full, sizes=row.full_sizes if full else row.sizes)
+    return Plan(pairs=pairs, plain_once=full, sizes=(row.full_sizes if full else ()) or row.sizes)
 
 
 def _measured_here(name: str, threads: int, plan: Plan) -> RowResult:
@@ -98,7 +103,7 @@ def _measured_apart(name: str, threads: int, full: bool, pairs: int) -> RowResul
         done = subprocess.run(command, env=os.environ | threads_environment(threads), cwd=ROOT, check=False)
         if not written.exists():
             return RowResult(name, threads, error=f"its process ended with status {done.returncode}")
-        return RowResult.of_document(json.loads(written.read_text(encoding="utf-8")))
+        return RESULT.validate_json(written.read_bytes())
 
 
 if __name__ == "__main__":

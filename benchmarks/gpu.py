@@ -2,15 +2,11 @@
 
     python -m benchmarks.gpu [--part sd512 --part vgg16 ...] [--json FILE] [--markdown FILE] [--no-compile]
     python -m benchmarks.gpu --tiny --device cpu      (every part in seconds: shows that it runs, measures nothing)
-    python -m benchmarks.gpu --paper                  (what the figures can be at most, by counting; needs no GPU)
 
 No network: the networks have their true sizes and random weights, which cost what trained ones cost. Rates are those
 of the second and later batches, or of whole epochs after one to warm up.
 
-The share is that of the limit on paper, the lower of two. Arithmetic: what torch's FLOP counter counts (multiplications
-and additions both), at what the device can do in half precision without sparsity. Bandwidth: operands and results of
-convolutions, matrix products and attention, each moved once in half precision, as if all else were fused with them, at
-what the memory can move; of diffusion only the arithmetic is counted, which is far above.
+The share is that of what the board can do at most, on paper: `docs/decisions/0020-limits-on-paper.md`.
 
 Parts: `sd512` (50 steps) and `sd768` (8 steps) with guidance, SD 2.1's architecture; `vgg16` (fc7, 224 pixels, from
 decoded views in memory); `dcgan` (an epoch on pictures that stay on the device); `mobilenet` (MobileNetV2's last five
@@ -30,21 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_limits import (
-    BOARDS,
+from benchmarks.gpu_networks import (
     COCO_PICTURES,
     Options,
-    Work,
     dcgan_spec,
-    dcgan_work,
     diffusion_spec,
-    diffusion_work,
     mobilenet_sizes,
-    mobilenet_work,
-    on_paper,
     random_pipeline,
     vgg16_spec,
-    vgg16_work,
 )
 from tasks.data.encoding import encode_png
 from tasks.device import full_precision, gpu_load
@@ -60,6 +49,41 @@ from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 PROMPTS = ("a photograph of an astronaut", "a close-up of a spoon", "a rocket at dusk", "a tabby cat")
+
+
+@dataclass(frozen=True)
+class Board:
+    """Dense half-precision operations per second with accumulation in float32, and bytes per second of memory."""
+
+    operations: float
+    bytes: float
+
+
+# From the vendor's data sheets (SXM boards; of the A100 the one with 80 GB).
+BOARDS = {"H100": Board(989e12, 3.35e12), "H200": Board(989e12, 4.8e12), "A100": Board(312e12, 2.04e12)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one picture costs at least: operations, and bytes moved in half precision."""
+
+    operations: float
+    bytes: float
+
+    def limit(self, board: Board) -> float:
+        """Pictures per second at most: by arithmetic, or by bandwidth where the bytes were counted."""
+        rate = board.operations / self.operations
+        return min(rate, board.bytes / self.bytes) if self.bytes else rate
+
+
+# Counted at full sizes.
+WORK = {
+    "sd512": Work(82.9e12, 0),
+    "sd768": Work(40.1e12, 0),
+    "vgg16": Work(30.9e9, 45.9e6),
+    "dcgan": Work(2.48e9, 5.69e6),
+    "mobilenet": Work(0.709e9, 27.2e6),
+}
 
 
 @dataclass(frozen=True)
@@ -83,14 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--paper", action="store_true", help="only count; no device is used")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args(arguments)
-    if given.paper:
-        define_missing_torchvision_schemas()
-        print(on_paper(Options("meta", given.tiny, compiled=False)))
-        return
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --tiny --device cpu shows that everything runs")
     limit_threads()
@@ -136,12 +155,12 @@ def device_name(options: Options) -> str:
     return f"{name}{', tiny sizes: no measurement' if options.tiny else ''}"
 
 
-def share_of_limit(options: Options, rate: float, work: Work) -> float | None:
-    """None on a device that is not in the table."""
-    if options.device == "cpu":
+def share_of_limit(options: Options, part: str, rate: float) -> float | None:
+    """None of tiny networks, and on a device that is not in the table."""
+    if options.tiny or options.device == "cpu":
         return None
     boards = [board for name, board in BOARDS.items() if name in torch.cuda.get_device_name()]
-    return rate / work.limit(boards[0])[0] if boards else None
+    return rate / WORK[part].limit(boards[0]) if boards else None
 
 
 def stable_diffusion(side: int, steps: int, batch: int, options: Options) -> Measured:
@@ -149,7 +168,6 @@ def stable_diffusion(side: int, steps: int, batch: int, options: Options) -> Mea
     spec = diffusion_spec(side, steps, batch, options)
     eager = eager_diffusion(spec, options)
     sampler = fast_sampler(spec, options)
-    work = diffusion_work(spec, options)
     rate = pictures_per_second(sampler, batches=2, options=options)
     return Measured(
         f"sd{spec.side}",
@@ -157,8 +175,7 @@ def stable_diffusion(side: int, steps: int, batch: int, options: Options) -> Mea
         rate,
         "pictures/s",
         eager,
-        share_of_limit(options, rate, work),
-        remark=f"{work.operations / 1e12:.3g} T operations per picture",
+        share_of_limit(options, f"sd{side}", rate),
     )
 
 
@@ -212,7 +229,7 @@ def vgg16(options: Options) -> Measured:
     plain = spec.model_copy(update={"precision": "float32", "batch": min(64, batch)})
     eager = rate_of(plain, views[: max(2, count // 8)])
     rate = rate_of(spec.model_copy(update={"compile": options.compiled}), views)
-    share = share_of_limit(options, rate, vgg16_work(spec))
+    share = share_of_limit(options, "vgg16", rate)
     return Measured("vgg16", f"VGG16 {spec.layer}, {side} pixels, batch {batch}", rate, "pictures/s", eager, share)
 
 
@@ -234,7 +251,7 @@ def dcgan(options: Options) -> Measured:
         eager = rate_of(spec, pictures[: max(2 * spec.batch, count // 8)])
     with full_precision(options.device):  # as the task trains: the same sums each time
         rate = rate_of(spec.model_copy(update={"precision": "bfloat16"}), pictures)
-    share = share_of_limit(options, rate, dcgan_work(spec))
+    share = share_of_limit(options, "dcgan", rate)
     remark = f"an epoch of {COCO_PICTURES:,} pictures in {COCO_PICTURES / rate:.3g} s"
     return Measured("dcgan", f"DCGAN, batch {spec.batch}", rate, "pictures/s", eager, share, remark=remark)
 
@@ -279,7 +296,7 @@ def mobilenet(options: Options) -> Measured:
         eager = rate_of(half=False)
     with full_precision(options.device):
         rate = rate_of(half=True)
-    share = share_of_limit(options, rate, mobilenet_work(shape, batch))
+    share = share_of_limit(options, "mobilenet", rate)
     return Measured("mobilenet", f"MobileNetV2, {side} pixels, batch {batch}", rate, "pictures/s", eager, share)
 
 

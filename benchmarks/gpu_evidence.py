@@ -50,7 +50,7 @@ def evidence_of(store: Any, plan: str) -> Evidence:
     from storage.plans import PlanFolder
 
     folder = PlanFolder(store, plan)
-    pools = {place: pool for pool, document in _elements(folder) for place in document["places"]}
+    pools = {place: pool for pool, document in elements_of(folder) for place in document["places"]}
     lanes = []
     for lane, _ in folder.statuses():
         status = folder.status(lane) or {}
@@ -65,7 +65,8 @@ def evidence_of(store: Any, plan: str) -> Evidence:
     )
 
 
-def _elements(folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def elements_of(folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pool and document of every element of a plan."""
     for pool in ("cpu", "gpu"):
         for segment in folder.segments(pool)[0]:
             for document in folder.segment(pool, segment):
@@ -130,7 +131,7 @@ def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
     from storage.tables import embedding_matrix, read_features
     from tasks.elements import element_of
 
-    chosen = next(document for _, document in _elements(PlanFolder(store, plan)) if document["step"] == "embed")
+    chosen = next(document for _, document in elements_of(PlanFolder(store, plan)) if document["step"] == "embed")
     element = element_of(chosen)
     here, cached = element.step.compute(store, **{**element.arguments, "device": "cpu"})
     assert cached == (device == "cpu")

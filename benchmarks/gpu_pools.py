@@ -37,6 +37,7 @@ from typing import Any
 
 from benchmarks.gpu_evidence import COSINE, Check, checks, evidence_of, least_cosine
 from benchmarks.gpu_wheels import CONSTRAINTS, MIB, ROOT, WHEELS, install, missing, prepare
+from benchmarks.served import api_url, bootstrap, run_deployment
 
 ENVIRONMENT = "/tmp/telltale-gpu"
 
@@ -152,7 +153,7 @@ def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
     os.environ |= {"TELLTALE_HOME": str(home), "TELLTALE_STORE": str(home / "store"), "DATABASE": "sqlite"}
     os.environ |= {"SCHEDULES": "off", "GPU_DEVICES": "0" if device == "cuda" else ""}
     try:
-        _timed(results, "server and workers", lambda: _bootstrap("serve", within_s=left(SERVE_S)))
+        _timed(results, "server and workers", lambda: bootstrap("serve", within_s=left(SERVE_S)))
         small = runpy.run_path(str(ROOT / "tests" / "integration" / "small_sample.py"))["SMALL"]
         _timed(results, "small", lambda: _evaluated(results, "small", small, left(SMALL_S)))
         if left() > SAMPLE_NEEDS_S:
@@ -165,7 +166,7 @@ def measure(device: str, out: Path, environment: Path, seconds: float) -> int:
             raise
     finally:
         # Nothing of it goes on beside what is measured next.
-        _timed(results, "stop", lambda: _bootstrap("stop", within_s=STOP_S + 20))
+        _timed(results, "stop", lambda: bootstrap("stop", within_s=STOP_S + 20))
         _keep_logs(home, out)
     for part, options, most in GPU_PARTS:
         if left() < GPU_PART_NEEDS_S:
@@ -210,10 +211,6 @@ def _timed(results: Results, name: str, act: Callable[[], None]) -> None:
         results.write()
 
 
-def _bootstrap(command: str, within_s: float) -> None:
-    subprocess.run([sys.executable, "-m", "deployments.bootstrap", command], check=True, timeout=max(within_s, 1.0))
-
-
 def _keep_logs(home: Path, out: Path) -> None:
     """The ends of the logs, in one file."""
     with (out / "logs.txt").open("w", encoding="utf-8") as kept:
@@ -225,13 +222,13 @@ def _evaluated(results: Results, name: str, overrides: Mapping[str, Any], within
     """Have the sample evaluated on the pools, and check what came of it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments.home_folder import home, load_state
     from storage.claims import CLAIMS
     from storage.opening import open_store
 
     # Prefect has been imported, and has read its settings.
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{load_state(home()).port}/api"}):
-        run, state = _run_flow(overrides, within_s)
+    parameters = {"experiment": "sample", "overrides": dict(overrides)}
+    with temporary_settings({PREFECT_API_URL: api_url()}):
+        run, state = run_deployment("evaluate/all", parameters, within_s)
     results.checks.append(Check(f"{name}: the evaluation completes", state == "COMPLETED", f"{state} ({run})"))
     if state != "COMPLETED":
         return
@@ -248,25 +245,6 @@ def _evaluated(results: Results, name: str, overrides: Mapping[str, Any], within
         cosine, pictures = least_cosine(store, f"{run}-0", results.device)
         found = f"least cosine {cosine:.6f} of {pictures} pictures"
         results.checks.append(Check("features agree with the CPU's", pictures > 0 and cosine > COSINE, found))
-
-
-def _run_flow(overrides: Mapping[str, Any], within_s: float) -> tuple[str, str]:
-    """Run `evaluate/all` of the sample on pools; its run's name and how it ended, cancelled when its time is over."""
-    from prefect.client.orchestration import get_client
-    from prefect.deployments import run_deployment
-    from prefect.states import Cancelling
-
-    parameters = {"experiment": "sample", "overrides": dict(overrides), "dispatch": "pools"}
-    deadline = time.monotonic() + within_s
-    run: Any = run_deployment("evaluate/all", parameters=parameters, timeout=0)
-    with get_client(sync_client=True) as client:
-        while time.monotonic() < deadline:
-            state = client.read_flow_run(run.id).state
-            if state is not None and state.is_final():
-                return str(run.id), state.type.value
-            time.sleep(1.0)
-        client.set_flow_run_state(run.id, Cancelling(message="its time is over"))
-    return str(run.id), f"not finished within {within_s:.0f} s"
 
 
 def _gpu_part(results: Results, part: str, options: Sequence[str], within_s: float) -> None:

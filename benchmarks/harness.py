@@ -10,9 +10,9 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from storage.errors import TelltaleError
@@ -70,9 +70,10 @@ class Case:
 class Row:
     """One claim. `case(size, threads)` makes its input at one size; `sizes` ascend, and the largest one is compared.
 
-    `reach` is the ratio plain / ours that is aimed at, `at_most` the cost of ours; None where there is no such aim.
-    `unit` is what `sizes` count, `meter` what a cost is: seconds, or what `costs` says with `reported`. Fewer `pairs`
-    are for what hardly varies; none for what takes minutes: then the runs that are compared are those that count.
+    `full_sizes` are those that are asked for as such, where they are others. `reach` is the ratio plain / ours that is
+    aimed at, `at_most` the cost of ours; None where there is no such aim. `unit` is what `sizes` count, `meter` what a
+    cost is: seconds, or what `costs` says with `reported`. Fewer `pairs` are for what hardly varies; none for what
+    takes minutes: then the runs that are compared are those that count.
     """
 
     name: str
@@ -80,8 +81,8 @@ class Row:
     plainly: str
     unit: str
     sizes: tuple[int, ...]
-    full_sizes: tuple[int, ...]
     case: Callable[[int, int], AbstractContextManager[Case]]
+    full_sizes: tuple[int, ...] = ()
     reach: float | None = None
     at_most: float | None = None
     meter: Meter = seconds
@@ -123,22 +124,6 @@ class RowResult:
     error: str | None = None
     breaks: str | None = None
     seconds: float = 0.0
-
-    def document(self) -> dict[str, Any]:
-        """As JSON takes it; `of_document` is the way back."""
-        return asdict(self)
-
-    @classmethod
-    def of_document(cls, document: Mapping[str, Any]) -> RowResult:
-        """What `document` gave."""
-        fields = dict(document)
-        fields["measured"] = tuple(
-            Measured(one["size"], tuple(one["plain"]), tuple(one["ours"]), one["equality"])
-            for one in fields.get("measured", ())
-        )
-        for name in ("load_before", "load_after"):
-            fields[name] = tuple(fields[name]) if fields.get(name) else None
-        return cls(**fields)
 
     @property
     def compared(self) -> Measured:

@@ -1,17 +1,14 @@
-"""Planning alone, for synthetic ids: groups, splits, and the recipe of every task that a run would have.
+"""What planning and its largest step take: processor time, memory, and what a plan of so many photographs has.
 
-    python -m benchmarks.planning plan|assign COUNT [SHARD_SIZE]     (one measurement in a process of its own)
-    python -m benchmarks.planning elements COUNT
+    python -m benchmarks.planning plan PHOTOGRAPHS [SHARD_SIZE]      (one measurement in a process of its own)
+    python -m benchmarks.planning assign PICTURES [SHARD_SIZE]
 
-`plan` reads no picture and stores nothing. The functions are those that a run calls: `pictures_of`, `merge_groups` and
-`place_pictures` of the step `assign`, and the recipes and places by which the steps `scan`, `shard` and `embed` look
-their objects up. `assign` is that step itself, over made-up scans of pictures of which no two are near each other.
+`plan` plans the preset `coco` over made-up inputs, with as many pictures of each generator as there are photographs,
+and writes the documents by which lanes are told of its elements: what the coordinator of a run on pools computes,
+without store and lanes. It counts elements and objects, also by step, and the bytes of these documents.
 
-`elements` plans the preset `coco` over made-up inputs, for as many photographs as make so many elements, and writes the
-documents by which lanes are told of them: what the coordinator of a run on pools computes, without store and lanes.
-
-A shard has 1,000 pictures as in the presets, or more, so that each source has at most 500 of them: some hundreds of
-tasks are what a flow run takes well. What was planned with is printed.
+`assign` is the step of that name over made-up scans of pictures of which no two are near each other, half of them
+photographs. A shard has 1,000 pictures as in the presets, or more, so that each source has at most 500 of them.
 """
 
 from __future__ import annotations
@@ -22,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,18 +31,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.harness import Breaks, Case
-from benchmarks.inputs import CANONICAL, grid
 from benchmarks.memory import current_memory, peak_memory
 from benchmarks.table import ROOT
 from storage.digest import canonical_json
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.store import Store
-from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_pictures
+from tasks.data.assignment import SourceFacts
 from tasks.data.grouping import assign_groups
-from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, scan_pictures, shard_images
-from tasks.features.shards import embed_shard
-from tasks.spec.detectors import Vgg16Spec
+from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES
 from tasks.spec.experiment import FixedSplits
 
 SMALLEST_SHARD = 1_000
@@ -52,22 +47,6 @@ SHARDS_PER_SOURCE = 500
 SOURCES = (SourceFacts("photographs", "real", True), SourceFacts("fakes", "fake", True))
 # The rest is left to the machine: a plan that does not fit shall end this process, not others.
 SHARE_OF_MEMORY = 0.85
-
-
-@contextmanager
-def planning_case(size: int, threads: int) -> Iterator[Case]:
-    """So many pictures, half of them photographs: seconds."""
-
-    def ours() -> tuple[float, dict[str, Any]]:
-        document = _apart("plan", size)
-        return sum(document["seconds"].values()), document
-
-    def in_words(_: None, document: dict[str, Any]) -> str:
-        parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in document["seconds"].items())
-        tasks = f"{document['tasks']:,} tasks for shards of {document['shard_size']:,}"
-        return f"{parts}; peak {document['peak'] / 1e9:.3g} GB; {tasks}"
-
-    yield Case(None, ours, in_words)
 
 
 @contextmanager
@@ -80,22 +59,24 @@ def assigning_case(size: int, threads: int) -> Iterator[Case]:
 
     def in_words(_: None, document: dict[str, Any]) -> str:
         taken = document["peak"] - document["before"]
-        return f"{taken / size:,.0f} bytes per picture, {document['seconds']['assign']:.3g} s"
+        return f"{taken / size:,.0f} bytes per picture, {document['seconds']:.3g} s"
 
     yield Case(None, ours, in_words)
 
 
 @contextmanager
-def elements_case(size: int, threads: int) -> Iterator[Case]:
-    """So many elements of an evaluation: processor seconds, of the one thread that there is."""
+def plan_case(size: int, threads: int) -> Iterator[Case]:
+    """About so many elements of an evaluation: processor seconds, of the one thread that there is."""
+    # One shard of each of the three sources makes 55 elements of `coco`.
+    photographs = SMALLEST_SHARD * max(1, size // 55)
 
     def ours() -> tuple[float, dict[str, Any]]:
-        document = _apart("elements", size)
-        return document["seconds"]["elements"], document
+        document = _apart("plan", photographs)
+        return document["seconds"], document
 
     def in_words(_: None, document: dict[str, Any]) -> str:
-        objects, seconds = document["objects"], document["seconds"]["elements"]
-        per_object = f"{seconds / objects * 1e6:.0f} us for each of {objects:,} objects"
+        objects = document["objects"]
+        per_object = f"{document['seconds'] / objects * 1e6:.0f} us for each of {objects:,} objects"
         return f"{document['elements']:,} elements, {per_object}; peak {document['peak'] / 1e9:.3g} GB"
 
     yield Case(None, ours, in_words)
@@ -111,42 +92,31 @@ def _apart(what: str, count: int) -> dict[str, Any]:
     return document
 
 
-def shard_size_for(count: int) -> int:
-    """Pictures per shard, of so many in both sources."""
-    return max(SMALLEST_SHARD, count // len(SOURCES) // SHARDS_PER_SOURCE)
-
-
-def plan(count: int, shard_size: int) -> dict[str, Any]:
-    """Seconds by part, and the number of tasks, of planning so many pictures, half of them photographs."""
-    seconds: dict[str, float] = {}
-    clock = _Laps(seconds)
-    pictures = pictures_of(_listed(source.name, count // 2) for source in SOURCES)
-    clock.lap("entries")
-    merged = merge_groups(pictures, np.empty((0, 2), dtype=np.int64))
-    clock.lap("groups")
-    places = place_pictures(pictures, merged, SOURCES, FixedSplits(), 0)
-    clock.lap("splits")
-    assert len(places) == count
-    del pictures, merged, places
-    tasks = sum(_recipes(source.name, count // 2, shard_size) for source in SOURCES)
-    clock.lap("recipes")
-    return {"seconds": seconds, "tasks": tasks, "shard_size": shard_size}
-
-
-def elements(count: int, shard_size: int) -> dict[str, Any]:
-    """Processor seconds, elements and objects of planning about so many elements, and of their documents."""
+def plan(photographs: int, shard_size: int) -> dict[str, Any]:
+    """Processor seconds of planning, and what was planned; `longest` has elements of which each waits for the last."""
     from benchmarks.made_up import planned, preset
 
-    # One shard of each of the three sources makes 55 elements of `coco`.
-    photographs = shard_size * max(1, count // 55)
     experiment = preset("coco", {"sources.gan.count": photographs, "shard_size": shard_size})
     began = time.process_time()
-    found = objects = 0
+    elements, objects, largest = Counter[str](), Counter[str](), Counter[str]()
+    written = longest = 0
     for wave in planned(experiment, photographs):
+        longest += 1
         for element in wave:
-            canonical_json(element.document())
-            found, objects = found + 1, objects + len(element.places)
-    return {"seconds": {"elements": time.process_time() - began}, "elements": found, "objects": objects}
+            name, size = element.step.name, len(canonical_json(element.document()))
+            written += size
+            elements[name] += 1
+            objects[name] += len(element.places)
+            largest[name] = max(largest[name], size)
+    return {
+        "seconds": time.process_time() - began,
+        "elements": elements.total(),
+        "objects": objects.total(),
+        "longest": longest,
+        "bytes": written,
+        "largest": largest.most_common(1)[0],
+        "by_step": {name: [elements[name], objects[name]] for name in sorted(elements)},
+    }
 
 
 def _listed(source: str, count: int) -> pa.Table:
@@ -185,8 +155,7 @@ def assign(count: int, shard_size: int) -> dict[str, Any]:
             splits=FixedSplits(),
             seed=0,
         )
-        seconds = {"assign": time.perf_counter() - began}
-        return {"seconds": seconds, "before": before, "shard_size": shard_size}
+        return {"seconds": time.perf_counter() - began, "before": before}
 
 
 def _scans(store: Store, number: int, count: int, shard_size: int) -> tuple[Ref, ...]:
@@ -223,45 +192,6 @@ def _kept(store: Store, name: str, table: pa.Table) -> Ref:
     return commit(store, f"objects/{name}", step=name, digest=name, recipe={}, parts={ROWS: table})
 
 
-class _Laps:
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last = seconds, time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self._seconds[name], self._last = now - self._last, now
-
-
-def _recipes(source: str, count: int, shard_size: int) -> int:
-    """Name every task of one source and the place of what it makes; the number of tasks."""
-    tasks = 0
-    entries = _ref("entries")
-    for shard, start in enumerate(range(0, count, shard_size)):
-        chunk = {"entries": entries, "source": source, "start": start, "count": shard_size, "root": "."}
-        scan = _ref(scan_pictures.uri(**chunk))
-        images = _ref(shard_images.uri(**chunk, scan=scan, assignment=entries, label="real"))
-        for view in grid("fair"):
-            embed_shard.uri(
-                images=images,
-                views=view,
-                extractor=Vgg16Spec(),
-                weights=None,
-                canonical=CANONICAL,
-                enlarge=False,
-                source=source,
-                shard=shard,
-                device="cpu",
-                rows="all",
-            )
-        # The views of a shard are one task with an object for each.
-        tasks += 3
-    return tasks
-
-
-def _ref(uri: str) -> Ref:
-    return Ref(uri=uri, digest=uri.rpartition("/")[2], rows=1, bytes=1)
-
-
 def available_memory() -> int:
     """What the machine could give without taking it from others, in bytes."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -276,10 +206,9 @@ def main(arguments: Sequence[str]) -> None:
     # Arrow's own pool reserves more than it uses, and the limit counts what is reserved.
     pa.set_memory_pool(pa.system_memory_pool())
     count = int(arguments[1])
-    of_pictures = SMALLEST_SHARD if arguments[0] == "elements" else shard_size_for(count)
-    shard_size = int(arguments[2]) if len(arguments) > 2 else of_pictures
-    measures: dict[str, Callable[[int, int], dict[str, Any]]] = {"plan": plan, "assign": assign, "elements": elements}
-    measure = measures[arguments[0]]
+    measure = {"plan": plan, "assign": assign}[arguments[0]]
+    usual = SMALLEST_SHARD if measure is plan else max(SMALLEST_SHARD, count // len(SOURCES) // SHARDS_PER_SOURCE)
+    shard_size = int(arguments[2]) if len(arguments) > 2 else usual
     try:
         document = measure(count, shard_size) | {"peak": peak_memory()}
     except MemoryError:

@@ -10,56 +10,61 @@ from benchmarks.frechet import frechet_case
 from benchmarks.harness import Row, reported
 from benchmarks.memory import memory_case
 from benchmarks.orchestration import AGAIN_S, sample_case
-from benchmarks.planning import assigning_case, elements_case, planning_case
-from benchmarks.pools import (
-    LOST_PER_CENT,
-    TO_CRITICAL_PATH,
-    WORK_LOST_S,
-    killed_case,
-    lanes_case,
-    sample_on_pools_case,
-)
+from benchmarks.planning import assigning_case, plan_case
+from benchmarks.pools import LOST_PER_CENT, TO_CRITICAL_PATH, WORK_LOST_S, killed_case, lanes_case, sample_on_pools_case
 from benchmarks.support_vectors import svm_case
 from benchmarks.views import fair_case, raw_case, scaled_case
 
-_PICTURES = ("pillow", "simplejpeg", "numpy")
+_views = partial(Row, plainly="Pillow, one decode per view", libraries=("pillow", "simplejpeg", "numpy"))
+_feature_store = partial(
+    Row,
+    plainly="pyarrow's defaults for a list column",
+    unit="dimensions",
+    sizes=(512, 1_024, 2_048, 4_096),
+    libraries=("pyarrow", "polars", "numpy"),
+)
+_memory = partial(
+    Row,
+    plainly="holding all decoded pictures",
+    unit="pictures",
+    at_most=1.5e9,
+    meter=reported,
+    costs="bytes",
+    threads=(1,),
+    pairs=0,
+)
+# Where there is nothing to compare with.
+_alone = partial(Row, plainly="", meter=reported, threads=(1,), pairs=1)
 
 
 ROWS = {
     row.name: row
     for row in (
-        Row(
+        _views(
             name="views",
             what="all 12 views of a picture, exact, fair path",
-            plainly="Pillow, one decode per view",
             unit="pictures",
             sizes=(2, 4, 8, 16),
             full_sizes=(25, 50, 100, 200),
             case=fair_case,
             reach=4,
-            libraries=_PICTURES,
         ),
-        Row(
+        _views(
             name="views-raw",
             what="all 12 views of a picture, exact, raw path",
-            plainly="Pillow, one decode per view",
             unit="pictures",
             sizes=(2, 4, 8, 16),
             full_sizes=(25, 50, 100, 200),
             case=raw_case,
             reach=4,
-            libraries=_PICTURES,
         ),
-        Row(
+        _views(
             name="views-scaled",
             what="all 12 views of a picture, scaled decoding, fair path",
-            plainly="Pillow, one decode per view",
             unit="pixels on the shorter side",
             sizes=(480, 720, 1440, 2880),
-            full_sizes=(480, 720, 1440, 2880),
             case=scaled_case,
             reach=8,
-            libraries=_PICTURES,
         ),
         Row(
             name="embed",
@@ -95,155 +100,93 @@ ROWS = {
             reach=40,
             libraries=("scipy", "numpy"),
         ),
-        Row(
+        _feature_store(
             name="feature-store-read",
             what="feature store, 1,000 rows read to NumPy",
-            plainly="pyarrow's defaults for a list column",
-            unit="dimensions",
-            sizes=(512, 1_024, 2_048, 4_096),
-            full_sizes=(512, 1_024, 2_048, 4_096),
             case=reading_case,
             reach=5,
-            libraries=("pyarrow", "polars", "numpy"),
         ),
-        Row(
+        _feature_store(
             name="feature-store-write",
             what="feature store, 1,000 rows written",
-            plainly="pyarrow's defaults for a list column",
-            unit="dimensions",
-            sizes=(512, 1_024, 2_048, 4_096),
-            full_sizes=(512, 1_024, 2_048, 4_096),
             case=writing_case,
             reach=2.5,
-            libraries=("pyarrow", "polars", "numpy"),
         ),
-        Row(
+        _memory(
             name="memory",
             what="memory of embedding a shard in 12 views, stub model with 4,096 features",
-            plainly="holding all decoded pictures",
-            unit="pictures",
             sizes=(64, 125, 250, 500),
             full_sizes=(1_250, 2_500, 5_000, 10_000),
             case=partial(memory_case, network="stub"),
-            at_most=1.5e9,
-            meter=reported,
-            costs="bytes",
-            threads=(1,),
-            pairs=0,
             libraries=("pyarrow", "numpy"),
         ),
-        Row(
+        _memory(
             name="memory-vgg16",
             what="memory of embedding a shard in 12 views, VGG16 fc7",
-            plainly="holding all decoded pictures",
-            unit="pictures",
             sizes=(1, 2, 4, 8),
             full_sizes=(62, 125, 250, 500),
             case=partial(memory_case, network="vgg16"),
-            at_most=1.5e9,
-            meter=reported,
-            costs="bytes",
-            threads=(1,),
-            pairs=0,
             libraries=("torch", "ncnn", "pyarrow", "numpy"),
         ),
-        Row(
-            name="planning",
-            what="groups, splits and the recipes of all shards, planned for synthetic ids",
-            plainly="",
-            unit="pictures",
-            sizes=(10_000, 100_000, 1_000_000, 4_000_000),
-            full_sizes=(100_000, 1_000_000, 10_000_000, 100_000_000),
-            case=planning_case,
-            meter=reported,
-            threads=(1,),
-            pairs=1,
-            libraries=("numpy",),
-        ),
-        Row(
+        _alone(
             name="plan",
             what="elements of the preset `coco` planned over made-up inputs, and their documents",
-            plainly="",
             unit="elements",
             sizes=(1_000, 2_000, 5_000, 10_000),
             full_sizes=(10_000, 20_000, 50_000, 100_000),
-            case=elements_case,
+            case=plan_case,
             at_most=60,
-            meter=reported,
-            threads=(1,),
-            pairs=1,
             libraries=("pydantic", "prefect"),
         ),
-        Row(
+        _alone(
             name="assign",
             what="memory of the step that assigns groups and splits, over made-up scans",
-            plainly="",
             unit="pictures",
             sizes=(10_000, 20_000, 40_000, 80_000),
             full_sizes=(125_000, 250_000, 500_000, 1_000_000),
             case=assigning_case,
-            meter=reported,
             costs="bytes",
-            threads=(1,),
-            pairs=1,
             libraries=("numpy", "pyarrow"),
         ),
-        Row(
+        _alone(
             name="orchestration",
             what="orchestration: wall time of the offline sample without a step at work; all is there from run 2 on",
-            plainly="",
             unit="runs of one store",
             sizes=(1, 2, 3, 4),
-            full_sizes=(1, 2, 3, 4),
             case=sample_case,
             at_most=AGAIN_S,
-            meter=reported,
             threads=(2,),
-            pairs=1,
             libraries=("prefect", "torch"),
         ),
-        Row(
+        _alone(
             name="pools-claims",
             what="elements of 20 to 40 s on up to 200 simulated lanes: claims that others had, of those tried",
-            plainly="",
             unit="elements",
             sizes=(250, 500, 1_000, 2_000),
             full_sizes=(1_000, 5_000, 20_000, 100_000),
             case=lanes_case,
             at_most=LOST_PER_CENT,
-            meter=reported,
             costs="%",
-            threads=(1,),
-            pairs=1,
             libraries=("prefect",),
         ),
-        Row(
+        _alone(
             name="pools-killed",
             what="the same with a tenth of the lanes killed: work lost with one of them",
-            plainly="",
             unit="elements",
             sizes=(250, 500, 1_000, 2_000),
             full_sizes=(1_000, 2_000, 5_000, 10_000),
             case=killed_case,
             at_most=WORK_LOST_S,
-            meter=reported,
-            threads=(1,),
-            pairs=1,
             libraries=("prefect",),
         ),
-        Row(
+        _alone(
             name="pools-sample",
             what="the offline sample on simulated workers, by its critical path or its work per worker",
-            plainly="",
             unit="workers of each pool",
             sizes=(1, 2, 3, 4),
-            full_sizes=(1, 2, 3, 4),
             case=sample_on_pools_case,
             at_most=TO_CRITICAL_PATH,
-            meter=reported,
             costs="times",
-            threads=(1,),
-            pairs=1,
             libraries=("prefect", "torch"),
         ),
     )

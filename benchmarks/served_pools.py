@@ -3,6 +3,7 @@
     python -m benchmarks.served_pools sleep     elements that only sleep, on a worker for each lane: how busy these are
     python -m benchmarks.served_pools embed     a folder's shards on two workers, against two processes without Prefect
     python -m benchmarks.served_pools sample    the sample: the coordinator's processor time, and its lanes'
+    python -m benchmarks.served_pools rows      what a lane and a shown element add to Prefect's database
 
 Every computation has one thread. Needs PostgreSQL; DATABASE=sqlite does without it.
 """
@@ -13,11 +14,13 @@ import argparse
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from benchmarks.gpu_evidence import elements_of
+from benchmarks.served import api_url, bootstrap, run_deployment
+from storage.local import LocalStore
+from storage.objects import find, finished_objects, read_manifest
+from storage.plans import PlanFolder, Segment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +49,7 @@ def main() -> None:
     embedding = commands.add_parser("embed")
     embedding.add_argument("--pictures", type=int, default=48, help="in each of the eight shards")
     commands.add_parser("sample")
+    commands.add_parser("rows")
     part = commands.add_parser("part")
     part.add_argument("documents", type=Path)
     given = parser.parse_args()
@@ -50,6 +60,8 @@ def main() -> None:
         measure_sleep(given.elements, given.seconds, given.workers)
     elif given.what == "embed":
         measure_embed(given.pictures)
+    elif given.what == "rows":
+        measure_rows()
     else:
         measure_sample()
 
@@ -74,20 +86,11 @@ def served(gpu_workers: int) -> Iterator[Path]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     try:
         bootstrap("serve")
-        from deployments.home_folder import home, load_state
-
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{load_state(home()).port}/api"
+        os.environ["PREFECT_API_URL"] = api_url()
         yield folder
     finally:
         bootstrap("stop")
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def bootstrap(command: str) -> None:
-    """`make serve`, `make stop`."""
-    subprocess.run(
-        [sys.executable, "-m", "deployments.bootstrap", command], check=True, stdout=subprocess.DEVNULL, timeout=900
-    )
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,6 @@ class Made:
 
 def made_in(folder: Path, step: str) -> list[Made]:
     """When the objects of a step were made; manifests tell their ends to a second."""
-    from storage.local import LocalStore
-    from storage.objects import finished_objects, read_manifest
-
     store = LocalStore(folder)
     manifests = [read_manifest(store, place) for place in finished_objects(store) if f"/{step}" in place]
     ends = [(datetime.fromisoformat(each.created).timestamp(), each.seconds) for each in manifests]
@@ -178,16 +178,12 @@ def measure_embed(pictures: int) -> None:
     """The rate of two workers against that of two processes that make the same elements, half each."""
     with served(2) as folder:
         experiment = write_folders(folder, pictures)
-        run = run_deployment("embed/vgg16", {"experiment": str(experiment)})
+        run = completed("embed/vgg16", {"experiment": str(experiment)})
         store = folder / "store"
         on_pools = span(made_in(store, "embed/vgg16"))
         lanes = [lane for lane in lanes_of(store) if lane["pool"] == "gpu" and lane["computed"]]
-        documents = [
-            document
-            for path in sorted(store.glob(f"plans/{run}-0/segments/gpu/*.json"))
-            for document in json.loads(path.read_text())["elements"]
-            if document["step"] == "embed"
-        ]
+        elements = elements_of(PlanFolder(LocalStore(store), f"{run}-0"))
+        documents = [document for _, document in elements if document["step"] == "embed"]
         plain = folder / "plain"
         shutil.copytree(store, plain, ignore=lambda where, names: ["embed"] if Path(where).name == "objects" else [])
         processes = []
@@ -261,13 +257,10 @@ def measure_sample() -> None:
     """Processor time of the evaluation's own run and of its lanes."""
     with served(2) as folder:
         used: dict[int, tuple[str, float]] = {}
-        run = run_deployment("evaluate/all", {"experiment": "sample"}, lambda: used.update(processor_seconds()))
+        run = completed("evaluate/all", {"experiment": "sample"}, lambda: used.update(processor_seconds()))
         coordinator = sum(seconds for flow_run, seconds in used.values() if flow_run == run)
         lanes = sum(seconds for flow_run, seconds in used.values() if flow_run != run)
         ended = lanes_of(folder / "store")
-        from storage.local import LocalStore
-        from storage.objects import finished_objects
-
         objects = len(finished_objects(LocalStore(folder / "store")))
         computed = sum(lane["computed"] for lane in ended)
         print(
@@ -294,21 +287,73 @@ def processor_seconds() -> Iterator[tuple[int, tuple[str, float]]]:
                 yield int(entry.name), (variable.removeprefix(mark).decode(), used)
 
 
-def run_deployment(name: str, parameters: Mapping[str, Any], look: Any = lambda: None) -> str:
+def completed(name: str, parameters: Mapping[str, Any], look: Callable[[], None] = lambda: None) -> str:
     """Run a deployment to its end; returns its run's id."""
-    from prefect.client.orchestration import get_client
-    from prefect.deployments import run_deployment as start
+    run, state = run_deployment(name, parameters, look=look)
+    if state != "COMPLETED":
+        raise SystemExit(f"{name} ended: {state}")
+    return run
 
-    run: Any = start(name, parameters={**parameters, "dispatch": "pools"}, timeout=0)
-    with get_client(sync_client=True) as client:
-        while True:
-            look()
-            state = client.read_flow_run(run.id).state
-            if state is not None and state.is_final():
-                if not state.is_completed():
-                    raise SystemExit(f"{name} ended: {state}")
-                return str(run.id)
-            time.sleep(1.0)
+
+# Prefect's database.
+
+
+def measure_rows(elements: int = 4) -> None:
+    """Rows that a lane's run and a shown element add, on a server of this process with SQLite."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with tempfile.TemporaryDirectory(prefix="telltale-bench-") as root, prefect_test_harness(180):
+        os.environ["TELLTALE_STORE"] = root
+        rows_of_a_lane("warm-up", 0)
+        alone, together = rows_of_a_lane("none", 0), rows_of_a_lane("some", elements)
+    print(f"rows of a lane and of a shown element: {alone}, {(together - alone) // elements}")
+
+
+def rows_of_a_lane(plan: str, elements: int) -> int:
+    """How many rows there are more when a lane has made so many elements, and the server has written all of it."""
+    from benchmarks.sleeping import sleep
+    from flows.work import offer, work
+    from storage.opening import open_store
+    from tasks.elements import Element
+
+    before = settled_rows()
+    folder = PlanFolder(open_store(), plan)
+    folder.begin({"title": plan})
+    here = offer("gpu")
+    folder.decide("gpu", {"device": "cpu", "versions": dict(here.versions), "telltale": here.telltale})
+    made = []
+    for number in range(elements):
+        arguments = sleep.bound({"number": number, "seconds": 0.0})
+        made.append(Element(sleep, arguments, tuple(sleep.places(arguments))))
+    folder.add_segment("gpu", Segment(0, 0), [{**element.document(), "shown": True} for element in made])
+
+    def end() -> None:
+        while not all(find(folder.store, place) for element in made for place in element.places):
+            time.sleep(0.2)
+        folder.end("completed")
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    work(plan=plan, pool="gpu", index=0)
+    ending.join()
+    return settled_rows() - before
+
+
+def settled_rows() -> int:
+    """Rows of all tables of Prefect's database once they grow no more: events and logs arrive a while after."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().server.database.connection_url
+    assert url is not None
+    place = f"file:{url.get_secret_value().partition(':///')[2]}?mode=ro"
+    rows, same = -1, 0
+    while same < 5:
+        time.sleep(1)
+        with sqlite3.connect(place, uri=True, timeout=60) as connection:
+            tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
+            now = sum(connection.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables)
+        rows, same = now, same + 1 if now == rows else 0
+    return rows
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Ways:
 
 
 def row(case: Any, **changes: Any) -> Row:
-    plain_row = Row("it", "what", "plainly", "things", (1, 2, 4, 8), (16,), case, reach=2, meter=reported)
+    plain_row = Row("it", "what", "plainly", "things", (1, 2, 4, 8), case, (16,), reach=2, meter=reported)
     return replace(plain_row, **changes)
 
 
@@ -148,7 +148,7 @@ def test_one_size_has_no_exponent() -> None:
 
 def test_a_result_survives_its_way_through_json() -> None:
     result = measure_row(row(linear), 1, Plan(pairs=2))
-    assert RowResult.of_document(json.loads(json.dumps(result.document()))) == result
+    assert command_line.RESULT.validate_json(json.dumps(asdict(result))) == result
 
 
 def test_the_table_says_ratio_spread_aim_growth_and_equality() -> None:
@@ -250,4 +250,4 @@ def test_every_row_has_four_sizes_each_way() -> None:
         assert name == one.name
         assert list(one.sizes) == sorted(set(one.sizes))
         assert list(one.full_sizes) == sorted(set(one.full_sizes))
-        assert (len(one.sizes), len(one.full_sizes)) == (4, 4)
+        assert (len(one.sizes), len(one.full_sizes or one.sizes)) == (4, 4)
