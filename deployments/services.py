@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -107,19 +107,36 @@ def ensure_server(say: Say = print, database: Database | None = None) -> ServerH
             _ensure_postgres(state, say)
         state.kept_in = database.kind
         kept = server_settings(database, OwnPostgres(home()), state.database_port, os.environ)
-        for attempt in (1, 2, 3):
-            state.port = free_port(state.port if attempt == 1 else None)
-            settings = {**_server_environment(state.port), **kept}
-            state.server = start("server", _server_command(state.port), settings, home())
+
+        def begin(port: int) -> Process:
+            settings = {**_server_environment(port), **kept}
+            state.port, state.server = port, start("server", _server_command(port), settings, home())
             save_state(home(), state)
-            try:
-                _await_server(state.server, state.port, say)
-            except ServiceFailed:
-                # Between looking and binding another program may have taken the port.
-                if attempt == 3 or is_running(state.server, home()) or is_free(state.port):
-                    raise
-                continue
-            return _handle(_api_url(state.port), own=True)
+            return state.server
+
+        port = _begun_on_a_port(state.port, begin, lambda server, port: _await_server(server, port, say))
+        return _handle(_api_url(port), own=True)
+
+
+def _begun_on_a_port(
+    preferred: int | None, begin: Callable[[int], Process], wait: Callable[[Process, int], None]
+) -> int:
+    """Begin a program on a free port, if possible the preferred one, and wait until it answers; returns the port.
+
+    Raises:
+        ServiceFailed: it did not answer in time.
+    """
+    for attempt in (1, 2, 3):
+        port = free_port(preferred if attempt == 1 else None)
+        process = begin(port)
+        try:
+            wait(process, port)
+        except ServiceFailed:
+            # Between looking and binding another program may have taken the port.
+            if attempt == 3 or is_running(process, home()) or is_free(port):
+                raise
+            continue
+        return port
     raise AssertionError("unreachable")
 
 
@@ -143,21 +160,16 @@ def ensure_reports(handle: ServerHandle, say: Say = print) -> str | None:
             _await_reports(state.reports, state.reports_port or 0, say)
             return _reports_url(state.reports_port or 0)
         settings = {**os.environ, **handle.environment, **worker_settings()}
-        for attempt in (1, 2, 3):
-            port = free_port(state.reports_port if attempt == 1 else None)
+
+        def begin(port: int) -> Process:
             command = [sys.executable, "-m", "deployments.reports", str(port)]
             state.reports, state.reports_port = start("reports", command, settings, home()), port
             state.reports_store = store_address()
             save_state(home(), state)
-            try:
-                _await_reports(state.reports, port, say)
-            except ServiceFailed:
-                # Between looking and binding another program may have taken the port.
-                if attempt == 3 or is_running(state.reports, home()) or is_free(port):
-                    raise
-                continue
-            return _reports_url(port)
-    raise AssertionError("unreachable")
+            return state.reports
+
+        port = _begun_on_a_port(state.reports_port, begin, lambda reports, port: _await_reports(reports, port, say))
+        return _reports_url(port)
 
 
 def _await_reports(reports: Process, port: int, say: Say) -> None:
@@ -175,12 +187,7 @@ def _await_reports(reports: Process, port: int, say: Say) -> None:
 def _reports_answer(port: int) -> bool:
     from deployments.reports import HEALTH, HEALTHY
 
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{_reports_url(port)}{HEALTH}", timeout=3.0) as response:
-            return bool(response.read() == HEALTHY)
-    except (OSError, ValueError):
-        return False
+    return _fetched(f"{_reports_url(port)}{HEALTH}") == HEALTHY
 
 
 def _reports_url(port: int) -> str:
@@ -257,13 +264,18 @@ def stop(say: Say = print) -> list[int]:
 
 def answers(api_url: str, timeout: float = 3.0) -> bool:
     """Whether a healthy Prefect API answers at this address."""
+    return (_fetched(f"{api_url.rstrip('/')}/health", timeout) or b"").strip() == b"true"
+
+
+def _fetched(url: str, timeout: float = 3.0) -> bytes | None:
+    """What is at an address, None where nothing answers; no proxy is asked for what is on this machine."""
     try:
-        local = urlsplit(api_url).hostname in ("127.0.0.1", "localhost", "::1")
+        local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
         opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
-        with opener.open(f"{api_url.rstrip('/')}/health", timeout=timeout) as response:
-            return bool(response.read().strip() == b"true")
+        with opener.open(url, timeout=timeout) as response:
+            return bytes(response.read())
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _await_server(server: Process, port: int, say: Say) -> None:
