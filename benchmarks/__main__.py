@@ -22,10 +22,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from benchmarks import ROOT
 from benchmarks.harness import PAIRS, Plan, RowResult, measure_row
 from benchmarks.inputs import pictures_named
 from benchmarks.rows import ROWS
-from benchmarks.table import ROOT, machine_facts, markdown
+from benchmarks.table import machine_facts, markdown
 from storage.errors import TelltaleError
 from tasks.threads import threads_environment
 

@@ -35,8 +35,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ROOT
 from benchmarks.gpu_evidence import COSINE, Check, checks, evidence_of, least_cosine
-from benchmarks.gpu_wheels import CONSTRAINTS, MIB, ROOT, WHEELS, install, missing, prepare
+from benchmarks.gpu_wheels import CONSTRAINTS, MIB, WHEELS, install, missing, prepare
 from benchmarks.served import api_url, bootstrap, run_deployment
 
 ENVIRONMENT = "/tmp/telltale-gpu"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = Path(__file__).with_name("gpu_constraints.txt")
 WHEELS = ".wheels"
 MIB = 2**20

@@ -6,15 +6,19 @@ results are compared; only then are they measured, in alternating pairs, so that
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks import ROOT
 from storage.errors import TelltaleError
 
 PAIRS = 5
@@ -51,6 +55,21 @@ def reported(action: Action) -> tuple[float, Any]:
     """What an action itself measured: it returns the cost and its result."""
     cost, result = action()
     return float(cost), result
+
+
+def printed_apart(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module of the benchmarks prints last, as JSON, in a process of its own.
+
+    Raises:
+        Breaks: it printed nothing, or why it broke.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    document: dict[str, Any] = json.loads(lines[-1]) if lines else {"broke": f"status {done.returncode}"}
+    if "broke" in document:
+        raise Breaks(f"{' '.join(arguments)}: {document['broke']}")
+    return document
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.harness import Breaks, Case, Unequal
+from benchmarks.harness import Case, Unequal, printed_apart
 from benchmarks.inputs import CANONICAL, grid, pictures
-from benchmarks.table import ROOT
 from storage.objects import ROWS, Ref, commit, read_table
 from storage.opening import open_store
 from storage.store import Store
@@ -170,12 +167,7 @@ def _store(folder: Path) -> Store:
 def _apart(way: str, network: str, folder: str) -> tuple[float, dict[str, str]]:
     # What an earlier run made would only be found.
     shutil.rmtree(Path(folder) / "store" / "objects" / "embed", ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.memory", way, network, folder]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    if not lines:
-        raise Breaks(f"the {way} way ended with status {done.returncode}")
-    document: dict[str, Any] = json.loads(lines[-1])
+    document = printed_apart("memory", way, network, folder)
     return document["peak"], document["digests"]
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,9 +29,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.harness import Breaks, Case
+from benchmarks.harness import Case, printed_apart
 from benchmarks.memory import current_memory, peak_memory
-from benchmarks.table import ROOT
 from storage.digest import canonical_json
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
@@ -54,7 +52,7 @@ def assigning_case(size: int, threads: int) -> Iterator[Case]:
     """The step `assign` over so many pictures: the memory that it takes beyond what was there."""
 
     def ours() -> tuple[float, dict[str, Any]]:
-        document = _apart("assign", size)
+        document = printed_apart("planning", "assign", str(size))
         return document["peak"] - document["before"], document
 
     def in_words(_: None, document: dict[str, Any]) -> str:
@@ -71,7 +69,7 @@ def plan_case(size: int, threads: int) -> Iterator[Case]:
     photographs = SMALLEST_SHARD * max(1, size // 55)
 
     def ours() -> tuple[float, dict[str, Any]]:
-        document = _apart("plan", photographs)
+        document = printed_apart("planning", "plan", str(photographs))
         return document["seconds"], document
 
     def in_words(_: None, document: dict[str, Any]) -> str:
@@ -80,16 +78,6 @@ def plan_case(size: int, threads: int) -> Iterator[Case]:
         return f"{document['elements']:,} elements, {per_object}; peak {document['peak'] / 1e9:.3g} GB"
 
     yield Case(None, ours, in_words)
-
-
-def _apart(what: str, count: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.planning", what, str(count)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    document: dict[str, Any] = json.loads(lines[-1]) if lines else {"broke": f"status {done.returncode}"}
-    if "broke" in document:
-        raise Breaks(f"{count:,} pictures: {document['broke']}")
-    return document
 
 
 def plan(photographs: int, shard_size: int) -> dict[str, Any]:

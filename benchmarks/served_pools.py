@@ -29,13 +29,12 @@ from typing import Any
 
 import yaml
 
+from benchmarks import ROOT
 from benchmarks.gpu_evidence import elements_of
 from benchmarks.served import api_url, bootstrap, run_deployment
 from storage.local import LocalStore
 from storage.objects import find, finished_objects, read_manifest
 from storage.plans import PlanFolder, Segment
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:

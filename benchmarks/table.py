@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import ROOT
 from benchmarks.harness import Measured, Row, RowResult, exponent, quantity
-
-ROOT = Path(__file__).parents[1]
 
 
 def machine_facts(libraries: Sequence[str]) -> dict[str, str]:
