@@ -1,8 +1,6 @@
 """Evaluations on pools: how busy lanes are, what claims they lose, and what is lost with a lane.
 
 Simulated, with the real coordinator and the real lanes on a clock that nobody waits for (`benchmarks.simulated_pool`).
-`TELLTALE_BENCH_SAMPLE` names a store in which the experiment `sample` is finished, whose seconds are taken instead of
-those of a run of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ from tasks.lanes import Offer
 from tasks.open_elements import SEGMENTS_KEPT
 from tasks.recipe import Output, Pool, Step, StepRun, step
 
-SAMPLE_SETTING = "TELLTALE_BENCH_SAMPLE"
 OFFER = Offer("worker", "cpu", {}, "1")
 ELEMENT_S = (20.0, 40.0)
 LANES = 200
@@ -161,12 +158,10 @@ def sample_on_pools_case(size: int, threads: int) -> Iterator[Case]:
 @functools.cache
 def _recorded_sample() -> LocalStore:
     """A finished run of the sample in this process, whose steps' seconds are those of elements."""
-    folder = os.environ.get(SAMPLE_SETTING)
-    if not folder:
-        serve()
-        folder = tempfile.mkdtemp(prefix="telltale-bench-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        evaluate(folder, "sample")
+    serve()
+    folder = tempfile.mkdtemp(prefix="telltale-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    evaluate(folder, "sample")
     return LocalStore(Path(folder))
 
 

@@ -152,20 +152,10 @@ def measure_sleep(elements: int, seconds: float, workers: int) -> None:
         lanes = [lane for lane in lanes_of(folder / "store") if lane["computed"]]
         whole = span(made)
         slept = seconds * len(made)
-        # When so many elements were at work at once for the first time.
-        full = min(
-            each.began
-            for each in made
-            if sum(other.began <= each.began < other.ended for other in made) >= min(workers, len(lanes))
-        )
-        last = max(each.ended for each in made)
-        left = sum(max(0.0, each.ended - max(full, each.began)) for each in made)
-        first = min(each.began for each in made)
         print(
             f"{len(made)} elements of {seconds:g} s on {len(lanes)} lanes of {workers} workers: "
-            f"{slept / (workers * whole):.1%} busy from the first start to the last end ({whole:.1f} s), "
-            f"{left / (workers * (last - full)):.1%} from when all were at work, {full - first:.1f} s "
-            f"later; {sum(lane['computed'] for lane in lanes) - len(made)} made twice; "
+            f"{slept / (workers * whole):.1%} busy from the first start to the last end ({whole:.1f} s); "
+            f"{sum(lane['computed'] for lane in lanes) - len(made)} made twice; "
             f"the whole run {took:.1f} s, its coordinator used {used:.1f} s"
         )
 

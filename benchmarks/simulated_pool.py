@@ -38,7 +38,6 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
-        self.bytes = 0
         self._versions = itertools.count()
         self._data: dict[str, tuple[bytes, int]] = {}
         self._folders: dict[str, dict[str, bool]] = {"": {}}  # names in a folder, and whether each is a folder
@@ -69,9 +68,6 @@ class MemoryStore:
                     break
                 names[last] = is_folder
                 name, is_folder = folder, True
-        else:
-            self.bytes -= len(self._data[key][0])
-        self.bytes += len(data)
         self._data[key] = data, next(self._versions)
 
     def size(self, key: str) -> int | None:
@@ -107,8 +103,6 @@ class MemoryStore:
                 break
             del self._folders[folder]
             key = folder
-        if found is not None:
-            self.bytes -= len(found[0])
 
     def modified(self, key: str) -> float:
         return 0.0
