@@ -44,7 +44,7 @@ from tasks.data.assignment import SourceFacts, merge_groups, pictures_of, place_
 from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES, assign_groups, scan_pictures, shard_images
 from tasks.features.shards import embed_shard
 from tasks.spec.detectors import Vgg16Spec
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 
 SMALLEST_SHARD = 1_000
 SHARDS_PER_SOURCE = 500

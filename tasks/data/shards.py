@@ -44,7 +44,7 @@ from tasks.data.pictures import (
 from tasks.data.sample import source_folder
 from tasks.data.splits import LEFT_OUT, PLACES, PlaceCodes
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 
 THUMBNAIL_BYTES = 32 * 32
 _ROWS_AT_ONCE = 2_000  # read

@@ -33,8 +33,8 @@ from tasks.generators.sheets import contact_sheet, embedded, sample_strip, show_
 from tasks.generators.tiny_diffusion import SHIPPED_WEIGHTS
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.experiment import FixedSplits, Splits
 from tasks.spec.sources import DiffusionSpec
+from tasks.spec.splits import FixedSplits, Splits
 from tasks.threads import helper_threads, in_order, limit_threads
 from tasks.variables import needed
 

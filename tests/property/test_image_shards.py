@@ -22,8 +22,8 @@ from storage.tables import FAKE, REAL
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.pictures import decode_rgb
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
-from tasks.spec.experiment import Folds
 from tasks.spec.sources import FolderSource
+from tasks.spec.splits import Folds
 
 # Where the first row and the first column of the stored pixels lie in the upright picture (TIFF 6.0, tag 274).
 SIDES = {

@@ -27,8 +27,8 @@ from tasks.data.columns import column_inventory, index_column, unlocated_column
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.metadata import NamedPictures
 from tasks.data.shards import assign_groups, scan_pictures, shard_images
-from tasks.spec.experiment import FixedSplits
 from tasks.spec.sources import ColumnSource, FolderSource
+from tasks.spec.splits import FixedSplits
 from tests.unit.indexed_folders import indexed, rows_of
 
 FIELDS = ("prompt", "text", "caption", "group_id", "class_name", "licence", "seed")

@@ -25,8 +25,8 @@ from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.entries import QUARANTINE
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.shards import assign_groups, photograph_qualities, scan_pictures, shard_images
-from tasks.spec.experiment import FixedSplits, Folds, Splits
 from tasks.spec.sources import CocoSource, FolderSource
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 
 @pytest.fixture
