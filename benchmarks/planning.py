@@ -38,7 +38,7 @@ from storage.store import Store
 from tasks.data.assignment import SourceFacts
 from tasks.data.grouping import assign_groups
 from tasks.data.shards import SCAN_SCHEMA, THUMBNAIL_BYTES
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 
 SMALLEST_SHARD = 1_000
 SHARDS_PER_SOURCE = 500

@@ -14,7 +14,7 @@ from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import features
 from tasks.detectors.linear import FeatureRows, fit_head, standardisation
 from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 from tasks.spec.views import View
 
 DIMENSIONS = 4_096

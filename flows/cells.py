@@ -13,7 +13,8 @@ from tasks.evaluation.protocols import cell_heads, mixes_of
 from tasks.evaluation.scoring import score_view
 from tasks.networks.variants import Variant, origin, variants
 from tasks.spec.detectors import HeadSpec, ProbeSpec, Quantized
-from tasks.spec.experiment import Experiment, Splits
+from tasks.spec.experiment import Experiment
+from tasks.spec.splits import Splits
 from tasks.spec.views import Cell, View
 
 

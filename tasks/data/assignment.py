@@ -24,7 +24,7 @@ from tasks.data.splits import (
     place_groups,
     rows_named,
 )
-from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 # What stands in for the photographs' JPEG qualities where no photograph is a JPEG.
 DEFAULT_QUALITIES = ((90, 1),)

@@ -33,7 +33,7 @@ from tasks.data.overlap import NAMED, equal_rows
 from tasks.data.shards import THUMBNAIL_BYTES
 from tasks.data.splits import LEFT_OUT, PLACES, PlaceCodes
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 
 _ROWS_AT_ONCE = 2_000  # read
 _ROWS_PER_ARRAY = 1_000_000

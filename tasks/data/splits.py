@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.digest import hash_fraction
-from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 Place = tuple[str | None, int | None]  # (split, fold): one of them is None, or both of what takes no part
 PlaceCodes = npt.NDArray[np.int8]

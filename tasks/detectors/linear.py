@@ -25,7 +25,7 @@ from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
 from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec.detectors import HeadSpec
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 
 Float = npt.NDArray[np.float64]
 Integer = npt.NDArray[np.int64]

@@ -24,7 +24,8 @@ from tasks.evaluation.protocols import Stage, StageRow
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec
 from tasks.spec.detectors import HeadSpec
-from tasks.spec.experiment import Mix, Splits
+from tasks.spec.experiment import Mix
+from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
 
 ROC = "roc.parquet"

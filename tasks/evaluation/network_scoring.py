@@ -16,7 +16,7 @@ from tasks.data.splits import role
 from tasks.data.views import apply_view
 from tasks.pieces import Pieces, RowPieces
 from tasks.recipe import Output, StepRun, folder_name, step
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 from tasks.spec.views import View
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from storage.tables import SCORE_SCHEMA
 from tasks.detectors.linear import FeatureRows, LinearHead, feature_rows
 from tasks.recipe import Output, StepRun, folder_name, step
 from tasks.spec.detectors import HeadSpec
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 from tasks.spec.views import View
 
 

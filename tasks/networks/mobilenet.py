@@ -23,7 +23,7 @@ from tasks.pieces import Due
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Name, Spec
 from tasks.spec.detectors import FineTuned, NetworkBase, Training
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 from tasks.spec.views import View
 from tasks.threads import limit_threads
 

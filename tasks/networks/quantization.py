@@ -37,7 +37,7 @@ from tasks.networks.training_pictures import Pictures, load_pictures
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Quantized
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 from tasks.spec.views import View
 
 logger = logging.getLogger(__name__)

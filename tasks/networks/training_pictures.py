@@ -15,7 +15,7 @@ from storage.tables import REAL
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import role
 from tasks.data.views import apply_view
-from tasks.spec.experiment import Splits
+from tasks.spec.splits import Splits
 from tasks.spec.views import View
 
 

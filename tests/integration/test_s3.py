@@ -38,7 +38,7 @@ from tasks.data.perturbations.jpeg import jpeg
 from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import ProbeSpec
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, View
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty
 from tests.unit.store_contract import StoreContract

@@ -13,7 +13,7 @@ from storage.digest import hash_fraction
 from storage.errors import SpecError
 from tasks.data.assignment import SourceFacts, merge_groups, originals, pictures_of, place_pictures, unknown_names
 from tasks.data.splits import PLACES, Place
-from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 GROUPS = ["a", "aa", "b", "B", "Ω", "é", "zz", "prompt:1", "\U0001f600", "g"]
 

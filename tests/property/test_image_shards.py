@@ -23,8 +23,8 @@ from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.grouping import assign_groups
 from tasks.data.pictures import decode_rgb
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.experiment import Folds
 from tasks.spec.sources import FolderSource
+from tasks.spec.splits import Folds
 
 # Where the first row and the first column of the stored pixels lie in the upright picture (TIFF 6.0, tag 274).
 SIDES = {

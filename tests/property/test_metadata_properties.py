@@ -28,8 +28,8 @@ from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.grouping import assign_groups
 from tasks.data.metadata import NamedPictures
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.experiment import FixedSplits
 from tasks.spec.sources import ColumnSource, FolderSource
+from tasks.spec.splits import FixedSplits
 from tests.unit.indexed_folders import indexed, rows_of
 
 FIELDS = ("prompt", "text", "caption", "group_id", "class_name", "licence", "seed")

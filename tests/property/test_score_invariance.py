@@ -16,7 +16,7 @@ from storage.objects import ROWS, commit
 from storage.tables import features_table
 from tasks.detectors.linear import LinearHead, feature_rows
 from tasks.evaluation.scoring import score_rows
-from tasks.spec.experiment import Folds
+from tasks.spec.splits import Folds
 from tasks.spec.views import View
 
 VIEW = View(path="fair", resolution="native")

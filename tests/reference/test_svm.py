@@ -36,7 +36,7 @@ from tasks.detectors.linear import (
     train_head,
 )
 from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
-from tasks.spec.experiment import FixedSplits, Folds
+from tasks.spec.splits import FixedSplits, Folds
 from tasks.spec.views import View
 
 FIXED = FixedSplits()

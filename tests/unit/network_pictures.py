@@ -20,7 +20,7 @@ from tasks.data.views import fair_canonical_jpeg
 from tasks.networks.fitting import Data
 from tasks.networks.mobilenet import Setting
 from tasks.networks.training_pictures import Pictures
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, View
 
 CLASSES = ("real", "gan", "stable")

@@ -34,7 +34,7 @@ from tasks.networks.mobilenet import train_mobilenet
 from tasks.networks.mobilenet_network import load_network
 from tasks.networks.trained import TrainedNetwork
 from tasks.spec.detectors import Distilled, FineTuned, HeadSpec, Training, Vgg16Spec
-from tasks.spec.experiment import Folds
+from tasks.spec.splits import Folds
 from tests.unit.network_pictures import SETTING, VIEWS, pictures, row, shard, shards
 
 QUICK = Training(epochs=2, batch=8)

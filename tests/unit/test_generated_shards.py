@@ -40,8 +40,8 @@ from tasks.generators.shards import (
     place_generated,
 )
 from tasks.generators.sheets import animation, contact_sheet, embedded, sample_strip, show_in_prefect
-from tasks.spec.experiment import FixedSplits, Folds
 from tasks.spec.sources import DiffusionSpec, GanSpec
+from tasks.spec.splits import FixedSplits, Folds
 from tests.unit.generated_pictures import (
     TINY,
     assert_same_pictures,

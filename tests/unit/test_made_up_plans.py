@@ -19,8 +19,8 @@ from tasks.planning import Finished, Plan
 from tasks.presets import PRESETS
 from tasks.recipe import STEPS, Output, StepRun, planned_by, step
 from tasks.spec.detectors import MagnitudePruned, Vgg16Spec
-from tasks.spec.experiment import FixedSplits
 from tasks.spec.sources import DiffusionSpec
+from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, Cell, View
 from tasks.variables import FilledIn
 

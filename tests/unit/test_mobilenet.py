@@ -50,7 +50,7 @@ from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import class_of, load_pictures
 from tasks.recipe import StepRun
 from tasks.spec.detectors import FineTuned, Training
-from tasks.spec.experiment import Folds
+from tasks.spec.splits import Folds
 from tasks.spec.views import View
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tests.unit.network_pictures import CANONICAL, CLASSES, SETTING, VIEWS, row, shard, shards

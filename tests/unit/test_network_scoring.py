@@ -25,7 +25,7 @@ from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.evaluation.network_scoring import gather_scores, score_network
 from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.spec.detectors import Rejection
-from tasks.spec.experiment import FixedSplits, Folds
+from tasks.spec.splits import FixedSplits, Folds
 from tasks.spec.views import Cell
 
 MODEL_BYTES = tiny_model()

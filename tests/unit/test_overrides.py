@@ -9,8 +9,8 @@ import yaml
 from storage.errors import SpecError
 from tasks.overrides import override, parse_overrides
 from tasks.presets import load_experiment
-from tasks.spec.experiment import FixedSplits, Folds
 from tasks.spec.sources import ColumnSource, FolderSource
+from tasks.spec.splits import FixedSplits, Folds
 
 DOCUMENT: dict[str, Any] = {
     "name": "e",

@@ -19,8 +19,8 @@ from tasks.data.sample_photographs import SAMPLE_SPLITS
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec.base import on_this_machine
 from tasks.spec.detectors import FineTuned, MagnitudePruned
-from tasks.spec.experiment import FixedSplits, Folds
 from tasks.spec.sources import CocoSource, ColumnSource, DiffusionSource, FolderSource, GanSource
+from tasks.spec.splits import FixedSplits, Folds
 
 NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.

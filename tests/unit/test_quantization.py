@@ -32,7 +32,7 @@ from tasks.networks.quantization import (
 from tasks.networks.quantized_graph import activation_ranges, quantizable_stages, quantize, quantize_with
 from tasks.networks.trained import TrainedNetwork
 from tasks.spec.detectors import Quantized
-from tasks.spec.experiment import FixedSplits
+from tasks.spec.splits import FixedSplits
 from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
 
 CALIBRATION = [picture(source, number) for source in ("coco", "gan", "stable") for number in range(4)]

@@ -18,7 +18,7 @@ from tasks.data.perturbations.jpeg import jpeg
 from tasks.detectors.linear import FeatureRows, LinearHead
 from tasks.evaluation.scoring import score_rows, score_view
 from tasks.spec.detectors import HeadSpec, Vgg16Spec
-from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import View
 
 VIEW = View(path="fair", resolution=64, perturbation=jpeg(20))

@@ -26,8 +26,8 @@ from tasks.data.entries import QUARANTINE
 from tasks.data.folder import folder_inventory, index_folder, unlocated
 from tasks.data.grouping import assign_groups, photograph_qualities
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.experiment import FixedSplits, Folds, Splits
 from tasks.spec.sources import CocoSource, FolderSource
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from tasks.evaluation.protocols import cell_heads
 from tasks.presets import load_experiment, parse_experiment
 from tasks.progress import artifact_key
 from tasks.spec.base import on_this_machine
-from tasks.spec.experiment import Folds
 from tasks.spec.sources import FolderSource
+from tasks.spec.splits import Folds
 from tasks.spec.views import Cell
 from tasks.variables import FilledIn
 

@@ -22,7 +22,7 @@ from tasks.data.assignment import (
     unknown_names,
 )
 from tasks.data.splits import PLACES, Place, place_groups, role
-from tasks.spec.experiment import FixedSplits, Folds, Splits
+from tasks.spec.splits import FixedSplits, Folds, Splits
 
 REAL = SourceFacts("coco", "real", True)
 FAKE = SourceFacts("sd", "fake", True)
