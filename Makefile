@@ -11,6 +11,7 @@
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
 #              a folder of photographs to measure on; make bench-full takes full sizes and hours
 # make lint    style and types
+# make api     pages of all modules from their docstrings, into build/api
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos bench bench-full lint clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos bench bench-full lint api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -77,6 +78,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+api: $(INSTALLED)
+	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/api storage tasks flows deployments
+	@echo "build/api/index.html"
 
 clean: stop
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info mobile/node_modules mobile/dist

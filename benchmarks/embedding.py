@@ -14,7 +14,8 @@ from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import pictures
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.features import vgg16, vgg16_winograd
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.features.vgg16_layout import MEAN, STD
 
 SPEC = Vgg16Spec(layer="fc7", side=224, weights="random:0")
 TOLERANCE = 1e-4  # of the largest value
@@ -26,7 +27,7 @@ def plain_features(network: object, batch: list[Pixels]) -> Features:
     """Picture by picture, channels first, in float32 without gradients, as torchvision's examples have it."""
     import torch
 
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (vgg16.MEAN, vgg16.STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     features = []
     with torch.no_grad():
         for picture in batch:
@@ -42,7 +43,7 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
 
     torch.set_num_threads(threads)
     plain = vgg16.load_vgg16(SPEC, None).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    network = vgg16_winograd.WinogradVgg16(SPEC, None)
+    network = vgg16_winograd.WinogradVgg16(SPEC.layer, vgg16.random_tensors(SPEC))
     batch = _batch(size)
 
     def equality(expected: Features, found: Features) -> str:

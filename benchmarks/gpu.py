@@ -37,14 +37,14 @@ from benchmarks.gpu_networks import (
 )
 from tasks.data.encoding import encode_png
 from tasks.device import full_precision, gpu_load
-from tasks.features.vgg16 import embed_pictures, load_vgg16, move_vgg16
+from tasks.features.vgg16 import Vgg16Spec, embed_pictures, load_vgg16, move_vgg16
 from tasks.generators.dcgan import _Training
 from tasks.generators.diffusion import make_fast
 from tasks.generators.sampling import Sampler
 from tasks.networks.mobilenet import is_trained
 from tasks.networks.mobilenet_network import MobileNet, channels_last, initialise
-from tasks.spec.detectors import FineTuned, Vgg16Spec
-from tasks.spec.sources import DiffusionSpec, GanSpec
+from tasks.spec.detectors import FineTuned
+from tasks.spec.generators import DiffusionSpec, GanSpec
 from tasks.threads import in_order, limit_threads, parallel_tasks
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 

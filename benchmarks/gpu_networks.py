@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.generators.tiny_model import load_tiny_pipeline, make_scheduler
 from tasks.networks.architecture import Architecture, architecture
-from tasks.spec.detectors import Vgg16Spec
-from tasks.spec.sources import DiffusionSpec, GanSpec
+from tasks.spec.generators import DiffusionSpec, GanSpec
 
 COCO_PICTURES = 118_000
 

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from flows.evaluate import evaluation_of
-from flows.preflight import refuse_missing, wanted_facts
+from flows.preflight import CHECKS, refuse_missing, wanted_facts
 from storage.digest import sha256_hex
 from storage.errors import NotFinished
 from storage.local import LocalStore
@@ -97,7 +97,7 @@ def _goes_through(
 
 def answer(asked: Fact[..., Any], arguments: tuple[Any, ...]) -> Any:
     """What a worker might say, as JSON."""
-    if asked.name in ("missing_photographs", "missing_weights"):
+    if asked.name in [check.name for check in CHECKS]:
         return []
     if asked.name == "folder_content":
         return [as_json(arguments[0]), SHA256]

@@ -31,9 +31,9 @@ from storage.tables import IMAGE_SCHEMA
 from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import apply_view, fair_canonical
-from tasks.features import shards as features
-from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.base import Extractor
+from tasks.features.shards import embed_shard
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.views import View
 from tasks.threads import limit_threads
 
@@ -82,25 +82,17 @@ def write_shard(folder: Path, count: int) -> Ref:
     return ref
 
 
-def stub_extractor() -> features.Extractor:
+def stub_extractor() -> Extractor:
     """A view's first values as its features."""
-    return features.Extractor(prepare=_first_values, embed=np.stack, batch=BATCH, dimension=DIMENSIONS)
-
-
-def vgg16_extractor() -> features.Extractor:
-    """VGG16's fc7, as a step computes it on a CPU."""
-    return features.cpu_extractor(VGG16, WinogradVgg16(VGG16, None))
-
-
-EXTRACTORS = {"stub": stub_extractor, "vgg16": vgg16_extractor}
+    return Extractor(prepare=_first_values, embed=np.stack, batch=BATCH, dimension=DIMENSIONS)
 
 
 def embed_here(store: Store, images: Ref, network: str) -> dict[str, Ref]:
     """Run the step itself: the features of each view, by its name."""
     if network == "stub":
-        features._extractor = lambda *_: stub_extractor()
+        Vgg16Spec.load = lambda *_: stub_extractor()
     views = grid("fair")
-    refs, _ = features.embed_shard.compute(
+    refs, _ = embed_shard.compute(
         store,
         images=images,
         views=views,
@@ -119,7 +111,7 @@ def embed_here(store: Store, images: Ref, network: str) -> dict[str, Ref]:
 def embed_plainly(store: Store, images: Ref, network: str) -> dict[str, str]:
     """Decode all pictures, then make each view of all of them."""
     limit_threads()
-    extractor = EXTRACTORS[network]()
+    extractor = stub_extractor() if network == "stub" else VGG16.load(store, None, "cpu")
     table = read_table(store, images)
     ids = table["image_id"].to_pylist()
     decoded: list[Pixels] = [decode_rgb(data) for data in pc.struct_field(table["image"], "bytes").to_pylist()]

@@ -12,8 +12,9 @@ import polars as pl
 
 from benchmarks.harness import Case, Unequal
 from benchmarks.inputs import features
-from tasks.detectors.linear import FeatureRows, fit_head, standardisation
-from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
+from tasks.detectors.svm import FeatureRows, fit_head, standardisation
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
 from tasks.spec.splits import FixedSplits
 from tasks.spec.views import View
 
@@ -82,7 +83,7 @@ def svm_case(size: int, threads: int) -> Iterator[Case]:
 
 def _head() -> HeadSpec:
     return HeadSpec(
-        name="svm",
+        fit=Fit(detector="svm"),
         extractor=Vgg16Spec(),
         views=(View(path="fair", resolution="native"),),
         real=("real",),

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from deployments.failures import WRONG_INPUT, sentence
+from flows.publish_mobile import app_folder
 from storage.errors import TelltaleError
 from storage.paths import absolute
 from tasks.app_files import (
-    app_folder,
     complete_app,
     first_visit_bytes,
     read_app,

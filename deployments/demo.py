@@ -116,11 +116,12 @@ def _leave_failures_to_the_end() -> None:
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The ten rows of the first project's table, the grid of the headline detector, and the networks for a phone."""
-    from deployments.tables import FIRST_PROJECT, NETWORK_COLUMNS, NETWORKS, SVM_GRID, short_tables
+    """The ten rows of the first project's table, the grid of the first detector, and the networks for a phone."""
+    from deployments.tables import FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
 
     tables = short_tables(open_store(), place)
-    for title in (FIRST_PROJECT, SVM_GRID, NETWORKS):
+    grids = [title for title in tables if title.startswith(GRID)]
+    for title in (FIRST_PROJECT, *grids[:1], NETWORKS):
         if title not in tables:
             continue
         short = tables[title]

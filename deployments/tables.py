@@ -13,7 +13,7 @@ import polars as pl
 import typer
 
 from deployments.failures import WRONG_INPUT, sentence
-from storage.errors import TelltaleError
+from storage.errors import SpecError, TelltaleError
 from storage.opening import open_store
 from storage.runs import latest_run
 from storage.store import Store
@@ -32,7 +32,8 @@ from tasks.report.network_tables import LATENCY_SIDE
 Short = pl.DataFrame
 
 FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed protocol, and fair"
-SVM_GRID = "The fair grid: AUROC of svm"
+# With a detector behind it; the first of them is the one that the report speaks of.
+GRID = "The fair grid: AUROC of "
 NETWORKS = "Networks: what each stage costs and saves"
 # What of that table fits into a terminal.
 NETWORK_COLUMNS = ("network", "file", "MACs", f"ms at {LATENCY_SIDE} px", "class accuracy", "change, points")
@@ -46,12 +47,17 @@ _TRAINED = {
 
 
 def short_tables(store: Store, place: str) -> dict[str, Short]:
-    """Title to table; every field is text, a value with its 95 % interval in one field."""
+    """Title to table; every field is text, a value with its 95 % interval in one field.
+
+    Raises:
+        SpecError: the run was written before tables had a detector's title.
+    """
 
     def read(name: str) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(store.read(f"{place}/tables/{name}.parquet")))
 
-    grid = read("grid")
+    if "title" not in (grid := read("grid")).columns:
+        raise SpecError(f"{place} was written by an older version: evaluate the experiment again, little is made anew")
     tables = {
         FIRST_PROJECT: _first_project(read("first_project")),
         "Ablation: accuracy as the defects go, one after the other": _stages(read("ablation")),
@@ -59,19 +65,12 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
             read("ranking"), ("resolution", "rank", "generator", "real"), ("auroc", "balanced_accuracy")
         ),
     }
-    tables[SVM_GRID] = _grid(grid.filter(pl.col("detector") == "svm"), "auroc")
-    tables["The fair grid: AUROC of svm-aug, fitted over all qualities"] = _grid(
-        grid.filter(pl.col("detector") == "svm-aug"), "auroc"
-    )
-    tables["The fair grid: balanced accuracy of svm at the threshold from val"] = _grid(
-        grid.filter(pl.col("detector") == "svm"), "balanced_accuracy@val"
-    )
-    tables["The probe: AUROC of a detector that sees no picture content"] = _grid(read("probe"), "auroc")
+    tables |= _grids(grid)
     tables["Cross table: AUROC, fitted on one generator, tested on another"] = _columns(
-        read("cross"), ("resolution", "fitted_on", "tested_on", "mix"), ("auroc",)
+        read("cross"), ("detector", "resolution", "fitted_on", "tested_on", "mix"), ("auroc",)
     )
-    tables["Training seeds: AUROC of svm"] = _columns(
-        read("seeds"), ("mix", "resolution", "training_seed"), (), ("auroc", "spread")
+    tables["Training seeds: AUROC"] = _columns(
+        read("seeds"), ("detector", "mix", "cell", "training_seed"), (), ("auroc", "spread")
     )
     tables["Generator quality"] = _quality(read("quality"))
     tables["Pictures"] = _columns(
@@ -259,6 +258,19 @@ def _stages(table: pl.DataFrame) -> Short:
     return shown.pivot("title", index=["mix", "cell"], values="shown", maintain_order=True)
 
 
+def _grids(table: pl.DataFrame) -> dict[str, Short]:
+    """AUROC of every detector and probe in the report's order, and balanced accuracy of the first detector."""
+    tables: dict[str, Short] = {}
+    for (role, name, title), part in table.group_by("role", "detector", "title", maintain_order=True):
+        words = f"{name} ({title})" if title else str(name)
+        first = role == "detector" and not tables
+        tables[f"{GRID}{words}" if role == "detector" else f"The {role}: AUROC of {words}"] = _grid(part, "auroc")
+        if first:
+            accuracy = _grid(part, "balanced_accuracy@val")
+            tables[f"The fair grid: balanced accuracy of {words} at the threshold from val"] = accuracy
+    return tables
+
+
 def _grid(table: pl.DataFrame, metric: str) -> Short:
     shown = table.with_columns(pl.Series("shown", _estimates(table, metric)))
     return shown.pivot("cell", index="mix", values="shown", maintain_order=True).transpose(
@@ -267,7 +279,7 @@ def _grid(table: pl.DataFrame, metric: str) -> Short:
 
 
 def _quality(table: pl.DataFrame) -> Short:
-    return _columns(table, ("source", "resolution", "metric", "n_real", "n_fake"), ("value",))
+    return _columns(table, ("source", "cell", "metric", "n_real", "n_fake"), ("value",))
 
 
 def _columns(table: pl.DataFrame, plain: Sequence[str], estimates: Sequence[str], numbers: Sequence[str] = ()) -> Short:

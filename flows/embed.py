@@ -1,38 +1,58 @@
 """Embedding every image shard in every view that an experiment needs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from prefect import flow
 
 from flows.collect import collect
 from flows.dispatch import Dispatch, computed
-from flows.generate import diffusion_shards, gan_shards
+from flows.generate import generated
 from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
-from flows.train_gan import gan_weights
 from storage.objects import Ref
 from tasks.evaluation.protocols import needed_features
-from tasks.features.inception import import_inception, inception_weights
-from tasks.features.shards import Rows, embed_shard, networks_kept
-from tasks.features.vgg16 import import_vgg16, keyed_vgg16
+from tasks.features.base import ExtractorBase
+from tasks.features.inception import InceptionSpec
+from tasks.features.kept_networks import networks_kept
+from tasks.features.shards import embed_shard
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.recipe import chosen_device
-from tasks.spec.detectors import ExtractorSpec, InceptionSpec, Vgg16Spec
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Canonical, View
+
+E = TypeVar("E", bound=ExtractorBase)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Finished feature shards per source, extractor and view; the extractors are the experiment's, resolved."""
+    """Finished feature shards per source, extractor and view.
 
-    extractor: Vgg16Spec
-    inception: InceptionSpec | None
-    shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]]
+    `resolved` are the extractors as the experiment names them, with their weights named by digest. Features are kept
+    and asked for by the latter.
+    """
 
-    def of(self, sources: tuple[str, ...], extractor: ExtractorSpec, views: tuple[View, ...]) -> tuple[Ref, ...]:
+    experiment: Experiment
+    resolved: dict[ExtractorBase, ExtractorBase]
+    shards: dict[tuple[str, ExtractorBase, View], tuple[Ref, ...]]
+
+    def keyed(self, named: E) -> E:
+        """An extractor that the experiment names, with its weights named by digest."""
+        return cast(E, self.resolved[named])
+
+    @property
+    def extractor(self) -> Vgg16Spec:
+        """The experiment's own extractor."""
+        return self.keyed(self.experiment.extractor)
+
+    @property
+    def inception(self) -> InceptionSpec | None:
+        """The network for FID, KID and IS, where the experiment has its weights."""
+        named = self.experiment.inception_extractor
+        return self.keyed(named) if named in self.resolved else None
+
+    def of(self, sources: tuple[str, ...], extractor: ExtractorBase, views: tuple[View, ...]) -> tuple[Ref, ...]:
         """All feature shards of some sources and views, in order."""
         return tuple(ref for source in sources for view in views for ref in self.shards[source, extractor, view])
 
@@ -40,36 +60,16 @@ class Features:
 def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...]]]:
     """The photographs' shards, and the shards of all sources, generated ones too."""
     images = image_shards(experiment)
-    shards = images.shards | gan_shards(experiment, gan_weights(experiment, images))
-    return images, shards | diffusion_shards(experiment, images)
-
-
-def extractor_weights(experiment: Experiment) -> tuple[Vgg16Spec, Ref | None]:
-    """The experiment's extractor with its weights named by digest, and their object (None for random ones)."""
-    extractor = keyed_vgg16(experiment.extractor)
-    algorithm, _, digest = extractor.weights.partition(":")
-    weights = None
-    if algorithm == "sha256":
-        weights = import_vgg16(sha256=digest, layer=extractor.layer, path=experiment.extractor.weights)
-    return extractor, weights
-
-
-def network_of_quality(experiment: Experiment) -> tuple[InceptionSpec | None, Ref | None]:
-    """The 2015 Inception network for FID, KID and IS, where the experiment names its weights."""
-    sha256 = None if experiment.inception is None else inception_weights(experiment.inception)
-    if sha256 is None:
-        return None, None
-    weights = import_inception(sha256=sha256, path=experiment.inception)
-    return InceptionSpec(weights=f"sha256:{sha256}"), weights
+    return images, images.shards | generated(experiment, images).shards
 
 
 def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], canonical: Canonical) -> Features:
     """Features of every evaluated source in every view that any detector or protocol of the experiment needs."""
-    extractor, vgg16_weights = extractor_weights(experiment)
-    inception, inception_weights = network_of_quality(experiment)
-    weights = {"vgg16": vgg16_weights, "inception": inception_weights}
-    smaller = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
-    shards: dict[tuple[str, ExtractorSpec, View], tuple[Ref, ...]] = {}
+    resolved = {named: keyed for named in experiment.extractors if (keyed := named.keyed()) is not None}
+    weights = {keyed: named.import_weights() for named, keyed in resolved.items()}
+    features = Features(experiment, resolved, {})
+    needed = needed_features(experiment, features.keyed, features.inception)
+    smaller = {source.name for source in experiment.sources if source.may_be_enlarged}
     with networks_kept():
         futures = {
             (source, wanted, views): [
@@ -77,33 +77,35 @@ def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], c
                     images=shard,
                     views=views,
                     extractor=wanted,
-                    weights=weights.get(wanted.kind),
+                    weights=weights[_owner(wanted, features)],
                     canonical=canonical,
                     enlarge=source in smaller,
                     source=source,
                     shard=index,
-                    device=chosen_device() if isinstance(wanted, Vgg16Spec) else "cpu",
-                    rows=rows,
+                    device=chosen_device() if wanted.pool == "gpu" else "cpu",
+                    # Nothing is fitted on what a variant describes.
+                    rows="all" if wanted in weights else "tested",
                 )
                 for index, shard in enumerate(images[source])
             ]
-            for source, wanted, views, rows in _wanted(experiment, extractor, inception)
+            for (source, wanted), views in needed.items()
         }
         for (source, wanted, views), waiting in futures.items():
             per_shard = collect(waiting)
             for position, view in enumerate(views):
-                shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
-    return Features(extractor, inception, shards)
+                features.shards[source, wanted, view] = tuple(refs[position] for refs in per_shard)
+    return features
 
 
-def _wanted(
-    experiment: Experiment, extractor: Vgg16Spec, inception: InceptionSpec | None
-) -> Iterator[tuple[str, ExtractorSpec, tuple[View, ...], Rows]]:
-    """What to embed: sources, extractors, views, and of which of the pictures."""
-    for (source, wanted), views in needed_features(experiment, extractor, inception).items():
-        # No head is fitted on pictures at their own size: the seed protocol only tests on them.
-        at_own_size = isinstance(wanted, Vgg16Spec) and wanted.side is None
-        yield source, wanted, views, "tested" if at_own_size else "all"
+def _owner(wanted: ExtractorBase, features: Features) -> ExtractorBase:
+    """Whose weights an extractor has: its own where the experiment names it, else the experiment's own extractor's.
+
+    The seed protocol tests with a variant of that one, on pictures at their own size.
+    """
+    if wanted in features.resolved.values():
+        return wanted
+    assert type(wanted) is type(features.extractor), f"{wanted.name} is not among the experiment's extractors"
+    return features.extractor
 
 
 def embeddings_of(experiment: Experiment) -> Features:

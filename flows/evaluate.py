@@ -1,41 +1,45 @@
 """The main line: everything that is missing, the fan-out over cells, the first project's table, the report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
 
-from flows.cells import cell_plan, cell_results
+from flows.cells import cell_results
 from flows.collect import collect
+from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
-from flows.generate import gan_shards, generators
+from flows.generate import generated
 from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
+    Networks,
     canonical_shards,
     exported_networks,
+    network_inputs,
     network_results,
-    network_scores,
     trained_networks,
+    unseen_scores,
     with_keyed_weights,
 )
 from flows.publish import publish
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
-from flows.train import trained_heads
 from storage.objects import Ref
-from tasks.detectors.linear import shuffled_control
+from tasks.detectors.base import DetectorBase
+from tasks.detectors.linear import score_view
+from tasks.detectors.svm import shuffled_control
 from tasks.evaluation.cells import evaluate_stage
 from tasks.evaluation.examples import example_pictures
-from tasks.evaluation.protocols import Scoring, stage_rows, svm_head
+from tasks.evaluation.protocols import Scoring, control_head, detectors_of, grid_of, smallest_resolution, stage_rows
 from tasks.evaluation.quality import measure_quality
-from tasks.evaluation.scoring import score_view
 from tasks.report.counts import count_images
 from tasks.report.run import write_report
-from tasks.spec.detectors import HeadSpec
+from tasks.spec.base import Spec
 from tasks.spec.experiment import Experiment
-from tasks.spec.views import Cell, Resolution, View
+from tasks.spec.views import Cell, View
 
 CONTROL_REPEATS = 20
 
@@ -80,16 +84,19 @@ def evaluate_all(
 def evaluation_of(experiment: Experiment) -> Evaluation:
     """Everything of an experiment, from photographs to the report."""
     images = image_shards(experiment)
-    weights, diffused = generators(experiment, images)
-    shards = images.shards | gan_shards(experiment, weights) | diffused
+    made = generated(experiment, images)
+    shards = images.shards | made.shards
     features = feature_shards(experiment, shards, images.canonical)
-    heads = trained_heads(experiment, features)
-    networks = _networks(experiment, images, shards, features, heads)
-    cells = cell_results(
-        [cell_plan(experiment, cell, features, heads, networks.scores.of) for cell in experiment.cells]
-    )
-    evaluations = tuple(ref for cell in cells for ref in cell.evaluations)
-    stages, control = _protocols(experiment, features, heads)
+    models = fitted_models(experiment, features)
+    detectors = detectors_of(experiment)
+    pictures = _pictures(experiment, detectors, images, shards)
+    networks = _networks(experiment, pictures, features, models)
+    inputs = replace(network_inputs(pictures, networks), features=features.of, models=models)
+    scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
+    found = _network_results(experiment, pictures, networks, scores)
+    cells = cell_results(experiment, experiment.cells, scores)
+    evaluations = tuple(cell.evaluation for cell in cells)
+    stages, control = _protocols(experiment, features, models)
     report = write_report(
         experiment=with_keyed_weights(experiment),
         cells=evaluations,
@@ -98,37 +105,48 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         quality=tuple(_quality(experiment, features)),
         examples=_examples(experiment, images, shards),
         counts=_counts(experiment, images, shards, features),
-        gans=tuple(weights.values()),
-        diffused=tuple(ref for refs in diffused.values() for ref in refs),
-        heads=tuple(heads.values()),
+        gans=tuple(made.weights.values()),
+        diffused=tuple(ref for name, refs in made.shards.items() if name not in made.weights for ref in refs),
+        heads=tuple(models.values()),
         assignment=images.assignment,
         features=tuple(dict.fromkeys(ref for refs in features.shards.values() for ref in refs)),
         comparisons=tuple(cell.comparison for cell in cells if cell.comparison is not None),
-        described=networks.described,
-        latency=networks.latency,
-        rejections=networks.rejections,
-        trained=tuple(dict.fromkeys(ref for refs in networks.networks.trained.values() for ref in refs)),
+        described=found.described,
+        latency=found.latency,
+        rejections=found.rejections,
+        trained=tuple(dict.fromkeys(ref for refs in networks.trained.values() for ref in refs)),
     )
-    return Evaluation(report, (*evaluations, *stages, control), networks.published)
+    return Evaluation(report, (*evaluations, *stages, control), found.published)
+
+
+def _pictures(
+    experiment: Experiment, detectors: Sequence[DetectorBase], images: Images, shards: dict[str, tuple[Ref, ...]]
+) -> dict[str, tuple[Ref, ...]]:
+    """Canonical pictures by source, where anything reads them."""
+    if not any(detector.reads_pictures for detector in detectors):
+        return {}
+    return canonical_shards(experiment, images, shards)
 
 
 def _networks(
     experiment: Experiment,
-    images: Images,
-    shards: dict[str, tuple[Ref, ...]],
+    pictures: dict[str, tuple[Ref, ...]],
     features: Features,
-    heads: dict[HeadSpec, Ref],
+    models: Mapping[Spec, Ref],
+) -> Networks:
+    """Networks for a phone, trained, compressed and exported; none where the experiment has none."""
+    return exported_networks(experiment, pictures, trained_networks(experiment, pictures, features, models))
+
+
+def _network_results(
+    experiment: Experiment, pictures: dict[str, tuple[Ref, ...]], networks: Networks, scores: Scores
 ) -> NetworkResults:
-    """Networks for a phone: trained, compressed and scored; nothing where the experiment has none."""
     if experiment.mobile is None:
         return NetworkResults.none()
-    pictures = canonical_shards(experiment, images, shards)
-    trained = trained_networks(experiment, pictures, features, heads)
-    networks = exported_networks(experiment, pictures, trained)
-    return network_results(experiment, networks, network_scores(experiment, pictures, networks))
+    return network_results(experiment, networks, scores, unseen_scores(experiment, pictures, networks))
 
 
-def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec, Ref]) -> tuple[list[Ref], Ref]:
+def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec, Ref]) -> tuple[list[Ref], Ref]:
     """The first project's rows at every stage of the ablation, and the control with shuffled labels."""
     rows = stage_rows(experiment, features.extractor)
     wanted: dict[Scoring, Any] = {}
@@ -137,7 +155,7 @@ def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec,
             if scoring is not None and scoring not in wanted:
                 wanted[scoring] = score_view.submit(
                     head=scoring.head,
-                    model=heads[scoring.head],
+                    model=models[scoring.head],
                     features=features.of(scoring.sources, scoring.extractor, (scoring.view,)),
                     view=scoring.view,
                     splits=experiment.splits,
@@ -157,7 +175,7 @@ def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec,
                 resamples=experiment.bootstrap_resamples,
             )
         )
-    head = svm_head(experiment, _smallest(experiment), features.extractor)
+    head = control_head(experiment, features.extractor)
     control = shuffled_control.submit(
         head=head,
         features=features.of((*head.real, *head.fakes), head.extractor, head.views),
@@ -167,11 +185,6 @@ def _protocols(experiment: Experiment, features: Features, heads: dict[HeadSpec,
     )
     done = collect([*stages, control])
     return done[:-1], done[-1]
-
-
-def _smallest(experiment: Experiment) -> Resolution:
-    """The resolution at which no source is enlarged, as far as the grid has one."""
-    return min(experiment.resolutions, key=lambda r: experiment.canonical_side if r == "native" else r)
 
 
 def _quality(experiment: Experiment, features: Features) -> list[Ref]:
@@ -212,7 +225,7 @@ def _examples(experiment: Experiment, images: Images, shards: dict[str, tuple[Re
 
 
 def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features) -> Ref:
-    view = (Cell(resolution=_smallest(experiment)).fair_view,)
+    view = (Cell(resolution=smallest_resolution(experiment)).fair_view,)
     ref: Ref = count_images(
         sources=tuple(source.name for source in experiment.sources),
         labels=tuple(source.label for source in experiment.sources),

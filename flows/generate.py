@@ -1,5 +1,6 @@
 """Generating the fakes of an experiment, shard by shard."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
@@ -9,76 +10,37 @@ from flows.dispatch import Dispatch, computed
 from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
-from flows.train_gan import gan_weights, submit_training
+from flows.train_gan import generation, submit_training
 from storage.objects import Ref
-from tasks.generators import shards
-from tasks.generators.shards import keyed_diffusion
-from tasks.recipe import chosen_device
+from tasks.data.sources.base import Deployment, GeneratedSource
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import DiffusionSource, GanSource
 
 
-def gan_shards(experiment: Experiment, weights: dict[str, Ref]) -> dict[str, tuple[Ref, ...]]:
-    """Image shards of every GAN source."""
-    futures = {
-        source.name: [
-            shards.generate_gan.submit(
-                weights=weights[source.name],
-                source=source.name,
-                count=source.count,
-                start=start,
-                stop=min(start + experiment.shard_size, source.count),
-                splits=experiment.splits,
-                seed=experiment.seed,
-                device=chosen_device(),
-            )
-            for start in range(0, source.count, experiment.shard_size)
-        ]
+@dataclass(frozen=True)
+class Generated:
+    """Finished image shards of the generators, and the weights of those that are trained; both by source."""
+
+    shards: dict[str, tuple[Ref, ...]]
+    weights: dict[str, Ref]
+
+
+def generated(experiment: Experiment, images: Images, made_by: Deployment | None = None) -> Generated:
+    """Image shards of the sources that are generated; with `made_by` only of that deployment's.
+
+    Trainings, and generators that are not trained, run side by side: neither waits for the other.
+    """
+    run = generation(experiment, images)
+    sources = [
+        source
         for source in experiment.sources
-        if isinstance(source, GanSource)
-    }
-    return {name: tuple(collect(waiting)) for name, waiting in futures.items()}
-
-
-def submit_diffusion(experiment: Experiment, images: Images) -> dict[str, list[Any]]:
-    """Futures of the image shards of every text-to-image source: one for each shard that prompts it."""
-    futures: dict[str, list[Any]] = {}
-    for source in experiment.sources:
-        if not isinstance(source, DiffusionSource):
-            continue
-        left = source.limit
-        futures[source.name] = []
-        # A new draw of the experiment is a new draw of its pictures, as it is for a GAN.
-        drawn = source.diffusion.model_copy(update={"seed": source.diffusion.seed + experiment.seed})
-        for shard in images.shards[source.prompted_by]:
-            wanted = None if left is None else min(left, shard.rows)
-            if wanted == 0:
-                break
-            futures[source.name].append(
-                shards.generate_diffusion.submit(
-                    images=shard,
-                    source=source.name,
-                    diffusion=keyed_diffusion(drawn),
-                    limit=wanted,
-                    device=chosen_device(),
-                    model=source.diffusion.model,
-                )
-            )
-            left = None if left is None or wanted is None else left - wanted
-    return futures
-
-
-def diffusion_shards(experiment: Experiment, images: Images) -> dict[str, tuple[Ref, ...]]:
-    """Image shards of every text-to-image source."""
-    return {name: tuple(collect(waiting)) for name, waiting in submit_diffusion(experiment, images).items()}
-
-
-def generators(experiment: Experiment, images: Images) -> tuple[dict[str, Ref], dict[str, tuple[Ref, ...]]]:
-    """GAN weights and text-to-image shards, side by side: neither waits for the other."""
-    diffusing = submit_diffusion(experiment, images)
-    training = submit_training(experiment, images)
-    diffused = {name: tuple(collect(waiting)) for name, waiting in diffusing.items()}
-    return dict(zip(training, collect(training.values()), strict=True)), diffused
+        if isinstance(source, GeneratedSource) and made_by in (None, source.made_by)
+    ]
+    untrained = [(source.name, source.generate(run, None)) for source in sources if not source.is_trained]
+    training = submit_training(sources, run)
+    shards = {name: tuple(collect(futures)) for name, futures in untrained}
+    weights = dict(zip(training, collect(training.values()), strict=True))
+    trained = [(source.name, source.generate(run, weights[source.name])) for source in sources if source.is_trained]
+    return Generated(shards | {name: tuple(collect(futures)) for name, futures in trained}, weights)
 
 
 @flow(
@@ -105,7 +67,7 @@ def generate_gan(
         computed(
             Request("generate GAN pictures of", experiment, overrides, seed),
             dispatch,
-            lambda spec: gan_shards(spec, gan_weights(spec, image_shards(spec))),
+            lambda spec: generated(spec, image_shards(spec), made_by="generate/gan"),
         )
 
 
@@ -134,5 +96,5 @@ def generate_stable_diffusion(
         computed(
             Request("generate diffusion pictures of", experiment, overrides, seed),
             dispatch,
-            lambda spec: diffusion_shards(spec, image_shards(spec)),
+            lambda spec: generated(spec, image_shards(spec), made_by="generate/stable-diffusion"),
         )

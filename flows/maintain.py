@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from flows import recovery
@@ -26,6 +25,7 @@ from storage.sweep import (
     remove_unreferenced,
     step_of,
 )
+from tasks.artifacts import show_markdown
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -151,7 +151,7 @@ def _show(heading: str, amounts: Sequence[_Amount], lines: Sequence[str]) -> Non
     if len(lines) > LISTED:
         listed.append(f"and {len(lines) - LISTED} more")
     markdown = "\n".join([f"{_plain(heading)}.", "", *rows, "", "```text", *listed, "```"])
-    create_markdown_artifact(key="sweep", markdown=markdown, description="what the sweep found and removed")
+    show_markdown("sweep", markdown, "what the sweep found and removed")
 
 
 def _plain(text: str) -> str:
@@ -230,5 +230,4 @@ def _show_recovered(done: "Sequence[tuple[FlowRun, recovery.Remedy]]") -> None:
         f"| `{_plain(run.name)}` | `{run.id}` | {run.work_pool_name} | {remedy.state} | `{_plain(remedy.reason)}` |"
         for run, remedy in done
     ]
-    description = "runs that had died, and what became of them"
-    create_markdown_artifact(key="recovered", markdown="\n".join(rows), description=description)
+    show_markdown("recovered", "\n".join(rows), "runs that had died, and what became of them")

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
 
 from flows.collect import collect
+from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, all_images, feature_shards
 from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
-from flows.train import trained_heads
 from storage.errors import SpecError
 from storage.objects import Ref
 from tasks.data.canonical import canonical_pictures
+from tasks.detectors.base import Inputs
 from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
 from tasks.evaluation.comparison import describe_networks
-from tasks.evaluation.network_scoring import gather_scores, score_network
-from tasks.evaluation.protocols import svm_head, training_view
+from tasks.evaluation.protocols import detectors_of, grid_of, svm_head, training_view
 from tasks.evaluation.rejection import evaluate_rejection
-from tasks.features.vgg16 import keyed_vgg16
+from tasks.features.kinds import ExtractorSpec
+from tasks.networks.detector import MobileNet
 from tasks.networks.distillation import distil
 from tasks.networks.export import export_network
 from tasks.networks.latency import measure_latency
@@ -31,17 +32,19 @@ from tasks.networks.mobilenet import Setting, train_mobilenet
 from tasks.networks.mobilenet_weights import import_mobilenet, keyed_mobilenet
 from tasks.networks.pruning import prune_magnitude, prune_structure
 from tasks.networks.quantization import quantize_network
+from tasks.networks.scoring import gather_scores, score_network
 from tasks.networks.variants import (
     LEFT_OUT,
     Variant,
     origin,
     rejection_scenarios,
-    scored_everywhere,
+    svm_teaches,
     teachers,
     variants,
 )
 from tasks.recipe import chosen_device
-from tasks.spec.detectors import Distilled, FineTuned, HeadSpec, MagnitudePruned, Quantized, StructurePruned
+from tasks.spec.base import Spec
+from tasks.spec.detectors import SVM_TEACHER, Distilled, FineTuned, MagnitudePruned, Quantized, StructurePruned
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Cell, View
 
@@ -60,19 +63,10 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class NetworkScores:
-    """Scores of every network in its views, and of the first network on the sources that none was trained on."""
-
-    of: dict[tuple[Variant, View], Ref]
-    unseen: dict[str, Ref]
-
-
-@dataclass(frozen=True)
 class NetworkResults:
     """What the report says of networks beside their cells, and what is given away: card and file of each."""
 
     networks: Networks
-    scores: NetworkScores
     described: Ref | None
     latency: Ref | None
     rejections: tuple[Ref, ...]
@@ -81,7 +75,7 @@ class NetworkResults:
     @classmethod
     def none(cls) -> NetworkResults:
         """Those of an experiment without networks."""
-        return cls(Networks({}, {}), NetworkScores({}, {}), None, None, (), {})
+        return cls(Networks({}, {}), None, None, (), {})
 
 
 def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setting:
@@ -102,8 +96,8 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
 
 
 def canonical_shards(experiment: Experiment, images: Images, shards: Shards) -> Shards:
-    """Canonical pictures of every source that a network is trained or tested on."""
-    small = {source.name for source in experiment.sources if getattr(source, "smaller_by_nature", False)}
+    """Canonical pictures of every source that a network or another detector of pictures is trained or tested on."""
+    small = {source.name for source in experiment.sources if source.may_be_enlarged}
     futures = {
         source: [
             canonical_pictures.submit(
@@ -120,7 +114,7 @@ def trained_networks(
     experiment: Experiment,
     pictures: Shards,
     features: Features | None,
-    heads: dict[HeadSpec, Ref],
+    heads: Mapping[Spec, Ref],
     kinds: Callable[[Variant], bool] = lambda variant: True,
 ) -> dict[Variant, tuple[Ref, ...]]:
     """Weights of the networks of some kinds and of what they start from; all rotations of a wave side by side.
@@ -146,7 +140,7 @@ def exported_networks(experiment: Experiment, pictures: Shards, trained: dict[Va
     among = variants(experiment)
     rotations = range(experiment.splits.rotations)
     futures = {
-        variant: [export_network.submit(name=variant.name, rotation=r, network=trained[variant][r]) for r in rotations]
+        variant: [export_network.submit(name=variant.fit, rotation=r, network=trained[variant][r]) for r in rotations]
         for variant in among
         if variant in trained
     }
@@ -170,52 +164,59 @@ def exported_networks(experiment: Experiment, pictures: Shards, trained: dict[Va
     return Networks(trained, {variant: exported[variant] for variant in among})
 
 
-def network_scores(experiment: Experiment, pictures: Shards, networks: Networks) -> NetworkScores:
-    """Scores of every network: those of the grid in all cells, the others in the training view."""
-    among = tuple(networks.exported)
-    first = training_view(experiment)
-    wanted = {
-        variant: tuple(cell.fair_view for cell in experiment.cells) if scored_everywhere(variant) else (first,)
-        for variant in among
-    }
-    futures: dict[tuple[Variant, str], list[Any]] = {}
-    for variant, views in wanted.items():
-        for source in (*experiment.real_names, *experiment.fake_names):
-            futures[variant, source] = _scored(experiment, networks, variant, source, pictures[source], views)
-    for source in experiment.unseen_names:
-        futures[among[0], source] = _scored(
-            experiment, networks, among[0], source, pictures[source], (first,), unseen=True
-        )
-    made = {key: collect(waiting) for key, waiting in futures.items()}
-    gathered = {
-        (variant, view): gather_scores.submit(
-            detector=variant.name,
-            view=view,
-            scores=tuple(
-                refs[position]
-                for source in (*experiment.real_names, *experiment.fake_names)
-                for refs in made[variant, source]
-            ),
-        )
-        for variant, views in wanted.items()
-        for position, view in enumerate(views)
-    }
-    unseen = {
-        source: gather_scores.submit(
-            detector=among[0].name, view=first, scores=tuple(refs[0] for refs in made[among[0], source])
-        )
+def network_scores(experiment: Experiment, pictures: Shards, networks: Networks) -> Scores:
+    """Scores of every network: in all cells, or only in that of its training where others are compared with it."""
+    detectors = [detector for detector in detectors_of(experiment) if isinstance(detector, MobileNet)]
+    return detector_scores(detectors, grid_of(experiment, lambda named: named), network_inputs(pictures, networks))
+
+
+def network_inputs(pictures: Shards, networks: Networks) -> Inputs:
+    """What networks read; they have no features, and nothing is fitted on them."""
+    exported = {variant.fit: refs for variant, refs in networks.exported.items()}
+    return Inputs(features=_no_features, pictures=pictures, models={}, networks=exported)
+
+
+def _no_features(sources: tuple[str, ...], extractor: ExtractorSpec, views: tuple[View, ...]) -> tuple[Ref, ...]:
+    raise SpecError(f"no features of {extractor.name} were computed")
+
+
+def unseen_scores(experiment: Experiment, pictures: Shards, networks: Networks) -> dict[str, Ref]:
+    """Scores of the first network on each source that none was trained on."""
+    if not networks.exported:
+        return {}
+    known, first = next(iter(networks.exported)), training_view(experiment)
+    futures = {
+        source: [
+            score_network.submit(
+                fit=known.fit,
+                models=networks.exported[known],
+                pictures=shard,
+                views=(first,),
+                val_views=(),
+                splits=experiment.splits,
+                unseen=True,
+                source=source,
+                shard=index,
+            )
+            for index, shard in enumerate(pictures[source])
+        ]
         for source in experiment.unseen_names
     }
-    of = dict(zip(gathered, collect(gathered.values()), strict=True))
-    return NetworkScores(of, dict(zip(unseen, collect(unseen.values()), strict=True)))
+    gathered = {
+        source: gather_scores.submit(fit=known.fit, view=first, scores=tuple(refs[0] for refs in collect(waiting)))
+        for source, waiting in futures.items()
+    }
+    return dict(zip(gathered, collect(gathered.values()), strict=True))
 
 
-def network_results(experiment: Experiment, networks: Networks, scores: NetworkScores) -> NetworkResults:
+def network_results(
+    experiment: Experiment, networks: Networks, scores: Scores, unseen: Mapping[str, Ref]
+) -> NetworkResults:
     """What the networks are and weigh, how fast they are, how well they reject, and their cards."""
     assert experiment.mobile is not None
     among = tuple(networks.exported)
-    first = training_view(experiment)
-    grid = [variant for variant in among if scored_everywhere(variant)]
+    first = Cell(resolution=training_view(experiment).resolution)
+    grid = [variant for variant in among if variant.fit.is_whole]
     rotations = experiment.splits.rotations
     named = [variant for variant in among if variant.absent is None]
     described = describe_networks.submit(
@@ -223,30 +224,14 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
         networks=tuple(networks.trained.get(variant, (None,) * rotations) for variant in named),
         exported=tuple(networks.exported[variant] for variant in named),
     )
-    rejections = [
-        evaluate_rejection.submit(
-            scenario=f"{scenario} {source}",
-            network=known.name,
-            known=(scores.of[known, first],),
-            unknown=(scores.of[known, first] if scenario == LEFT_OUT else scores.unseen[source],),
-            unknown_sources=(source,),
-            classes=known.classes,
-            score=experiment.mobile.rejection.score,
-            kept=experiment.mobile.rejection.kept,
-            bounds=experiment.mobile.rejection.bounds,
-            seed=experiment.seed,
-            resamples=experiment.bootstrap_resamples,
-        )
-        for scenario, source in rejection_scenarios(experiment)
-        for known in [_rejecting(among, source if scenario == LEFT_OUT else None)]
-    ]
-    cells = sorted(experiment.cells, key=lambda cell: cell.fair_view != first)
+    rejections = _rejections(experiment, among, scores, unseen)
+    cells = sorted(experiment.cells, key=lambda cell: cell != first)
     cards = {
-        variant.name: complete_card.submit(
-            name=variant.name,
+        variant.base: complete_card.submit(
+            name=variant.base,
             exported=networks.exported[variant][PUBLISHED_ROTATION],
             cells=tuple(cells),
-            scores=tuple(scores.of[variant, cell.fair_view] for cell in cells),
+            scores=tuple(scores.of[variant.fit, cell] for cell in cells),
             rejection=experiment.mobile.rejection,
             sources={source.name: source.kind for source in experiment.evaluated_sources},
             canonical_side=experiment.canonical_side,
@@ -259,17 +244,42 @@ def network_results(experiment: Experiment, networks: Networks, scores: NetworkS
     rejected, completed = done[: len(rejections)], done[len(rejections) :]
     # Alone, after everything else: what is measured here is time.
     latency = measure_latency(
-        networks=tuple(variant.name for variant in grid),
+        networks=tuple(variant.base for variant in grid),
         exported=tuple(networks.exported[variant][PUBLISHED_ROTATION] for variant in grid),
         eager=networks.trained[grid[0]][PUBLISHED_ROTATION],
         sides=LATENCY_SIDES,
         runs=LATENCY_RUNS,
     )
     published = {
-        variant.name: (card, networks.exported[variant][PUBLISHED_ROTATION])
+        variant.base: (card, networks.exported[variant][PUBLISHED_ROTATION])
         for variant, card in zip(grid, completed, strict=True)
     }
-    return NetworkResults(networks, scores, description, latency, tuple(rejected), published)
+    return NetworkResults(networks, description, latency, tuple(rejected), published)
+
+
+def _rejections(
+    experiment: Experiment, among: tuple[Variant, ...], scores: Scores, unseen: Mapping[str, Ref]
+) -> list[Any]:
+    """Futures of how well the first network rejects each source that it does not know."""
+    assert experiment.mobile is not None
+    first = Cell(resolution=training_view(experiment).resolution)
+    return [
+        evaluate_rejection.submit(
+            scenario=f"{scenario} {source}",
+            network=known.base,
+            known=(scores.of[known.fit, first],),
+            unknown=(scores.of[known.fit, first] if scenario == LEFT_OUT else unseen[source],),
+            unknown_sources=(source,),
+            classes=known.classes,
+            score=experiment.mobile.rejection.score,
+            kept=experiment.mobile.rejection.kept,
+            bounds=experiment.mobile.rejection.bounds,
+            seed=experiment.seed,
+            resamples=experiment.bootstrap_resamples,
+        )
+        for scenario, source in rejection_scenarios(experiment)
+        for known in [_rejecting(among, source if scenario == LEFT_OUT else None)]
+    ]
 
 
 def with_keyed_weights(experiment: Experiment) -> Experiment:
@@ -277,7 +287,7 @@ def with_keyed_weights(experiment: Experiment) -> Experiment:
     networks = () if experiment.mobile is None else experiment.mobile.networks
     keyed = tuple(keyed_mobilenet(network) if isinstance(network, FineTuned) else network for network in networks)
     mobile = None if experiment.mobile is None else experiment.mobile.model_copy(update={"networks": keyed})
-    return experiment.model_copy(update={"extractor": keyed_vgg16(experiment.extractor), "mobile": mobile})
+    return experiment.model_copy(update={"extractor": experiment.extractor.keyed(), "mobile": mobile})
 
 
 def _keyed(variant: Variant) -> Variant:
@@ -291,32 +301,6 @@ def _rejecting(among: tuple[Variant, ...], absent: str | None) -> Variant:
     return next(variant for variant in among if variant.absent == absent)
 
 
-def _scored(
-    experiment: Experiment,
-    networks: Networks,
-    variant: Variant,
-    source: str,
-    shards: Iterable[Ref],
-    views: tuple[View, ...],
-    unseen: bool = False,
-) -> list[Any]:
-    val_views = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
-    return [
-        score_network.submit(
-            detector=variant.name,
-            models=networks.exported[variant],
-            pictures=shard,
-            views=views,
-            val_views=val_views,
-            splits=experiment.splits,
-            unseen=unseen,
-            source=source,
-            shard=index,
-        )
-        for index, shard in enumerate(shards)
-    ]
-
-
 def _submit(
     experiment: Experiment,
     variant: Variant,
@@ -325,7 +309,7 @@ def _submit(
     trained: dict[Variant, tuple[Ref, ...]],
     pictures: Shards,
     features: Features | None,
-    heads: dict[HeadSpec, Ref],
+    heads: Mapping[Spec, Ref],
 ) -> Any:
     """The future of one network's weights."""
     network = variant.network
@@ -345,7 +329,7 @@ def _submit(
     assert isinstance(network, Distilled)
     svm: Ref | None = None
     svm_features: tuple[Ref, ...] = ()
-    if variant.aided and "svm" in network.teachers:
+    if variant.aided and SVM_TEACHER in network.teachers:
         svm, svm_features = _svm_teacher(experiment, features, heads)
     return distil.submit(
         spec=network,
@@ -360,7 +344,7 @@ def _submit(
 
 
 def _svm_teacher(
-    experiment: Experiment, features: Features | None, heads: dict[HeadSpec, Ref]
+    experiment: Experiment, features: Features | None, heads: Mapping[Spec, Ref]
 ) -> tuple[Ref, tuple[Ref, ...]]:
     if features is None:
         raise SpecError("a student whose teacher is the SVM needs features")
@@ -388,18 +372,13 @@ def _waves(among: tuple[Variant, ...], kinds: Callable[[Variant], bool]) -> list
 
 def _found(variant: Variant | None, child: Variant) -> Variant:
     if variant is None:
-        raise SpecError(f"{child.name}: a {child.kind} network is made from another one, and names none")
+        raise SpecError(f"{child.fit.label}: a {child.kind} network is made from another one, and names none")
     return variant
 
 
 def _pictures_of(experiment: Experiment, variant: Variant, pictures: Shards) -> tuple[Ref, ...]:
     sources = (*experiment.real_names, *variant.classes[1:])
     return tuple(ref for source in sources for ref in pictures[source])
-
-
-def needs_svm(experiment: Experiment) -> bool:
-    """Whether a student of the experiment learns from the SVM."""
-    return any("svm" in getattr(variant.network, "teachers", ()) for variant in variants(experiment))
 
 
 def is_fine_tuned(variant: Variant) -> bool:
@@ -409,8 +388,8 @@ def is_fine_tuned(variant: Variant) -> bool:
 
 def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:
     images, shards = all_images(experiment)
-    features = feature_shards(experiment, shards, images.canonical) if needs_svm(experiment) else None
-    heads = trained_heads(experiment, features) if features else {}
+    features = feature_shards(experiment, shards, images.canonical) if svm_teaches(experiment) else None
+    heads = fitted_models(experiment, features) if features else {}
     pictures = canonical_shards(experiment, images, shards)
     trained = trained_networks(experiment, pictures, features, heads)
     return pictures, exported_networks(experiment, pictures, trained)
@@ -421,7 +400,7 @@ def _fine_tuned(experiment: Experiment) -> dict[Variant, tuple[Ref, ...]]:
     return trained_networks(experiment, canonical_shards(experiment, images, shards), None, {}, is_fine_tuned)
 
 
-def _scored_networks(experiment: Experiment) -> NetworkScores:
+def _scored_networks(experiment: Experiment) -> Scores:
     return network_scores(experiment, *_all_networks(experiment))
 
 

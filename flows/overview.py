@@ -3,7 +3,6 @@
 It is updated in place. A new artifact of the same key for every state would be thousands of rows of Prefect's database.
 """
 
-import logging
 import re
 import threading
 import time
@@ -13,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from flows.runner import own_run
-from tasks.progress import Progress, Tally, artifact_key, counting, show_on
+from tasks.artifacts import artifact_key, harmless, rewrite_markdown, show_markdown
+from tasks.progress import Progress, Tally, counting, show_on
 from tasks.report.page import escape_markdown
-
-logger = logging.getLogger(__name__)
 
 # What a lane says of itself before its end.
 AT_WORK = ("starting", "working")
@@ -303,7 +302,7 @@ class Overview:
         self._period = period
         self._began = self._written = clock()
         self._before = 0.0  # seconds of earlier attempts of the run, and between them
-        self._artifact: Any = None
+        self._artifact: UUID | None = None
         self._run: Any = None
         self._ended = False
         self._lock = threading.Lock()
@@ -313,8 +312,8 @@ class Overview:
         if self._run is not None:
             if self._run.run_count > 1 and self._run.start_time is not None:
                 self._before = (datetime.now(UTC) - self._run.start_time).total_seconds()
-            with self._lock:
-                self._harmlessly(lambda: self._begin(self._markdown(self._running())))
+            with self._lock, harmless(self.key):
+                self._begin(self._markdown(self._running()))
         return self
 
     def refresh(self) -> None:
@@ -325,7 +324,8 @@ class Overview:
             try:
                 self._written = self._clock()
                 if not self._ended:
-                    self._harmlessly(lambda: self._patch(self._markdown(self._running())))
+                    with harmless(self.key):
+                        rewrite_markdown(self.key, self._artifact, self._markdown(self._running()))
             finally:
                 self._lock.release()
 
@@ -336,7 +336,8 @@ class Overview:
             # Tasks of a run that is cancelled go on for a while, and would say that it runs.
             self._ended = True
             if self._artifact is not None:
-                self._harmlessly(lambda: self._end(error))
+                with harmless(self.key):
+                    self._end(self._artifact, error)
 
     def _running(self) -> str:
         return f"Running for {self._elapsed()}, as of {self._now():%H:%M:%S} UTC"
@@ -344,10 +345,11 @@ class Overview:
     def _elapsed(self) -> str:
         return duration(self._before + self._clock() - self._began)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, artifact: UUID, error: BaseException | None) -> None:
         state = f"Completed in {self._elapsed()}" if error is None else self._failed(error)
         if state is not None:
-            self._patch(self._markdown(f"{state.rstrip('.')}, {self._now():%d %B %Y, %H:%M:%S} UTC", over=True))
+            ended = f"{state.rstrip('.')}, {self._now():%d %B %Y, %H:%M:%S} UTC"
+            rewrite_markdown(self.key, artifact, self._markdown(ended, over=True))
 
     def _failed(self, error: BaseException) -> str | None:
         """How a run ended that did not complete; None where another attempt of it goes on, and writes."""
@@ -379,7 +381,6 @@ class Overview:
         )
 
     def _begin(self, markdown: str) -> None:
-        from prefect.artifacts import create_markdown_artifact
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 
@@ -390,23 +391,9 @@ class Overview:
             found = client.read_artifacts(artifact_filter=mine, limit=1)
         if found:
             self._artifact = found[0].id
-            self._patch(markdown)
+            rewrite_markdown(self.key, self._artifact, markdown)
         else:
-            self._artifact = create_markdown_artifact(markdown, key=self.key, description=self._title)
-
-    def _patch(self, markdown: str) -> None:
-        from prefect.client.orchestration import get_client
-
-        # The client's own `update_artifact` also puts the whole text into an event, which is a row each time.
-        with get_client(sync_client=True) as client:
-            path = {"id": self._artifact}
-            client.request("PATCH", "/artifacts/{id}", path_params=path, json={"data": markdown}).raise_for_status()
-
-    def _harmlessly(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except Exception as error:
-            logger.warning("the overview could not be written: %s: %s", type(error).__name__, error)
+            self._artifact = show_markdown(self.key, markdown, self._title)
 
 
 class _Tasks:

@@ -9,22 +9,13 @@ from typing import TYPE_CHECKING, Any
 from storage.errors import MissingInput, SpecError, StoreError
 from storage.opening import open_store
 from storage.store import check_writable
-from tasks.data.coco import check_coco, coco_content
-from tasks.data.columns import check_column, column_content
-from tasks.data.folder import check_folder, folder_content
-from tasks.data.sample import SPLIT, sample_name
-from tasks.facts import Fact, answered_by, ask_all, fact
-from tasks.features.inception import check_inception, inception_weights
-from tasks.features.vgg16 import check_vgg16, vgg16_digest
-from tasks.generators.diffusion import check_pipeline
-from tasks.generators.shards import diffusion_model
+from tasks.data.sources.base import Question
+from tasks.facts import FactPool, answered_by, ask_all, fact
 from tasks.networks.mobilenet_weights import check_mobilenet, mobilenet_digest
 from tasks.presets import load_unfilled
 from tasks.spec.base import on_this_machine
 from tasks.spec.detectors import FineTuned
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import CocoSource, ColumnSource, DiffusionSource, DiffusionSpec, FolderSource, SampleSource
-from tasks.variables import located
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -49,7 +40,7 @@ def checked_experiment(
         pools: work pools that must exist and have a worker online.
     """
     experiment, unset = load_unfilled(name, overrides, seed)
-    of_data = () if pools else (*missing_photographs(experiment), *missing_weights(experiment))
+    of_data = () if pools else [line for check in CHECKS for line in check(experiment)]
     missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *_missing_pools(pools)]
     if missing:
         raise MissingInput(*missing)
@@ -57,8 +48,12 @@ def checked_experiment(
 
 
 def refuse_missing(experiment: Experiment, pools: Sequence[str]) -> None:
-    """Raise `MissingInput` with all that the workers of the pools lack of an experiment's data, weights and models."""
-    checks = [check for check in (missing_photographs, missing_weights) if check.pool in pools]
+    """Raise `MissingInput` with all that the workers of the pools lack of an experiment's data, weights and models.
+
+    What makes pictures alone needs no detector: these are asked about where work goes to all pools.
+    """
+    asked = CHECKS if {"cpu", "gpu"} <= set(pools) else CHECKS[:2]
+    checks = [check for check in asked if check.pool in pools]
     ask_all([(check, (experiment,)) for check in checks])
     found: dict[str, str | None] = {}
     for check in checks:
@@ -70,26 +65,12 @@ def refuse_missing(experiment: Experiment, pools: Sequence[str]) -> None:
         )
 
 
-def wanted_facts(experiment: Experiment) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:
+def wanted_facts(experiment: Experiment) -> list[Question]:
     """Every fact that planning an experiment asks, with its arguments: first what is missing, so that it is said."""
-    wanted: list[tuple[Fact[..., Any], tuple[Any, ...]]] = [
-        (missing_photographs, (experiment,)),
-        (missing_weights, (experiment,)),
-        (vgg16_digest, (experiment.extractor.weights, experiment.extractor.layer)),
-    ]
-    for source in experiment.sources:
-        if isinstance(source, CocoSource):
-            wanted.append((coco_content, (source.directory, source.split)))
-        elif isinstance(source, SampleSource):
-            wanted.append((coco_content, (sample_name(source.crops_per_photograph), SPLIT)))
-        elif isinstance(source, FolderSource):
-            wanted.append((folder_content, (source,)))
-        elif isinstance(source, ColumnSource):
-            wanted.append((column_content, (source,)))
-        elif isinstance(source, DiffusionSource):
-            wanted.append((diffusion_model, (source.diffusion.model,)))
-    if experiment.inception is not None:
-        wanted.append((inception_weights, (experiment.inception,)))
+    wanted: list[Question] = [(check, (experiment,)) for check in CHECKS]
+    for extractor in experiment.extractors:
+        wanted += extractor.facts()
+    wanted += [question for source in experiment.sources for question in source.facts()]
     wanted += [(mobilenet_digest, (network.weights, network.width)) for network in _networks_with_weights(experiment)]
     return wanted
 
@@ -97,24 +78,25 @@ def wanted_facts(experiment: Experiment) -> list[tuple[Fact[..., Any], tuple[Any
 @fact(pool="cpu")
 def missing_photographs(experiment: Experiment) -> tuple[str, ...]:
     """What this machine lacks of an experiment's photographs and folders, each with its remedy; fast."""
-    return tuple(
-        line
-        for source in experiment.sources
-        if isinstance(source, CocoSource | FolderSource | ColumnSource)
-        for line in _lacking(partial(_check_source, source))
-    )
+    return tuple(line for check in _of_sources(experiment, "cpu") for line in _lacking(check))
 
 
 @fact(pool="gpu")
 def missing_weights(experiment: Experiment) -> tuple[str, ...]:
     """What this machine lacks of an experiment's weights and models, each with its remedy; a few seconds at most."""
-    checks: list[Callable[[], list[str]]] = [
-        partial(_check_model, source.diffusion) for source in experiment.sources if isinstance(source, DiffusionSource)
-    ]
-    checks.append(lambda: check_vgg16(on_this_machine(experiment.extractor)))
-    checks.append(lambda: check_inception(None if experiment.inception is None else located(experiment.inception)))
+    checks = _of_sources(experiment, "gpu")
+    checks += [extractor.missing for extractor in experiment.extractors]
     checks += [partial(_check_network, network) for network in _networks_with_weights(experiment)]
     return tuple(line for check in checks for line in _lacking(check))
+
+
+@fact(pool="cpu")
+def missing_detectors(experiment: Experiment) -> tuple[str, ...]:
+    """What this machine lacks of the detectors that an experiment names, each with its remedy; fast."""
+    return tuple(line for detector in experiment.all_detectors for line in _lacking(detector.missing))
+
+
+CHECKS = (missing_photographs, missing_weights, missing_detectors)
 
 
 def _lacking(check: Callable[[], list[str]]) -> list[str]:
@@ -127,15 +109,9 @@ def _lacking(check: Callable[[], list[str]]) -> list[str]:
         return [str(error)]
 
 
-def _check_source(source: CocoSource | FolderSource | ColumnSource) -> list[str]:
-    here = on_this_machine(source)
-    if isinstance(here, CocoSource):
-        return check_coco(here.directory, here.split)
-    return check_folder(here) if isinstance(here, FolderSource) else check_column(here)
-
-
-def _check_model(diffusion: DiffusionSpec) -> list[str]:
-    return check_pipeline(on_this_machine(diffusion))
+def _of_sources(experiment: Experiment, pool: FactPool) -> list[Callable[[], list[str]]]:
+    """What asks each source of a pool what this machine lacks of it."""
+    return [source.missing for source in experiment.sources if source.pool == pool]
 
 
 def _check_network(network: FineTuned) -> list[str]:

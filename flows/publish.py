@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from storage.digest import canonical_json
 from storage.errors import ObjectExists
@@ -13,8 +12,8 @@ from storage.objects import Ref, manifest_of, read_part
 from storage.opening import open_store
 from storage.runs import RUNS, browser_link, set_latest_run
 from storage.store import Store
+from tasks.artifacts import artifact_key, show_link, show_markdown, show_table
 from tasks.networks.exported import CARD, MODEL
-from tasks.progress import artifact_key
 from tasks.report.run import HTML, MARKDOWN
 from tasks.spec.experiment import Experiment
 
@@ -63,40 +62,45 @@ def _create(store: Store, key: str, data: bytes) -> None:
 
 
 def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None:
-    create_table_artifact(
-        table=headline_rows(store, report),
-        key=artifact_key("results", experiment.name),
-        description=f"{experiment.name}: AUROC and balanced accuracy of every fair cell, detector svm",
+    show_table(
+        artifact_key("results", experiment.name),
+        headline_rows(store, report),
+        f"{experiment.name}: AUROC and balanced accuracy of every detector in every fair cell",
     )
-    create_markdown_artifact(
-        markdown=read_part(store, report, MARKDOWN).decode(),
-        key=artifact_key("report", experiment.name),
-        description=f"The report of {place}",
+    show_markdown(
+        artifact_key("report", experiment.name),
+        read_part(store, report, MARKDOWN).decode(),
+        f"The report of {place}",
     )
-    create_link_artifact(
-        link=browser_link(store, f"{place}/{HTML}"),
-        link_text=f"{place}/{HTML}",
-        key=artifact_key("page", experiment.name),
-        description=f"{experiment.name}: the report as a page of its own",
+    show_link(
+        artifact_key("page", experiment.name),
+        browser_link(store, f"{place}/{HTML}"),
+        f"{place}/{HTML}",
+        f"{experiment.name}: the report as a page of its own",
     )
 
 
 def headline_rows(store: Store, report: Ref) -> list[dict[str, Any]]:
-    """One row per fair cell and mix of the headline detector: AUROC and balanced accuracy with intervals."""
+    """One row per detector, fair cell and mix: AUROC and balanced accuracy with intervals.
+
+    Probes are not among them, nor fits with another training seed, on one generator alone, or without one.
+    """
     results = pl.read_parquet(io.BytesIO(read_part(store, report, "results.parquet")))
     fair = results.filter(
         (pl.col("protocol") == "fair")
-        & (pl.col("detector") == "svm")
+        & (pl.col("role") == "detector")
+        & (pl.col("seed") == 0)
+        & pl.col("fitted_on").is_null()
+        & pl.col("without").is_null()
         & (
             (pl.col("metric") == "auroc")
             | ((pl.col("metric") == "balanced_accuracy") & (pl.col("threshold_rule") == "val"))
         )
     )
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in fair.iter_rows(named=True):
-        quality = "none" if row["jpeg_quality"] is None else f"q{row['jpeg_quality']}"
-        cell = f"{row['resolution']}/{quality}"
-        entry = rows.setdefault((cell, row["mix"]), {"cell": cell, "mix": row["mix"]})
+        detector, cell, mix = row["detector"], f"{row['resolution']}/{row['perturbation']}", row["mix"]
+        entry = rows.setdefault((detector, cell, mix), {"detector": detector, "cell": cell, "mix": mix})
         entry[row["metric"]] = None if row["value"] is None else round(row["value"], 4)
         entry[f"{row['metric']} 95 %"] = "n/a" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
         entry["real"], entry["fake"] = row["n_real"], row["n_fake"]

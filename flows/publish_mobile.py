@@ -1,12 +1,13 @@
 """The app with the newest networks, as static files in the store."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from flows.runner import attempt
@@ -16,8 +17,8 @@ from storage.opening import open_store
 from storage.paths import absolute
 from storage.runs import RUNS, latest_run, published_networks
 from storage.store import Store
-from tasks.app_files import MOST_BYTES, app_folder, complete_app, first_visit_bytes, read_app, read_pictures
-from tasks.progress import artifact_key
+from tasks.app_files import APP_SETTING, MOST_BYTES, complete_app, first_visit_bytes, read_app, read_pictures
+from tasks.artifacts import artifact_key, show_link, show_markdown
 
 PUBLISHED = "published/mobile"
 # Beside the app's files, and written last: without it the others are an unfinished publication.
@@ -58,6 +59,12 @@ def publish_mobile(
         app = publish_app(store, built, chosen, first, None if pictures is None else read_pictures(absolute(pictures)))
         _show(store, experiment, app)
         return app.place
+
+
+def app_folder() -> Path:
+    """Where the built app lies: `TELLTALE_APP`, else `mobile/dist` of the working tree."""
+    named = os.environ.get(APP_SETTING)
+    return absolute(named) if named else Path(__file__).parents[1] / "mobile" / "dist"
 
 
 def _checked_inputs(store: Store, experiment: str, run: str | None) -> tuple[dict[str, bytes], str]:
@@ -159,14 +166,14 @@ def _show(store: Store, experiment: str, app: PublishedApp) -> None:
     where = f"{store.url}/{app.place}"
     get_run_logger().info("%s: %d files, %.1f MB on a first visit", where, app.files, app.first_visit / 1e6)
     rows = "\n".join(f"| {name} | {size / 1e6:.1f} MB |" for name, size in app.networks.items())
-    create_markdown_artifact(
-        key=artifact_key("app", experiment),
-        description=f"The app with the networks of {app.run}",
-        markdown=(
+    show_markdown(
+        artifact_key("app", experiment),
+        (
             f"The app lies in `{where}`: {app.files} files, {app.first_visit / 1e6:.1f} MB on a first visit "
             f"(at most {MOST_BYTES / 1e6:.0f}). Copy the folder to any static host that serves https.\n\n"
             f"It starts with **{next(iter(app.networks))}**. Networks from `{app.run}`:\n\n"
             f"| network | file |\n|---|---|\n{rows}\n"
         ),
+        f"The app with the networks of {app.run}",
     )
-    create_link_artifact(link=f"{where}/index.html", link_text=app.place, key=artifact_key("app-files", experiment))
+    show_link(artifact_key("app-files", experiment), f"{where}/index.html", app.place)

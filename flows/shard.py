@@ -13,20 +13,14 @@ from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from storage.objects import Ref, notes_of
 from storage.opening import open_store
-from tasks.data.coco import coco_content, index_coco
-from tasks.data.columns import column_content, index_column, unlocated_column
-from tasks.data.folder import folder_content, index_folder, unlocated
 from tasks.data.grouping import assign_groups, assignment_warnings
 from tasks.data.overlap import overlap, refuse_shared_files
-from tasks.data.sample import SPLIT, sample_name
 from tasks.data.shards import scan_pictures, shard_images
+from tasks.data.sources.base import Deployment, DiskSource, Indexed
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import CocoSource, ColumnSource, FolderSource, SampleSource
 from tasks.spec.views import Canonical
 
 logger = logging.getLogger(__name__)
-
-DiskSource = CocoSource | FolderSource | ColumnSource | SampleSource
 
 
 @dataclass(frozen=True)
@@ -44,50 +38,41 @@ class Images:
 
 
 @dataclass(frozen=True)
-class _Located:
-    """A source: its entries, and the folder or Parquet file that holds their files, as the experiment names it."""
+class _Scanned:
+    """A source, its entries and the scans of its chunks."""
 
     source: DiskSource
-    entries: Ref
-    root: str
-
-
-@dataclass(frozen=True)
-class _Scanned:
-    """A located source and the scans of its chunks."""
-
-    located: _Located
+    indexed: Indexed
     scans: tuple[Ref, ...]
 
     @property
     def name(self) -> str:
-        return self.located.source.name
+        return self.source.name
 
 
-def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample", "folder", "column")) -> Images:
-    """Image shards of the sources that lie on disk; only those of the given kinds are written.
+def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> Images:
+    """Image shards of the sources that lie on disk; with `made_by` only those of that deployment are written.
 
     Groups and splits of unseen sources are assigned apart from the others', so that another unknown generator to
     reject changes nothing of what the detectors are trained and tested on.
     """
-    located = [_index(source) for source in experiment.sources if isinstance(source, DiskSource)]
-    for item in located:
-        if isinstance(item.source, FolderSource | ColumnSource):
-            for warning in notes_of(open_store(), item.entries)["warnings"]:
-                logger.warning("%s", warning)
+    indexed = [(source, source.index()) for source in experiment.sources if isinstance(source, DiskSource)]
+    for _, found in indexed:
+        for warning in notes_of(open_store(), found.entries).get("warnings", ()):
+            logger.warning("%s", warning)
     if not experiment.allow_overlap:
-        unseen_names = experiment.unseen_names
-        roles = ["unseen" if item.source.name in unseen_names else item.source.label for item in located]
-        refuse_shared_files(open_store(), [(role, item.entries) for role, item in zip(roles, located, strict=True)])
+        roles = ["unseen" if source.name in experiment.unseen_names else source.label for source, _ in indexed]
+        entries = [found.entries for _, found in indexed]
+        refuse_shared_files(open_store(), list(zip(roles, entries, strict=True)))
     size = experiment.shard_size
     scans = [
         [
-            scan_pictures.submit(entries=item.entries, source=item.source.name, start=start, count=size, root=item.root)
-            for start in range(0, item.entries.rows, size)
+            scan_pictures.submit(entries=found.entries, source=source.name, start=start, count=size, root=found.root)
+            for start in range(0, found.entries.rows, size)
         ]
-        for item in located
+        for source, found in indexed
     ]
-    scanned = [_Scanned(item, tuple(collect(futures))) for item, futures in zip(located, scans, strict=True)]
+    scanned = [_Scanned(*item, tuple(collect(futures))) for item, futures in zip(indexed, scans, strict=True)]
     unseen = [item for item in scanned if item.name in experiment.unseen_names]
     seen = [item for item in scanned if item not in unseen]
     assignment = _assignment(experiment, seen)
@@ -95,19 +80,19 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
     futures = {
         item.name: [
             shard_images.submit(
-                entries=item.located.entries,
+                entries=item.indexed.entries,
                 scan=scan,
                 assignment=unseen_assignment if item in unseen else assignment,
                 source=item.name,
-                label=item.located.source.label,
+                label=item.source.label,
                 start=index * size,
                 count=size,
-                root=item.located.root,
+                root=item.indexed.root,
             )
             for index, scan in enumerate(item.scans)
         ]
         for item in scanned
-        if item.located.source.kind in kinds
+        if made_by in (None, item.source.made_by)
     }
     shards = {name: tuple(collect(waiting)) for name, waiting in futures.items()}
     qualities = notes_of(open_store(), assignment)["qualities"]
@@ -116,14 +101,14 @@ def image_shards(experiment: Experiment, kinds: Sequence[str] = ("coco", "sample
         qualities=tuple((q, n) for q, n in qualities),
         kernel=experiment.canonical_kernel,
     )
-    indexed = {item.name: (item.located.entries, *item.scans) for item in scanned}
-    return Images(shards, indexed, assignment, canonical, unseen_assignment)
+    read = {item.name: (item.indexed.entries, *item.scans) for item in scanned}
+    return Images(shards, read, assignment, canonical, unseen_assignment)
 
 
 def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Sequence[_Scanned] = ()) -> Ref:
-    sources = [item.located.source for item in scanned]
+    sources = [item.source for item in scanned]
     assignment: Ref = assign_groups(
-        entries=tuple(item.located.entries for item in scanned),
+        entries=tuple(item.indexed.entries for item in scanned),
         scans=tuple(item.scans for item in scanned),
         sources=tuple(source.name for source in sources),
         labels=tuple(source.label for source in sources),
@@ -139,31 +124,6 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Seq
         for warning in assignment_warnings(notes):
             logger.warning("%s", warning)
     return assignment
-
-
-def _index(source: DiskSource) -> _Located:
-    if isinstance(source, FolderSource):
-        source, inventory = folder_content(source)
-        entries = index_folder(
-            source=unlocated(source), inventory=inventory, path=source.path, metadata=source.metadata
-        )
-        return _Located(source, entries, source.path)
-    if isinstance(source, ColumnSource):
-        entries = index_column(source=unlocated_column(source), inventory=column_content(source), path=source.path)
-        return _Located(source, entries, source.path)
-    if isinstance(source, SampleSource):
-        directory, split, first = sample_name(source.crops_per_photograph), SPLIT, 0
-    else:
-        directory, split, first = source.directory, source.split, source.first
-    entries = index_coco(
-        source=source.name,
-        inventory=coco_content(directory, split),
-        split=split,
-        first=first,
-        limit=source.limit,
-        directory=directory,
-    )
-    return _Located(source, entries, directory)
 
 
 @flow(
@@ -190,7 +150,7 @@ def shard_coco(
         computed(
             Request("shard", experiment, overrides, seed),
             dispatch,
-            lambda spec: image_shards(spec, kinds=("coco", "sample")),
+            lambda spec: image_shards(spec, made_by="shard/coco"),
             pools=("cpu",),
         )
 
@@ -219,6 +179,6 @@ def shard_folder(
         computed(
             Request("shard folders of", experiment, overrides, seed),
             dispatch,
-            lambda spec: image_shards(spec, kinds=("folder", "column")),
+            lambda spec: image_shards(spec, made_by="shard/folder"),
             pools=("cpu",),
         )

@@ -1,5 +1,6 @@
 """Training the GANs of an experiment."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
@@ -10,43 +11,34 @@ from flows.names import Request, run_name
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
-from storage.opening import open_store
-from tasks.generators.gan import pack_gan_pictures, train_gan
+from tasks.data.sources.base import GeneratedSource, Generation, SourceBase
 from tasks.recipe import chosen_device
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import GanSource
 
 
-def submit_training(experiment: Experiment, images: Images) -> dict[str, Any]:
-    """Futures of the weights of every GAN source; only train groups of the photographs are used.
+def generation(experiment: Experiment, images: Images) -> Generation:
+    """What a run gives to its generators."""
+    return Generation(
+        shards=images.shards,
+        splits=experiment.splits,
+        seed=experiment.seed,
+        shard_size=experiment.shard_size,
+        device=chosen_device(),
+    )
 
-    Where a GAN is still to be trained its pictures are decoded first, and waited for.
-    """
-    wanted: dict[str, dict[str, Any]] = {
-        source.name: {
-            "images": images.shards[source.trained_on],
-            "gan": source.gan,
-            "only_train": True,
-            "device": chosen_device(),
-        }
-        for source in experiment.sources
-        if isinstance(source, GanSource)
+
+def submit_training(sources: Sequence[SourceBase], run: Generation) -> dict[str, Any]:
+    """Futures of the weights of every generator that is trained; only train groups of the photographs are used."""
+    return {
+        source.name: source.train(run)
+        for source in sources
+        if isinstance(source, GeneratedSource) and source.is_trained
     }
-    store = open_store()
-    packing = {
-        name: pack_gan_pictures.submit(
-            images=arguments["images"], side=arguments["gan"].side, only_train=True, device=arguments["device"]
-        )
-        for name, arguments in wanted.items()
-        if train_gan.lookup(store, **arguments) is None
-    }
-    packed = dict(zip(packing, collect(packing.values()), strict=True))
-    return {name: train_gan.submit(**arguments, pictures=packed.get(name)) for name, arguments in wanted.items()}
 
 
-def gan_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
-    """Trained weights of every GAN source."""
-    training = submit_training(experiment, images)
+def trained_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
+    """Weights of every generator that is trained."""
+    training = submit_training(experiment.sources, generation(experiment, images))
     return dict(zip(training, collect(training.values()), strict=True))
 
 
@@ -74,5 +66,5 @@ def train_gan_coco(
         computed(
             Request("train GAN of", experiment, overrides, seed),
             dispatch,
-            lambda spec: gan_weights(spec, image_shards(spec)),
+            lambda spec: trained_weights(spec, image_shards(spec)),
         )

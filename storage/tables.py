@@ -51,6 +51,15 @@ QUARANTINE_SCHEMA = pa.schema(
     [("source", pa.string()), ("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 
+# Which detector, and which fit of it.
+FIT_COLUMNS = (
+    ("detector", pa.string()),
+    ("seed", pa.int64()),  # the training seed
+    ("fitted_on", pa.string()),  # the only generator that it was fitted on; null: all of them
+    ("without", pa.string()),  # the only generator that it was not fitted on; null: none is missing
+    ("role", pa.string()),  # detector, or probe: what sees no content and should be at chance
+)
+
 SCORE_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -59,10 +68,10 @@ SCORE_SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("split", pa.string()),  # val or test: the picture's role in the rotation that scored it
         ("fold", pa.int16()),  # the rotation that scored it; 0 with fixed splits
-        ("detector", pa.string()),
+        *FIT_COLUMNS,
         ("path", pa.string()),
         ("resolution", pa.string()),
-        ("jpeg_quality", pa.int16()),
+        ("perturbation", pa.string()),  # such as q20; none where nothing happens to the picture
         ("p_fake", pa.float64()),
         ("decision", pa.float64()),  # the raw decision value, positive for fake
         ("class_probabilities", pa.list_(pa.float64())),  # null for a detector of two classes
@@ -84,14 +93,14 @@ FAMILIARITY_SCHEMA = pa.schema(
     ]
 )
 
-# One row per cell, protocol, mix, detector, threshold and metric; `low` and `high` are 95 % bounds.
+# One row per cell, protocol, mix, fit, threshold and metric; `low` and `high` are 95 % bounds.
 RESULT_SCHEMA = pa.schema(
     [
-        ("protocol", pa.string()),  # fair, seed, or the name of an ablation stage
+        ("protocol", pa.string()),  # fair, seed, the name of an ablation stage, or control: shuffled labels
         ("resolution", pa.string()),
-        ("jpeg_quality", pa.int16()),
+        ("perturbation", pa.string()),
         ("mix", pa.string()),
-        ("detector", pa.string()),
+        *FIT_COLUMNS,
         ("threshold_rule", pa.string()),  # val, half, oracle, zero; null where no threshold is needed
         ("metric", pa.string()),
         ("value", pa.float64()),
@@ -109,9 +118,9 @@ RESULT_SCHEMA = pa.schema(
 COMPARISON_SCHEMA = pa.schema(
     [
         ("network", pa.string()),
-        ("seed", pa.int32()),
+        ("seed", pa.int64()),  # null for the mean over all of them
         ("resolution", pa.string()),
-        ("jpeg_quality", pa.int16()),
+        ("perturbation", pa.string()),
         ("metric", pa.string()),  # class_accuracy, balanced_accuracy, auroc
         ("value", pa.float64()),
         ("low", pa.float64()),
@@ -129,7 +138,7 @@ COMPARISON_SCHEMA = pa.schema(
 NETWORK_SCHEMA = pa.schema(
     [
         ("network", pa.string()),
-        ("seed", pa.int32()),
+        ("seed", pa.int64()),
         ("kind", pa.string()),  # fine-tuned, magnitude-pruned, structure-pruned, distilled, alone, quantized
         ("of", pa.string()),  # the network that it was made from; null for the first, and for narrow students
         ("teachers", pa.string()),

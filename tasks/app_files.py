@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from storage.digest import sha256_hex
 from storage.errors import DamagedObject, MissingInput, SpecError
-from storage.paths import absolute
 
 APP_SETTING = "TELLTALE_APP"
 
@@ -23,12 +21,6 @@ OPTIONAL = re.compile(r"webgpu|asyncify")
 DIGEST_IN_NAME = 12
 
 MODELS, PICTURES = "models/", "pictures/"
-
-
-def app_folder() -> Path:
-    """Where the built app lies: `TELLTALE_APP`, else `mobile/dist` of the working tree."""
-    named = os.environ.get(APP_SETTING)
-    return absolute(named) if named else Path(__file__).parents[1] / "mobile" / "dist"
 
 
 def read_app(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from storage.errors import OtherVersion
 from storage.objects import LazyRef, Ref
 from tasks.facts import as_json
-from tasks.recipe import STEPS, OfFrozen, Step
+from tasks.recipe import STEPS, OfFrozen, Step, holds_refs
 from tasks.spec.base import OWN_WORDS
 
 
@@ -81,8 +81,10 @@ def _json(value: Any) -> Any:
         return {"uri": whole.uri, "digest": whole.digest, "rows": whole.rows, "bytes": whole.bytes}
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
-    if isinstance(value, BaseModel) and value.model_config.get("frozen") and not _may_hold_refs(type(value)):
+    if isinstance(value, BaseModel) and value.model_config.get("frozen") and not holds_refs(type(value)):
         return _json_of(value)
+    if isinstance(value, BaseModel) and holds_refs(type(value)):
+        return {name: _json(getattr(value, name)) for name in type(value).model_fields}
     return as_json(value)
 
 
@@ -100,18 +102,12 @@ def refs_in(value: Any) -> Iterator[Ref]:
             else:
                 yield from refs_in(item)
     elif isinstance(value, BaseModel):
-        if _may_hold_refs(type(value)):
+        if holds_refs(type(value)):
             for name in type(value).model_fields:
                 yield from refs_in(getattr(value, name))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from refs_in(item)
-
-
-@functools.cache
-def _may_hold_refs(model: type[BaseModel]) -> bool:
-    """Whether a specification has refs among its fields: the plain ones, most of all arguments, need no walk."""
-    return "storage.objects.Ref" in str([field.annotation for field in model.model_fields.values()])
 
 
 @functools.cache
@@ -131,4 +127,4 @@ def _adapter(step: Step, name: str) -> TypeAdapter[Any]:
 
 @functools.cache
 def _hints(step: Step) -> dict[str, Any]:
-    return get_type_hints(inspect.unwrap(step.function))
+    return get_type_hints(inspect.unwrap(step.function), include_extras=True)

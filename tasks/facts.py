@@ -126,7 +126,7 @@ class Fact(Generic[P, T]):
 
     @functools.cached_property
     def _adapters(self) -> dict[str, TypeAdapter[Any]]:
-        return {name: TypeAdapter(hint) for name, hint in get_type_hints(self.function).items()}
+        return {name: TypeAdapter(hint) for name, hint in get_type_hints(self.function, include_extras=True).items()}
 
 
 def fact(*, pool: FactPool) -> Callable[[Callable[P, T]], Fact[P, T]]:

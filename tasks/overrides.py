@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.errors import SpecError
-from tasks.spec.experiment import FIELD_NAMES, KINDS, MAPPINGS
+from tasks.spec.experiment import field_names, mappings, spec_of
 from tasks.strict_yaml import MAX_DEPTH
 
 
@@ -86,7 +86,7 @@ def _clash(path: tuple[str, ...], leaf: Any, other: tuple[str, ...], set_to: Any
 
 
 def _changes_nothing(path: tuple[str, ...], leaf: Any) -> bool:
-    return leaf == {} and path[-1] not in MAPPINGS
+    return leaf == {} and path[-1] not in mappings()
 
 
 def _leaves(node: Any, keys: list[str], value: Any, key: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -130,7 +130,8 @@ def _length_of_name(node: Any, keys: list[str], value: Any, key: str) -> int:
     fitting = [n for n in range(1, len(keys) + 1) if ".".join(keys[:n]) in names]
     if not fitting:
         _check_names(node, [".".join(keys)], key)
-    sensible = [n for n in fitting if (keys[n] in FIELD_NAMES if keys[n:] else isinstance(value, Mapping))]
+    fields = field_names()
+    sensible = [n for n in fitting if (keys[n] in fields if keys[n:] else isinstance(value, Mapping))]
     if len(sensible) > 1:
         meant = " or ".join(repr(".".join(keys[:n])) for n in sensible)
         raise SpecError(f"override {key!r} could mean the item {meant}: give a mapping of its fields instead")
@@ -173,7 +174,8 @@ def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     node = _parent(document, path)
     if _changes_nothing(path, value) and _child(node, path[-1]) is not None:
         return
-    if path[-1] == "kind" and node.get("kind") != value and isinstance(value, str) and value in KINDS:
-        for field in [field for field in node if field not in KINDS[value].model_fields]:
+    kind = spec_of(value) if path[-1] == "kind" else None
+    if kind is not None and node.get("kind") != value:
+        for field in [field for field in node if field not in kind.model_fields]:
             del node[field]
     node[path[-1]] = value

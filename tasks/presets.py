@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from storage.errors import MissingInput, SpecError
 from storage.paths import with_home
+from tasks.data.sources.column import with_columns_as_sources
 from tasks.overrides import override
 from tasks.spec.base import Spec
-from tasks.spec.experiment import KINDS, PATH_FIELDS, Experiment
-from tasks.spec.sources import with_columns_as_sources
+from tasks.spec.experiment import Experiment, fields_of_paths, spec_of
 from tasks.strict_yaml import read_yaml
 from tasks.variables import fill_in
 
@@ -57,7 +57,7 @@ def load_unfilled(
     if seed is not None:
         document["seed"] = seed
     names: list[str] = []
-    filled = fill_in(document, names, kept=PATH_FIELDS)
+    filled = fill_in(document, names, kept=fields_of_paths())
     unset = {
         f"${{{name}}}": f"environment variable {name}, which {path.name} needs: export it"
         for name in dict.fromkeys(names)
@@ -145,9 +145,12 @@ def _place(document: Any, loc: tuple[int | str, ...]) -> tuple[list[str], type[S
     spec: type[Spec] | None = Experiment
     inside: type[Spec] | None = Experiment
     for part in loc:
-        if isinstance(node, dict) and spec is None and node.get("kind") == part and part in KINDS:
-            spec = KINDS[str(part)]
+        kind = spec_of(node.get("kind"), spec or Spec) if isinstance(node, dict) else None
+        if kind is not None and spec is None and node["kind"] == part:
+            spec = kind
             continue
+        if kind is not None and spec is not None:
+            spec = kind
         inside = spec
         if isinstance(part, int):
             node = node[part] if isinstance(node, list) and part < len(node) else None

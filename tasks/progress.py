@@ -1,6 +1,5 @@
 """How far the work is: counters of single tasks for displays, and of a run's steps for its overview."""
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +25,6 @@ def show_on(display: Display) -> Callable[[], None]:
     """Report progress to a display, until the returned function is called."""
     _displays.append(display)
     return lambda: _displays.remove(display)
-
-
-def artifact_key(*parts: str) -> str:
-    """A Prefect artifact key: lowercase letters, digits and single dashes only."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 class Progress:

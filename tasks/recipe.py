@@ -5,8 +5,8 @@ their digest, specs by their fields) and the versions of the libraries that matt
 output. A finished object there is the only cache; Prefect keeps no results of its own.
 """
 
+import functools
 import inspect
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ from tasks.device import GpuLoad, compute_device, hourly_price
 from tasks.facts import library_version
 from tasks.pieces import Pieces
 from tasks.progress import Progress, tally
+from tasks.spec.base import IN_A_RECIPE
 from tasks.threads import limit_linear_algebra
 from tasks.variables import located
 
@@ -353,11 +354,6 @@ class Step:
         return [(element, {**arguments, self._each: element}) for element in arguments[self._each]]
 
 
-def folder_name(name: str) -> str:
-    """A detector's name as a folder of the store: `svm#1` and `svm@gan` hold characters that URLs reserve."""
-    return re.sub(r"[^a-z0-9.-]+", "-", name)
-
-
 def step(
     name: str,
     *,
@@ -433,6 +429,12 @@ class OfFrozen(Generic[T]):
         return known[1]
 
 
+@functools.cache
+def holds_refs(model: type[BaseModel]) -> bool:
+    """Whether a model is a record with refs among its fields; one within such a field is not looked into."""
+    return "storage.objects.Ref" in str([field.annotation for field in model.model_fields.values()])
+
+
 def _canonical(value: Any) -> str:
     """`canonical_json(_encoded(value))`."""
     kind = type(value)
@@ -451,7 +453,9 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, Ref):
         return {"ref": value.digest}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        if holds_refs(type(value)):
+            return {name: _encoded(getattr(value, name)) for name in type(value).model_fields}
+        return value.model_dump(mode="json", context=IN_A_RECIPE)
     if isinstance(value, Mapping):
         return {str(key): _encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

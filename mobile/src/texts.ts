@@ -210,6 +210,9 @@ export const texts = {
     keep: "Keep for offline use",
     training: "Training",
     errorTable: "Error rates by kind of picture",
+    neverNearest:
+      "A picture of yours is only ever compared with the kinds without compression (none) or with JPEG (q), because a file " +
+      "does not tell what else happened to a picture before it was saved.",
     errorColumns: { kind: "Kind", falseAlarms: "Photographs called generated", missed: "Generated pictures missed" },
     rateIn: (value: Rate) =>
       value.value === null

@@ -24,7 +24,7 @@ from tasks.data.sample import captions_of
 from tasks.data.sample_photographs import LICENCES, PHOTOGRAPHS, read_photograph
 from tasks.generators.diffusion import PictureRequest, generate_images, load_pipeline
 from tasks.generators.sampling import Sampler
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 
 FREE = ("CC0 1.0", "Public domain")
 SIDE = 320

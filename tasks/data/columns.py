@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -36,10 +36,7 @@ from tasks.data.entries import (
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import called_like_prompts, told_columns
-from tasks.facts import fact
-from tasks.recipe import Output, StepRun, step
-from tasks.spec.base import on_this_machine
-from tasks.spec.sources import ColumnSource
+from tasks.recipe import Output
 
 _ROWS_AT_ONCE = 4096
 
@@ -55,12 +52,19 @@ class ParquetPart:
     is_without: bool  # as the footer has it, no row has a picture in the source's column
 
 
-def unlocated_column(source: ColumnSource) -> ColumnSource:
-    """The source without its path, which says where it lies and not what it is: the form that a recipe takes."""
-    return source.model_copy(update={"path": ""})
+class ColumnOfPictures(Protocol):
+    """What is asked of a source that is one column of a Parquet file or of several, its path on this machine."""
+
+    name: str
+    path: str
+    column: str
+    prompt_column: str | None
+    group_column: str | None
+    label: Literal["real", "fake"]
+    limit: int | None
 
 
-def check_column(source: ColumnSource) -> list[str]:
+def check_column(source: ColumnOfPictures) -> list[str]:
     """What is missing for a run on this source, each with its remedy; empty when all is there. Only footers are read.
 
     What concerns the files and not the column is said without the source's name: its siblings lack the same.
@@ -86,7 +90,7 @@ def check_column(source: ColumnSource) -> list[str]:
     ]
 
 
-def column_inventory(source: ColumnSource) -> Inventory:
+def column_inventory(source: ColumnOfPictures) -> Inventory:
     """Names and content of the files that hold the first `limit` rows.
 
     Raises:
@@ -96,29 +100,16 @@ def column_inventory(source: ColumnSource) -> Inventory:
     return _inventory(Path(source.path), _checked_parts(source))
 
 
-@fact(pool="cpu")
-def column_content(source: ColumnSource) -> str:
-    """The digest of `column_inventory`, of a source as an experiment has it; raises as that does."""
-    return column_inventory(on_this_machine(source)).digest
-
-
-@step("index/column", version=2, label=lambda source, **_: source.name, unkeyed=("path",), paths=("path",))
-def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: str) -> Output:
-    """Index one column: one entry per row, in the order of the files' names and of their rows.
-
-    Args:
-        run: the step's surroundings.
-        source: `unlocated_column(source)`.
-        inventory: the digest of `column_inventory(source)`.
-        path: the Parquet file, or the directory of Parquet files.
+def column_entries(source: ColumnOfPictures, inventory: str) -> Output:
+    """The entry table of one column: one row for each of the files', in the order of the files' names.
 
     Raises:
         MissingInput: files or columns have gone since the inventory.
-        InputChanged: files have changed since.
+        InputChanged: `inventory` is not the digest of `column_inventory(source)`.
         SpecError: a file's prompts or groups are damaged.
     """
-    parts = _checked_parts(source.model_copy(update={"path": path}))
-    found = _inventory(Path(path), parts)
+    parts = _checked_parts(source)
+    found = _inventory(Path(source.path), parts)
     found.expect(inventory, source.name)
     listed = itertools.islice(_entries(source, parts, found.sha256), source.limit)
     tables = [ENTRY_SCHEMA.empty_table()]
@@ -134,7 +125,7 @@ def index_column(run: StepRun, *, source: ColumnSource, inventory: str, path: st
     return Output({ROWS: entries, QUARANTINE: quarantine_table([])}, notes)
 
 
-def _warnings(source: ColumnSource, schema: pa.Schema) -> list[str]:
+def _warnings(source: ColumnOfPictures, schema: pa.Schema) -> list[str]:
     """What is said where nothing tells which rows belong together though columns may."""
     if source.prompt_column or source.group_column:
         return []
@@ -154,7 +145,7 @@ def _inventory(root: Path, parts: Sequence[ParquetPart]) -> Inventory:
     return take_inventory(root, [Listed(part.name, part.path.stat()) for part in parts], lambda name: True)
 
 
-def _checked_parts(source: ColumnSource) -> list[ParquetPart]:
+def _checked_parts(source: ColumnOfPictures) -> list[ParquetPart]:
     missing = check_column(source)
     if missing:
         raise MissingInput(*missing)
@@ -171,7 +162,7 @@ def _listed(path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _needed(source: ColumnSource) -> Iterator[ParquetPart | tuple[str, SpecError]]:
+def _needed(source: ColumnOfPictures) -> Iterator[ParquetPart | tuple[str, SpecError]]:
     """The files that hold the first `limit` rows; for one that cannot be used, its name and why."""
     left = source.limit
     for name, file in _listed(Path(source.path)):
@@ -196,7 +187,7 @@ def _opened(name: str, path: Path, column: str) -> ParquetPart:
         return ParquetPart(name, path, rows, schema, is_without)
 
 
-def _problems(source: ColumnSource, part: ParquetPart) -> Iterator[str]:
+def _problems(source: ColumnOfPictures, part: ParquetPart) -> Iterator[str]:
     schema = part.schema
     problem = column_problem(schema, source.column)
     if problem is not None:
@@ -213,12 +204,12 @@ def _is_told(kind: pa.DataType) -> bool:
     return not pa.types.is_nested(kind)
 
 
-def _described_by(source: ColumnSource) -> list[str]:
+def _described_by(source: ColumnOfPictures) -> list[str]:
     return list(dict.fromkeys(name for name in (source.prompt_column, source.group_column) if name))
 
 
 def _entries(
-    source: ColumnSource, parts: Sequence[ParquetPart], sha256: Mapping[str, str | None]
+    source: ColumnOfPictures, parts: Sequence[ParquetPart], sha256: Mapping[str, str | None]
 ) -> Iterator[dict[str, Any]]:
     position = 0
     for part in parts:

@@ -6,7 +6,7 @@ This is how a published set of fakes enters, or any further photographs.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -43,7 +43,6 @@ from tasks.data.folder_metadata import (
     prefix_of,
     quoted,
     share_of,
-    with_metadata_above,
 )
 from tasks.data.inventory import Inventory, Listed, list_files, outside_folders, take_inventory
 from tasks.data.metadata import (
@@ -56,10 +55,7 @@ from tasks.data.metadata import (
     known_columns,
     told_columns,
 )
-from tasks.facts import fact
-from tasks.recipe import Output, StepRun, step
-from tasks.spec.base import on_this_machine
-from tasks.spec.sources import FolderSource
+from tasks.recipe import Output
 
 _PARQUET = "the Parquet file"
 _OR_A_COLUMN = ", or name them in a source of `kind: column`"
@@ -67,32 +63,18 @@ _OR_A_COLUMN = ", or name them in a source of `kind: column`"
 _ABOUT_THE_SET = ("readme", "licen", "notice", "copying", "changelog", "requirements", "dataset_info", ".")
 
 
-def unlocated(source: FolderSource) -> FolderSource:
-    """The source without its paths, which say where it lies and not what it is: the form that a recipe takes."""
-    return source.model_copy(update={"path": "", "metadata": None})
+class FolderOfPictures(Protocol):
+    """What is asked of a source whose pictures lie in a directory or a Parquet file, its paths on this machine."""
+
+    name: str
+    path: str
+    metadata: str | None
+    label: Literal["real", "fake"]
+    limit: int | None
+    limit_per_class: int | None
 
 
-@fact(pool="cpu")
-def folder_content(source: FolderSource) -> tuple[FolderSource, str]:
-    """A source as an experiment has it with its metadata named, and the digest of `folder_inventory`.
-
-    Metadata that were found above the folder are named by the way that leads there from its path as it is written.
-
-    Raises:
-        MissingInput: variables are not set, or `check_folder` finds something missing.
-        InputChanged: a file is being written to.
-    """
-    here = on_this_machine(source)
-    described = with_metadata_above(here)
-    metadata = None if here.metadata is None else source.metadata
-    if described.metadata is not None and here.metadata is None:
-        found = Path(described.metadata)
-        levels = [*Path(here.path).resolve().parents].index(found.parent) + 1
-        metadata = "/".join((source.path, *[".."] * levels, found.name))
-    return source.model_copy(update={"metadata": metadata}), folder_inventory(described).digest
-
-
-def check_folder(source: FolderSource) -> list[str]:
+def check_folder(source: FolderOfPictures) -> list[str]:
     """What is missing for a run on this source, each with its remedy; empty when all is there. Fast."""
     return _missing(source, _listing(Path(source.path)))
 
@@ -102,7 +84,7 @@ def _listing(path: Path) -> list[Listed]:
     return list_files(path) if path.is_dir() else []
 
 
-def _missing(source: FolderSource, listed: Sequence[Listed]) -> list[str]:
+def _missing(source: FolderOfPictures, listed: Sequence[Listed]) -> list[str]:
     missing = []
     path = Path(source.path)
     if path.is_dir():
@@ -135,8 +117,8 @@ def _missing(source: FolderSource, listed: Sequence[Listed]) -> list[str]:
     return missing
 
 
-def folder_inventory(source: FolderSource) -> Inventory:
-    """What `index_folder` reads: the pictures' names and content, or the Parquet file's, and the metadata's.
+def folder_inventory(source: FolderOfPictures) -> Inventory:
+    """What `folder_entries` reads: the pictures' names and content, or the Parquet file's, and the metadata's.
 
     Raises:
         MissingInput: `check_folder` finds something missing.
@@ -156,35 +138,20 @@ def folder_inventory(source: FolderSource) -> Inventory:
     return take_inventory(path, listed, _is_read, described, *(not_taken(path, listed) if metadata is None else []))
 
 
-@step(
-    "index/folder",
-    version=2,
-    label=lambda source, **_: source.name,
-    unkeyed=("path", "metadata"),
-    paths=("path", "metadata"),
-)
-def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: str, metadata: str | None) -> Output:
-    """Index a folder or a Parquet file: one entry per picture, sorted by relative path (Parquet: by row).
+def folder_entries(source: FolderOfPictures, inventory: str) -> Output:
+    """The entry table of a folder or a Parquet file: one row per picture, sorted by relative path (Parquet: by row).
 
     The group is the metadata's `group_id`, as it stands, so that it can name another source's picture; else a fake's
     prompt, so that one prompt's pictures by several generators stay together; else the picture itself.
 
     The notes hold `warnings`, sentences for those who read the report.
 
-    Args:
-        run: the step's surroundings.
-        source: `unlocated(source)`.
-        inventory: the digest of `folder_inventory(source)`.
-        path: the directory or Parquet file.
-        metadata: the metadata file; None takes those of `FOUND_METADATA` that lie among the pictures. See also
-            `with_metadata_above`.
-
     Raises:
         SpecError: metadata or Parquet file are broken, no picture is left, or `limit_per_class` finds no class.
-        InputChanged: this is no longer what the inventory was taken of.
+        InputChanged: `inventory` is not the digest of `folder_inventory(source)`.
     """
-    root = Path(path)
-    found = folder_inventory(source.model_copy(update={"path": path, "metadata": metadata}))
+    root, metadata = Path(source.path), source.metadata
+    found = folder_inventory(source)
     found.expect(inventory, source.name)
     listed = list(_parquet_pictures(root) if root.is_file() else _folder_pictures(found.listed))
     names = [name for name, file, _ in listed if file is not None]
@@ -218,7 +185,7 @@ def index_folder(run: StepRun, *, source: FolderSource, inventory: str, path: st
 
 
 def _warnings(
-    source: FolderSource,
+    source: FolderOfPictures,
     root: Path,
     rows: Sequence[Mapping[str, Any]],
     undescribed: Sequence[str],
@@ -350,7 +317,7 @@ def _parquet_pictures(path: Path) -> Iterator[_Found]:
 
 
 def _limited_per_class(
-    source: FolderSource, pictures: Sequence[tuple[str, str, dict[str, Any]]], aside: list[dict[str, str]]
+    source: FolderOfPictures, pictures: Sequence[tuple[str, str, dict[str, Any]]], aside: list[dict[str, str]]
 ) -> list[tuple[str, str, dict[str, Any]]]:
     taken: Counter[str] = Counter()
     kept = []
@@ -367,7 +334,7 @@ def _limited_per_class(
     return kept
 
 
-def _entry(source: FolderSource, position: int, name: str, file: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(source: FolderOfPictures, position: int, name: str, file: str, known: Mapping[str, Any]) -> dict[str, Any]:
     image_id = f"{source.name}:{name}"
     is_fake = source.label == "fake"
     # What is told of a photograph was not what it was made from.

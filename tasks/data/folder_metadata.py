@@ -11,7 +11,6 @@ from storage.errors import SpecError
 from tasks.data.entries import is_safe_name, quarantined, reasons_told, stated_text
 from tasks.data.inventory import Listed, list_files
 from tasks.data.metadata import METADATA_COLUMNS, AmbiguousRow, NamedPictures, read_metadata
-from tasks.spec.sources import FolderSource
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
@@ -22,18 +21,12 @@ FOUND_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadat
 _LEVELS_ABOVE = 2  # of folders in which metadata of a folder are looked for
 
 
-def with_metadata_above(source: FolderSource) -> FolderSource:
-    """The source with the metadata named that lie above its folder and speak of it, where none lie in it."""
-    root = Path(source.path)
-    if source.metadata is not None or not root.is_dir():
-        return source
-    listed = list_files(root)
-    if found_metadata(listed):
-        return source
-    for path in _metadata_above(root):
-        if _speaks_of(path, root, listed):
-            return source.model_copy(update={"metadata": str(path)})
-    return source
+def metadata_above(root: Path) -> Path | None:
+    """The metadata that lie above a directory and speak of it; None where it holds some itself."""
+    listed = list_files(root) if root.is_dir() else []
+    if not listed or found_metadata(listed):
+        return None
+    return next((path for path in _metadata_above(root) if _speaks_of(path, root, listed)), None)
 
 
 def _metadata_above(root: Path) -> list[Path]:

@@ -1,478 +1,177 @@
-"""Linear heads: a support vector machine on features, calibrated on val, and its control with shuffled labels.
-
-Heads are fitted by libsvm (`sklearn.svm.SVC`, hinge loss, unregularised intercept) on one Gram matrix per training set,
-which serves every C and is equal to `SVC(kernel="linear")`, the first project's.
-"""
+"""Linear support vector machines on features of an extractor."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
-from storage.digest import hash_fraction, hash_seed
 from storage.errors import SpecError
-from storage.objects import ROWS, PartContent, Ref
-from storage.store import Store
-from storage.tables import FAKE, REAL, embedding_matrix, read_features
-from storage.weights import read_weights, weight_parts
-from tasks.data.splits import role
-from tasks.recipe import Output, StepRun, folder_name, step
-from tasks.spec.detectors import HeadSpec
+from storage.objects import ROWS, Ref
+from storage.tables import SCORE_SCHEMA
+from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, score_place
+from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows, fit_head, head_rows
+from tasks.features.base import ExtractorBase
+from tasks.features.kinds import ExtractorSpec
+from tasks.recipe import Output, StepRun, step
+from tasks.spec.base import Spec, Truth
+from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
 from tasks.spec.splits import Splits
-
-Float = npt.NDArray[np.float64]
-Integer = npt.NDArray[np.int64]
-Text = npt.NDArray[np.str_]
-
-# The Gram matrix takes 8 bytes per pair of training rows: 0.8 GB. Of more rows, each source gives an equal share.
-MAX_TRAIN_ROWS = 10_000
-# libsvm's steps: minutes. Only hopeless candidates need more (large C, classes that overlap); what was found is noted.
-MAX_ITERATIONS = 10_000_000
-# A larger C takes longer and fits closer: candidates end once two in a row are this much worse on val than the best.
-_WORSE_AUROC = 0.005
-
-# A calibration never reverses the order of decisions: where val is at chance or below, p hardly moves from its mean.
-MIN_SLOPE_PER_DEVIATION = 1e-3
-
-_CHUNK_ROWS = 1_000
+from tasks.spec.views import Cell, View
 
 
-@dataclass(frozen=True)
-class FeatureRows:
-    """Feature rows in a fixed order: `identity` without the embedding, labels 0 or 1 (N,), sources (N,), X (N, D)."""
+class Linear(DetectorBase):
+    """A linear SVM per resolution, on features of an extractor.
 
-    identity: pl.DataFrame
-    labels: Integer
-    sources: Text
-    X: npt.NDArray[np.float32]
-
-    def take(self, rows: npt.NDArray[np.bool_] | Integer) -> FeatureRows:
-        """Some of the rows, by mask or by number."""
-        chosen = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return FeatureRows(self.identity[chosen], self.labels[chosen], self.sources[chosen], self.X[chosen])
-
-    def roles(self, rotation: int, splits: Splits) -> Text:
-        """What each row is in a rotation: train, val or test (N,)."""
-        places = self.identity.select("split", "fold").iter_rows(named=True)
-        return np.array([role(place, rotation, splits) for place in places], dtype=np.str_)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One fitted SVM on features as they are stored: `coef` (D,), `intercept`, and the C that it was fitted with."""
-
-    c: float
-    coef: Float
-    intercept: float
-    converged: bool
-
-    def decisions(self, X: npt.NDArray[np.float32]) -> Float:
-        """Decision values (N,), positive for fake, of features (N, D).
-
-        Each row is summed by itself, so that a row's value does not depend on the rows beside it, to the last bit.
-        """
-        decisions = np.empty(len(X))
-        for start in range(0, len(X), _CHUNK_ROWS):
-            chunk = np.ascontiguousarray(X[start : start + _CHUNK_ROWS], dtype=np.float64)
-            decisions[start : start + _CHUNK_ROWS] = (chunk * self.coef).sum(axis=1)
-        return decisions + self.intercept
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """One linear decision per rotation, on features as they are stored: scaling is folded into the coefficients.
-
-    `coef` (R, D), `intercept` (R,), `c` (R,), `calibration` (R, 2) slope and offset, all float64. An uncalibrated head
-    has slope 1 and offset 0.
+    `fitted_in` says which views of the training pictures it is fitted on: those that nothing happens to, the
+    experiment's augmented ones together, or in every cell that cell's own. Extractor, SVM and the number of training
+    `seeds` are the experiment's unless they are named. A `crossed` one is fitted on each generator alone as well, where
+    there are several.
     """
 
-    coef: Float
-    intercept: Float
-    c: Float
-    calibration: Float
-    calibrated: bool
+    kind: Literal["linear"] = "linear"
+    extractor: ExtractorSpec | None = None
+    svm: SvmSpec | None = None
+    fitted_in: Literal["uncompressed", "augmented", "each-cell"] = "uncompressed"
+    seeds: int = Field(default=1, ge=1, le=20)
+    crossed: Truth = False
 
-    def decisions(self, X: npt.NDArray[np.float32], rotation: int) -> Float:
-        """Decision values (N,) of a rotation's machine; see `Machine.decisions`."""
-        machine = Machine(self.c[rotation], self.coef[rotation], float(self.intercept[rotation]), converged=True)
-        return machine.decisions(X)
-
-    def probabilities(self, decisions: Float, rotation: int) -> Float:
-        """p(fake) of decision values (N,); the logistic function of the plain decision for an uncalibrated head."""
-        slope, offset = self.calibration[rotation]
-        return _logistic(slope * decisions + offset)
-
-    def parts(self, head: HeadSpec) -> dict[str, PartContent]:
-        """The head as safetensors and a card."""
-        tensors = {
-            "coef": self.coef,
-            "intercept": self.intercept,
-            "c": self.c,
-            "calibration": self.calibration,
+    @property
+    def title(self) -> str:
+        if self.role == "probe":
+            return "sees no picture content"
+        views = {
+            "uncompressed": "on uncompressed pictures",
+            "augmented": "over all qualities",
+            "each-cell": "in every cell on its own pictures",
         }
-        card = {"model": "linear-svm", "calibrated": self.calibrated, "head": head.model_dump(mode="json")}
-        return weight_parts(tensors, card)
+        return f"SVM, fitted {views[self.fitted_in]}"
 
-    @classmethod
-    def load(cls, store: Store, ref: Ref) -> LinearHead:
-        """Read a head back; it gives equal scores."""
-        tensors, card = read_weights(store, ref)
-        return cls(**tensors, calibrated=card["calibrated"])
+    @property
+    def extractors(self) -> tuple[ExtractorBase, ...]:
+        return () if self.extractor is None else (self.extractor,)
 
+    def entries(self, grid: Grid) -> tuple[Entry, ...]:
+        return tuple(self._entries(grid))
 
-def head_rows(store: Store, refs: Sequence[Ref], head: HeadSpec) -> FeatureRows:
-    """The rows of the head's sources among feature shards, in an order that does not depend on the shards'."""
-    if not refs:
-        raise SpecError(f"{head.name}: there are no features of its views to fit on")
-    rows = feature_rows(store, refs)
-    return rows.take(np.isin(rows.sources, [*head.real, *head.fakes]))
+    def _entries(self, grid: Grid) -> Iterator[Entry]:
+        for cell in grid.cells:
+            # One that is fitted on a cell's own view takes its thresholds from there too.
+            reference = cell if self.fitted_in == "each-cell" else Cell(resolution=cell.resolution)
+            yield Entry(Fit(detector=self.name, role=self.role), cell, reference)
+            if cell.perturbation is not None:
+                continue
+            for seed in range(1, self.seeds):
+                yield Entry(Fit(detector=self.name, role=self.role, seed=seed), cell, reference)
+            for fake in grid.fakes if self.crossed and len(grid.fakes) > 1 else ():
+                yield Entry(Fit(detector=self.name, role=self.role, fitted_on=fake), cell, reference)
 
-
-def feature_rows(store: Store, refs: Sequence[Ref]) -> FeatureRows:
-    """All rows of feature shards, sorted by source and image id."""
-    features = read_features(store, refs)
-    order = features.select(pl.arg_sort_by("source", "image_id", maintain_order=True)).to_series()
-    features = features[order]
-    return FeatureRows(
-        features.drop("embedding"),
-        features["label"].to_numpy().astype(np.int64),
-        features["source"].to_numpy().astype(np.str_),
-        embedding_matrix(features),
-    )
-
-
-def balanced_weights(labels: Integer, sources: Text, counts: Float | None = None) -> Float:
-    """Weights (N,) with which each class counts half and, within it, each source the same; 1 on average per count.
-
-    Args:
-        labels: 0 or 1 (N,).
-        sources: (N,).
-        counts: how often each row is there (N,), for bootstrap samples; once without.
-    """
-    counts = np.ones(len(labels)) if counts is None else counts
-    weights = np.zeros(len(labels))
-    pairs = list(zip(labels.tolist(), sources.tolist(), strict=True))
-    present = {pair for pair, count in zip(pairs, counts, strict=True) if count > 0}
-    for label, source in present:
-        rows = np.array([pair == (label, source) for pair in pairs])
-        in_class = sum(other == label for other, _ in present)
-        weights[rows] = counts[rows] * counts.sum() / (2 * in_class * counts[rows].sum())
-    return weights
-
-
-def standardisation(X: npt.NDArray[np.floating], weights: Float) -> tuple[Float, Float]:
-    """Weighted mean (D,) and standard deviation (D,) of X (N, D); 1 for a feature that is constant."""
-    X = X.astype(np.float64)
-    mean = np.average(X, axis=0, weights=weights)
-    deviation = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
-    # The stored float32 resolve 6e-8 of a value: what varies by less is constant.
-    constant = deviation <= 1e-7 * np.abs(X).max(axis=0)
-    return mean, np.where(constant, 1.0, deviation)
-
-
-def fit_linear_svm(X: npt.NDArray[np.floating], y: Integer, weights: Float, c: float) -> tuple[Float, float]:
-    """A linear SVM with hinge loss: coefficients (D,) and intercept.
-
-    Minimises |w|^2 / 2 + C sum_i weights_i max(0, 1 - y_i (w x_i + b)) with y in {0, 1} read as -1 and 1.
-
-    Args:
-        X: features (N, D).
-        y: 0 or 1 (N,), both present.
-        weights: positive (N,).
-        c: the factor C of the loss.
-    """
-    X = X.astype(np.float64)
-    dual, intercept, _ = fit_gram_svm(gram_matrix(X), y, weights, c)
-    return dual @ X, intercept
-
-
-def gram_matrix(X: npt.NDArray[np.floating]) -> Float:
-    """Inner products (N, N) of the rows of X (N, D), in float64."""
-    X = X.astype(np.float64)
-    return X @ X.T
-
-
-def fit_gram_svm(
-    gram: Float, y: Integer, weights: Float, c: float, tolerance: float = 1e-3
-) -> tuple[Float, float, bool]:
-    """`fit_linear_svm` from the Gram matrix (N, N): dual coefficients (N,), of which `dual @ X` are the primal ones.
-
-    Returns:
-        Dual coefficients, intercept, and whether libsvm reached its tolerance within `MAX_ITERATIONS`.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import SVC
-
-    machine = SVC(kernel="precomputed", C=c, tol=tolerance, max_iter=MAX_ITERATIONS, cache_size=500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # returned instead
-        machine.fit(gram, y, sample_weight=weights)
-    dual = np.zeros(len(y))
-    dual[machine.support_] = machine.dual_coef_[0]
-    return dual, float(machine.intercept_[0]), machine.fit_status_ == 0
-
-
-def fit_platt(decisions: Float, y: Integer, weights: Float) -> tuple[float, float]:
-    """Slope and offset with which the logistic function of the decisions is p(fake) (Platt 1999).
-
-    Minimises the weighted cross-entropy against Platt's smoothed targets, (n + 1) / (n + 2) for the n fakes and
-    1 / (n + 2) for the n photographs (Lin, Lin & Weng 2007, equation 1). The slope is kept positive
-    (`MIN_SLOPE_PER_DEVIATION`).
-    """
-    from scipy.optimize import minimize
-
-    n_fake, n_real = np.sum(y == FAKE), np.sum(y == REAL)
-    targets = np.where(y == FAKE, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
-    centre, scale = float(decisions.mean()), float(decisions.std()) or 1.0
-    scaled = (decisions - centre) / scale
-
-    def cross_entropy(parameters: Float) -> tuple[float, Float]:
-        logits = parameters[0] * scaled + parameters[1]
-        loss = np.logaddexp(0.0, logits) - targets * logits
-        residuals = weights * (_logistic(logits) - targets)
-        return float(np.mean(weights * loss)), np.array([np.mean(residuals * scaled), np.mean(residuals)])
-
-    found = minimize(
-        cross_entropy,
-        np.array([1.0, 0.0]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(MIN_SLOPE_PER_DEVIATION, None), (None, None)],
-        options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1_000},
-    )
-    slope, offset = found.x
-    return float(slope / scale), float(offset - slope * centre / scale)
-
-
-def fit_head(rows: FeatureRows, head: HeadSpec, splits: Splits) -> tuple[LinearHead, list[dict[str, object]]]:
-    """Fit a head on train rows, choose C and calibrate on val rows, once per rotation; test rows are never looked at.
-
-    C is chosen by `choose_c`, p(fake) calibrated by `fit_platt`. A head with one candidate and without calibration
-    leaves val alone.
-
-    Returns:
-        The head, and what to note of each rotation.
-
-    Raises:
-        SpecError: a class has no row in train, or in val where val is needed.
-    """
-    fitted = [_fit_rotation(rows, rows.roles(r, splits), head, r) for r in range(splits.rotations)]
-    machines, calibrations, notes = zip(*fitted, strict=True)
-    svm = LinearHead(
-        coef=np.stack([machine.coef for machine in machines]),
-        intercept=np.array([machine.intercept for machine in machines]),
-        c=np.array([machine.c for machine in machines]),
-        calibration=np.array(calibrations),
-        calibrated=head.svm.calibrate,
-    )
-    return svm, list(notes)
-
-
-def _fit_rotation(
-    rows: FeatureRows, roles: Text, head: HeadSpec, rotation: int
-) -> tuple[Machine, tuple[float, float], dict[str, object]]:
-    started = time.monotonic()
-    train = _train_sample(rows.take(roles == "train"))
-    counts = _bootstrap_counts(train, head.seed, rotation)
-    train, counts = train.take(counts > 0), counts[counts > 0]
-    _refuse_one_class(train, head, "train", rotation)
-    weights = balanced_weights(train.labels, train.sources, counts)
-
-    mean, scale = np.zeros(train.X.shape[1]), np.ones(train.X.shape[1])
-    if head.svm.standardise:
-        mean, scale = standardisation(train.X, weights)
-    X = (train.X - mean) / scale
-    gram = gram_matrix(X)
-
-    def fit(c: float) -> Machine:
-        dual, intercept, converged = fit_gram_svm(gram, train.labels, weights, c)
-        coef = (dual @ X) / scale
-        return Machine(c, coef, intercept - float(coef @ mean), converged)
-
-    notes: dict[str, object] = {"n_train": _count_sources(train, head)}
-    candidates = sorted(head.svm.c_values)
-    calibration = (1.0, 0.0)
-    if not head.svm.looks_at_val:
-        machine = fit(candidates[0])
-    else:
-        val = rows.take(roles == "val")
-        _refuse_one_class(val, head, "val", rotation)
-        val_weights = balanced_weights(val.labels, val.sources)
-        machine, aurocs = choose_c(fit, candidates, val, val_weights)
-        notes |= {"n_val": _count_sources(val, head), "val_auroc_by_c": aurocs}
-        if head.svm.calibrate:
-            calibration = fit_platt(machine.decisions(val.X), val.labels, val_weights)
-    notes |= {"c": machine.c, "converged": machine.converged, "seconds": round(time.monotonic() - started, 3)}
-    return machine, calibration, notes
-
-
-def choose_c(
-    fit: Callable[[float], Machine], candidates: Sequence[float], val: FeatureRows, weights: Float
-) -> tuple[Machine, dict[str, float]]:
-    """The machine with the best weighted AUROC on val, of equally good ones (1e-6) that with the smallest C.
-
-    Candidates are tried in ascending order, until two in a row are worse than the best by 0.005.
-
-    Returns:
-        The machine, and the AUROC of every C that was tried.
-    """
-    best: Machine | None = None
-    aurocs: dict[str, float] = {}
-    worse_in_a_row = 0
-    for c in candidates:
-        machine = fit(c)
-        auroc = _auroc(val.labels, machine.decisions(val.X), weights)
-        aurocs[f"{c:g}"] = round(auroc, 6)
-        if best is None or aurocs[f"{c:g}"] > aurocs[f"{best.c:g}"]:
-            best = machine
-        is_worse = aurocs[f"{c:g}"] < aurocs[f"{best.c:g}"] - _WORSE_AUROC
-        worse_in_a_row = worse_in_a_row + 1 if is_worse else 0
-        if worse_in_a_row == 2:
-            break
-    assert best is not None
-    return best, aurocs
-
-
-def shuffled_aurocs(
-    rows: FeatureRows, head: HeadSpec, splits: Splits, repeats: int, seed: int
-) -> list[tuple[float | None, int]]:
-    """AUROC on test rows, and their number, of heads fitted to labels that say nothing.
-
-    In every repeat each group keeps its labels or has all of them reversed, by the toss of a coin, in train and test
-    alike. So the expected AUROC is exactly 0.5, unless something of a test group is known to the head: a group torn
-    between train and test, or test rows in the fit. Rotation 0, and the middle one of the C candidates. None where a
-    class is missing from train or test.
-    """
-    roles = rows.roles(0, splits)
-    train, test = _train_sample(rows.take(roles == "train")), rows.take(roles == "test")
-    _refuse_one_class(train, head, "train", 0)
-    c = sorted(head.svm.c_values)[len(head.svm.c_values) // 2]
-    mean, scale = np.zeros(train.X.shape[1]), np.ones(train.X.shape[1])
-    if head.svm.standardise:
-        mean, scale = standardisation(train.X, np.ones(len(train.labels)))
-    X = (train.X - mean) / scale
-    gram = gram_matrix(X)
-    groups = np.unique(rows.identity["group_id"].to_numpy())
-    outcomes: list[tuple[float | None, int]] = []
-    for repeat in range(repeats):
-        coins = np.random.default_rng(hash_seed("shuffled", seed, repeat)).integers(0, 2, len(groups))
-        train_labels, test_labels = (
-            part.labels ^ coins[np.searchsorted(groups, part.identity["group_id"].to_numpy())] for part in (train, test)
+    def trains(self, entry: Entry, grid: Grid) -> HeadSpec:
+        return HeadSpec(
+            fit=entry.fit,
+            extractor=grid.extractor if self.extractor is None else grid.keyed(self.extractor),
+            views=self._fitted_views(entry.cell, grid),
+            real=grid.real,
+            fakes=grid.fakes if entry.fit.fitted_on is None else (entry.fit.fitted_on,),
+            svm=grid.svm if self.svm is None else self.svm,
         )
-        auroc = None
-        if len(np.unique(train_labels)) == len(np.unique(test_labels)) == 2:
-            weights = balanced_weights(train_labels, train_labels.astype(np.str_))
-            dual, _, converged = fit_gram_svm(gram, train_labels, weights, c)
-            # Without the intercept: AUROC depends on the order alone.
-            decisions = Machine(c, (dual @ X) / scale, 0.0, converged).decisions(test.X)
-            auroc = _auroc(test_labels, decisions, np.ones(len(test_labels)))
-        outcomes.append((auroc, len(test_labels)))
-    return outcomes
+
+    def _fitted_views(self, cell: Cell, grid: Grid) -> tuple[View, ...]:
+        if self.fitted_in == "each-cell":
+            return (cell.fair_view,)
+        of = grid.augmented if self.fitted_in == "augmented" else (None,)
+        return tuple(View(path="fair", resolution=cell.resolution, perturbation=perturbation) for perturbation in of)
+
+    def features(self, entry: Entry, grid: Grid) -> Iterator[tuple[ExtractorBase, tuple[View, ...], tuple[str, ...]]]:
+        head = self.trains(entry, grid)
+        yield head.extractor, (entry.cell.fair_view,), grid.sources
+        yield head.extractor, head.views, (*head.real, *head.fakes)
+
+    def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
+        assert isinstance(model, HeadSpec)
+        features = inputs.features((*model.real, *model.fakes), model.extractor, model.views)
+        return train_head.submit(head=model, features=features, splits=grid.splits)
+
+    def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
+        head, view = self.trains(entry, grid), entry.cell.fair_view
+        return score_view.submit(
+            head=head,
+            model=inputs.models[head],
+            features=inputs.features(grid.sources, head.extractor, (view,)),
+            view=view,
+            splits=grid.splits,
+        )
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % t-interval; no interval of fewer than two values, nothing at all of none."""
-    from scipy.stats import t
-
-    if not values:
-        return None, None, None
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None, None
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
-
-
-def _auroc(labels: Integer, decisions: Float, weights: Float) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, decisions, sample_weight=weights))
-
-
-def _logistic(logits: Float) -> Float:
-    from scipy.special import expit
-
-    probabilities: Float = expit(logits)
-    return probabilities
-
-
-def _train_sample(train: FeatureRows) -> FeatureRows:
-    """The training rows themselves, or `MAX_TRAIN_ROWS` of them: of each source those with the smallest hashes."""
-    if len(train.labels) <= MAX_TRAIN_ROWS:
-        return train
-    ids = train.identity["image_id"].to_list()
-    hashes = pl.DataFrame({"source": train.sources, "hash": [hash_fraction("svm", image_id) for image_id in ids]})
-    rank = hashes.select(pl.col("hash").rank("ordinal").over("source")).to_series().to_numpy()
-    return train.take(np.sort(np.argsort(rank, kind="stable")[:MAX_TRAIN_ROWS]))
-
-
-def _bootstrap_counts(train: FeatureRows, seed: int, rotation: int) -> Float:
-    """How often each row is in the sample (N,): once for seed 0, else as often as its group is drawn.
-
-    Groups are drawn among those with the same sources, so that no source vanishes from the sample.
-    """
-    if seed == 0:
-        return np.ones(len(train.labels))
-    sources_of: dict[str, set[str]] = {}
-    groups = train.identity["group_id"].to_list()
-    for group, source in zip(groups, train.sources.tolist(), strict=True):
-        sources_of.setdefault(group, set()).add(source)
-    strata: dict[tuple[str, ...], list[str]] = {}
-    for group in sorted(sources_of):
-        strata.setdefault(tuple(sorted(sources_of[group])), []).append(group)
-    random = np.random.default_rng(hash_seed("bootstrap", seed, rotation))
-    counts: dict[str, int] = dict.fromkeys(sources_of, 0)
-    for stratum in sorted(strata):
-        for index in random.integers(0, len(strata[stratum]), len(strata[stratum])):
-            counts[strata[stratum][index]] += 1
-    return np.array([counts[group] for group in groups], dtype=np.float64)
-
-
-def _refuse_one_class(rows: FeatureRows, head: HeadSpec, split: str, rotation: int) -> None:
-    for label, name, sources in ((REAL, "real", head.real), (FAKE, "fake", head.fakes)):
-        if not np.any(rows.labels == label):
-            raise SpecError(
-                f"{head.name}: no {name} picture in {split} (rotation {rotation}) of {', '.join(sources)}; "
-                "it needs more pictures, other splits, or sources that reach the canonical side"
-            )
-
-
-def _count_sources(rows: FeatureRows, head: HeadSpec) -> dict[str, int]:
-    return {source: int(np.sum(rows.sources == source)) for source in (*head.real, *head.fakes)}
-
-
-def _label(*, head: HeadSpec, **_: object) -> str:
-    return f"{folder_name(head.name)}/{head.views[0].name}"
-
-
-@step("train/svm", version=1, label=_label, libraries=("scikit-learn", "scipy", "numpy"))
+@step(
+    "train/svm",
+    version=1,
+    label=lambda *, head, **_: f"{head.fit.label}/{head.views[0].name}",
+    libraries=("scikit-learn", "scipy", "numpy"),
+)
 def train_head(run: StepRun, *, head: HeadSpec, features: tuple[Ref, ...], splits: Splits) -> Output:
     """Fit a head on the train rows of its sources, one linear SVM per rotation, and calibrate it on val."""
     svm, rotations = fit_head(head_rows(run.store, features, head), head, splits)
     return Output(svm.parts(head), {"calibrated": svm.calibrated, "rotations": rotations})
 
 
-@step("control/shuffled", version=1, label=_label, libraries=("scikit-learn", "numpy"))
-def shuffled_control(
-    run: StepRun, *, head: HeadSpec, features: tuple[Ref, ...], splits: Splits, repeats: int, seed: int
-) -> Output:
-    """Whether a head learns anything from labels that say nothing: AUROC of every repeat, and their mean's interval."""
-    rows = head_rows(run.store, features, head)
-    outcomes = shuffled_aurocs(rows, head, splits, repeats, seed)
-    table = pa.table(
-        {
-            "repeat": pa.array(range(repeats), pa.int16()),
-            "auroc": pa.array([auroc for auroc, _ in outcomes], pa.float64()),
-            "n": pa.array([n for _, n in outcomes], pa.int32()),
-        }
+def score_rows(rows: FeatureRows, svm: LinearHead, fit: Fit, view: View, splits: Splits) -> pa.Table:
+    """Score rows by every rotation in which they are val or test: `SCORE_SCHEMA`, sorted by split, fold, id and source.
+
+    Sources that the head was not fitted on are scored as well (the cross table needs them). A row's score depends on
+    its features alone, to the last bit, not on the rows, shards or batches beside it.
+
+    Args:
+        rows: features of this view.
+        svm: the fitted head.
+        fit: what the results call it by.
+        view: what the features are of.
+        splits: with fixed splits, val and test are scored once, as fold 0; with folds, each rotation scores its own.
+
+    Raises:
+        SpecError: the features are of another extractor than the head's.
+    """
+    if rows.X.shape[1] != svm.coef.shape[1]:
+        raise SpecError(f"{fit.label} reads {svm.coef.shape[1]} features, got {rows.X.shape[1]}")
+    scored = [
+        _score_role(rows, svm, rotation, split, splits)
+        for rotation in range(splits.rotations)
+        for split in ("val", "test")
+    ]
+    scores = pl.concat(scored).sort("split", "fold", "image_id", "source")
+    count = len(scores)
+    constants = {
+        name: pa.array([value] * count, SCORE_SCHEMA.field(name).type)
+        for name, value in (score_place(fit, view) | {"class_probabilities": None}).items()
+    }
+    columns = {
+        name: constants[name] if name in constants else scores[name].to_arrow().cast(SCORE_SCHEMA.field(name).type)
+        for name in SCORE_SCHEMA.names
+    }
+    return pa.table(columns, schema=SCORE_SCHEMA)
+
+
+def _score_role(rows: FeatureRows, svm: LinearHead, rotation: int, split: str, splits: Splits) -> pl.DataFrame:
+    chosen = rows.take(rows.roles(rotation, splits) == split)
+    decisions = svm.decisions(chosen.X, rotation)
+    return chosen.identity.select("image_id", "group_id", "source", "label").with_columns(
+        pl.lit(split).alias("split"),
+        pl.lit(rotation, pl.Int16).alias("fold"),
+        pl.Series("p_fake", svm.probabilities(decisions, rotation)),
+        pl.Series("decision", decisions),
     )
-    valid = [auroc for auroc, _ in outcomes if auroc is not None]
-    mean, low, high = mean_interval(valid)
-    return Output({ROWS: table}, {"mean": mean, "low": low, "high": high, "repeats": len(valid)})
+
+
+@step("score", version=2, label=lambda *, head, view, **_: f"{head.fit.label}/{view.name}")
+def score_view(
+    run: StepRun, *, head: HeadSpec, model: Ref, features: tuple[Ref, ...], view: View, splits: Splits
+) -> Output:
+    """Score all val and test pictures of one view by one head; all sources given, fitted on or not."""
+    if not features:
+        raise SpecError(f"{head.fit.label}: there are no features of {view.name} to score")
+    scores = score_rows(feature_rows(run.store, features), LinearHead.load(run.store, model), head.fit, view, splits)
+    counts = scores.group_by("split").aggregate([("image_id", "count")]).to_pylist()
+    return Output({ROWS: scores}, {"rows": {row["split"]: row["image_id_count"] for row in counts}})

@@ -20,7 +20,7 @@ from tasks.evaluation.classification import (
 )
 from tasks.evaluation.rejection_metrics import threshold_keeping
 from tasks.networks.exported import CARD
-from tasks.recipe import Output, StepRun, folder_name, step
+from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Rejection
 from tasks.spec.views import Cell
 
@@ -43,8 +43,9 @@ def error_rates(
 ) -> dict[str, Any]:
     """How often a network was wrong in a cell, every test picture once, at each rotation's own threshold.
 
-    `false_alarms` is the share of photographs called generated, `missed` that of generated pictures called
-    photographs, each with a 95 % interval (null where there are too few groups) and its n.
+    A cell is its name, its resolution, and either `jpeg_quality` (null: nothing happened to the pictures) or, where
+    something else happened, `perturbation`. `false_alarms` is the share of photographs called generated, `missed` that
+    of generated pictures called photographs, each with a 95 % interval (null where there are too few groups) and its n.
     """
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
     called_fake = test["p_fake"].to_numpy() >= np.array([thresholds[fold] for fold in test["fold"].to_list()])
@@ -56,8 +57,9 @@ def error_rates(
         return {"value": float(wrong[of].mean()) if of.any() else None, "low": low, "high": high, "n": int(of.sum())}
 
     return {
+        "cell": cell.name,
+        **cell.model_dump(mode="json"),
         "resolution": str(cell.resolution),
-        "jpeg_quality": cell.jpeg_quality,
         "false_alarms": rate(called_fake, label == REAL),
         "missed": rate(~called_fake, label == FAKE),
     }
@@ -76,7 +78,7 @@ def _share_interval(
     return interval.low, interval.high
 
 
-@step("card", version=1, label=lambda *, name, **_: folder_name(name), libraries=("numpy",))
+@step("card", version=2, label=lambda *, name, **_: name, libraries=("numpy",))
 def complete_card(
     run: StepRun,
     *,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
-from storage.tables import FAKE, REAL, RESULT_SCHEMA
+from storage.tables import FAKE, FIT_COLUMNS, REAL, RESULT_SCHEMA
 from tasks.evaluation.classification import (
     COUNT_METRICS,
     MINIMUM_GROUPS,
@@ -23,9 +23,8 @@ from tasks.evaluation.classification import (
 from tasks.evaluation.protocols import Stage, StageRow
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec
-from tasks.spec.detectors import HeadSpec
+from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Mix
-from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
 
 ROC = "roc.parquet"
@@ -40,12 +39,13 @@ def evaluate_scores(
     reference: pl.DataFrame,
     mixes: Sequence[Mix],
     *,
+    fit: Fit,
     cell: Cell,
     protocol: str,
     seed: int,
     resamples: int,
 ) -> tuple[list[Row], list[Row]]:
-    """Results and ROC points of one detector in one cell.
+    """Results and ROC points of one fit in one cell.
 
     Args:
         scores: SCORE_SCHEMA rows of the cell's view; the test rows are evaluated, each image once.
@@ -53,7 +53,7 @@ def evaluate_scores(
         mixes: which sources stand against which.
 
     Returns:
-        Rows in RESULT_SCHEMA, and rows (resolution, jpeg_quality, mix, detector, fpr, tpr).
+        Rows in RESULT_SCHEMA, and rows in ROC_SCHEMA.
     """
     thresholds = val_thresholds(reference)
     rows: list[Row] = []
@@ -61,7 +61,7 @@ def evaluate_scores(
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
     for mix in mixes:
         drawn = _drawn(test, mix.real, mix.fakes, seed)
-        key = _key(cell, protocol, mix.name, str(scores["detector"][0]) if len(scores) else "")
+        key = _key(cell, protocol, mix.name, fit)
         rows += list(_mix_rows(drawn, thresholds, key, seed, resamples))
         points += _roc_points(drawn, key)
     return rows, points
@@ -164,13 +164,13 @@ def _counts(drawn: pl.DataFrame) -> Row:
     }
 
 
-def _key(cell: Cell, protocol: str, mix: str, detector: str) -> Row:
+def _key(cell: Cell, protocol: str, mix: str, fit: Fit) -> Row:
     return {
         "protocol": protocol,
         "resolution": str(cell.resolution),
-        "jpeg_quality": cell.jpeg_quality,
+        "perturbation": cell.perturbation_name,
         "mix": mix,
-        "detector": detector,
+        **fit.model_dump(),
         "threshold_rule": None,
         "metric": None,
         "value": None,
@@ -192,8 +192,8 @@ def _roc_points(drawn: pl.DataFrame, key: Row) -> list[Row]:
         return []
     fpr, tpr, _ = roc_curve(drawn["label"].to_numpy(), drawn["p_fake"].to_numpy())
     keep = np.unique(np.linspace(0, len(fpr) - 1, min(len(fpr), ROC_POINTS)).round().astype(int))
-    names = ("resolution", "jpeg_quality", "mix", "detector")
-    return [{**{name: key[name] for name in names}, "fpr": float(fpr[i]), "tpr": float(tpr[i])} for i in keep]
+    place = {name: key[name] for name in ROC_SCHEMA.names if name in key}
+    return [{**place, "fpr": float(fpr[i]), "tpr": float(tpr[i])} for i in keep]
 
 
 def results_table(rows: Iterable[Row]) -> pa.Table:
@@ -204,9 +204,9 @@ def results_table(rows: Iterable[Row]) -> pa.Table:
 ROC_SCHEMA = pa.schema(
     [
         ("resolution", pa.string()),
-        ("jpeg_quality", pa.int16()),
+        ("perturbation", pa.string()),
         ("mix", pa.string()),
-        ("detector", pa.string()),
+        *FIT_COLUMNS,
         ("fpr", pa.float64()),
         ("tpr", pa.float64()),
     ]
@@ -220,46 +220,18 @@ def read_scores(store: Store, ref: Ref) -> pl.DataFrame:
     return frame
 
 
-class Detector(Spec):
-    """A fitted head in a cell: its features there, and those that give its thresholds (none: the same)."""
+class Scored(Spec):
+    """Scores of a fit in a cell, those that give its thresholds, and the mixes that it is evaluated on."""
 
-    head: HeadSpec
-    model: Ref
-    features: tuple[Ref, ...]
-    reference: tuple[Ref, ...]
-    mixes: tuple[Mix, ...]
-
-
-class ScoredNetwork(Spec):
-    """A network in a cell: its scores there, and those that give its thresholds.
-
-    `seed` is its training seed: seed 0 is in the grid, the others give the spread. `origin` names the network that a
-    quantized one was made from: their difference is reported by itself.
-    """
-
-    name: str
-    seed: int = 0
-    origin: str | None = None
+    fit: Fit
     scores: Ref
     reference: Ref
-
-
-class CellPlan(Spec):
-    """Everything that the evaluation of one cell reads. Networks are compared with the first of them."""
-
-    cell: Cell
-    detectors: tuple[Detector, ...]
-    networks: tuple[ScoredNetwork, ...] = ()
-    classes: tuple[str, ...] = ()
-    mixes: tuple[Mix, ...] = ()
-    splits: Splits
-    seed: int
-    resamples: int
+    mixes: tuple[Mix, ...]
 
 
 @step(
     "evaluate-cell",
-    version=1,
+    version=2,
     label=lambda cell, protocol, **_: f"{protocol}/{cell.name}",
     libraries=("numpy",),
 )
@@ -268,24 +240,20 @@ def evaluate_cell_scores(
     *,
     cell: Cell,
     protocol: str,
-    scores: tuple[Ref, ...],
-    references: tuple[Ref, ...],
-    mixes: tuple[tuple[Mix, ...], ...],
+    scored: tuple[Scored, ...],
     seed: int,
     resamples: int,
 ) -> Output:
-    """All metrics of one cell: per detector and mix, at three thresholds, with intervals; and the ROC curves.
-
-    `scores`, `references` and `mixes` run in parallel, one of each per detector.
-    """
-    progress = run.progress(len(scores), unit="detectors")
+    """All metrics of one cell: per fit and mix, at three thresholds, with intervals; and the ROC curves."""
+    progress = run.progress(len(scored), unit="detectors")
     rows: list[Row] = []
     points: list[Row] = []
-    for ref, reference, chosen in zip(scores, references, mixes, strict=True):
+    for one in scored:
         made = evaluate_scores(
-            read_scores(run.store, ref),
-            read_scores(run.store, reference),
-            chosen,
+            read_scores(run.store, one.scores),
+            read_scores(run.store, one.reference),
+            one.mixes,
+            fit=one.fit,
             cell=cell,
             protocol=protocol,
             seed=seed,
@@ -307,7 +275,7 @@ def evaluate_stage_row(
     test = pl.concat([real, fake]).filter(pl.col("split") == "test").sort("image_id", "source")
     drawn = _drawn(test, row.real.sources, row.fake.sources, seed)
     rule = "zero" if reference is None else "val"
-    key = _key(row.row.cell, row.stage.name, row.row.mix, "svm") | {"threshold_rule": rule}
+    key = _key(row.row.cell, row.stage.name, row.row.mix, row.real.head.fit) | {"threshold_rule": rule}
     counts = _counts(drawn)
     if not counts["n_real"] or not counts["n_fake"]:
         return [{**key, **counts, "metric": "accuracy", "reason": "no test pictures in this row"}]
@@ -342,7 +310,7 @@ def evaluate_stage_row(
     ]
 
 
-@step("evaluate-stage", version=2, label=lambda stage, **_: stage.name, libraries=("numpy",))
+@step("evaluate-stage", version=3, label=lambda stage, **_: stage.name, libraries=("numpy",))
 def evaluate_stage(
     run: StepRun,
     *,

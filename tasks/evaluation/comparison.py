@@ -35,9 +35,10 @@ from tasks.evaluation.classification import (
 )
 from tasks.networks.exported import CARD, MODEL
 from tasks.networks.trained import TrainedNetwork
-from tasks.networks.variants import ALONE, Variant, origin
+from tasks.networks.variants import Variant, origin
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.detectors import Distilled, FineTuned
+from tasks.spec.base import Name, Spec
+from tasks.spec.detectors import Distilled, FineTuned, Fit
 from tasks.spec.views import Cell
 
 CLASS_ACCURACY = "class_accuracy"
@@ -54,13 +55,13 @@ Weights = tuple[NDArray[np.uint16], NDArray]
 
 
 def compare(
-    scores: Mapping[str, pl.DataFrame],
-    first: str,
+    scores: Mapping[Fit, pl.DataFrame],
+    first: Fit,
     classes: Sequence[str],
     cell: Cell,
     *,
-    references: Mapping[str, pl.DataFrame],
-    origins: Mapping[str, str] | None = None,
+    references: Mapping[Fit, pl.DataFrame],
+    origins: Mapping[Fit, Fit] | None = None,
     seed: int,
     resamples: int,
 ) -> list[Row]:
@@ -75,7 +76,7 @@ def compare(
     none where the pictures that a metric counts (photographs or fakes, of the last two) are of fewer than ten groups.
 
     Args:
-        scores: SCORE_SCHEMA rows of the cell's view by network, named as `Variant` names them: `dense`, `dense#1`.
+        scores: SCORE_SCHEMA rows of the cell's view by network, none with a generator left out.
         first: the network that all others are compared with; its own changes are null.
         classes: what the networks tell apart, in the order of their class probabilities; the first is `real`.
         references: SCORE_SCHEMA rows that give a network's thresholds; their val rows are used.
@@ -85,11 +86,11 @@ def compare(
         SpecError: scores of different pictures, or of other classes; a picture twice; an unknown `first` or origin.
     """
     origins = origins or {}
-    unknown = sorted({first, *origins, *origins.values()} - set(scores))
+    unknown = {first, *origins, *origins.values()} - set(scores)
     if unknown or set(scores) != set(references):
         raise SpecError(
-            f"{cell.name}: expected scores and references of the same networks, {first} among them; "
-            f"got scores of {sorted(scores)}, references of {sorted(references)}, none of {unknown}"
+            f"{cell.name}: expected scores and references of the same networks, {first.label} among them; "
+            f"got scores of {_labels(scores)}, references of {_labels(references)}, none of {_labels(unknown)}"
         )
     answers = _all_answers(scores, classes)
     weights = group_weights(answers[first].groups, resamples, seed)
@@ -99,7 +100,7 @@ def compare(
     }
     rows: list[Row] = []
     for name, metrics in measured.items():
-        key = _key(name, cell)
+        key = _key(name.detector, name.seed, cell)
         for metric, found in metrics.items():
             change = None if name == first else found.minus(measured[first][metric])
             rows.append(key | _counts(answers[name], metric, classes) | _values(metric, found, change))
@@ -112,8 +113,18 @@ def compare(
     return rows
 
 
+def _labels(fits: Iterable[Fit]) -> list[str]:
+    return sorted(fit.label for fit in fits)
+
+
 def compare_seeds(
-    scores: Mapping[str, pl.DataFrame], classes: Sequence[str], cell: Cell, *, seed: int, resamples: int
+    scores: Mapping[Fit, pl.DataFrame],
+    classes: Sequence[str],
+    cell: Cell,
+    *,
+    alone: Mapping[str, str] | None = None,
+    seed: int,
+    resamples: int,
 ) -> list[Row]:
     """Rows in COMPARISON_SCHEMA of every network with several training seeds: its mean class accuracy over them.
 
@@ -121,10 +132,13 @@ def compare_seeds(
     student alone. Intervals are over groups of pictures, of each picture's share of seeds that name its class; what
     another set of training seeds would change is not in them, each seed's own rows show it.
 
-    Arguments and errors as for `compare`; SpecError also where a student and the same alone have different seeds.
+    Arguments and errors as for `compare`; `alone` has for each student the name of the same student without its
+    teachers. SpecError also where these two have different seeds.
     """
-    seeds = seeds_by_network(scores)
-    several = {base: found for base, found in seeds.items() if len(found) > 1}
+    seeds: dict[str, dict[int, Fit]] = {}
+    for fit in scores:
+        seeds.setdefault(fit.detector, {})[fit.seed] = fit
+    several = {name: found for name, found in seeds.items() if len(found) > 1}
     if not several:
         return []
     answers = _all_answers(scores, classes)
@@ -132,38 +146,17 @@ def compare_seeds(
     weights = group_weights(some.groups, resamples, seed)
     everything = np.ones(len(some.truth), dtype=bool)
     means = {
-        base: _share(np.mean([answers[name].correct for name in found.values()], axis=0), everything, some, weights)
-        for base, found in several.items()
+        name: _share(np.mean([answers[fit].correct for fit in found.values()], axis=0), everything, some, weights)
+        for name, found in several.items()
     }
     rows = []
-    for base, mean in means.items():
-        alone = f"{base}{ALONE}"
-        if alone in seeds and set(seeds[alone]) != set(seeds[base]):
-            raise SpecError(f"{base} has the seeds {sorted(seeds[base])}, {alone} has {sorted(seeds[alone])}")
-        change = mean.minus(means[alone]) if alone in means else None
-        rows.append(
-            _key(base, cell) | {"seed": None} | _counts(some, OVER_SEEDS, classes) | _values(OVER_SEEDS, mean, change)
-        )
+    for name, mean in means.items():
+        other = (alone or {}).get(name)
+        if other in seeds and set(seeds[other]) != set(seeds[name]):
+            raise SpecError(f"{name} has the seeds {sorted(seeds[name])}, {other} has {sorted(seeds[other])}")
+        change = mean.minus(means[other]) if other in means else None
+        rows.append(_key(name, None, cell) | _counts(some, OVER_SEEDS, classes) | _values(OVER_SEEDS, mean, change))
     return rows
-
-
-def seeds_by_network(names: Iterable[str]) -> dict[str, dict[int, str]]:
-    """The names of networks by base and training seed, as `Variant` names them: `dense` is seed 0, `dense#2` seed 2.
-
-    Raises SpecError on a name such as `dense@without-gan`: a network of other classes cannot be compared.
-    """
-    found: dict[str, dict[int, str]] = {}
-    for name in names:
-        base, seed = _base_and_seed(name)
-        found.setdefault(base, {})[seed] = name
-    return found
-
-
-def _base_and_seed(name: str) -> tuple[str, int]:
-    base, marked, seed = name.partition("#")
-    if "@" in name or (marked and not seed.isdigit()):
-        raise SpecError(f"expected a network's name such as dense or dense#2, got {name!r}")
-    return base, int(seed or 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,16 +173,20 @@ class _Answers:
         return self.pictures["group_id"].to_numpy()
 
 
-def _all_answers(scores: Mapping[str, pl.DataFrame], classes: Sequence[str]) -> dict[str, _Answers]:
+def _all_answers(scores: Mapping[Fit, pl.DataFrame], classes: Sequence[str]) -> dict[Fit, _Answers]:
     """Every network's answers, to the same pictures."""
-    answers = {name: _answers(name, frame, classes) for name, frame in scores.items()}
+    for fit in scores:
+        if fit.without is not None:
+            raise SpecError(f"{fit.label} has other classes than the networks that it was to be compared with")
+    answers = {fit: _answers(fit.label, frame, classes) for fit, frame in scores.items()}
     names = list(answers)
     for name in names[1:]:
         own, first = answers[name].pictures, answers[names[0]].pictures
         if not own.equals(first):
             raise SpecError(
-                f"{name} and {names[0]} cannot be compared: expected scores of the same test pictures, groups and "
-                f"folds, got {len(own)} and {len(first)}, of which {len(own.join(first, on=own.columns))} agree"
+                f"{name.label} and {names[0].label} cannot be compared: expected scores of the same test pictures, "
+                f"groups and folds, got {len(own)} and {len(first)}, of which "
+                f"{len(own.join(first, on=own.columns))} agree"
             )
     return answers
 
@@ -263,13 +260,12 @@ def _binary(answers: _Answers, thresholds: Mapping[int, float | None], weights: 
     return found
 
 
-def _key(name: str, cell: Cell) -> Row:
-    base, seed = _base_and_seed(name)
+def _key(name: str, seed: int | None, cell: Cell) -> Row:
     return {
-        "network": base,
+        "network": name,
         "seed": seed,
         "resolution": str(cell.resolution),
-        "jpeg_quality": cell.jpeg_quality,
+        "perturbation": cell.perturbation_name,
     }
 
 
@@ -321,7 +317,7 @@ def describe(
         SpecError: a network without a rotation, or with a generator left out, whose name is another one's too.
     """
     if variant.absent is not None or not networks or not exported:
-        raise SpecError(f"{variant.name}: a described network has all classes and at least one rotation")
+        raise SpecError(f"{variant.fit.label}: a described network has all classes and at least one rotation")
     quantized = variant.kind == "quantized"
     spec = variant.network
     return {
@@ -367,53 +363,53 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return None if np.isnan(numbers).any() else float(numbers.mean())
 
 
-@step("compare-networks", version=1, label=lambda *, cell, **_: cell.name, libraries=("numpy",))
+class ComparedNetwork(Spec):
+    """A network's scores in a cell, and those that give its thresholds.
+
+    It is compared with the first one, with its `origin` where it was quantized from one, and a student over all its
+    seeds with `alone`, the same student without its teachers.
+    """
+
+    fit: Fit
+    origin: Fit | None = None
+    alone: Name | None = None
+    scores: Ref
+    reference: Ref
+
+
+@step("compare-networks", version=2, label=lambda *, cell, **_: cell.name, libraries=("numpy",))
 def compare_networks(
     run: StepRun,
     *,
     cell: Cell,
-    first: str,
-    networks: tuple[str, ...],
-    scores: tuple[tuple[Ref, ...], ...],
-    references: tuple[tuple[Ref, ...], ...],
+    networks: tuple[ComparedNetwork, ...],
     classes: tuple[str, ...],
     seed: int,
     resamples: int,
-    origins: tuple[str | None, ...] = (),
 ) -> Output:
-    """How networks compare with the first of them in one cell, and those of several training seeds over these.
-
-    Args:
-        networks: names as `Variant` gives them; `scores`, `references` and, if given, `origins` run in parallel.
-        scores: each network's score objects of the cell's view.
-        references: the same of the uncompressed view of that resolution.
-        origins: the network that a network is compared with beside the first, None for none.
-    """
-    if len({len(networks), len(scores), len(references), len(origins) or len(networks)}) != 1:
-        raise SpecError(f"{cell.name}: expected scores, references and origins of each of {list(networks)}")
-    of_cell = {name: _read(run.store, name, refs) for name, refs in zip(networks, scores, strict=True)}
+    """How networks compare with the first of them in one cell, and those of several training seeds over these."""
+    scores = {one.fit: _read(run.store, one.fit, one.scores) for one in networks}
     rows = compare(
-        of_cell,
-        first,
+        scores,
+        networks[0].fit,
         classes,
         cell,
-        references={name: _read(run.store, name, refs) for name, refs in zip(networks, references, strict=True)},
-        origins={name: of for name, of in zip(networks, origins, strict=bool(origins)) if of is not None},
+        references={one.fit: _read(run.store, one.fit, one.reference) for one in networks},
+        origins={one.fit: one.origin for one in networks if one.origin is not None},
         seed=seed,
         resamples=resamples,
     )
-    rows += compare_seeds(of_cell, classes, cell, seed=seed, resamples=resamples)
-    return Output({ROWS: comparison_table(rows)}, {"networks": list(networks)})
+    alone = {one.fit.detector: one.alone for one in networks if one.alone is not None}
+    rows += compare_seeds(scores, classes, cell, alone=alone, seed=seed, resamples=resamples)
+    return Output({ROWS: comparison_table(rows)}, {"networks": [one.fit.label for one in networks]})
 
 
-def _read(store: Store, name: str, refs: Sequence[Ref]) -> pl.DataFrame:
-    """A network's scores; SpecError where there are none, or another network's."""
-    if not refs:
-        raise SpecError(f"{name}: there are no scores to read")
-    scores = pl.concat([read_scores(store, ref) for ref in refs])
-    foreign = sorted(set(scores["detector"].unique().to_list()) - {name})
+def _read(store: Store, fit: Fit, ref: Ref) -> pl.DataFrame:
+    """A network's scores; SpecError where they are another one's."""
+    scores = read_scores(store, ref)
+    foreign = [found for found in scores.select(*Fit.model_fields).unique().to_dicts() if Fit(**found) != fit]
     if foreign:
-        raise SpecError(f"expected scores of {name}, got those of {foreign}")
+        raise SpecError(f"expected scores of {fit.label}, got those of {foreign}")
     return scores
 
 

@@ -1,15 +1,26 @@
 """Which heads an experiment fits, which scores it needs, and the first project's way of comparing, defect by defect."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from tasks.data.perturbations.jpeg import jpeg
+from tasks.detectors.base import DetectorBase, Grid
+from tasks.features.base import ExtractorBase
+from tasks.features.inception import InceptionSpec
+from tasks.features.kinds import ExtractorSpec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.networks.detector import MobileNet
+from tasks.networks.variants import Variant, svm_teaches, variants
 from tasks.spec.base import Spec
-from tasks.spec.detectors import ExtractorSpec, HeadSpec, InceptionSpec, ProbeSpec, SvmSpec, Vgg16Spec
+from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
 from tasks.spec.experiment import Experiment, Mix, SeedProtocol
 from tasks.spec.views import Cell, Resolution, View
 
 SEED_SVM = SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)
+# Gives an extractor that an experiment names with its weights named by digest.
+Keyed = Callable[[ExtractorBase], ExtractorBase]
+# What tables call the SVM of the first project's rows, and of the control.
+SVM = "svm"
 # The first project saved the photographs of its compressed rows at this quality.
 PHOTOGRAPH_QUALITY = 100
 
@@ -112,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
 
 
 class Scoring(Spec):
-    """Scores that are needed: a head on a view of some sources, with features of an extractor."""
+    """Scores that the first project's table needs: a head on a view of some sources, with features of an extractor."""
 
     head: HeadSpec
     extractor: ExtractorSpec
@@ -130,10 +141,41 @@ class StageRow(Spec):
     reference: Scoring | None  # the uncompressed scores whose val rows give the threshold; None: decision > 0
 
 
+def grid_of(experiment: Experiment, keyed: Keyed) -> Grid:
+    """What an experiment asks of its detectors."""
+    return Grid(
+        real=experiment.real_names,
+        fakes=experiment.fake_names,
+        cells=experiment.cells,
+        splits=experiment.splits,
+        augmented=tuple(jpeg(quality) for quality in experiment.augmented_qualities),
+        extractor=keyed(experiment.extractor),
+        svm=experiment.svm,
+        keyed=keyed,
+    )
+
+
+def detectors_of(experiment: Experiment) -> tuple[DetectorBase, ...]:
+    """Everything that an experiment evaluates: its detectors, and its networks after them."""
+    first = Cell(resolution=training_view(experiment).resolution)
+    networks: dict[str, list[Variant]] = {}
+    for variant in variants(experiment):
+        networks.setdefault(variant.base, []).append(variant)
+    mobile = tuple(MobileNet(name=base, variants=tuple(of), first=first) for base, of in networks.items())
+    return (*experiment.all_detectors, *mobile)
+
+
+def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:
+    """The mixes on which a fit is evaluated: one that knows a single generator meets single ones, as pairs."""
+    if fit.fitted_on is not None:
+        return tuple(mix for mix in experiment.all_mixes if len(mix.fakes) == 1)
+    return experiment.all_mixes
+
+
 def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spec) -> HeadSpec:
-    """The headline detector of a resolution: fitted on its uncompressed fair view, on all sources."""
+    """The experiment's own SVM of a resolution: fitted on its uncompressed fair view, on all sources."""
     return HeadSpec(
-        name="svm",
+        fit=Fit(detector=SVM),
         extractor=extractor,
         views=(View(path="fair", resolution=resolution),),
         real=experiment.real_names,
@@ -142,63 +184,12 @@ def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spe
     )
 
 
-def probe_head(experiment: Experiment, cell: Cell) -> HeadSpec:
-    """The probe of one cell: fitted on its own view, which is the most that a blind detector can have."""
-    return HeadSpec(
-        name="probe",
-        extractor=ProbeSpec(),
-        views=(cell.fair_view,),
-        real=experiment.real_names,
-        fakes=experiment.fake_names,
-        svm=experiment.svm,
-    )
-
-
-def cell_heads(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> Iterator[HeadSpec]:
-    """Every head that scores a cell: the grid's detectors, and in uncompressed cells seeds and single generators."""
-    headline = svm_head(experiment, cell.resolution, extractor)
-    yield headline
-    yield headline.model_copy(
-        update={
-            "name": "svm-aug",
-            "views": tuple(
-                View(path="fair", resolution=cell.resolution, perturbation=jpeg(quality))
-                for quality in experiment.augmented_qualities
-            ),
-        }
-    )
-    yield probe_head(experiment, cell)
-    if cell.perturbation is not None:
-        return
-    for seed in range(1, experiment.training_seeds):
-        yield headline.model_copy(update={"name": f"svm#{seed}", "seed": seed})
-    if len(experiment.fake_names) > 1:
-        for fake in experiment.fake_names:
-            yield headline.model_copy(update={"name": f"svm@{fake}", "fakes": (fake,)})
-
-
-def cell_scorings(experiment: Experiment, cell: Cell, extractor: Vgg16Spec) -> tuple[Scoring, ...]:
-    """The scores of a cell."""
-    sources = (*experiment.real_names, *experiment.fake_names)
-    return tuple(
-        Scoring(head=head, extractor=head.extractor, view=cell.fair_view, sources=sources)
-        for head in cell_heads(experiment, cell, extractor)
-    )
-
-
-def mixes_of(experiment: Experiment, head: HeadSpec) -> tuple[Mix, ...]:
-    """The mixes on which a head is evaluated: those of the cross table, fitted on one generator, meet single ones."""
-    if head.fakes != experiment.fake_names:
-        return tuple(mix for mix in experiment.all_mixes if len(mix.fakes) == 1)
-    return experiment.all_mixes
-
-
 def seed_head(
     roles: SeedProtocol, path: Literal["raw", "fair"], resolution: Resolution, extractor: Vgg16Spec
 ) -> HeadSpec:
     """The first project's SVM of a resolution, on a path: C = 1, unscaled, on photographs and both generators."""
     return HeadSpec(
-        name="svm",
+        fit=Fit(detector=SVM),
         extractor=extractor,
         views=(View(path=path, resolution=resolution),),
         real=(roles.real,),
@@ -268,8 +259,26 @@ def _stage_row(
     )
 
 
+def further_heads(experiment: Experiment, extractor: Vgg16Spec) -> tuple[HeadSpec, ...]:
+    """The heads that are needed whichever detectors there are: for the first project's table, and as a teacher."""
+    heads = [row.real.head for row in stage_rows(experiment, extractor)]
+    if svm_teaches(experiment):
+        heads.append(svm_head(experiment, training_view(experiment).resolution, extractor))
+    return tuple(dict.fromkeys(heads))
+
+
+def smallest_resolution(experiment: Experiment) -> Resolution:
+    """The resolution at which no source is enlarged, as far as the grid has one."""
+    return min(experiment.resolutions, key=lambda r: experiment.canonical_side if r == "native" else r)
+
+
+def control_head(experiment: Experiment, extractor: Vgg16Spec) -> HeadSpec:
+    """The head that is fitted to labels that say nothing."""
+    return svm_head(experiment, smallest_resolution(experiment), extractor)
+
+
 def needed_features(
-    experiment: Experiment, extractor: Vgg16Spec, inception: InceptionSpec | None = None
+    experiment: Experiment, keyed: Keyed, inception: InceptionSpec | None = None
 ) -> dict[tuple[str, ExtractorSpec], tuple[View, ...]]:
     """All features that an experiment needs: per source and extractor, the views."""
     needed: dict[tuple[str, ExtractorSpec], dict[View, None]] = {}
@@ -278,9 +287,16 @@ def needed_features(
         for source in sources:
             needed.setdefault((source, extractor_), {}).update(dict.fromkeys(views))
 
+    grid, extractor = grid_of(experiment, keyed), keyed(experiment.extractor)
+    assert isinstance(extractor, Vgg16Spec)
+    for detector in detectors_of(experiment):
+        for entry in detector.entries(grid):
+            for needs in detector.features(entry, grid):
+                note(*needs)
     for scoring in _scorings(experiment, extractor):
         note(scoring.extractor, (scoring.view,), scoring.sources)
-        note(scoring.head.extractor, scoring.head.views, (*scoring.head.real, *scoring.head.fakes))
+    for head in (*further_heads(experiment, extractor), control_head(experiment, extractor)):
+        note(head.extractor, head.views, (*head.real, *head.fakes))
     if inception is not None:
         uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
         note(inception, uncompressed, (*experiment.real_names, *experiment.fake_names))
@@ -288,8 +304,6 @@ def needed_features(
 
 
 def _scorings(experiment: Experiment, extractor: Vgg16Spec) -> Iterator[Scoring]:
-    """All scores that an experiment needs."""
-    for cell in experiment.cells:
-        yield from cell_scorings(experiment, cell, extractor)
+    """All scores that the first project's table needs."""
     for row in stage_rows(experiment, extractor):
         yield from (row.real, row.fake, *([row.reference] if row.reference else []))

@@ -9,16 +9,23 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from storage.digest import file_sha256
 from storage.errors import SpecError, TelltaleError
-from tasks.facts import fact
+from storage.objects import Ref, read_part
+from storage.store import Store
+from tasks.facts import Fact, fact
+from tasks.features.base import Extractor, ExtractorBase
 from tasks.recipe import Output, StepRun, step
+from tasks.spec.base import LocalPath
+from tasks.threads import limit_threads
 from tasks.variables import located
 
 # The file's name carries the start of its sha256.
@@ -26,6 +33,46 @@ INCEPTION_2015_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_2015_SHA256_START = "6726825d"
 FEATURES, CLASSES = 2048, 1008
 FILE = "inception.pth"
+
+
+class InceptionSpec(ExtractorBase):
+    """The 2015 Inception network, for FID, KID and IS; `weights` is the path of its file."""
+
+    kind: Literal["inception"] = "inception"
+    weights: LocalPath
+    batch: int = Field(default=32, ge=1)
+
+    @property
+    def name(self) -> str:
+        return "inception-2015"
+
+    def missing(self) -> list[str]:
+        return check_inception(located(self.weights))
+
+    def facts(self) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:
+        return [(inception_weights, (self.weights,))]
+
+    def keyed(self) -> Self | None:
+        sha256 = inception_weights(self.weights)
+        return None if sha256 is None else self.model_copy(update={"weights": f"sha256:{sha256}"})
+
+    def import_weights(self) -> Ref | None:
+        sha256 = inception_weights(self.weights)
+        ref: Ref | None = None if sha256 is None else import_inception(sha256=sha256, path=self.weights)
+        return ref
+
+    def load(self, store: Store, weights: Ref | None, device: str) -> Extractor:
+        """Features and class probabilities, on the CPU."""
+        if weights is None:
+            raise SpecError("the Inception network needs its weights' object")
+        limit_threads()
+        network = load_inception_bytes(read_part(store, weights, FILE))
+        return Extractor(
+            prepare=lambda data, view, picture: picture.pixels,
+            embed=partial(embed_pictures, network),
+            batch=self.batch,
+            dimension=FEATURES + CLASSES,
+        )
 
 
 class InceptionUnavailable(TelltaleError):

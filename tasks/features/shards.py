@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, Literal
-from weakref import WeakValueDictionary
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import BadImage, SpecError
-from storage.objects import ROWS, Ref, opened_part, read_part
-from storage.store import Store
+from storage.errors import BadImage
+from storage.objects import ROWS, Ref, opened_part
 from storage.tables import FEATURE_COLUMNS, features_table
-from storage.weights import read_weights
-from tasks.data.perturbations.base import ViewPicture
 from tasks.data.views import is_enlarged, make_views
 from tasks.device import device_alone
-from tasks.features import inception, probe, vgg16, vgg16_winograd
+from tasks.features.base import Array, Extractor
+from tasks.features.kinds import ExtractorSpec
 from tasks.pieces import Pieces
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.detectors import ExtractorSpec, InceptionSpec, ProbeSpec, Vgg16Spec
 from tasks.spec.views import Canonical, View
-from tasks.threads import helper_threads, in_order, limit_threads
+from tasks.threads import helper_threads, in_order
 
-# What a GPU gets at once, and how far decoding may be ahead of it, per thread.
-BATCHES_PER_CALL = 8
+# How far decoding may be ahead of the extractor, per thread.
 DECODED_AHEAD = 4
 
 # What a shard may keep in memory does not grow with it: pictures are read in pieces, and of a view's features so many
@@ -42,19 +35,7 @@ _FILES_AT_ONCE = 32
 _READ_BYTES = 1 << 20
 _KEPT_BYTES = 16 << 20
 
-Array = npt.NDArray[np.generic]
 Rows = Literal["all", "tested"]
-CpuNetwork = Callable[[vgg16.Pixels], npt.NDArray[np.float32]]  # (N, H, W, 3) to (N, D)
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """What turns pictures into features: one item per picture, then float32 (B, D) of up to `batch` items."""
-
-    prepare: Callable[[bytes, View, ViewPicture], Array]
-    embed: Callable[[Sequence[Array]], npt.NDArray[np.float32]]
-    batch: int
-    dimension: int
 
 
 @dataclass
@@ -162,32 +143,6 @@ def _piece_content(piece: pa.Table, dimension: int) -> tuple[npt.NDArray[np.int6
     return piece["row"].to_numpy(), values.reshape(len(column), dimension)
 
 
-def vgg16_extractor(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None, device: str = "cpu") -> Extractor:
-    """VGG16 features by torch's network. A GPU gets several batches at once, so that none waits for the next."""
-    network = vgg16.move_vgg16(vgg16.load_vgg16(spec, tensors), spec, device)
-    return Extractor(
-        prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
-        embed=lambda items: vgg16.embed_pictures(network, spec, items),  # type: ignore[arg-type]
-        batch=spec.batch * (1 if device == "cpu" else BATCHES_PER_CALL),
-        dimension=vgg16.DIMENSIONS[spec.layer],
-    )
-
-
-def cpu_extractor(spec: Vgg16Spec, network: CpuNetwork) -> Extractor:
-    """VGG16 features of the view's pixels, by a network that is made for CPUs."""
-    return Extractor(
-        prepare=lambda data, view, picture: vgg16.prepare_picture(picture.pixels, spec),
-        embed=lambda items: vgg16.embed_on_cpu(network, spec, items),  # type: ignore[arg-type]
-        batch=spec.batch,
-        dimension=vgg16.DIMENSIONS[spec.layer],
-    )
-
-
-def probe_extractor() -> Extractor:
-    """The features of the probe."""
-    return Extractor(prepare=probe.probe_features, embed=np.stack, batch=256, dimension=probe.DIMENSION)
-
-
 def embed_images(
     images: pa.Table,
     views: Sequence[View],
@@ -252,7 +207,7 @@ def _label(*, views: View, extractor: ExtractorSpec, source: str, shard: int, **
     label=_label,
     each="views",
     libraries=("torch", "torchvision", "ncnn", "pillow", "pillow-heif", "simplejpeg"),
-    pool=lambda *, extractor, **_: "gpu" if isinstance(extractor, Vgg16Spec) else "cpu",
+    pool=lambda *, extractor, **_: extractor.pool,
 )
 def embed_shard(
     run: StepRun,
@@ -270,10 +225,9 @@ def embed_shard(
 ) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
-    `extractor` is resolved (`resolve_vgg16`), `weights` the imported tensors (None for random ones and for the probe),
-    `enlarge` for sources that are smaller by nature, `device` is `cpu` or `cuda`. With `rows` "tested"
-    pictures that no rotation tests are left out: for features on which nothing is fitted. An attempt after one that
-    broke off goes on after the last pieces of each view.
+    `extractor` is the keyed one, `weights` what it imported into the store; `enlarge` for sources that are smaller by
+    nature; `device` is `cpu` or `cuda`. With `rows` "tested" pictures that no rotation tests are left out: for features
+    on which nothing is fitted. An attempt after one that broke off goes on after the last pieces of each view.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
@@ -284,7 +238,7 @@ def embed_shard(
             chosen = pc.fill_null(role, False).to_numpy()
             table = table.filter(pa.array(chosen))
         with device_alone(device):
-            describing = _extractor(run.store, extractor, weights, device)
+            describing = extractor.load(run.store, weights, device)
             begun = {view: ViewFeatures(describing, Pieces(run.store, run.checkpoints_of(view))) for view in views}
             try:
                 for known in begun.values():
@@ -337,71 +291,6 @@ class _Outputs(Mapping[View, Output]):
 
     def __len__(self) -> int:
         return len(self._described)
-
-
-def inception_extractor(spec: InceptionSpec, network: inception.Inception) -> Extractor:
-    """Features and class probabilities of the 2015 Inception network."""
-    return Extractor(
-        prepare=lambda data, view, picture: picture.pixels,
-        embed=lambda items: inception.embed_pictures(network, items),  # type: ignore[arg-type]
-        batch=spec.batch,
-        dimension=inception.FEATURES + inception.CLASSES,
-    )
-
-
-def _extractor(
-    store: Store, spec: Vgg16Spec | ProbeSpec | InceptionSpec, weights: Ref | None, device: str
-) -> Extractor:
-    if isinstance(spec, ProbeSpec):
-        return probe_extractor()
-    limit_threads()
-    if isinstance(spec, InceptionSpec):
-        if weights is None:
-            raise SpecError("the Inception network needs its weights' object")
-        network = inception.load_inception_bytes(read_part(store, weights, inception.FILE))
-        return inception_extractor(spec, network)
-
-    def tensors() -> dict[str, np.ndarray] | None:
-        return read_weights(store, weights)[0] if weights else None
-
-    if device == "cpu" and spec.precision == "float32":
-        return cpu_extractor(spec, _shared_network(spec, weights, tensors))
-    return vgg16_extractor(spec, tensors(), device)
-
-
-_Key = tuple[str | None, ...]
-# Those that a task computes with, and those of the stages that are running.
-_networks: WeakValueDictionary[_Key, Any] = WeakValueDictionary()
-_stages: list[dict[_Key, CpuNetwork]] = []
-_making = threading.Lock()
-
-
-@contextmanager
-def networks_kept() -> Iterator[None]:
-    """Until this block ends, a network stays for the next task of this process that computes with it."""
-    kept: dict[_Key, CpuNetwork] = {}
-    with _making:
-        _stages.append(kept)
-    try:
-        yield
-    finally:
-        with _making:
-            _stages.remove(kept)
-
-
-def _shared_network(
-    spec: Vgg16Spec, weights: Ref | None, tensors: Callable[[], dict[str, np.ndarray] | None]
-) -> CpuNetwork:
-    """One network for all tasks of this process that compute with it: its weights are 0.3 to 0.8 GB."""
-    key = (spec.layer, spec.weights, weights.digest if weights else None)
-    with _making:
-        network: CpuNetwork | None = _networks.get(key)
-        if network is None:
-            network = vgg16_winograd.WinogradVgg16(spec, tensors())
-            _networks[key] = network
-        for kept in _stages:
-            kept[key] = network
-    return network
 
 
 def _output(images: pa.Table, features: ViewFeatures) -> Output:

@@ -9,20 +9,28 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import Field
 
 from storage.errors import SpecError
-from storage.weights import weight_parts
+from storage.objects import Ref
+from storage.store import Store
+from storage.weights import read_weights, weight_parts
 from tasks.device import full_precision
-from tasks.facts import fact
-from tasks.recipe import Output, StepRun, step
-from tasks.spec.base import on_this_machine
-from tasks.spec.detectors import Layer, Vgg16Spec
+from tasks.facts import Fact, fact
+from tasks.features.base import Extractor, ExtractorBase
+from tasks.features.kept_networks import shared_network
+from tasks.features.vgg16_layout import DIMENSIONS, MEAN, STD, Layer, Pixels, tensor_shapes
+from tasks.features.vgg16_winograd import WinogradVgg16
+from tasks.recipe import Output, Pool, StepRun, step
+from tasks.spec.base import LocalPath, Truth, is_full, on_this_machine
+from tasks.threads import limit_threads
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tasks.weight_files import (
     WeightsOf,
@@ -36,52 +44,79 @@ from tasks.weight_files import (
 if TYPE_CHECKING:
     import torch
 
-Pixels = npt.NDArray[np.uint8]
-
-DIMENSIONS = {"fc7": 4096, "fc6": 4096, "pool5-avg": 512}
-MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as the weights were trained
-STD = (0.229, 0.224, 0.225)
-
 # As-is pictures (`side` None): five poolings need 32 pixels; activations take about 0.7 kB per pixel.
 MIN_AS_IS_SIDE = 32
 MAX_AS_IS_PIXELS = 2**22
 _MAX_AS_IS_BATCH_PIXELS = 2**20
-
-# Convolutions by their index in `features`: (output channels, input channels), kernels of 3x3.
-CONVOLUTIONS = {
-    0: (64, 3),
-    2: (64, 64),
-    5: (128, 64),
-    7: (128, 128),
-    10: (256, 128),
-    12: (256, 256),
-    14: (256, 256),
-    17: (512, 256),
-    19: (512, 512),
-    21: (512, 512),
-    24: (512, 512),
-    26: (512, 512),
-    28: (512, 512),
-}
-POOLED = (2, 7, 14, 21, 28)  # convolutions with a pooling of 2x2 behind them
-# Fully connected layers by their index in `classifier`: (outputs, inputs).
-_CONNECTED = {0: (4096, 512 * 7 * 7), 3: (4096, 4096)}
-CONNECTED_OF_LAYER = {"pool5-avg": (), "fc6": (0,), "fc7": (0, 3)}
+# What a GPU gets at once.
+BATCHES_PER_CALL = 8
 
 _TITLE = "VGG16"
 _REMEDY = "name a safetensors file with torchvision's keys in extractor.weights, or random:0 to try things out"
 
 
-def tensor_shapes(layer: str) -> dict[str, tuple[int, ...]]:
-    """The tensors that a layer needs, by torchvision's names, in the order of the network."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for index, (outputs, inputs) in CONVOLUTIONS.items():
-        shapes[f"features.{index}.weight"] = (outputs, inputs, 3, 3)
-        shapes[f"features.{index}.bias"] = (outputs,)
-    for index in CONNECTED_OF_LAYER[layer]:
-        shapes[f"classifier.{index}.weight"] = _CONNECTED[index]
-        shapes[f"classifier.{index}.bias"] = _CONNECTED[index][:1]
-    return shapes
+class Vgg16Spec(ExtractorBase):
+    """VGG16 as feature extractor. `side` None means: the picture's own size (the first project's testing).
+
+    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
+    compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
+    `precision` is.
+    """
+
+    pool: ClassVar[Pool] = "gpu"
+
+    kind: Literal["vgg16"] = "vgg16"
+    layer: Layer = "fc7"
+    side: Annotated[int, Field(ge=32, le=1024)] | None = 224
+    weights: LocalPath = "imagenet"
+    batch: int = Field(default=16, ge=1)
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=is_full)
+    compile: Truth = Field(default=False, exclude=True)
+
+    @property
+    def name(self) -> str:
+        """For example `vgg16-pool5-avg-224`."""
+        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
+
+    def missing(self) -> list[str]:
+        return check_vgg16(on_this_machine(self))
+
+    def facts(self) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:
+        return [(vgg16_digest, (self.weights, self.layer))]
+
+    def keyed(self) -> Self:
+        return self.model_copy(update={"weights": vgg16_digest(self.weights, self.layer)})
+
+    def import_weights(self) -> Ref | None:
+        algorithm, _, digest = self.keyed().weights.partition(":")
+        if algorithm != "sha256":
+            return None
+        ref: Ref = import_vgg16(sha256=digest, layer=self.layer, path=self.weights)
+        return ref
+
+    def load(self, store: Store, weights: Ref | None, device: str) -> Extractor:
+        """By torch's network, or in float32 on a CPU by one that is made for CPUs, which all tasks share.
+
+        A GPU gets several batches at once, so that none waits for the next.
+        """
+        limit_threads()
+
+        def tensors() -> dict[str, np.ndarray]:
+            return random_tensors(self) if weights is None else read_weights(store, weights)[0]
+
+        embed: Callable[[Sequence[Any]], npt.NDArray[np.float32]]
+        if device == "cpu" and self.precision == "float32":
+            key = ("vgg16", self.layer, self.weights, None if weights is None else weights.digest)
+            embed = partial(embed_on_cpu, shared_network(key, lambda: WinogradVgg16(self.layer, tensors())), self)
+        else:
+            embed = partial(embed_pictures, move_vgg16(load_vgg16(self, tensors()), self, device), self)
+        return Extractor(
+            prepare=lambda data, view, picture: prepare_picture(picture.pixels, self),
+            embed=embed,
+            batch=self.batch * (1 if device == "cpu" else BATCHES_PER_CALL),
+            dimension=DIMENSIONS[self.layer],
+        )
 
 
 def load_vgg16(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None) -> torch.nn.Module:
@@ -248,11 +283,6 @@ def resolve_vgg16(spec: Vgg16Spec) -> tuple[Vgg16Spec, str | None]:
 def vgg16_digest(weights: str, layer: Layer) -> str:
     """What weights are that an experiment names: `sha256:<hex>` or `random:<seed>`; raises as `resolve_vgg16`."""
     return resolve_vgg16(on_this_machine(Vgg16Spec(weights=weights, layer=layer)))[0].weights
-
-
-def keyed_vgg16(spec: Vgg16Spec) -> Vgg16Spec:
-    """The specification with its weights named by what they are: what a recipe may contain."""
-    return spec.model_copy(update={"weights": vgg16_digest(spec.weights, spec.layer)})
 
 
 def check_vgg16(spec: Vgg16Spec) -> list[str]:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.features.vgg16 import CONNECTED_OF_LAYER, CONVOLUTIONS, MEAN, POOLED, STD, Pixels, random_tensors
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16_layout import CONNECTED_OF_LAYER, CONVOLUTIONS, MEAN, POOLED, STD, Pixels
 
 if TYPE_CHECKING:
     import ncnn
@@ -33,13 +32,12 @@ _FLOAT32 = struct.pack("<I", 0)
 
 
 class WinogradVgg16:
-    """The network up to `spec.layer`: uint8 (N, H, W, 3) to float32 (N, D), by as many threads as torch has."""
+    """The network up to a layer: uint8 (N, H, W, 3) to float32 (N, D), by as many threads as torch has."""
 
-    def __init__(self, spec: Vgg16Spec, tensors: Tensors | None) -> None:
-        """Lay out the tensors of a layer (`vgg16.tensor_shapes`), or random ones where there are none."""
-        tensors = random_tensors(spec) if tensors is None else tensors
+    def __init__(self, layer: str, tensors: Tensors) -> None:
+        """Lay out the tensors of a layer (`vgg16_layout.tensor_shapes`), float16 or float32."""
         self._convolutions = _convolutions(tensors)
-        self._connected = ConnectedLayers(spec, tensors)
+        self._connected = ConnectedLayers(layer, tensors)
 
     def __call__(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """Features of pictures of one size."""
@@ -67,7 +65,7 @@ class WinogradVgg16:
 class ConnectedLayers:
     """What stands behind the convolutions: float32 (N, 512, 7, 7) to features (N, D), on the CPU."""
 
-    def __init__(self, spec: Vgg16Spec, tensors: Tensors) -> None:
+    def __init__(self, layer: str, tensors: Tensors) -> None:
         import torch
 
         self._layers = [
@@ -75,7 +73,7 @@ class ConnectedLayers:
             tuple(
                 torch.from_numpy(np.require(tensors[f"classifier.{index}.{part}"], np.float32, "W")) for part in _PARTS
             )
-            for index in CONNECTED_OF_LAYER[spec.layer]
+            for index in CONNECTED_OF_LAYER[layer]
         ]
 
     def __call__(self, maps: torch.Tensor) -> npt.NDArray[np.float32]:

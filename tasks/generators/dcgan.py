@@ -21,7 +21,7 @@ from storage.digest import hash_seed
 from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
 from tasks.data.pictures import Pixels
-from tasks.spec.sources import GanSpec
+from tasks.spec.generators import GanSpec
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,7 @@ from storage.opening import open_store
 from tasks.generators.kept_models import STORED, find_model, missing_from_store
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tasks.generators.dcgan import HISTORY_COLUMNS, generate_pictures, load_gene
 from tasks.generators.sheets import animation, contact_sheet, embedded, show_in_prefect
 from tasks.progress import Progress
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.sources import GanSpec
+from tasks.spec.generators import GanSpec
 from tasks.threads import helper_threads, in_order, limit_threads
 
 if TYPE_CHECKING:

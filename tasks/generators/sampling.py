@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from tasks.generators.sheets import embedded, sample_strip, show_in_prefect
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 from tasks.spec.splits import FixedSplits, Splits
 from tasks.threads import helper_threads, in_order, limit_threads
 from tasks.variables import needed

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tasks.artifacts import artifact_key, show_markdown
 from tasks.data.encoding import encode_png
 from tasks.data.pictures import Pixels
-from tasks.progress import artifact_key
 
 GAP = 2
 # Artifacts are rows of Prefect's database.
@@ -64,7 +64,6 @@ def show_in_prefect(name: str, title: str, markdown: str) -> None:
     `name` becomes its key, which a person should be able to read: of thousands of shards that draw one source's
     pictures, the first shows what they look like.
     """
-    from prefect.artifacts import create_markdown_artifact
     from prefect.utilities.context import get_task_and_flow_run_ids
 
     task_run, flow_run = get_task_and_flow_run_ids()
@@ -73,7 +72,7 @@ def show_in_prefect(name: str, title: str, markdown: str) -> None:
     key = artifact_key(name)
     if (str(flow_run or task_run), key) not in _shown:
         _shown.add((str(flow_run or task_run), key))
-        create_markdown_artifact(markdown, key=key, description=title)
+        show_markdown(key, markdown, title)
 
 
 def _fitted(picture: Pixels, side: int) -> Pixels:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from storage.errors import SpecError
+from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import decode_rgb, inspect_picture
 from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
-from tasks.spec.views import Quality, Resolution
+from tasks.spec.views import Cell, Quality, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -41,16 +42,44 @@ class Rate(CardPart):
     n: int = Field(ge=0)
 
 
+class OtherPerturbation(CardPart):
+    """What else than a JPEG encoding happened to pictures; no more is read of it, as only others may know its kind."""
+
+    kind: str
+
+
 class CellErrors(CardPart):
     """How often a network was wrong in one kind of picture, before any was called of an unknown source.
 
-    `false_alarms`: photographs called generated. `missed`: generated pictures called photographs.
+    It has either `jpeg_quality` (null: nothing happened to the pictures) or `perturbation`. In cards from before there
+    were other perturbations than JPEG, cells have no names. `false_alarms`: photographs called generated. `missed`:
+    generated pictures called photographs.
     """
 
+    cell: str | None = None
     resolution: Resolution
-    jpeg_quality: Quality | None
+    jpeg_quality: Quality | None = None
+    perturbation: OtherPerturbation | None = None
     false_alarms: Rate
     missed: Rate
+
+    @model_validator(mode="after")
+    def _check_perturbation(self) -> Self:
+        if ("jpeg_quality" in self.model_fields_set) == (self.perturbation is not None):
+            raise ValueError("expected either jpeg_quality or perturbation")
+        if self.perturbation is not None and not self.cell:
+            raise ValueError(f"expected the cell's name beside the perturbation {self.perturbation.kind!r}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """For example `64/q20` or `native/webp-50`; to be shown, not to be read."""
+        return self.cell or Cell(resolution=self.resolution, perturbation=jpeg(self.jpeg_quality)).name
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether a file tells that its picture is of this kind, by its size and its own JPEG quality."""
+        return self.perturbation is None
 
 
 class RejectionRule(CardPart):
@@ -115,6 +144,14 @@ class Card(CardPart):
             place = ".".join(map(str, wrong["loc"])) or "the file"
             raise SpecError(f"not the card of an evaluated network: {place}: {wrong['msg']}") from error
 
+    @field_validator("error_rates")
+    @classmethod
+    def _check_comparable(cls, cells: tuple[CellErrors, ...]) -> tuple[CellErrors, ...]:
+        if not any(cell.is_comparable for cell in cells):
+            names = ", ".join(cell.name for cell in cells)
+            raise ValueError(f"expected a cell that files can be compared with, uncompressed or JPEG, got only {names}")
+        return cells
+
     @model_validator(mode="after")
     def _check_answers(self) -> Self:
         counts = {len(self.self_test.probabilities), len(self.self_test.logits)}
@@ -137,7 +174,7 @@ class Card(CardPart):
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of picture it is: its own facts, and the nearest kind that the network was tested in.
+    """What kind of picture it is: its own facts, and the nearest kind that the network was tested in, named by `cell`.
 
     `shorter_side` in pixels; `format` and `jpeg_quality` (1..100, None if it is no JPEG) as the file has them. The
     tested pictures were squares of `tested_side` pixels, saved at `tested_quality` (None: no more
@@ -181,7 +218,9 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
     Limits: the error rates were measured on the fair path (central square, canonical size, one more JPEG encoding for
     both classes, then the cell's size and quality), while this picture goes into the graph as it was posted. They are
     those of the nearest tested kind: they say nothing of other cameras, generators or edits, of a lossy WebP (which
-    counts as uncompressed), or of a picture that was compressed hard and then saved again at a high quality.
+    counts as uncompressed), or of a picture that was compressed hard and then saved again at a high quality. Cells of
+    other perturbations than JPEG are never the nearest kind, because a file does not tell what happened to a picture
+    before it was saved.
 
     Raises:
         BadImage: the bytes are no usable picture (`decode_rgb`, `ExportedNetwork.detect`).
@@ -216,7 +255,7 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
             jpeg_quality=facts.jpeg_quality,
             tested_side=card.side(cell.resolution),
             tested_quality=cell.jpeg_quality,
-            cell=f"{cell.resolution}/{'none' if cell.jpeg_quality is None else f'q{cell.jpeg_quality}'}",
+            cell=cell.name,
         ),
         false_alarms=cell.false_alarms,
         missed=cell.missed,
@@ -233,15 +272,18 @@ def decide(p_fake: float, threshold: float, familiarity: float, familiar_enough:
 def nearest_cell(card: Card, shorter_side: int, jpeg_quality: int | None) -> CellErrors:
     """The card's cell that a picture resembles: first by its size, then, among those of that size, by its quality.
 
+    Only comparable cells are considered, because a file does not tell what else happened to a picture before it was
+    saved.
     Sizes are compared by their ratio, qualities by their difference, where an uncompressed cell counts as quality 90; a
     picture that is no JPEG (`jpeg_quality` None) is uncompressed. Of equally near cells the larger or finer one.
     """
+    comparable = [one for one in card.error_rates if one.is_comparable]
     resolution = _nearest(
-        [one.resolution for one in card.error_rates],
-        [math.log(card.side(one.resolution)) for one in card.error_rates],
+        [one.resolution for one in comparable],
+        [math.log(card.side(one.resolution)) for one in comparable],
         math.log(shorter_side),
     )
-    cells = [one for one in card.error_rates if one.resolution == resolution]
+    cells = [one for one in comparable if one.resolution == resolution]
     qualities = [UNCOMPRESSED_QUALITY if one.jpeg_quality is None else one.jpeg_quality for one in cells]
     return _nearest(cells, qualities, UNCOMPRESSED_QUALITY if jpeg_quality is None else jpeg_quality)
 

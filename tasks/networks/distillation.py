@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from storage.errors import SpecError
 from storage.objects import Ref
-from tasks.detectors.linear import FeatureRows, LinearHead, feature_rows
+from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows
 from tasks.device import device_alone, full_precision
 from tasks.networks.architecture import architecture
 from tasks.networks.fitting import Loss, outputs, picture_weights
@@ -32,7 +32,7 @@ from tasks.networks.mobilenet import (
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import Pictures
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.detectors import Distilled
+from tasks.spec.detectors import SVM_TEACHER, Distilled
 from tasks.spec.views import View
 from tasks.threads import limit_threads
 
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from tasks.networks.mobilenet_network import MobileNet
 
 Float = npt.NDArray[np.float64]
-
-# The teacher that is no network, among a spec's `teachers`.
-SVM = "svm"
 
 
 def distillation_loss(
@@ -193,8 +190,8 @@ def _refuse_other_parents(
     if (student is None) != (spec.of is None):
         expected = "no student network" if spec.of is None else f"the student network {spec.of}"
         raise SpecError(f"{spec.name}: expected {expected}, got {'none' if student is None else student.uri}")
-    names = [name for name in spec.teachers if name != SVM]
-    expected_networks, expects_svm = (len(names), SVM in spec.teachers) if aided else (0, False)
+    names = [name for name in spec.teachers if name != SVM_TEACHER]
+    expected_networks, expects_svm = (len(names), SVM_TEACHER in spec.teachers) if aided else (0, False)
     if len(teachers) != expected_networks or (svm is not None) != expects_svm or bool(svm_features) != expects_svm:
         raise SpecError(
             f"{spec.name}, {'aided' if aided else 'alone'}: expected {expected_networks} teaching networks and "

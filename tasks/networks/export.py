@@ -13,7 +13,8 @@ from tasks.data.pictures import Pixels
 from tasks.networks.exported import CARD, KIND, LONGEST_SIDE, MODEL, SHORTEST_SIDE, ExportedNetwork
 from tasks.networks.network_graph import build_graph
 from tasks.networks.trained import TrainedNetwork
-from tasks.recipe import Output, StepRun, folder_name, step
+from tasks.recipe import Output, StepRun, step
+from tasks.spec.detectors import Fit
 
 # Outputs of another runtime or processor may differ from the card's by this much and still be the same network's.
 SELF_TEST_TOLERANCE = 1e-3
@@ -66,12 +67,13 @@ def network_card(network: TrainedNetwork, model: bytes) -> dict[str, Any]:
     }
 
 
-def _label(*, name: str, rotation: int, **_: object) -> str:
-    return f"{folder_name(name)}/{rotation}"
-
-
-@step("export", version=1, label=_label, libraries=("onnx", "onnxruntime", "numpy"))
-def export_network(run: StepRun, *, name: str, rotation: int, network: Ref) -> Output:
+@step(
+    "export",
+    version=1,
+    label=lambda *, name, rotation, **_: f"{name.label}/{rotation}",
+    libraries=("onnx", "onnxruntime", "numpy"),
+)
+def export_network(run: StepRun, *, name: Fit, rotation: int, network: Ref) -> Output:
     """A trained network as one ONNX file with its card."""
     trained = TrainedNetwork.load(run.store, network)
     model = build_graph(trained)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
-from tasks.detectors.linear import balanced_weights
+from tasks.detectors.svm import balanced_weights
 from tasks.networks.training_pictures import Pictures
 from tasks.spec.detectors import Training
 from tasks.spec.views import View

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from tasks.spec.base import Name, Spec
-from tasks.spec.detectors import Distilled, FineTuned, Mobile, NetworkSpec, Quantized
+from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, FineTuned, Fit, Mobile, NetworkSpec, Quantized
 from tasks.spec.experiment import Experiment
-
-ALONE = "-alone"
 
 Scenario = Literal["leave-one-out", "unseen", "shifted"]
 LEFT_OUT: Scenario = "leave-one-out"
@@ -32,11 +30,14 @@ class Variant(Spec):
         return self.network.name if self.aided else f"{self.network.name}{ALONE}"
 
     @property
-    def name(self) -> str:
-        """The detector's name in scores, such as `dense`, `distilled-alone#2` or `dense@without-gan`."""
-        seed = f"#{self.seed}" if self.seed else ""
-        absent = f"@without-{self.absent}" if self.absent else ""
-        return f"{self.base}{seed}{absent}"
+    def alone(self) -> str | None:
+        """What tables call the same student without its teachers; None for anything else."""
+        return f"{self.network.name}{ALONE}" if isinstance(self.network, Distilled) and self.aided else None
+
+    @property
+    def fit(self) -> Fit:
+        """What tables tell its scores by."""
+        return Fit(detector=self.base, seed=self.seed, without=self.absent)
 
     @property
     def kind(self) -> str:
@@ -60,12 +61,12 @@ def teachers(variant: Variant, among: tuple[Variant, ...]) -> tuple[Variant, ...
     """The networks that teach a student; none for a student that stands alone, and `svm` is no network."""
     if not isinstance(variant.network, Distilled) or not variant.aided:
         return ()
-    return tuple(_find(name, 0, among) for name in variant.network.teachers if name != "svm")
+    return tuple(_find(name, 0, among) for name in variant.network.teachers if name != SVM_TEACHER)
 
 
-def scored_everywhere(variant: Variant) -> bool:
-    """Whether a network is scored in every cell; the others only show a spread or a rejection, in one."""
-    return variant.seed == 0 and variant.absent is None
+def svm_teaches(experiment: Experiment) -> bool:
+    """Whether a student of the experiment learns from its SVM."""
+    return any(SVM_TEACHER in getattr(variant.network, "teachers", ()) for variant in variants(experiment))
 
 
 def rejection_scenarios(

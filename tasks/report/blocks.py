@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks.report.data import Estimate, ReportData, ResultIndex, quality_name
+from tasks.report.data import FAIR, CellKey, Estimate, ReportData, ResultIndex, perturbation_word, perturbations
 from tasks.report.plots import HeatMap, signed_points
+from tasks.spec.detectors import Fit
 
 NOT_AVAILABLE = "n/a"
 # Longer tables open on a click.
@@ -115,7 +116,16 @@ class Gallery:
     kind: ClassVar[str] = "gallery"
 
 
-Block = Text | Tiles | Items | Table | Heats | Gallery
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that open on a click. Markdown, which has to stay small, only says that they are in the HTML."""
+
+    title: str
+    blocks: tuple[Text | Table | Heats, ...]
+    kind: ClassVar[str] = "fold"
+
+
+Block = Text | Tiles | Items | Table | Heats | Gallery | Fold
 
 
 @dataclass(frozen=True)
@@ -256,19 +266,15 @@ SHOWN_ROWS = 200
 
 
 def cell_map(
-    data: ReportData, index: ResultIndex, title: str, mix: str, detector: str, metric: str, rule: str | None
+    data: ReportData, index: ResultIndex, title: str, mix: str, fit: Fit, metric: str, rule: str | None
 ) -> HeatMap:
     """A heat map of one number of a detector over a mix's fair cells."""
-    resolutions, qualities = [str(one) for one in data.experiment.resolutions], data.experiment.qualities
+    rows, columns = tuple(str(one) for one in data.experiment.resolutions), perturbations(data.experiment)
     found = [
-        [
-            index.get("fair", (mix, resolution, quality), detector, metric, rule) or Estimate(None)
-            for quality in qualities
-        ]
-        for resolution in resolutions
+        [index.get(FAIR, CellKey(mix, row, column), fit, metric, rule) or Estimate(None) for column in columns]
+        for row in rows
     ]
-    rows, columns = tuple(resolutions), tuple(quality_name(quality) for quality in qualities)
-    return heat_of(title, "resolution", "JPEG quality", rows, columns, found)
+    return heat_of(title, "resolution", perturbation_word(data.experiment), rows, columns, found)
 
 
 def heat_of(

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from tasks.report.network_tables import NetworkData
+from storage.tables import FIT_COLUMNS
+from tasks.data.perturbations.jpeg import Jpeg, jpeg
+from tasks.data.perturbations.kinds import name_of
+from tasks.evaluation.protocols import detectors_of
 from tasks.report.reported import ReportedRow
+from tasks.report.reported_networks import ReportedNetwork
+from tasks.spec.detectors import Fit, Role
 from tasks.spec.experiment import Experiment, Mix
-from tasks.spec.sources import GanSource
 
-HEADLINE_DETECTOR = "svm"
 HEADLINE_RULE = "val"
-MAIN_DETECTORS = ("svm", "svm-aug")
-PROBE = "probe"
-DETECTOR_TITLES = {
-    "svm": "SVM, fitted on uncompressed pictures",
-    "svm-aug": "SVM, fitted over all qualities",
-    PROBE: "sees no picture content",
-}
+# Of a detector's own numbers, those of the grid: other protocols explain them.
+FAIR = "fair"
+# So many detectors are shown at once; what others have opens on a click.
+SHOWN_DETECTORS = 2
 
-CellKey = tuple[str, str, int | None]  # mix, resolution, JPEG quality
+
+class CellKey(NamedTuple):
+    """One mix in one cell, as results name them: `native` and `q20`, or `none`."""
+
+    mix: str
+    resolution: str
+    perturbation: str
+
+    @property
+    def cell(self) -> str:
+        """For example `64/q20` or `native/none`."""
+        return f"{self.resolution}/{self.perturbation}"
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The columns of a table that say which cell a row is of."""
+        return {"cell": self.cell, "resolution": self.resolution, "perturbation": self.perturbation}
+
+
+# The columns of `CellKey.row`.
+CELL_COLUMNS: dict[str, Any] = dict.fromkeys(("cell", "resolution", "perturbation"), pl.String)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkData:
+    """What a run knows of its networks; frames as their producers wrote them.
+
+    Attributes:
+        comparison: `COMPARISON_SCHEMA`, all cells, with the metrics of `comparison.py`.
+        networks: `NETWORK_SCHEMA`.
+        latency: `LATENCY_SCHEMA`.
+        rejection, confusion, differences: `REJECTION_SCHEMA`, `CONFUSION_SCHEMA` and `DIFFERENCE_SCHEMA`. A scenario is
+            named by its kind and its source, such as `leave-one-out gan`.
+        reported: the second project's rows as printed.
+    """
+
+    comparison: pl.DataFrame
+    networks: pl.DataFrame
+    latency: pl.DataFrame
+    rejection: pl.DataFrame
+    confusion: pl.DataFrame
+    differences: pl.DataFrame
+    reported: Sequence[ReportedNetwork] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +76,13 @@ class ReportData:
         results: `RESULT_SCHEMA`, long.
         flags: row name to sentences, from `arithmetic_flags`.
         ablation_stages: (protocol, title, sentence), in order.
-        roc: resolution, jpeg_quality, mix, detector, fpr, tpr; one row per point.
+        roc: `ROC_SCHEMA`; one row per point.
         examples: source, view, png; one strip of pictures per source and view.
-        quality: source, resolution, jpeg_quality, metric, value, low, high, n_real, n_fake, note.
+        quality: `QUALITY_SCHEMA`, of uncompressed cells.
         quarantine: source, image_id, reason, detail.
         counts: source, label, split_or_fold, images, groups, left_out, quarantined, duplicates, collapse_rate.
         provenance: nested; keys and values are shown as they are, numbers under `durations` as times in seconds.
         extra_pictures: (title, PNG bytes).
-        own_sides: side in pixels of the pictures of generators that are smaller by nature, where known; a GAN's is in
-            its spec.
         warnings: what the sources' metadata leave open, one sentence each.
         networks: what is known of the experiment's networks; None where it has none.
     """
@@ -61,7 +101,6 @@ class ReportData:
     counts: pl.DataFrame
     provenance: Mapping[str, Any]
     extra_pictures: Sequence[tuple[str, bytes]] = ()
-    own_sides: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     networks: NetworkData | None = None
 
@@ -89,18 +128,47 @@ class Estimate:
         return self.low <= value <= self.high
 
 
-class ResultIndex:
-    """Look-up of single numbers in the long table, and what it covers."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A detector of the report. `title` says what it is; one that the experiment does not know has only its name."""
 
-    def __init__(self, results: pl.DataFrame) -> None:
+    name: str
+    title: str = ""
+    role: Role = "detector"
+
+    @property
+    def fit(self) -> Fit:
+        """The detector itself: fitted on all generators, with the first training seed."""
+        return Fit(detector=self.name, role=self.role)
+
+    @property
+    def label(self) -> str:
+        """For example `svm: SVM, fitted on uncompressed pictures`."""
+        return f"{self.name}: {self.title}" if self.title else self.name
+
+
+class ResultIndex:
+    """Look-up of single numbers in the long table, and what it covers.
+
+    Attributes:
+        headline: the experiment's first detector that is no probe, of which sentences and rankings speak.
+        detectors: those with fair results, the experiment's in its order, others after them by name; no probes.
+        probes: the same of probes.
+    """
+
+    def __init__(self, experiment: Experiment, results: pl.DataFrame) -> None:
         self._estimates: dict[tuple[Any, ...], Estimate] = {}
-        # By protocol (cell key, detector), in the table's order: a set's order is another in every process.
-        self.keys: dict[str, dict[tuple[CellKey, str], None]] = {}
+        # By protocol (cell key, fit), in the table's order: a set's order is another in every process.
+        self.keys: dict[str, dict[tuple[CellKey, Fit], None]] = {}
+        fits: dict[tuple[Any, ...], Fit] = {}
         for row in results.iter_rows(named=True):
-            cell = (row["mix"], row["resolution"], row["jpeg_quality"])
-            self.keys.setdefault(row["protocol"], {})[cell, row["detector"]] = None
-            key = (row["protocol"], cell, row["detector"], row["threshold_rule"], row["metric"])
-            self._estimates[key] = Estimate(
+            columns = tuple(row[name] for name, _ in FIT_COLUMNS)
+            if columns not in fits:
+                fits[columns] = Fit.model_validate({name: row[name] for name, _ in FIT_COLUMNS})
+            fit = fits[columns]
+            cell = CellKey(row["mix"], row["resolution"], row["perturbation"])
+            self.keys.setdefault(row["protocol"], {})[cell, fit] = None
+            self._estimates[row["protocol"], cell, fit, row["threshold_rule"], row["metric"]] = Estimate(
                 row["value"],
                 row["low"],
                 row["high"],
@@ -109,32 +177,54 @@ class ResultIndex:
                 row["n_fake"] or 0,
                 row["n_groups"] or 0,
             )
+        known = [Evaluated(one.name, one.title, one.role) for one in detectors_of(experiment)]
+        self.headline = next(one for one in known if one.role == "detector")
+        evaluated = list(_evaluated(known, self.fits(FAIR)))
+        self.detectors = tuple(one for one in evaluated if one.role == "detector")
+        self.probes = tuple(one for one in evaluated if one.role == "probe")
 
-    def get(self, protocol: str, cell: CellKey, detector: str, metric: str, rule: str | None = None) -> Estimate | None:
+    def get(self, protocol: str, cell: CellKey, fit: Fit, metric: str, rule: str | None = None) -> Estimate | None:
         """The number, or None where it was not computed."""
-        return self._estimates.get((protocol, cell, detector, rule, metric))
+        return self._estimates.get((protocol, cell, fit, rule, metric))
 
-    def cells(self, protocol: str, detector: str | None = None) -> tuple[CellKey, ...]:
-        """The cells of a protocol, of one detector or of all, each once and in the table's order."""
-        return tuple(dict.fromkeys(cell for cell, name in self.keys.get(protocol, ()) if detector in (None, name)))
+    def cells(self, protocol: str, fit: Fit | None = None) -> tuple[CellKey, ...]:
+        """The cells of a protocol, of one fit or of all, each once and in the table's order."""
+        return tuple(dict.fromkeys(cell for cell, one in self.keys.get(protocol, ()) if fit in (None, one)))
 
-    def detectors(self, protocol: str) -> tuple[str, ...]:
-        """The detectors of a protocol, each once and in the table's order."""
-        return tuple(dict.fromkeys(name for _, name in self.keys.get(protocol, ())))
+    def fits(self, protocol: str) -> tuple[Fit, ...]:
+        """The fits of a protocol, each once and in the table's order."""
+        return tuple(dict.fromkeys(fit for _, fit in self.keys.get(protocol, ())))
+
+
+def _evaluated(known: Sequence[Evaluated], fits: Iterable[Fit]) -> Iterator[Evaluated]:
+    """Detectors that were evaluated themselves: known ones in their order, others by name."""
+    whole = {fit for fit in fits if fit.is_whole}
+    yield from (one for one in known if one.fit in whole)
+    others = whole.difference(one.fit for one in known)
+    yield from (Evaluated(fit.detector, role=fit.role) for fit in sorted(others, key=lambda fit: fit.label))
 
 
 def seed_key(row: ReportedRow) -> CellKey:
-    """The mix (as the seed protocol names it), resolution and quality that a reported row is about."""
-    return ("stable" if row.mix == "stable-diffusion" else row.mix, row.resolution, row.jpeg_quality)
+    """The mix (as the seed protocol names it), resolution and JPEG quality that a reported row is about."""
+    mix = "stable" if row.mix == "stable-diffusion" else row.mix
+    return CellKey(mix, row.resolution, name_of(jpeg(row.jpeg_quality)))
 
 
-def cell_name(resolution: str, quality: int | None) -> str:
-    """For example `64/q20` or `native/none`."""
-    return f"{resolution}/{quality_name(quality)}"
+def perturbations(experiment: Experiment) -> tuple[str, ...]:
+    """The names of what happens to pictures in the experiment's cells, in its order."""
+    return tuple(dict.fromkeys(cell.perturbation_name for cell in experiment.cells))
 
 
-def quality_name(quality: int | None) -> str:
-    return "none" if quality is None else f"q{quality}"
+def perturbation_word(experiment: Experiment) -> str:
+    """What these are: `JPEG quality` where nothing else happens, else `perturbation`."""
+    others = [cell for cell in experiment.cells if not isinstance(cell.perturbation, Jpeg | None)]
+    return "perturbation" if others else "JPEG quality"
+
+
+def strongest_jpeg(experiment: Experiment) -> str | None:
+    """The name of the JPEG of the lowest quality; None where there is none."""
+    qualities = [quality for quality in experiment.qualities if quality is not None]
+    return name_of(jpeg(min(qualities))) if qualities else None
 
 
 def is_enlarged(data: ReportData, mix: Mix, resolution: str) -> bool:
@@ -146,27 +236,22 @@ def is_enlarged(data: ReportData, mix: Mix, resolution: str) -> bool:
     sources = {source.name: source for source in data.experiment.evaluated_sources}
     for name in mix.fakes:
         source = sources[name]
-        if not getattr(source, "smaller_by_nature", False):
-            continue
-        own = data.own_sides.get(name, source.gan.side if isinstance(source, GanSource) else 0)
-        if own < side:
+        if source.may_be_enlarged and (source.own_side or 0) < side:
             return True
     return False
 
 
 def sorted_cells(experiment: Experiment, cells: Iterable[CellKey]) -> list[CellKey]:
-    """Cells in the experiment's order of mixes, resolutions and qualities; others after them by name."""
+    """Cells in the experiment's order of mixes, resolutions and perturbations; others after them by name."""
     mixes = [mix.name for mix in experiment.all_mixes]
     resolutions = [str(resolution) for resolution in experiment.resolutions]
-    qualities = list(experiment.qualities)
+    happened = perturbations(experiment)
 
     def place(cell: CellKey) -> tuple[Any, ...]:
-        mix, resolution, quality = cell
         return (
-            *position(mixes, mix),
-            *position(resolutions, resolution),
-            *position(qualities, quality),
-            -(quality or 0),
+            *position(mixes, cell.mix),
+            *position(resolutions, cell.resolution),
+            *position(happened, cell.perturbation),
         )
 
     return sorted(cells, key=place)

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.report.blocks import (
     NOT_AVAILABLE,
     Block,
@@ -24,13 +25,13 @@ from tasks.report.blocks import (
     with_interval,
 )
 from tasks.report.data import (
-    HEADLINE_DETECTOR,
+    CELL_COLUMNS,
+    FAIR,
     HEADLINE_RULE,
     CellKey,
     Estimate,
     ReportData,
     ResultIndex,
-    cell_name,
     estimate_columns,
     estimate_values,
     is_enlarged,
@@ -79,8 +80,8 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             "Cells are named by resolution and JPEG quality; the first project's own names stand below them (its "
             "“compression p %” is quality 100 − p). In the reported columns and in those of the seed protocol the "
             "positive class is real, as in the first project; in the fair ones it is fake. Accuracy and AUROC do "
-            "not depend on that. Fair accuracy is taken at the threshold that was chosen on validation pictures, "
-            "uncompressed."
+            f"not depend on that. Fair numbers are those of {index.headline.name}; its accuracy is taken at the "
+            "threshold that was chosen on validation pictures, uncompressed."
         )
     ]
     if data.experiment.seed_protocol is None:
@@ -108,8 +109,8 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
 
 
 def _fair_estimate(index: ResultIndex, row: Mapping[str, Any], metric: str) -> Estimate | None:
-    cell = (row["fair_mix"], row["resolution"], row["jpeg_quality"])
-    return index.get("fair", cell, HEADLINE_DETECTOR, metric, HEADLINE_RULE if metric == "accuracy" else None)
+    cell = CellKey(row["fair_mix"], row["resolution"], row["perturbation"])
+    return index.get(FAIR, cell, index.headline.fit, metric, HEADLINE_RULE if metric == "accuracy" else None)
 
 
 def _reported_cell(value: float | None) -> Cell:
@@ -169,9 +170,9 @@ def _known_causes(index: ResultIndex, row: Mapping[str, Any]) -> Iterator[str]:
     """What the first project's code did in this row, and whether its effect is seen here."""
     if (row["mix"], row["resolution"]) == ("stable", "64"):
         yield "the reported row read the GAN's folder, so it repeats the GAN's numbers"
-    if row["jpeg_quality"] is None:
+    if row["perturbation"] == NONE:
         return
-    plain = seed_estimate(index, (row["mix"], row["resolution"], None), "accuracy")
+    plain = seed_estimate(index, CellKey(row["mix"], row["resolution"], NONE), "accuracy")
     if plain is not None and plain.value is not None and row["seed_accuracy"] is not None:
         change = row["seed_accuracy"] - plain.value
         gains = "here too the seed protocol gains" if change > 0 else "here the seed protocol does not gain"
@@ -179,10 +180,10 @@ def _known_causes(index: ResultIndex, row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
-    stages = [stage for stage in data.ablation_stages if index.cells(stage[0], HEADLINE_DETECTOR)]
+    stages = [stage for stage in data.ablation_stages if index.cells(stage[0])]
     if not stages:
         return (Text("No stage of the ablation was computed in this run: it needs the seed protocol."),)
-    cells = seed_cells(data, {cell for protocol, *_ in stages for cell in index.cells(protocol, HEADLINE_DETECTOR)})
+    cells = seed_cells(data, {cell for protocol, *_ in stages for cell in index.cells(protocol)})
     numbers = {protocol: place for place, (protocol, *_) in enumerate(data.ablation_stages)}
     blocks: list[Block] = [
         Text(
@@ -207,7 +208,7 @@ def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
                 if first and last and first.value is not None and last.value is not None
                 else NOT_AVAILABLE
             )
-            name = Cell(f"{cell[0]} {cell_name(*cell[1:])}", sub=old_names.get(cell, ""))
+            name = Cell(f"{cell.mix} {cell.cell}", sub=old_names.get(cell, ""))
             rows.append((name, *(estimate_cell(one) for one in estimates), Cell(change)))
         blocks.append(Table(title, columns, tuple(rows)))
     blocks += reasons_note(_stage_estimate(index, p, cell, "auroc") for p, *_ in stages for cell in cells)
@@ -215,9 +216,8 @@ def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
 
 
 def _stage_estimate(index: ResultIndex, protocol: str, cell: CellKey, metric: str) -> Estimate | None:
-    rules = (None,) if metric == "auroc" else (HEADLINE_RULE, "zero", "half", None)
-    found = (index.get(protocol, cell, HEADLINE_DETECTOR, metric, rule) for rule in rules)
-    return next((one for one in found if one is not None), None)
+    rules = (None,) if metric == "auroc" else _ABLATION_RULES
+    return next((one for rule in rules if (one := only_estimate(index, protocol, cell, metric, rule))), None)
 
 
 _SEED_METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
@@ -238,7 +238,7 @@ def fair_mix(experiment: Experiment, role: str) -> Mix | None:
 def first_project_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """One row per reported row: as reported, under the seed protocol, fair; with its flags."""
     schema: dict[str, Any] = {
-        "row": pl.String, "cell": pl.String, "mix": pl.String, "resolution": pl.String, "jpeg_quality": pl.Int16,
+        "row": pl.String, "mix": pl.String, **CELL_COLUMNS,
         **{f"reported_{name}": pl.Float64 for name in _SEED_METRICS[:4]},
         **{f"seed_{name}": pl.Float64 for name in _SEED_METRICS},
         "fair_mix": pl.String,
@@ -248,20 +248,18 @@ def first_project_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     rows = []
     for reported in data.reported:
         key = seed_key(reported)
-        mix = fair_mix(data.experiment, key[0])
+        mix = fair_mix(data.experiment, key.mix)
         accuracy = auroc = None
         if mix is not None:
-            cell = (mix.name, key[1], key[2])
-            accuracy = index.get("fair", cell, HEADLINE_DETECTOR, "accuracy", HEADLINE_RULE)
-            auroc = index.get("fair", cell, HEADLINE_DETECTOR, "auroc")
+            cell = key._replace(mix=mix.name)
+            accuracy = index.get(FAIR, cell, index.headline.fit, "accuracy", HEADLINE_RULE)
+            auroc = index.get(FAIR, cell, index.headline.fit, "auroc")
         seed = {name: seed_estimate(index, key, name) for name in _SEED_METRICS}
         rows.append(
             {
                 "row": reported.name,
-                "cell": cell_name(key[1], key[2]),
-                "mix": key[0],
-                "resolution": key[1],
-                "jpeg_quality": key[2],
+                "mix": key.mix,
+                **key.row,
                 **{f"reported_{name}": getattr(reported, name) for name in _SEED_METRICS[:4]},
                 **{f"seed_{name}": estimate.value if estimate else None for name, estimate in seed.items()},
                 "fair_mix": mix.name if mix else None,
@@ -269,7 +267,7 @@ def first_project_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
                 **estimate_values("fair_auroc", auroc),
                 "fair_n_real": auroc.n_real if auroc else None,
                 "fair_n_fake": auroc.n_fake if auroc else None,
-                "enlarged": is_enlarged(data, mix, key[1]) if mix else None,
+                "enlarged": is_enlarged(data, mix, key.resolution) if mix else None,
                 "flags": "; ".join(data.flags.get(reported.name, ())),
             }
         )
@@ -278,33 +276,39 @@ def first_project_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
 
 def seed_estimate(index: ResultIndex, key: CellKey, metric: str) -> Estimate | None:
     """A number of the seed protocol (positive class: real)."""
-    return index.get("seed", key, HEADLINE_DETECTOR, metric, None if metric == "auroc" else "zero")
+    return only_estimate(index, "seed", key, metric, None if metric == "auroc" else "zero")
+
+
+def only_estimate(
+    index: ResultIndex, protocol: str, cell: CellKey, metric: str, rule: str | None = None
+) -> Estimate | None:
+    """A number of a protocol that has one detector alone, as the first project's table and its stages have."""
+    found = (index.get(protocol, cell, fit, metric, rule) for fit in index.fits(protocol))
+    return next((one for one in found if one is not None), None)
 
 
 def ablation_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """One row per stage and cell: accuracy and AUROC, which do not depend on the class that is called positive."""
     schema: dict[str, Any] = {
-        "stage": pl.Int64, "protocol": pl.String, "title": pl.String, "mix": pl.String, "cell": pl.String,
-        "resolution": pl.String, "jpeg_quality": pl.Int16, "threshold_rule": pl.String,
+        "stage": pl.Int64, "protocol": pl.String, "title": pl.String, "mix": pl.String, **CELL_COLUMNS,
+        "threshold_rule": pl.String,
         **estimate_columns("accuracy"), **estimate_columns("auroc"),
     }  # fmt: skip
     rows = []
     for stage, (protocol, title, _) in enumerate(data.ablation_stages):
-        for cell in seed_cells(data, index.cells(protocol, HEADLINE_DETECTOR)):
-            found = [(rule, index.get(protocol, cell, HEADLINE_DETECTOR, "accuracy", rule)) for rule in _ABLATION_RULES]
+        for cell in seed_cells(data, index.cells(protocol)):
+            found = [(rule, only_estimate(index, protocol, cell, "accuracy", rule)) for rule in _ABLATION_RULES]
             rule, accuracy = next(((rule, one) for rule, one in found if one is not None), (None, None))
             rows.append(
                 {
                     "stage": stage,
                     "protocol": protocol,
                     "title": title,
-                    "mix": cell[0],
-                    "cell": cell_name(*cell[1:]),
-                    "resolution": cell[1],
-                    "jpeg_quality": cell[2],
+                    "mix": cell.mix,
+                    **cell.row,
                     "threshold_rule": rule,
                     **estimate_values("accuracy", accuracy),
-                    **estimate_values("auroc", index.get(protocol, cell, HEADLINE_DETECTOR, "auroc")),
+                    **estimate_values("auroc", only_estimate(index, protocol, cell, "auroc")),
                 }
             )
     return pl.DataFrame(rows, schema=schema)

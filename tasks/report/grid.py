@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ from tasks.report.blocks import (
     Block,
     Cell,
     Column,
+    Fold,
     Heats,
     Table,
     Text,
@@ -21,17 +22,18 @@ from tasks.report.blocks import (
     row_estimate,
 )
 from tasks.report.data import (
-    DETECTOR_TITLES,
+    CELL_COLUMNS,
+    FAIR,
     HEADLINE_RULE,
-    MAIN_DETECTORS,
-    PROBE,
+    SHOWN_DETECTORS,
     Estimate,
+    Evaluated,
     ReportData,
     ResultIndex,
-    cell_name,
     estimate_columns,
     estimate_values,
     is_enlarged,
+    perturbation_word,
     sorted_cells,
 )
 
@@ -44,38 +46,43 @@ _HEAT_METRICS = (("auroc", None, "AUROC"), ("balanced_accuracy", HEADLINE_RULE, 
 
 
 def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """Heat maps of every mix, and all numbers folded below them."""
-    detectors = [name for name in MAIN_DETECTORS if index.cells("fair", name)]
-    if not detectors:
+    """Heat maps of every mix and detector, and all numbers; those of the first detectors are open."""
+    if not index.detectors:
         return (Text("No fair row was computed in this run."),)
+    shown, others = index.detectors[:SHOWN_DETECTORS], index.detectors[SHOWN_DETECTORS:]
+    word = perturbation_word(data.experiment)
     blocks: list[Block] = [
         Text(
-            "Rows are resolutions, columns JPEG qualities; below each value is its 95 % interval. White is guessing "
+            f"Each row is a resolution, each column a {word}; below each value is its 95 % interval. White is guessing "
             "(0.5), blue is told apart, orange is worse than guessing. Balanced accuracy is taken at the threshold "
             "chosen on validation pictures of the uncompressed view."
         )
     ]
-    mixes = dict.fromkeys(
-        cell[0] for name in detectors for cell in sorted_cells(data.experiment, index.cells("fair", name))
-    )
-    for mix_name in mixes:
-        maps = [
-            cell_map(data, index, f"{detector}: {title}", mix_name, detector, metric, rule)
-            for metric, rule, title in _HEAT_METRICS
-            for detector in detectors
-            if any(cell[0] == mix_name for cell in index.cells("fair", detector))
-        ]
-        blocks.append(Heats(mix_name, tuple(maps), _enlarged_note(data, mix_name)))
-    legend = "; ".join(f"{name}: {DETECTOR_TITLES[name]}" for name in detectors)
-    blocks.append(Text(f"{legend}.", "note"))
+    blocks += _heats(data, index, shown)
+    blocks.append(Text(f"{'; '.join(one.label for one in shown)}.", "note"))
     blocks += reasons_note(
-        index.get("fair", cell, name, metric, rule)
-        for name in detectors
-        for cell in index.cells("fair", name)
+        index.get(FAIR, cell, one.fit, metric, rule)
+        for one in index.detectors
+        for cell in index.cells(FAIR, one.fit)
         for metric, rule, _ in _HEAT_METRICS
     )
-    blocks.append(_grid_numbers(tables["grid"]))
+    blocks.append(_grid_numbers(tables["grid"], [one.name for one in shown]))
+    for one in others:
+        blocks.append(Fold(one.label, (*_heats(data, index, [one]), _grid_numbers(tables["grid"], [one.name]))))
     return tuple(blocks)
+
+
+def _heats(data: ReportData, index: ResultIndex, detectors: Sequence[Evaluated]) -> Iterable[Heats]:
+    """Heat maps of some detectors, mix by mix."""
+    cells = {one: sorted_cells(data.experiment, index.cells(FAIR, one.fit)) for one in detectors}
+    for mix_name in dict.fromkeys(cell.mix for found in cells.values() for cell in found):
+        maps = [
+            cell_map(data, index, f"{one.name}: {title}", mix_name, one.fit, metric, rule)
+            for metric, rule, title in _HEAT_METRICS
+            for one, found in cells.items()
+            if any(cell.mix == mix_name for cell in found)
+        ]
+        yield Heats(mix_name, tuple(maps), _enlarged_note(data, mix_name))
 
 
 def _enlarged_note(data: ReportData, mix_name: str) -> str:
@@ -86,9 +93,10 @@ def _enlarged_note(data: ReportData, mix_name: str) -> str:
     return f"enlarged: the rows {joined(enlarged)} hold pictures that are smaller by nature" if enlarged else ""
 
 
-def _grid_numbers(grid: pl.DataFrame) -> Table:
-    """Every cell at every threshold, folded: the heat maps show what matters first."""
+def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
+    """Every cell of some detectors at every threshold, folded: the heat maps show what matters first."""
     rules = (("val", "chosen on val"), ("half", "0.5"), ("oracle", "oracle: chosen on test"))
+    shown = grid.filter(pl.col("detector").is_in(detectors)).with_columns(reason=pl.lit(""))
     columns = (
         Column("mix", "text"), Column("detector", "text"), Column("cell", "text"), Column("AUROC"),
         Column("average precision"), Column("EER"),
@@ -110,13 +118,13 @@ def _grid_numbers(grid: pl.DataFrame) -> Table:
             Cell(str(row["n_real"])),
             Cell(str(row["n_fake"])),
         )
-        for row in grid.filter(pl.col("detector") != PROBE).with_columns(reason=pl.lit("")).iter_rows(named=True)
+        for row in shown.iter_rows(named=True)
     )
-    return Table("All numbers of the grid, positive class fake", columns, rows, folded=True)
+    return Table(f"All numbers of {joined(detectors)}, positive class fake", columns, rows, folded=True)
 
 
 def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
-    """The fair grid, wide: one row per mix, detector and cell; `metric@rule` where a threshold is needed."""
+    """The fair grid, wide: one row per detector, mix and cell, probes last; `metric@rule` where it has a threshold."""
     names = [
         (metric, None if metric in ("auroc", "average_precision", "eer", "ece") else rule)
         for metric in METRICS
@@ -124,30 +132,30 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     ]
     columns = {(metric, rule): metric if rule is None else f"{metric}@{rule}" for metric, rule in names}
     schema: dict[str, Any] = {
-        "mix": pl.String, "detector": pl.String, "cell": pl.String, "resolution": pl.String, "jpeg_quality": pl.Int16,
+        "mix": pl.String, "detector": pl.String, "title": pl.String, "role": pl.String, **CELL_COLUMNS,
         "n_real": pl.Int64, "n_fake": pl.Int64, "n_groups": pl.Int64, "enlarged": pl.Boolean, "reason": pl.String,
     }  # fmt: skip
     for column in columns.values():
         schema |= estimate_columns(column)
     mixes = {mix.name: mix for mix in data.experiment.all_mixes}
     rows = []
-    for detector in (*MAIN_DETECTORS, PROBE):
-        for cell in sorted_cells(data.experiment, index.cells("fair", detector)):
+    for one in (*index.detectors, *index.probes):
+        for cell in sorted_cells(data.experiment, index.cells(FAIR, one.fit)):
             estimates = {
-                column: index.get("fair", cell, detector, metric, rule) for (metric, rule), column in columns.items()
+                column: index.get(FAIR, cell, one.fit, metric, rule) for (metric, rule), column in columns.items()
             }
-            some = next((one for one in estimates.values() if one is not None), Estimate(None))
+            some = next((found for found in estimates.values() if found is not None), Estimate(None))
             row: dict[str, Any] = {
-                "mix": cell[0],
-                "detector": detector,
-                "cell": cell_name(*cell[1:]),
-                "resolution": cell[1],
-                "jpeg_quality": cell[2],
+                "mix": cell.mix,
+                "detector": one.name,
+                "title": one.title,
+                "role": one.role,
+                **cell.row,
                 "n_real": some.n_real,
                 "n_fake": some.n_fake,
                 "n_groups": some.n_groups,
-                "enlarged": is_enlarged(data, mixes[cell[0]], cell[1]) if cell[0] in mixes else None,
-                "reason": "; ".join(dict.fromkeys(one.reason for one in estimates.values() if one and one.reason)),
+                "enlarged": is_enlarged(data, mixes[cell.mix], cell.resolution) if cell.mix in mixes else None,
+                "reason": "; ".join(dict.fromkeys(each.reason for each in estimates.values() if each and each.reason)),
             }
             for column, estimate in estimates.items():
                 row |= estimate_values(column, estimate)

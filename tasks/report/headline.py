@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.report.blocks import (
     NOT_AVAILABLE,
     Block,
@@ -22,14 +23,14 @@ from tasks.report.blocks import (
 )
 from tasks.report.controls import control_rows
 from tasks.report.data import (
-    HEADLINE_DETECTOR,
+    FAIR,
     CellKey,
     Estimate,
     ReportData,
     ResultIndex,
-    cell_name,
     is_enlarged,
     sorted_cells,
+    strongest_jpeg,
 )
 
 # AUROC from here on is called nearly perfect, and has to be explained before it is believed.
@@ -49,18 +50,18 @@ class _Rated:
 
     @property
     def place(self) -> str:
-        return cell_name(self.cell[1], self.cell[2])
+        return self.cell.cell
 
 
 def _rated(data: ReportData, index: ResultIndex) -> list[_Rated]:
     """All generators in all fair cells of the headline detector, the hardest first."""
     single = {mix.name: mix for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
     found = []
-    for cell in sorted_cells(data.experiment, index.cells("fair", HEADLINE_DETECTOR)):
-        auroc = index.get("fair", cell, HEADLINE_DETECTOR, "auroc")
-        if cell[0] in single and auroc is not None and auroc.value is not None:
-            mix = single[cell[0]]
-            enlarged = is_enlarged(data, mix, cell[1])
+    for cell in sorted_cells(data.experiment, index.cells(FAIR, index.headline.fit)):
+        auroc = index.get(FAIR, cell, index.headline.fit, "auroc")
+        if cell.mix in single and auroc is not None and auroc.value is not None:
+            mix = single[cell.mix]
+            enlarged = is_enlarged(data, mix, cell.resolution)
             found.append(_Rated(mix.name, mix.fakes[0], cell, auroc, auroc.value, enlarged))
     return sorted(found, key=lambda one: one.value)
 
@@ -74,8 +75,8 @@ def headline_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
             *warning,
             Text("There is no fair row of a single generator, so no generator can be called hard or easy."),
         )
-    sentences = [_hardest_sentence(rated[0])]
-    plain = [one for one in rated if one.cell[2] is None]
+    sentences = [_hardest_sentence(rated[0]), f"These are numbers of {index.headline.label}."]
+    plain = [one for one in rated if one.cell.perturbation == NONE]
     if plain and plain[0] is not rated[0]:
         first = plain[0]
         sentences.append(
@@ -128,8 +129,8 @@ def _hardest_sentence(hardest: _Rated) -> str:
 def _order_sentences(plain: Sequence[_Rated]) -> Iterator[str]:
     """At which resolutions the hardest two generators, uncompressed, cannot be put in an order."""
     open_orders = []
-    for resolution in dict.fromkeys(one.cell[1] for one in plain):
-        first, *rest = [one for one in plain if one.cell[1] == resolution]
+    for resolution in dict.fromkeys(one.cell.resolution for one in plain):
+        first, *rest = [one for one in plain if one.cell.resolution == resolution]
         if not rest or first.auroc.high is None or rest[0].auroc.low is None:
             continue
         if first.auroc.high >= rest[0].auroc.low:
@@ -149,10 +150,11 @@ def _tiles(
         return (label, number(one.value), detail + (" · enlarged" if one.enlarged else ""))
 
     items = [tile("hardest, AUROC", rated[0]), tile("easiest, AUROC", rated[-1])]
-    losses = _compression_losses(data, index, rated)
+    strongest = strongest_jpeg(data.experiment)
+    losses = _losses(index, rated, strongest) if strongest is not None else []
     if losses:
-        strongest = min(quality for quality in data.experiment.qualities if quality is not None)
-        detail = f"median over {len(losses)} rows, none to q{strongest}; {signed(min(losses))} to {signed(max(losses))}"
+        least, most = signed(min(losses)), signed(max(losses))
+        detail = f"median over {len(losses)} rows, {NONE} to {strongest}; {least} to {most}"
         items.append(("compression changes AUROC by", signed(float(np.median(losses))), detail))
     probe = tables["probe"]
     if len(probe):
@@ -160,7 +162,7 @@ def _tiles(
         value = f"{flagged} of {judged}" if judged else NOT_AVAILABLE
         detail = "rows where formats alone tell the classes apart" if judged else "no row has an interval"
         items.append(("probe flags", value, detail))
-    control = [one for _, one in control_rows(data, index) if one.value is not None]
+    control = [one for *_, one in control_rows(data, index) if one.value is not None]
     if control:
         outside = sum(one.contains(0.5) is False for one in control)
         judged = sum(one.has_interval for one in control)
@@ -169,15 +171,12 @@ def _tiles(
     return tuple(items)
 
 
-def _compression_losses(data: ReportData, index: ResultIndex, rated: Sequence[_Rated]) -> list[float]:
-    """What the strongest compression changes in AUROC, per mix of one generator and resolution."""
-    qualities = [quality for quality in data.experiment.qualities if quality is not None]
-    if not qualities:
-        return []
+def _losses(index: ResultIndex, rated: Sequence[_Rated], perturbation: str) -> list[float]:
+    """What a perturbation changes in AUROC, per mix of one generator and resolution."""
     losses = []
     for one in rated:
-        if one.cell[2] is None:
-            compressed = index.get("fair", (*one.cell[:2], min(qualities)), HEADLINE_DETECTOR, "auroc")
-            if compressed is not None and compressed.value is not None:
-                losses.append(compressed.value - one.value)
+        if one.cell.perturbation == NONE:
+            perturbed = index.get(FAIR, one.cell._replace(perturbation=perturbation), index.headline.fit, "auroc")
+            if perturbed is not None and perturbed.value is not None:
+                losses.append(perturbed.value - one.value)
     return losses

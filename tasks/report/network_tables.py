@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.protocols import training_view
-from tasks.networks.variants import ALONE, rejection_scenarios, variants
+from tasks.networks.variants import rejection_scenarios, variants
+from tasks.report.data import CELL_COLUMNS, Estimate, NetworkData, estimate_columns, estimate_values
 from tasks.report.reported_networks import ReportedNetwork
 from tasks.spec.detectors import Distilled, FineTuned, Quantized
 from tasks.spec.experiment import Experiment
@@ -35,28 +37,6 @@ _PRINTED = (
 )  # fmt: skip
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkData:
-    """What a run knows of its networks; frames as their producers wrote them.
-
-    Attributes:
-        comparison: `COMPARISON_SCHEMA`, all cells, with the metrics of `comparison.py`.
-        networks: `NETWORK_SCHEMA`.
-        latency: `LATENCY_SCHEMA`.
-        rejection, confusion, differences: `REJECTION_SCHEMA`, `CONFUSION_SCHEMA` and `DIFFERENCE_SCHEMA`. A scenario is
-            named by its kind and its source, such as `leave-one-out gan`.
-        reported: the second project's rows as printed.
-    """
-
-    comparison: pl.DataFrame
-    networks: pl.DataFrame
-    latency: pl.DataFrame
-    rejection: pl.DataFrame
-    confusion: pl.DataFrame
-    differences: pl.DataFrame
-    reported: Sequence[ReportedNetwork] = ()
 
 
 def network_tables(experiment: Experiment, data: NetworkData) -> dict[str, pl.DataFrame]:
@@ -104,15 +84,15 @@ class _Compared:
 
     def __init__(self, comparison: pl.DataFrame) -> None:
         self.rows: dict[tuple[Any, ...], Row] = {
-            (row["network"], row["seed"], row["resolution"], row["jpeg_quality"], row["metric"]): row
+            (row["network"], row["seed"], row["resolution"], row["perturbation"], row["metric"]): row
             for row in comparison.iter_rows(named=True)
         }
 
     def get(self, network: str, seed: int | None, resolution: str, metric: str) -> Row:
         """The uncompressed cell's row; all None, with the reason, where it was not computed."""
         empty = dict.fromkeys(("value", "low", "high", "change", "change_low", "change_high", "n", "n_groups"))
-        found = self.rows.get((network, seed, resolution, None, metric))
-        return found or {**empty, "reason": f"{metric} was not computed at {resolution}/none"}
+        found = self.rows.get((network, seed, resolution, NONE, metric))
+        return found or {**empty, "reason": f"{metric} was not computed at {resolution}/{NONE}"}
 
 
 def stages_table(experiment: Experiment, data: NetworkData, compared: _Compared) -> pl.DataFrame:
@@ -130,8 +110,8 @@ def stages_table(experiment: Experiment, data: NetworkData, compared: _Compared)
         "in_float": pl.String,
         **dict.fromkeys(("ms", "ms_low", "ms_high", "faster", "faster_than_eager"), pl.Float64),
         "latency_reason": pl.String,
-        **_estimate_columns("class_accuracy"), **_estimate_columns("change"),
-        **_estimate_columns("change_from_origin"), **_estimate_columns("balanced_accuracy"),
+        **estimate_columns("class_accuracy"), **estimate_columns("change"),
+        **estimate_columns("change_from_origin"), **estimate_columns("balanced_accuracy"),
         "loses_at_most_a_point": pl.Boolean, "reason": pl.String, "n": pl.Int64, "n_groups": pl.Int64,
     }  # fmt: skip
     described = {row["network"]: row for row in data.networks.iter_rows(named=True) if row["seed"] == 0}
@@ -144,16 +124,16 @@ def stages_table(experiment: Experiment, data: NetworkData, compared: _Compared)
         row = described[name]
         accuracy = compared.get(name, 0, resolution, CLASS_ACCURACY)
         balanced = compared.get(name, 0, resolution, "balanced_accuracy")
-        change = _estimate_values("change", accuracy, "change") if place else _nothing("change")
+        change = estimate_values("change", _change(accuracy) if place else None)
         rows.append(
             {key: row[key] for key in ("network", "kind", "of", "teachers", "pretrained", "zeros", "in_float")}
             | {key: row[key] for key in ("parameters", "macs", "bytes", "compressed_bytes")}
             | {"macs_share": _ratio(row["macs"], first["macs"]), "bytes_share": _ratio(row["bytes"], first["bytes"])}
             | _latency(name, names[0], times)
-            | _estimate_values("class_accuracy", accuracy)
+            | estimate_values("class_accuracy", _own(accuracy))
             | change
-            | _estimate_values("change_from_origin", compared.get(name, 0, resolution, FROM_ORIGIN), "change")
-            | _estimate_values("balanced_accuracy", balanced)
+            | estimate_values("change_from_origin", _change(compared.get(name, 0, resolution, FROM_ORIGIN)))
+            | estimate_values("balanced_accuracy", _own(balanced))
             | {
                 "loses_at_most_a_point": loses_at_most_a_point(change["change"], change["change_low"]),
                 "reason": _reasons(accuracy["reason"], balanced["reason"]),
@@ -191,12 +171,12 @@ def _latency(name: str, first: str, times: Mapping[tuple[str, str, int], Row]) -
 def cells_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
     """Class accuracy of every network in every cell, and its paired change from the first network."""
     schema: dict[str, Any] = {
-        "network": pl.String, "cell": pl.String, "resolution": pl.String, "jpeg_quality": pl.Int16,
-        **_estimate_columns("class_accuracy"), **_estimate_columns("change"),
+        "network": pl.String, **CELL_COLUMNS,
+        **estimate_columns("class_accuracy"), **estimate_columns("change"),
         "reason": pl.String, "n": pl.Int64, "n_groups": pl.Int64,
     }  # fmt: skip
     found = {
-        (row["network"], row["resolution"], row["jpeg_quality"]): row
+        (row["network"], row["resolution"], row["perturbation"]): row
         for row in data.comparison.iter_rows(named=True)
         if row["metric"] == CLASS_ACCURACY and row["seed"] == 0
     }
@@ -204,13 +184,13 @@ def cells_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
     rows = []
     for place, name in enumerate(names):
         for cell in experiment.cells:
-            row = found.get((name, str(cell.resolution), cell.jpeg_quality))
+            row = found.get((name, str(cell.resolution), cell.perturbation_name))
             if row is not None:
                 rows.append(
-                    {key: row[key] for key in ("network", "resolution", "jpeg_quality", "reason", "n", "n_groups")}
+                    {key: row[key] for key in ("network", "resolution", "perturbation", "reason", "n", "n_groups")}
                     | {"cell": cell.name}
-                    | _estimate_values("class_accuracy", row)
-                    | (_estimate_values("change", row, "change") if place else _nothing("change"))
+                    | estimate_values("class_accuracy", _own(row))
+                    | estimate_values("change", _change(row) if place else None)
                 )
     return pl.DataFrame(rows, schema=schema)
 
@@ -219,7 +199,7 @@ def classes_table(experiment: Experiment, data: NetworkData, compared: _Compared
     """What quantisation changes in each class, uncompressed: accuracy, and the paired change from its origin."""
     schema: dict[str, Any] = {
         "network": pl.String, "of": pl.String, "class": pl.String, "of_accuracy": pl.Float64,
-        **_estimate_columns("accuracy"), **_estimate_columns("change"), "reason": pl.String,
+        **estimate_columns("accuracy"), **estimate_columns("change"), "reason": pl.String,
         "n": pl.Int64, "n_groups": pl.Int64,
     }  # fmt: skip
     resolution = headline_resolution(experiment)
@@ -233,8 +213,8 @@ def classes_table(experiment: Experiment, data: NetworkData, compared: _Compared
             before = compared.get(network.of, 0, resolution, f"{CLASS_ACCURACY}:{name}")
             rows.append(
                 {"network": network.name, "of": network.of, "class": name, "of_accuracy": before["value"]}
-                | _estimate_values("accuracy", own)
-                | _estimate_values("change", own, "change")
+                | estimate_values("accuracy", _own(own))
+                | estimate_values("change", _change(own))
                 | {"reason": _reasons(own["reason"], before["reason"]), "n": own["n"], "n_groups": own["n_groups"]}
             )
     return pl.DataFrame(rows, schema=schema)
@@ -248,10 +228,11 @@ def distillation_table(experiment: Experiment, data: NetworkData, compared: _Com
     """
     schema: dict[str, Any] = {
         "student": pl.String, "of": pl.String, "teachers": pl.String, "pretrained": pl.Boolean, "seed": pl.Int64,
-        **_estimate_columns("with_teacher"), **_estimate_columns("alone"), **_estimate_columns("difference"),
+        **estimate_columns("with_teacher"), **estimate_columns("alone"), **estimate_columns("difference"),
         "reason": pl.String,
     }  # fmt: skip
     described = {row["network"]: row for row in data.networks.iter_rows(named=True)}
+    without_teacher = {one.base: one.alone for one in variants(experiment) if one.alone is not None}
     resolution = headline_resolution(experiment)
     rows = []
     for network in experiment.mobile.networks if experiment.mobile else ():
@@ -260,14 +241,14 @@ def distillation_table(experiment: Experiment, data: NetworkData, compared: _Com
         for seed in (*range(network.seeds), *([None] if network.seeds > 1 else [])):
             metric = OVER_SEEDS if seed is None else CLASS_ACCURACY
             taught = compared.get(network.name, seed, resolution, metric)
-            alone = compared.get(f"{network.name}{ALONE}", seed, resolution, metric)
+            alone = compared.get(without_teacher[network.name], seed, resolution, metric)
             # A single seed's change is from the first network, that of the means from the same student alone.
-            paired = _estimate_values("difference", taught, "change") if seed is None else _nothing("difference")
+            paired = estimate_values("difference", _change(taught) if seed is None else None)
             rows.append(
                 {"student": network.name, "of": network.of, "teachers": " + ".join(network.teachers), "seed": seed}
                 | {"pretrained": described.get(network.name, {}).get("pretrained")}
-                | _estimate_values("with_teacher", taught)
-                | _estimate_values("alone", alone)
+                | estimate_values("with_teacher", _own(taught))
+                | estimate_values("alone", _own(alone))
                 | paired
                 | {"difference": _difference(taught["value"], alone["value"])}
                 | {"reason": _reasons(taught["reason"], alone["reason"])}
@@ -290,8 +271,8 @@ def rejection_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
         "chosen": pl.Boolean, "rule": pl.String,
     }  # fmt: skip
     for metric in (*_SEPARATION, *_DECISIONS):
-        schema |= _estimate_columns(metric)
-    schema |= _estimate_columns("auroc_difference") | _estimate_columns("oscr_difference")
+        schema |= estimate_columns(metric)
+    schema |= estimate_columns("auroc_difference") | estimate_columns("oscr_difference")
     schema |= {"reason": pl.String, "n_known": pl.Int64, "n_unknown": pl.Int64, "n_groups": pl.Int64}
     keys = ("scenario", "network", "score", "rule", "metric")
     found = {tuple(row[key] for key in keys): row for row in data.rejection.iter_rows(named=True)}
@@ -318,7 +299,7 @@ def rejection_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
         row |= {key: some[key] for key in ("n_known", "n_unknown", "n_groups")}
         row |= {"chosen": (scenario, network, score) in chosen}
         for name, one in measured.items():
-            row |= _estimate_values(name, one)
+            row |= estimate_values(name, _own(one))
         rows.append(row | {"reason": _reasons(*(one["reason"] for one in measured.values() if one))})
     return pl.DataFrame(rows, schema=schema)
 
@@ -355,7 +336,7 @@ def second_project_table(experiment: Experiment, data: NetworkData, stages: pl.D
         **{f"here_{name}": pl.Float64 for name in _PRINTED[:2]},
         "here_layers_unlocked": pl.String,
         **{f"here_{name}": pl.Float64 for name in _PRINTED[3:]},
-        **_estimate_columns("test_accuracy"), "reason": pl.String, "n": pl.Int64,
+        **estimate_columns("test_accuracy"), "reason": pl.String, "n": pl.Int64,
     }  # fmt: skip
     described = {row["network"]: row for row in data.networks.iter_rows(named=True) if row["seed"] == 0}
     tested = {row["network"]: row for row in stages.iter_rows(named=True)}
@@ -391,20 +372,14 @@ def _like(printed: ReportedNetwork, tuned: Sequence[FineTuned]) -> FineTuned | N
     return next((one for one in same if one.unlocked == printed.layers_unlocked), same[0] if same else None)
 
 
-def _estimate_columns(name: str) -> dict[str, Any]:
-    return {name: pl.Float64, f"{name}_low": pl.Float64, f"{name}_high": pl.Float64}
+def _own(row: Mapping[str, Any] | None) -> Estimate | None:
+    """The number of a row."""
+    return None if row is None else Estimate(row["value"], row["low"], row["high"])
 
 
-def _estimate_values(name: str, row: Mapping[str, Any] | None, prefix: str = "") -> Row:
-    """A value and its bounds out of a row, under another name; `prefix` says which of its values."""
-    if row is None:
-        return _nothing(name)
-    keys = (prefix, f"{prefix}_low", f"{prefix}_high") if prefix else ("value", "low", "high")
-    return {f"{name}{suffix}": row[key] for suffix, key in zip(("", "_low", "_high"), keys, strict=True)}
-
-
-def _nothing(name: str) -> Row:
-    return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+def _change(row: Mapping[str, Any]) -> Estimate:
+    """Its paired change."""
+    return Estimate(row["change"], row["change_low"], row["change_high"])
 
 
 def _ratio(value: float | None, whole: float | None) -> float | None:

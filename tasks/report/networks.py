@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.report.blocks import (
     UNFOLDED_ROWS,
     Block,
@@ -33,7 +34,7 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
-from tasks.report.data import ReportData, quality_name
+from tasks.report.data import ReportData, perturbation_word, perturbations
 from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
 from tasks.report.plots import HeatMap, HeatScale
 from tasks.report.rejection import rejection_blocks
@@ -68,7 +69,7 @@ def _stage_blocks(experiment: Experiment, mobile: Mobile, tables: Tables) -> tup
     if not len(stages):
         return (Text("No network was described in this run."),)
     rows = stages.rows(named=True)
-    cell = f"{headline_resolution(experiment)}/none"
+    cell = f"{headline_resolution(experiment)}/{NONE}"
     return (
         *_random_weights(mobile),
         *_lead(rows, cell),
@@ -261,7 +262,7 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
     accuracy_scale = HeatScale(neutral=1 / classes, reach=1 - 1 / classes)
     maps = [_cell_map(experiment, f"{names[0]}: class accuracy", names[0], "class_accuracy", found, accuracy_scale)]
     maps += [_cell_map(experiment, f"{name}: change", name, "change", found, _CHANGE_SCALE) for name in names[1:]]
-    yield Heats("Per cell", tuple(maps), "rows are resolutions, columns JPEG qualities")
+    yield Heats("Per cell", tuple(maps), f"each row is a resolution, each column a {perturbation_word(experiment)}")
     yield Text(
         f"First map: class accuracy of {names[0]}; white is one of {classes} classes at random ({1 / classes:.2f}). "
         "The others: paired change from it in points of the same pictures; white is no change, orange is lost, blue is "
@@ -296,17 +297,13 @@ def _cell_map(
     found: Mapping[tuple[str, str], Row],
     scale: HeatScale,
 ) -> HeatMap:
-    resolutions, qualities = [str(one) for one in experiment.resolutions], experiment.qualities
-    fields = [
-        [found.get((network, f"{resolution}/{quality_name(quality)}"), {}) for quality in qualities]
-        for resolution in resolutions
-    ]
+    rows, columns = tuple(str(one) for one in experiment.resolutions), perturbations(experiment)
+    fields = [[found.get((network, f"{row}/{column}"), {}) for column in columns] for row in rows]
     values, lows, highs = (
         tuple(tuple(field.get(f"{name}{suffix}") for field in row) for row in fields)
         for suffix in ("", "_low", "_high")
     )
-    columns = tuple(quality_name(quality) for quality in qualities)
-    return HeatMap(title, "resolution", "JPEG quality", tuple(resolutions), columns, values, lows, highs, scale)
+    return HeatMap(title, "resolution", perturbation_word(experiment), rows, columns, values, lows, highs, scale)
 
 
 def _worst_and_best(names: Sequence[str], cells: pl.DataFrame) -> Iterator[Block]:

@@ -122,7 +122,8 @@ def heat_map(maps: Sequence[HeatMap]) -> bytes:
     across = min(2, len(maps))
     down = -(-len(maps) // across)
     name_width = 0.35 + _TEXT_WIDTH * max(len(name) for one in maps for name in one.rows)
-    width = name_width + max(0.62 * len(one.columns) for one in maps) + 0.1
+    field_width = max(0.62, *(_TEXT_WIDTH * len(name) for one in maps for name in one.columns))
+    width = name_width + max(field_width * len(one.columns) for one in maps) + 0.1
     height = 0.75 + max(0.42 * len(one.rows) for one in maps)
     with _style():
         figure = _figure(width * across, height * down)
@@ -133,7 +134,7 @@ def heat_map(maps: Sequence[HeatMap]) -> bytes:
                     figure,
                     left=column * width + name_width,
                     top=row * height + 0.28,
-                    width=0.62 * len(one.columns),
+                    width=field_width * len(one.columns),
                     height=0.42 * len(one.rows),
                 ),
                 one,
@@ -153,7 +154,8 @@ def roc_plot(curves: Sequence[Curve], title: str, kind: PlotFormat = "svg") -> b
                 fpr,
                 tpr,
                 color=PALETTE[number % len(PALETTE)],
-                linestyle=DASHES[number % len(DASHES)],
+                # Another dash at every turn of the palette, so that no two curves look alike.
+                linestyle=DASHES[(number + number // len(PALETTE)) % len(DASHES)],
                 linewidth=1.7,
                 label=curve.label,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.report.blocks import Block, Cell, Column, Table, plain_value
-from tasks.report.data import ReportData, quality_name
+from tasks.report.data import ReportData, perturbations
 
 
 def provenance_blocks(data: ReportData) -> tuple[Block, ...]:
@@ -18,7 +18,7 @@ def provenance_blocks(data: ReportData) -> tuple[Block, ...]:
         "extractor": f"{experiment.extractor.name}, weights {experiment.extractor.weights}",
         "canonical side": f"{experiment.canonical_side} pixels",
         "resolutions": ", ".join(str(one) for one in experiment.resolutions),
-        "qualities": ", ".join(quality_name(one) for one in experiment.qualities),
+        "perturbations": ", ".join(perturbations(experiment)),
         "splits": ", ".join(f"{key} {value}" for key, value in experiment.splits.model_dump().items() if value),
         "training seeds": experiment.training_seeds,
         "bootstrap resamples": experiment.bootstrap_resamples,

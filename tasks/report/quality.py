@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.report.blocks import NOT_AVAILABLE, Block, Cell, Column, Text, capped
-from tasks.report.data import ReportData, ResultIndex, cell_name
+from tasks.report.data import ReportData, ResultIndex
 
 
 def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
@@ -23,7 +24,7 @@ def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
         (
             Cell(row["source"]),
             Cell(row["metric"]),
-            Cell(cell_name(row["resolution"], row["jpeg_quality"])),
+            Cell(row["cell"]),
             Cell(_significant(row["value"]), sub=_significant_interval(row["low"], row["high"])),
             Cell(str(row["n_real"])),
             Cell(str(row["n_fake"])),
@@ -42,14 +43,14 @@ def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
 
 
 def quality_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
-    """Distances, each generator's in the order of the grid."""
+    """Distances, each generator's in the order of the grid; all of uncompressed cells."""
     if not len(data.quality):
         return data.quality
     order = {str(resolution): place for place, resolution in enumerate(data.experiment.resolutions)}
     place = pl.col("resolution").replace_strict(order, default=len(order), return_dtype=pl.Int64)
-    # Qualities fall from left to right, uncompressed first.
-    keys = ["source", "metric", place, pl.col("jpeg_quality").fill_null(101).neg()]
-    return data.quality.sort(keys, maintain_order=True)
+    cell = pl.concat_str("resolution", pl.lit(f"/{NONE}")).alias("cell")
+    named = data.quality.select("source", cell, pl.exclude("source", "jpeg_quality"))
+    return named.sort("source", "metric", place, maintain_order=True)
 
 
 def _significant(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.data.perturbations.kinds import NONE
 from tasks.report import plots
 from tasks.report.blocks import (
     Block,
@@ -23,8 +24,9 @@ from tasks.report.blocks import (
     row_estimate,
 )
 from tasks.report.data import (
-    HEADLINE_DETECTOR,
+    FAIR,
     HEADLINE_RULE,
+    CellKey,
     ReportData,
     ResultIndex,
     estimate_columns,
@@ -34,7 +36,9 @@ from tasks.report.data import (
 from tasks.report.plots import PlotFormat
 
 
-def ranking_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame], plot_format: PlotFormat) -> tuple[Block, ...]:
+def ranking_blocks(
+    index: ResultIndex, tables: Mapping[str, pl.DataFrame], plot_format: PlotFormat
+) -> tuple[Block, ...]:
     """Generators in the order of their AUROC, as pictures and as a table."""
     table = tables["ranking"]
     if not len(table):
@@ -78,14 +82,17 @@ def ranking_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame], plot_fo
         Column("resolution", "text"), Column("rank"), Column("mix", "text"), Column("AUROC"),
         Column("balanced accuracy"), Column("photographs"), Column("fakes"), Column("groups"),
     )  # fmt: skip
-    intro = "Fair path, uncompressed, the hardest to tell first. A bar is the 95 % interval; a hollow point has none."
+    intro = (
+        f"Fair path, uncompressed, detector {index.headline.name}; the hardest to tell first. A bar is the 95 % "
+        "interval; a hollow point has none."
+    )
     if table["generator"].n_unique() == 1:
         intro += " There is one generator only: it is compared with itself over resolutions and photographs."
     return (Text(intro), Gallery("", tuple(pictures)), Table("Ranking", columns, tuple(rows)), *reasons_note(estimates))
 
 
 def ranking_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
-    """Mixes of one generator, uncompressed, at every resolution: the hardest to tell first."""
+    """Mixes of one generator, uncompressed, at every resolution: the hardest for the headline detector first."""
     schema: dict[str, Any] = {
         "resolution": pl.String, "rank": pl.Int64, "generator": pl.String, "mix": pl.String, "real": pl.String,
         **estimate_columns("auroc"), **estimate_columns("balanced_accuracy"),
@@ -95,13 +102,13 @@ def ranking_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     for resolution in (str(one) for one in data.experiment.resolutions):
         found = []
         for mix in data.experiment.all_mixes:
-            cell = (mix.name, resolution, None)
-            auroc = index.get("fair", cell, HEADLINE_DETECTOR, "auroc")
+            cell = CellKey(mix.name, resolution, NONE)
+            auroc = index.get(FAIR, cell, index.headline.fit, "auroc")
             if len(mix.fakes) == 1 and auroc is not None and auroc.value is not None:
                 found.append((auroc.value, mix, auroc))
         for rank, (_, mix, auroc) in enumerate(sorted(found, key=lambda one: (one[0], one[1].name)), start=1):
-            cell = (mix.name, resolution, None)
-            balanced = index.get("fair", cell, HEADLINE_DETECTOR, "balanced_accuracy", HEADLINE_RULE)
+            cell = CellKey(mix.name, resolution, NONE)
+            balanced = index.get(FAIR, cell, index.headline.fit, "balanced_accuracy", HEADLINE_RULE)
             rows.append(
                 {
                     "resolution": resolution,

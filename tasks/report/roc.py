@@ -4,61 +4,72 @@ from __future__ import annotations
 
 import polars as pl
 
+from storage.tables import FIT_COLUMNS
 from tasks.report import plots
 from tasks.report.blocks import Block, Gallery, Picture, Text, number
 from tasks.report.data import (
-    DETECTOR_TITLES,
-    MAIN_DETECTORS,
-    PROBE,
+    FAIR,
+    CellKey,
+    Evaluated,
     ReportData,
     ResultIndex,
-    quality_name,
+    perturbation_word,
+    perturbations,
+    position,
     sorted_cells,
 )
 from tasks.report.plots import PlotFormat
 
 
-def roc_blocks(data: ReportData, plot_format: PlotFormat) -> tuple[Block, ...]:
-    """A curve per JPEG quality; Markdown (`png`) shows the first detector alone."""
-    if not len(data.roc):
+def roc_blocks(data: ReportData, index: ResultIndex, plot_format: PlotFormat) -> tuple[Block, ...]:
+    """A curve per perturbation, of every detector and then of the probes; Markdown (`png`) shows the first alone."""
+    curves = {one: points for one in (*index.detectors, *index.probes) if len(points := _points(data, one))}
+    if not curves:
         return (Text("No ROC curves were kept in this run."),)
-    index = ResultIndex(data.results)
-    parts = {
-        (detector, mix, resolution): part
-        for (detector, mix, resolution), part in data.roc.group_by("detector", "mix", "resolution", maintain_order=True)
-    }
-    detectors = [name for name in (*MAIN_DETECTORS, PROBE) if any(key[0] == name for key in parts)]
-    detectors += sorted({key[0] for key in parts}.difference(detectors))
-    if plot_format == "png":
-        detectors = detectors[:1]  # the HTML has the others
     blocks: list[Block] = [
         Text(
-            "Share of fakes found against share of photographs called fake, one curve per JPEG quality; the number "
-            "is AUROC."
+            "Share of fakes found against share of photographs called fake, one curve per "
+            f"{perturbation_word(data.experiment)}; the number is AUROC."
         )
     ]
-    for detector in detectors:
-        cells = [(mix, resolution, None) for name, mix, resolution in parts if name == detector]
+    # The HTML has the others.
+    shown = list(curves.items())[: 1 if plot_format == "png" else None]
+    for place, (one, points) in enumerate(shown):
+        parts = {
+            CellKey(str(mix), str(resolution), ""): part
+            for (mix, resolution), part in points.group_by("mix", "resolution", maintain_order=True)
+        }
         pictures = [
-            _roc_picture(index, detector, mix, resolution, parts[detector, mix, resolution], plot_format)
-            for mix, resolution, _ in sorted_cells(data.experiment, cells)
+            _roc_picture(data, index, one, cell, parts[cell], plot_format)
+            for cell in sorted_cells(data.experiment, parts)
         ]
-        title = f"{detector}: {DETECTOR_TITLES[detector]}" if detector in DETECTOR_TITLES else detector
-        blocks.append(Gallery(title, tuple(pictures), folded=detector != detectors[0], narrow=True))
+        blocks.append(Gallery(one.label, tuple(pictures), folded=place > 0, narrow=True))
     return tuple(blocks)
 
 
+def _points(data: ReportData, detector: Evaluated) -> pl.DataFrame:
+    """The points of a detector's own curves."""
+    fit = detector.fit.model_dump()
+    return data.roc.filter(pl.col(name).eq_missing(pl.lit(fit[name])) for name, _ in FIT_COLUMNS)
+
+
 def _roc_picture(
-    index: ResultIndex, detector: str, mix: str, resolution: str, part: pl.DataFrame, plot_format: PlotFormat
+    data: ReportData,
+    index: ResultIndex,
+    detector: Evaluated,
+    place: CellKey,
+    points: pl.DataFrame,
+    plot_format: PlotFormat,
 ) -> Picture:
+    """All curves of a mix at a resolution; `place` says of no perturbation."""
     curves, spoken = [], []
-    qualities = sorted(part["jpeg_quality"].unique(), key=lambda quality: -(101 if quality is None else quality))
-    for quality in qualities:
-        curve = part.filter(pl.col("jpeg_quality").eq_missing(pl.lit(quality)))
-        auroc = index.get("fair", (mix, resolution, quality), detector, "auroc")
-        label = f"{quality_name(quality)}  {number(auroc.value if auroc else None)}"
-        curves.append(plots.Curve(label, curve["fpr"].to_numpy(), curve["tpr"].to_numpy()))
-        spoken.append(f"{quality_name(quality)} {number(auroc.value if auroc else None)}")
-    title = f"{mix} at {resolution}"
-    alt = f"ROC curves of {detector}, {title}; AUROC by quality: {', '.join(spoken)}"
+    order = perturbations(data.experiment)
+    for name in sorted(points["perturbation"].unique(), key=lambda name: position(order, name)):
+        curve = points.filter(pl.col("perturbation") == name)
+        auroc = index.get(FAIR, place._replace(perturbation=name), detector.fit, "auroc")
+        value = number(auroc.value if auroc else None)
+        curves.append(plots.Curve(f"{name}  {value}", curve["fpr"].to_numpy(), curve["tpr"].to_numpy()))
+        spoken.append(f"{name} {value}")
+    title = f"{place.mix} at {place.resolution}"
+    alt = f"ROC curves of {detector.name}, {title}; AUROC by {perturbation_word(data.experiment)}: {', '.join(spoken)}"
     return Picture(title, alt, plots.roc_plot(curves, title, plot_format))

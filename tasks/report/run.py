@@ -15,19 +15,19 @@ from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
+from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.cells import ROC
-from tasks.evaluation.protocols import STAGES
+from tasks.evaluation.protocols import STAGES, SVM
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
 from tasks.report.counts import warnings_of
-from tasks.report.data import ReportData
-from tasks.report.network_tables import NetworkData
+from tasks.report.data import NetworkData, ReportData
 from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.sections import report_tables
-from tasks.spec.experiment import Experiment
-from tasks.spec.sources import DiffusionSource
+from tasks.spec.detectors import Fit
+from tasks.spec.experiment import SHUFFLED, Experiment
 
 HTML, MARKDOWN = "report.html", "report.md"
 LIBRARIES = (
@@ -36,7 +36,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=4, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=5, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,
@@ -66,17 +66,9 @@ def write_report(
     """
     store = run.store
     results = _results(store, cells, stages, control)
-    reported = read_reported(FIRST_PROJECT)
-    timed: dict[str, Sequence[Ref]] = {
-        "train-gan": gans,
-        "generate/diffusion": diffused,
-        "embed": features,
-        "train/svm": heads,
-        "evaluate-cell": cells,
-        "evaluate-stage": stages,
-        **_by_step(store, (*trained, *comparisons, *rejections)),
-    }
     networks = _network_data(store, comparisons, described, latency, rejections)
+    timed = (*gans, *diffused, *features, *heads, *cells, *stages, *trained, *comparisons, *rejections)
+    reported = read_reported(FIRST_PROJECT)
     counted = read_table(store, counts)
     data = ReportData(
         experiment=experiment,
@@ -93,17 +85,17 @@ def write_report(
         counts=_frame(counted),
         provenance=_provenance(store, experiment, assignment, gans, timed, results, networks),
         extra_pictures=_gan_pictures(store, gans),
-        own_sides={
-            source.name: source.diffusion.side
-            for source in experiment.sources
-            if isinstance(source, DiffusionSource) and source.smaller_by_nature
-        },
         warnings=warnings_of(counted),
         networks=networks,
     )
-    tables = report_tables(data) | {"results": results, "roc": data.roc}
-    if networks is not None:
-        tables |= {"comparison": networks.comparison, "networks": networks.networks, "latency": networks.latency}
+    return Output(_parts(data), {"run": data.run_name})
+
+
+def _parts(data: ReportData) -> dict[str, PartContent]:
+    """The two pages, and every table as Parquet and as CSV."""
+    tables = report_tables(data) | {"results": data.results, "roc": data.roc}
+    if (of := data.networks) is not None:
+        tables |= {"comparison": of.comparison, "networks": of.networks, "latency": of.latency}
     parts: dict[str, PartContent] = {
         HTML: render_html(data).encode(),
         MARKDOWN: render_markdown(data).encode(),
@@ -111,7 +103,7 @@ def write_report(
     for name, table in tables.items():
         parts[f"{name}.parquet"] = table.to_arrow()
         parts[f"{name}.csv"] = table.write_csv().encode()
-    return Output(parts, {"run": data.run_name})
+    return parts
 
 
 def _network_data(
@@ -136,12 +128,13 @@ def _all_rows(store: Store, refs: Sequence[Ref], schema: pa.Schema, name: str = 
     return pl.concat([_frame(schema.empty_table()), *(_frame(read_table(store, ref, name=name)) for ref in refs)])
 
 
-def _by_step(store: Store, refs: Sequence[Ref]) -> dict[str, Sequence[Ref]]:
-    """Objects by the step that made them, each once."""
-    found: dict[str, list[Ref]] = {}
+def _durations(store: Store, refs: Sequence[Ref]) -> dict[str, float]:
+    """Seconds that objects took, by the step that made them; each object counts once."""
+    found: dict[str, float] = {}
     for ref in dict.fromkeys(refs):
-        found.setdefault(manifest_of(store, ref).step, []).append(ref)
-    return dict(found)
+        manifest = manifest_of(store, ref)
+        found[manifest.step] = found.get(manifest.step, 0.0) + manifest.seconds
+    return {step: round(seconds, 1) for step, seconds in found.items()}
 
 
 def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control: Ref) -> pl.DataFrame:
@@ -162,8 +155,9 @@ def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame
     row = dict.fromkeys(like.columns) | {
         "protocol": "control",
         "resolution": str(head["views"][0]["resolution"]),
-        "mix": "shuffled",
-        "detector": "svm-shuffled",
+        "perturbation": NONE,
+        "mix": SHUFFLED,
+        **Fit(detector=SVM).model_dump(),
         "metric": "auroc",
         "value": notes["mean"],
         "low": notes["low"],
@@ -177,7 +171,7 @@ def _provenance(
     experiment: Experiment,
     assignment: Ref,
     gans: Sequence[Ref],
-    timed: dict[str, Sequence[Ref]],
+    timed: Sequence[Ref],
     results: pl.DataFrame,
     networks: NetworkData | None,
 ) -> dict[str, Any]:
@@ -198,9 +192,7 @@ def _provenance(
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
-        "durations": {
-            name: round(sum(manifest_of(store, ref).seconds for ref in refs), 1) for name, refs in timed.items() if refs
-        },
+        "durations": _durations(store, timed),
         "store": store.url,
         "digests": {
             "results": _content_digest(results),

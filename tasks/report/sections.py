@@ -69,7 +69,7 @@ BEFORE_NETWORKS = (
     Kind(
         "ranking",
         "How hard each generator is to tell",
-        lambda on: ranking_blocks(on.data, on.tables, on.plot_format),
+        lambda on: ranking_blocks(on.index, on.tables, on.plot_format),
         {"ranking": ranking_table},
     ),
     Kind("grid", "The full grid", lambda on: grid_blocks(on.data, on.index, on.tables), {"grid": grid_table}),
@@ -84,11 +84,11 @@ BEFORE_NETWORKS = (
 AFTER_NETWORKS = (
     Kind(
         "controls",
-        "Probe and control",
+        "Probes and control",
         lambda on: controls_blocks(on.data, on.index, on.tables),
         {"probe": probe_table},
     ),
-    Kind("roc", "ROC curves", lambda on: roc_blocks(on.data, on.plot_format)),
+    Kind("roc", "ROC curves", lambda on: roc_blocks(on.data, on.index, on.plot_format)),
     Kind("calibration", "Calibration", lambda on: calibration_blocks(on.data, on.index)),
     Kind("examples", "Examples", lambda on: examples_blocks(on.data, every_view=on.plot_format == "svg")),
     Kind("quality", "Generator quality", lambda on: quality_blocks(on.tables), {"quality": quality_table}),
@@ -105,7 +105,7 @@ AFTER_NETWORKS = (
 
 def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
     """All tables of the report, flat enough for CSV; one that has no rows keeps its columns."""
-    index = ResultIndex(data.results)
+    index = ResultIndex(data.experiment, data.results)
     kinds = (*BEFORE_NETWORKS, *AFTER_NETWORKS)
     tables = {name: table(data, index) for kind in kinds for name, table in kind.tables.items()}
     return tables if data.networks is None else tables | network_tables(data.experiment, data.networks)
@@ -113,7 +113,7 @@ def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
 
 def report_sections(data: ReportData, plot_format: PlotFormat) -> tuple[Section, ...]:
     """All sections that have something to say."""
-    on = Shown(data, ResultIndex(data.results), report_tables(data), plot_format)
+    on = Shown(data, ResultIndex(data.experiment, data.results), report_tables(data), plot_format)
     before, after = (
         [Section(kind.id, kind.title, kind.blocks(on)) for kind in kinds] for kinds in (BEFORE_NETWORKS, AFTER_NETWORKS)
     )

@@ -7,29 +7,32 @@ from typing import Any
 
 import polars as pl
 
-from tasks.report.blocks import Block, Cell, Column, Table, Text, number, plain_cell
-from tasks.report.data import HEADLINE_DETECTOR, ReportData, ResultIndex, sorted_cells
+from tasks.report.blocks import UNFOLDED_ROWS, Block, Cell, Column, Table, Text, number, plain_cell
+from tasks.report.data import CELL_COLUMNS, FAIR, ReportData, ResultIndex, position, sorted_cells
+from tasks.spec.detectors import Fit
 
 
 def seeds_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     """AUROC by training seed, and the widest spread."""
     table = tables["seeds"]
     if not len(table):
-        return (Text("Heads were fitted with one training seed only, so the spread over seeds is not known."),)
+        return (Text("Detectors were fitted with one training seed only, so the spread over seeds is not known."),)
     seeds = sorted(table["training_seed"].unique())
     rows = []
-    for (mix, resolution), part in table.group_by("mix", "resolution", maintain_order=True):
+    for (detector, mix, cell), part in table.group_by("detector", "mix", "cell", maintain_order=True):
         values = dict(zip(part["training_seed"], part["auroc"], strict=True))
         rows.append(
             (
-                Cell(mix),
-                Cell(f"{resolution}/none"),
+                Cell(str(mix)),
+                Cell(str(detector)),
+                Cell(str(cell)),
                 *(plain_cell(values.get(seed)) for seed in seeds),
                 plain_cell(part["spread"][0]),
             )
         )
     columns = (
         Column("mix", "text"),
+        Column("detector", "text"),
         Column("cell", "text"),
         *(Column(f"seed {seed}", group="AUROC") for seed in seeds),
         Column("largest − smallest"),
@@ -37,42 +40,45 @@ def seeds_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     widest = table.sort("spread", descending=True, maintain_order=True).row(0, named=True)
     return (
         Text(
-            "The headline cells again, fitted on bootstrap samples of the training groups (seed 0 is the fit on all "
-            f"of them). The widest spread is {number(widest['spread'])}, in {widest['mix']} at "
-            f"{widest['resolution']}/none; a difference between detectors that is not larger than this says nothing."
+            "Detectors that were fitted several times, with other training seeds: a linear one then takes a bootstrap "
+            "sample of the training groups (seed 0 is the fit on all of them), a network other first weights and "
+            f"another order. The widest spread is {number(widest['spread'])}, of {widest['detector']} in "
+            f"{widest['mix']} at {widest['cell']}; a difference between detectors that is not larger than this says "
+            "nothing."
         ),
-        Table("AUROC by training seed", columns, tuple(rows)),
+        Table("AUROC by training seed", columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS),
     )
 
 
 def seeds_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
-    """AUROC of heads of several training seeds, uncompressed: one row per mix, resolution and seed, with the spread."""
+    """AUROC of detectors with several training seeds: one row per mix, cell and seed, with the spread."""
     schema: dict[str, Any] = {
-        "mix": pl.String, "resolution": pl.String, "training_seed": pl.Int64,
+        "detector": pl.String, "mix": pl.String, **CELL_COLUMNS, "training_seed": pl.Int64,
         "auroc": pl.Float64, "smallest": pl.Float64, "largest": pl.Float64, "spread": pl.Float64,
     }  # fmt: skip
-    prefix = f"{HEADLINE_DETECTOR}#"
-    others = {name.removeprefix(prefix) for name in index.detectors("fair") if name.startswith(prefix)}
-    detectors = {0: HEADLINE_DETECTOR} | {int(seed): f"{prefix}{seed}" for seed in sorted(others, key=int)}
-    cells = {cell for name in list(detectors.values())[1:] for cell in index.cells("fair", name)}
+    names = [one.name for one in index.detectors]
+    several: dict[str, list[Fit]] = {}
+    for fit in sorted(index.fits(FAIR), key=lambda fit: (position(names, fit.detector), fit.seed)):
+        if fit.fitted_on is None and fit.without is None:
+            several.setdefault(fit.detector, []).append(fit)
     rows = []
-    for cell in sorted_cells(data.experiment, cells):
-        values = {}
-        for seed, detector in detectors.items():
-            auroc = index.get("fair", cell, detector, "auroc")
-            if auroc is not None and auroc.value is not None:
-                values[seed] = auroc.value
-        for seed, value in values.items():
-            low, high = min(values.values()), max(values.values())
-            rows.append(
-                {
-                    "mix": cell[0],
-                    "resolution": cell[1],
-                    "training_seed": seed,
-                    "auroc": value,
-                    "smallest": low,
-                    "largest": high,
-                    "spread": high - low,
-                }
-            )
+    for detector, fits in several.items():
+        cells = {cell for fit in fits if fit.seed for cell in index.cells(FAIR, fit)}
+        for cell in sorted_cells(data.experiment, cells):
+            found = {fit.seed: index.get(FAIR, cell, fit, "auroc") for fit in fits}
+            values = {seed: one.value for seed, one in found.items() if one is not None and one.value is not None}
+            for seed, value in values.items():
+                low, high = min(values.values()), max(values.values())
+                rows.append(
+                    {
+                        "detector": detector,
+                        "mix": cell.mix,
+                        **cell.row,
+                        "training_seed": seed,
+                        "auroc": value,
+                        "smallest": low,
+                        "largest": high,
+                        "spread": high - low,
+                    }
+                )
     return pl.DataFrame(rows, schema=schema)

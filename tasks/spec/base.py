@@ -1,13 +1,22 @@
 """The root of all specifications: what a field may hold, and where its paths lead."""
 
 import functools
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    model_validator,
+)
 
 from storage.errors import SpecError
+from tasks.artifacts import artifact_key
 from tasks.strict_yaml import plain_value
 from tasks.variables import FilledIn, fill_in, located, needed
 
@@ -17,6 +26,8 @@ MOST = 2**31 - 1
 
 # The context of what telltale itself has written: a recipe's sources have no paths (`tasks.data.folder.unlocated`).
 OWN_WORDS = {"own_words": True}
+# The context of what is written for a recipe, which some specifications keep as it was before they changed.
+IN_A_RECIPE = {"in_a_recipe": True}
 
 
 def _path(text: str, info: ValidationInfo) -> str:
@@ -136,15 +147,11 @@ def _once(items: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
 Once = AfterValidator(_once)
 
 
-def _folded(name: str) -> str:
-    """A name as it is part of an artifact's key in Prefect, where a dot is a dash."""
-    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
-
-
 def are_apart(what: str, names: Iterable[str]) -> None:
+    """Refuse names that are one as part of an artifact's key, where a dot is a dash."""
     folded: dict[str, str] = {}
     for name in names:
-        other = folded.setdefault(_folded(name), name)
+        other = folded.setdefault(artifact_key(name), name)
         if other != name:
             raise ValueError(f"{what} {other!r} and {name!r} differ in dots and dashes alone")
 
@@ -189,6 +196,27 @@ class Spec(BaseModel):
 
 
 SpecOf = TypeVar("SpecOf", bound=Spec)
+
+
+def of_kind(kinds: Mapping[str, type[Spec]], what: str) -> BeforeValidator:
+    """Reads a document as the kind that its field `kind` names: one of a list to which anybody may add.
+
+    Args:
+        kinds: by name; looked at when a document is read.
+        what: what they are kinds of, for those who name another one.
+    """
+
+    def read(value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "kind" not in value:
+            raise ValueError(f"it needs a kind, one of {sorted(kinds)}")
+        kind = value["kind"]
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"unknown kind of {what} {kind!r}, expected one of {sorted(kinds)}")
+        return kinds[kind].model_validate(value, context=info.context)
+
+    return BeforeValidator(read)
 
 
 @functools.cache

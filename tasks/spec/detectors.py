@@ -1,63 +1,17 @@
-"""What tells pictures apart: extractors of features, the heads on them, and networks for a phone."""
+"""What tells pictures apart: heads on features, and networks for a phone."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
+from tasks.features.kinds import ExtractorSpec
+from tasks.spec.base import IN_A_RECIPE, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
 from tasks.spec.views import View
 
-Layer = Literal["fc7", "fc6", "pool5-avg"]
-# What tables call detectors of every experiment.
-OWN_DETECTORS = ("svm", "svm-aug", "svm-shuffled", "probe")
-
-
-class Vgg16Spec(Spec):
-    """VGG16 as feature extractor. `side` None means: the picture's own size (the first project's testing).
-
-    `weights` is `imagenet` (torchvision's own download), `random:<seed>`, or a path or URL of safetensors. `compile`
-    compiles the network on a GPU; like everything that is done for speed alone it is part of no recipe, whereas
-    `precision` is.
-    """
-
-    kind: Literal["vgg16"] = "vgg16"
-    layer: Layer = "fc7"
-    side: Annotated[int, Field(ge=32, le=1024)] | None = 224
-    weights: LocalPath = "imagenet"
-    batch: int = Field(default=16, ge=1)
-    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
-    precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", exclude_if=is_full)
-    compile: Truth = Field(default=False, exclude=True)
-
-    @property
-    def name(self) -> str:
-        """For example `vgg16-pool5-avg-224`."""
-        return f"vgg16-{self.layer}-{self.side or 'as-is'}"
-
-
-class ProbeSpec(Spec):
-    """The features of a detector that sees no picture content."""
-
-    kind: Literal["probe"] = "probe"
-
-    @property
-    def name(self) -> str:
-        return "probe"
-
-
-class InceptionSpec(Spec):
-    """The 2015 Inception network, for FID, KID and IS; `weights` is `sha256:<hex>` of its file."""
-
-    kind: Literal["inception"] = "inception"
-    weights: str
-    batch: int = Field(default=32, ge=1)
-
-    @property
-    def name(self) -> str:
-        return "inception-2015"
-
-
-ExtractorSpec = Annotated[Vgg16Spec | ProbeSpec | InceptionSpec, Field(discriminator="kind")]
+# The teacher of a student that is no network: the experiment's linear SVM.
+SVM_TEACHER = "svm"
+# What the name of a student without its teacher ends in.
+ALONE = "-alone"
 
 
 class SvmSpec(Spec):
@@ -78,20 +32,63 @@ class SvmSpec(Spec):
         return self.calibrate or len(self.c_values) > 1
 
 
+Role = Literal["detector", "probe"]
+
+
+class Fit(Spec):
+    """Which detector it is, and which fit of it: what tables tell one set of scores from another by.
+
+    `seed` is the training seed. `fitted_on` names the only generator that it was fitted on, `without` the only one that
+    it was not; both are None for a fit on all of them. A `probe` should be at chance: it sees no content.
+    """
+
+    detector: Name
+    seed: Seed = 0
+    fitted_on: Name | None = None
+    without: Name | None = None
+    role: Role = "detector"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the detector itself: fitted on all generators, with the first training seed."""
+        return self.seed == 0 and self.fitted_on is None and self.without is None
+
+    @property
+    def label(self) -> str:
+        """Its name in places of the store and for people, such as `svm`, `svm-1`, `svm-gan` or `dense-without-gan`."""
+        absent = f"without-{self.without}" if self.without else None
+        return "-".join(str(part) for part in (self.detector, self.seed or None, self.fitted_on, absent) if part)
+
+    @model_serializer(mode="wrap")
+    def _in_a_recipe(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        """Recipes have one text in its place, as they had before it had fields; nobody reads it."""
+        if info.context != IN_A_RECIPE:
+            return write(self)
+        seed = f"#{self.seed}" if self.seed else ""
+        only = f"@{self.fitted_on}" if self.fitted_on else ""
+        absent = f"@without-{self.without}" if self.without else ""
+        return f"{self.detector}{seed}{only}{absent}"
+
+
 class HeadSpec(Spec):
     """One head: a linear SVM on features of some views, for some sources.
 
-    `name` is the detector's name in the results; `seed` 0 fits on all training rows, another seed on a bootstrap
-    sample of the training groups.
+    A fit with seed 0 takes all training rows, one with another seed a bootstrap sample of the training groups.
     """
 
-    name: str
+    fit: Fit
     extractor: ExtractorSpec
     views: Annotated[tuple[View, ...], Once] = Field(min_length=1)
     real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     svm: SvmSpec = SvmSpec()
-    seed: Seed = 0
+
+    @model_serializer(mode="wrap")
+    def _in_a_recipe(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if info.context == IN_A_RECIPE:
+            document |= {"name": document.pop("fit"), "seed": self.fit.seed}
+        return document
 
 
 class Training(Spec):
@@ -242,14 +239,11 @@ class Mobile(Spec):
     def _is_a_chain(self) -> Self:
         known: dict[str, str] = {}
         for network in self.networks:
-            if network.name in OWN_DETECTORS or network.name.endswith("-alone"):
-                raise ValueError(
-                    f"{network.name}: a network's name does not end in -alone and is none of {list(OWN_DETECTORS)}, "
-                    "which results call detectors of their own"
-                )
+            if network.name == SVM_TEACHER or network.name.endswith(ALONE):
+                raise ValueError(f"{network.name}: a network's name is not {SVM_TEACHER} and does not end in {ALONE}")
             origin: str | None = getattr(network, "of", None)
             teachers: tuple[str, ...] = getattr(network, "teachers", ())
-            for parent in (*([origin] if origin else []), *(name for name in teachers if name != "svm")):
+            for parent in (*([origin] if origin else []), *(name for name in teachers if name != SVM_TEACHER)):
                 if parent not in known:
                     raise ValueError(f"{network.name}: unknown network {parent!r}, expected one before it: {[*known]}")
                 if known[parent] == "quantized":

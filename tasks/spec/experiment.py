@@ -7,18 +7,19 @@ from typing import Annotated, Any, Self, get_origin
 from pydantic import Field, model_validator
 
 from tasks.data.perturbations.jpeg import jpeg
+from tasks.data.perturbations.kinds import Perturbation
+from tasks.data.sources.base import GeneratedSource, SourceBase
+from tasks.data.sources.column import with_columns_as_sources
+from tasks.data.sources.kinds import KINDS, Source
+from tasks.detectors import kinds as _kinds  # noqa: F401 - fills in which kinds of detectors there are
+from tasks.detectors.base import Detector, DetectorBase
+from tasks.detectors.linear import Linear
+from tasks.features.base import ExtractorBase
+from tasks.features.inception import InceptionSpec
+from tasks.features.probe import ProbeSpec
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
-from tasks.spec.detectors import Mobile, SvmSpec, Vgg16Spec
-from tasks.spec.sources import (
-    CocoSource,
-    ColumnSource,
-    FolderSource,
-    GanSource,
-    SampleSource,
-    Source,
-    SourceBase,
-    with_columns_as_sources,
-)
+from tasks.spec.detectors import Mobile, SvmSpec
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import Cell, Kernel, Quality, Resolution, is_exact
 
@@ -65,11 +66,15 @@ class Experiment(Spec):
     canonical_kernel: Kernel = Field(default="exact", exclude_if=is_exact)
     resolutions: Annotated[tuple[Resolution, ...], Once] = Field(default=("native", 256, 64), min_length=1)
     qualities: Annotated[tuple[Quality | None, ...], Once] = (None, 60, 40, 20)
+    # What else may happen to pictures, each a cell at every resolution, by name (`q30`) or by kind and fields.
+    perturbations: Annotated[tuple[Perturbation, ...], Once] = ()
     extractor: Vgg16Spec = Vgg16Spec()
     # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
     inception: LocalPath | None = None
     svm: SvmSpec = SvmSpec()
     mobile: Mobile | None = None
+    # What is evaluated beside the networks; without any, what `all_detectors` says.
+    detectors: Annotated[tuple[Detector, ...], Once] = ()
     augmented_qualities: Annotated[tuple[Quality | None, ...], Once] = Field(default=(None, 60, 40, 20), min_length=1)
     mixes: Annotated[tuple[Mix, ...], Once] = ()
     seed_protocol: SeedProtocol | None = None
@@ -88,14 +93,18 @@ class Experiment(Spec):
     def _is_consistent(self) -> Self:
         sources = {source.name: source for source in self.sources}
         are_apart("sources", sources)
-        columns = [source for source in self.evaluated_sources if isinstance(source, ColumnSource)]
-        for _, path, column in doubled((source.label, source.path, source.column) for source in columns):
-            raise ValueError(f"two sources are the column {column!r} of {path}")
+        known = [(source.label, source.identity) for source in self.evaluated_sources if source.identity]
+        for _, identity in doubled(known):
+            raise ValueError(f"two sources are {identity}")
         labels = {source.label for source in self.evaluated_sources}
         if labels != {"real", "fake"}:
             raise ValueError(f"an experiment needs real and fake sources, got only {sorted(labels)}")
         if None not in self.qualities:
             raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
+        for one in self.perturbations:
+            if one in [jpeg(quality) for quality in self.qualities]:
+                raise ValueError(f"perturbations: {one.name} is among the qualities already")
+        self._check_detectors()
         for source in self.sources:
             self._check_generator(source, sources)
         for source in self.sources:
@@ -112,15 +121,23 @@ class Experiment(Spec):
             if roles.gan == roles.stable:
                 raise ValueError(f"seed_protocol: gan and stable are both {roles.gan!r}: expected two sources")
         for name in self.unseen_names:
-            known = sorted(
-                n for n, s in sources.items() if isinstance(s, FolderSource | ColumnSource) and not s.evaluated
-            )
-            if name not in known:
+            unseen = sorted(n for n, s in sources.items() if s.can_be_unseen and not s.evaluated)
+            if name not in unseen:
+                kinds = " or ".join(f"a {kind}" for kind, spec in KINDS.items() if spec.can_be_unseen)
                 raise ValueError(
-                    f"mobile.rejection: {name!r} must be a folder or a column with evaluated: false, "
-                    f"expected one of {known}"
+                    f"mobile.rejection: {name!r} must be {kinds} with evaluated: false, expected one of {unseen}"
                 )
         return self
+
+    def _check_detectors(self) -> None:
+        """No two of them share a name, and one of them is more than a probe."""
+        networks = () if self.mobile is None else self.mobile.networks
+        names = [*(one.name for one in self.all_detectors), *(network.name for network in networks)]
+        for name in doubled(names):
+            raise ValueError(f"a detector and a network are both called {name!r}")
+        are_apart("detectors", names)
+        if self.detectors and all(one.role != "detector" for one in self.detectors):
+            raise ValueError("detectors: expected one whose role is detector, which the report speaks of")
 
     def _check_mixes(self) -> None:
         """A mix that is named as one without names would be means the same, and no mix is there under two names."""
@@ -139,17 +156,17 @@ class Experiment(Spec):
                     raise ValueError(f"mix {mix.name}: it has the sources of mix {other}")
             known.append((mix.name, real, fakes))
 
-    def _check_generator(self, source: SourceBase, sources: dict[str, Any]) -> None:
-        origin = getattr(source, "trained_on", None) or getattr(source, "prompted_by", None)
-        if origin is None:
+    def _check_generator(self, source: SourceBase, sources: dict[str, SourceBase]) -> None:
+        if not isinstance(source, GeneratedSource) or source.origin is None:
             return
-        if origin not in sources or not isinstance(sources[origin], CocoSource | SampleSource | FolderSource):
-            known = sorted(n for n, s in sources.items() if isinstance(s, CocoSource | SampleSource | FolderSource))
-            raise ValueError(f"{source.name}: unknown source {origin!r}, expected one of {known}")
-        if isinstance(source, GanSource) and isinstance(self.splits, Folds) and sources[origin].evaluated:
+        origin = sources.get(source.origin)
+        if origin is None or not origin.can_be_origin:
+            known = sorted(n for n, s in sources.items() if s.can_be_origin)
+            raise ValueError(f"{source.name}: unknown source {source.origin!r}, expected one of {known}")
+        if source.is_trained and isinstance(self.splits, Folds) and origin.evaluated:
             raise ValueError(
                 f"{source.name}: with rotating folds a generator may only be trained on a source with "
-                f"evaluated: false, else it sees test groups; {origin!r} is evaluated"
+                f"evaluated: false, else it sees test groups; {source.origin!r} is evaluated"
             )
 
     @staticmethod
@@ -185,9 +202,33 @@ class Experiment(Spec):
         return (REAL, *self.fake_names)
 
     @property
+    def inception_extractor(self) -> InceptionSpec | None:
+        """The network for FID, KID and IS, where its weights are named."""
+        return None if self.inception is None else InceptionSpec(weights=self.inception)
+
+    @property
+    def extractors(self) -> tuple[ExtractorBase, ...]:
+        """Everything that describes the experiment's pictures, as it names them."""
+        of_detectors = (extractor for one in self.all_detectors for extractor in one.extractors)
+        found = (self.extractor, *of_detectors, self.inception_extractor)
+        return tuple(dict.fromkeys(one for one in found if one is not None))
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """The grid, row by row."""
-        return tuple(Cell(resolution=r, perturbation=jpeg(q)) for r in self.resolutions for q in self.qualities)
+        of = (*(jpeg(quality) for quality in self.qualities), *self.perturbations)
+        return tuple(Cell(resolution=resolution, perturbation=one) for resolution in self.resolutions for one in of)
+
+    @property
+    def all_detectors(self) -> tuple[DetectorBase, ...]:
+        """The named detectors; where none are named an SVM without and with augmentation, and the probe."""
+        if self.detectors:
+            return self.detectors
+        return (
+            Linear(name="svm", seeds=self.training_seeds, crossed=True),
+            Linear(name="svm-aug", fitted_in="augmented"),
+            Linear(name="probe", role="probe", extractor=ProbeSpec(), fitted_in="each-cell"),
+        )
 
     @property
     def all_mixes(self) -> tuple[Mix, ...]:
@@ -200,18 +241,35 @@ class Experiment(Spec):
         return (*single, Mix(name=COMBINED, real=self.real_names, fakes=self.fake_names))
 
 
-def _specs(root: type[Spec]) -> Iterator[type[Spec]]:
+def _specs(root: type[Spec] = Spec) -> Iterator[type[Spec]]:
     for spec in root.__subclasses__():
         yield spec
         yield from _specs(spec)
 
 
-# What the `kind` of a source, a network, an extractor or a splitting says it is.
-KINDS = {spec.model_fields["kind"].default: spec for spec in _specs(Spec) if "kind" in spec.model_fields}
-FIELD_NAMES = frozenset(name for spec in _specs(Spec) for name in spec.model_fields)
-# Fields of an experiment that hold paths: their variables stay as they are written.
-PATH_FIELDS = frozenset(name for spec in _specs(Spec) for name in path_fields(spec))
-# Fields that hold a mapping of the experiment's own keys.
-MAPPINGS = frozenset(
-    name for spec in _specs(Spec) for name, field in spec.model_fields.items() if get_origin(field.annotation) is dict
-)
+def spec_of(kind: object, among: type[Spec] = Spec) -> type[Spec] | None:
+    """What the `kind` of a part of an experiment says it is; None where nothing has it.
+
+    It is looked for among the specifications that derive from `among`.
+    """
+    for spec in _specs(among):
+        if "kind" in spec.model_fields and spec.model_fields["kind"].default == kind:
+            return spec
+    return None
+
+
+def field_names() -> frozenset[str]:
+    """The names of all fields."""
+    return frozenset(name for spec in _specs() for name in spec.model_fields)
+
+
+def fields_of_paths() -> frozenset[str]:
+    """Fields of an experiment that hold paths: their variables stay as they are written."""
+    return frozenset(name for spec in _specs() for name in path_fields(spec))
+
+
+def mappings() -> frozenset[str]:
+    """Fields that hold a mapping of the experiment's own keys."""
+    return frozenset(
+        name for spec in _specs() for name, field in spec.model_fields.items() if get_origin(field.annotation) is dict
+    )

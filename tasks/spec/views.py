@@ -33,6 +33,11 @@ class _Perturbed(Spec):
         """The quality of the view's own JPEG encoding; None where it has none, or another perturbation."""
         return self.perturbation.quality if isinstance(self.perturbation, Jpeg) else None
 
+    @property
+    def perturbation_name(self) -> str:
+        """What tables call what happens to the picture, such as `q20`, or `none`."""
+        return name_of(self.perturbation)
+
     @model_validator(mode="before")
     @classmethod
     def _has_a_quality_as_perturbation(cls, document: Any) -> Any:
@@ -61,7 +66,7 @@ class View(_Perturbed):
     @property
     def name(self) -> str:
         """For example `fair/64/q20` or `raw/native/none`."""
-        return f"{self.path}/{self.resolution}/{name_of(self.perturbation)}"
+        return f"{self.path}/{self.resolution}/{self.perturbation_name}"
 
 
 class Cell(_Perturbed):
@@ -70,7 +75,7 @@ class Cell(_Perturbed):
     @property
     def name(self) -> str:
         """For example `64/q20` or `native/none`."""
-        return f"{self.resolution}/{name_of(self.perturbation)}"
+        return f"{self.resolution}/{self.perturbation_name}"
 
     @property
     def fair_view(self) -> View:

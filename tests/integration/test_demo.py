@@ -104,7 +104,7 @@ def test_every_cell_of_the_grid_has_results(demo: Demo) -> None:
     results = demo.table("results").filter((pl.col("protocol") == "fair") & (pl.col("metric") == "auroc"))
     for detector in ("svm", "svm-aug", "probe"):
         rows = results.filter(pl.col("detector") == detector)
-        assert len(rows.select("resolution", "jpeg_quality").unique()) == 12
+        assert len(rows.select("resolution", "perturbation").unique()) == 12
         assert set(rows["mix"]) == {"gan", "tiny-diffusion", "combined"}
         assert rows["value"].null_count() == 0
 

@@ -35,9 +35,9 @@ from storage.s3 import PART_BYTES, ObjectStore
 from storage.store import Store, check_writable, known_store
 from tasks.data.canonical import canonical_pictures
 from tasks.data.perturbations.jpeg import jpeg
+from tasks.features.probe import ProbeSpec
 from tasks.features.shards import embed_shard
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.detectors import ProbeSpec
 from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, View
 from tests.integration.faulty_proxy import FAULTS, Faults, faulty

@@ -23,7 +23,7 @@ from benchmarks.rows import ROWS
 from storage.digest import digest_of
 from storage.objects import Ref
 from tasks.features.shards import embed_shard
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
 
 PAIRS = 3
 

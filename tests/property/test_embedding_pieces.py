@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from storage.local import LocalStore
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.encoding import encode_png
-from tasks.features.shards import Extractor, ViewFeatures, embed_images
+from tasks.features.base import Extractor
+from tasks.features.shards import ViewFeatures, embed_images
 from tasks.pieces import PERIOD_S, Pieces
 from tasks.spec.views import Canonical, View
 

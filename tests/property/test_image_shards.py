@@ -19,11 +19,11 @@ from PIL import Image
 from storage.local import LocalStore
 from storage.objects import read_table
 from storage.tables import FAKE, REAL
-from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.folder import folder_inventory
 from tasks.data.grouping import assign_groups
 from tasks.data.pictures import decode_rgb
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.sources import FolderSource
+from tasks.data.sources.folder import FolderSource, index_folder, unlocated
 from tasks.spec.splits import Folds
 
 # Where the first row and the first column of the stored pixels lie in the upright picture (TIFF 6.0, tag 274).

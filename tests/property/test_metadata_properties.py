@@ -23,12 +23,13 @@ from storage.local import LocalStore
 from storage.objects import Ref, read_table
 from storage.tables import FAKE, REAL
 from tasks.data.coco import coco_inventory, index_coco
-from tasks.data.columns import column_inventory, index_column, unlocated_column
-from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.columns import column_inventory
+from tasks.data.folder import folder_inventory
 from tasks.data.grouping import assign_groups
 from tasks.data.metadata import NamedPictures
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.sources import ColumnSource, FolderSource
+from tasks.data.sources.column import ColumnSource, index_column, unlocated_column
+from tasks.data.sources.folder import FolderSource, index_folder, unlocated
 from tasks.spec.splits import FixedSplits
 from tests.unit.indexed_folders import indexed, rows_of
 

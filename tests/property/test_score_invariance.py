@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from storage.local import LocalStore
 from storage.objects import ROWS, commit
 from storage.tables import features_table
-from tasks.detectors.linear import LinearHead, feature_rows
-from tasks.evaluation.scoring import score_rows
+from tasks.detectors.linear import score_rows
+from tasks.detectors.svm import LinearHead, feature_rows
+from tasks.spec.detectors import Fit
 from tasks.spec.splits import Folds
 from tasks.spec.views import View
 
@@ -68,7 +69,7 @@ def scores_of(shards: list[pa.Table], svm: LinearHead) -> pa.Table:
             commit(store, f"features-{index}", step="embed", digest=str(index), recipe={}, parts={ROWS: shard})
             for index, shard in enumerate(shards)
         ]
-        return score_rows(feature_rows(store, refs), svm, "svm", VIEW, SPLITS)
+        return score_rows(feature_rows(store, refs), svm, Fit(detector="svm"), VIEW, SPLITS)
 
 
 @settings(max_examples=25, deadline=None)

@@ -18,8 +18,9 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import features_table
-from tasks.detectors import linear as svm
-from tasks.detectors.linear import (
+from tasks.detectors import svm
+from tasks.detectors.linear import train_head
+from tasks.detectors.svm import (
     FeatureRows,
     LinearHead,
     Machine,
@@ -33,9 +34,9 @@ from tasks.detectors.linear import (
     mean_interval,
     shuffled_aurocs,
     standardisation,
-    train_head,
 )
-from tasks.spec.detectors import HeadSpec, SvmSpec, Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
 from tasks.spec.splits import FixedSplits, Folds
 from tasks.spec.views import View
 
@@ -43,9 +44,9 @@ FIXED = FixedSplits()
 FOLDS = Folds(count=3)
 
 
-def head(name: str = "svm-64", **changes: object) -> HeadSpec:
+def head(seed: int = 0, **changes: object) -> HeadSpec:
     fields: dict[str, object] = {
-        "name": name,
+        "fit": Fit(detector="svm-64", seed=seed),
         "extractor": Vgg16Spec(layer="pool5-avg", weights="random:0"),
         "views": (View(path="fair", resolution=64),),
         "real": ("coco",),

@@ -8,14 +8,16 @@ import numpy as np
 import polars as pl
 
 from storage.tables import SCORE_SCHEMA
+from tasks.spec.detectors import Fit
 
+DENSE = Fit(detector="dense")
 CLASSES = ("real", "gan", "diffusion")
 
 
 def network_scores(
     noise: float,
     seed: int,
-    name: str = "dense",
+    fit: Fit = DENSE,
     parents: int = 40,
     sources: Sequence[str] = ("coco", "gan", "diffusion"),
     folds: int = 2,
@@ -41,10 +43,10 @@ def network_scores(
                         "label": 0 if source == "coco" else 1,
                         "split": split,
                         "fold": index // 2 % folds,
-                        "detector": name,
+                        **fit.model_dump(),
                         "path": "fair",
                         "resolution": "64",
-                        "jpeg_quality": None,
+                        "perturbation": "none",
                         "p_fake": 1 - probabilities[0],
                         "decision": float(logits[1:].max() - logits[0]),
                         "class_probabilities": probabilities.tolist(),

@@ -14,7 +14,7 @@ from storage.tables import IMAGE_SCHEMA
 from tasks.data.encoding import encode_jpeg
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.features.shards import embed_shard
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.views import Canonical, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))

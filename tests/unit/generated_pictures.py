@@ -10,7 +10,7 @@ from storage.objects import ROWS, Ref, commit, read_table
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.pictures import decode_rgb
 from tasks.generators.shards import keyed_diffusion
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 
 TINY = DiffusionSpec(model="tiny", steps=2, side=64, batch=2)
 

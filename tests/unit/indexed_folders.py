@@ -6,8 +6,8 @@ from typing import Any
 from storage.local import LocalStore
 from storage.objects import Ref, read_table
 from tasks.data.entries import QUARANTINE
-from tasks.data.folder import folder_inventory, index_folder, unlocated
-from tasks.spec.sources import FolderSource
+from tasks.data.folder import folder_inventory
+from tasks.data.sources.folder import FolderSource, index_folder, unlocated
 
 
 def folder(root: Path, *names: str) -> Path:

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
-from tasks.networks.variants import rejection_scenarios, scored_everywhere, variants
+from tasks.networks.variants import rejection_scenarios, variants
 from tasks.presets import parse_experiment
-from tasks.report.network_tables import NetworkData
+from tasks.report.data import NetworkData
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.spec.experiment import Experiment
 
@@ -87,7 +87,7 @@ def comparison_rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
         if variant.absent is not None:
             continue
         for place, cell in enumerate(experiment.cells):
-            if place and not scored_everywhere(variant):
+            if place and not variant.fit.is_whole:
                 continue
             lost = 0.011 * (place % 4) + 0.018 * (place // 4)
             own = SIZES[variant.base][-1] + (0.004, -0.003 if variant.aided else 0.001, 0.006)[variant.seed]
@@ -95,7 +95,7 @@ def comparison_rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
                 "network": variant.base,
                 "seed": variant.seed,
                 "resolution": str(cell.resolution),
-                "jpeg_quality": cell.jpeg_quality,
+                "perturbation": cell.perturbation_name,
                 "n": 983,
                 "n_groups": 642,
             }
@@ -112,7 +112,7 @@ def comparison_rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
                 yield key | estimate("class_accuracy_from_origin", own - lost, -0.004)
     for student in ("distilled-30", "narrow"):
         for base, change in ((student, 0.011 if student == "distilled-30" else 0.023), (f"{student}-alone", None)):
-            key = {"network": base, "seed": None, "resolution": "native", "jpeg_quality": None, "n": 983}
+            key = {"network": base, "seed": None, "resolution": "native", "perturbation": "none", "n": 983}
             yield key | estimate("class_accuracy_over_seeds", SIZES[base][-1] + 0.002, change)
 
 

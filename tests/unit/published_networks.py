@@ -23,6 +23,11 @@ CLASSES = ("real", "gan", "stable")
 CANONICAL_SIDE = 320
 RESOLUTIONS = {"native": 320, "256": 256, "64": 64}
 QUALITIES = (None, 60, 40, 20)
+# Cells that no file can be compared with; the second is of a kind that nobody here knows.
+OTHERS = (
+    {"cell": "128/webp-50", "resolution": "128", "perturbation": {"kind": "webp", "quality": 50}},
+    {"cell": "64/melted", "resolution": "64", "perturbation": {"kind": "melt", "steps": [{"heat": 1.5}, None]}},
+)
 
 
 @functools.cache
@@ -49,12 +54,32 @@ def tiny_answers() -> dict[str, Any]:
     return self_test(tiny_model())
 
 
-def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any]:
-    """A card in which everything is familiar and nothing is generated, unless `decision` says otherwise.
+def error_rates() -> list[dict[str, Any]]:
+    """Rates that differ from cell to cell: the cell's number / 100, and twice that."""
+    cells = [
+        {"cell": f"{resolution}/{'none' if quality is None else f'q{quality}'}"}
+        | {"resolution": resolution, "jpeg_quality": quality}
+        for resolution in RESOLUTIONS
+        for quality in QUALITIES
+    ]
+    return [
+        {
+            **cell,
+            "false_alarms": {"value": number / 100, "low": 0.0, "high": number / 50, "n": 500},
+            "missed": {"value": number / 50, "low": None, "high": None, "n": 8},
+        }
+        for number, cell in enumerate([*cells, *OTHERS])
+    ]
 
-    The error rates differ from cell to cell: the cell number / 100, and twice that.
-    """
-    cells = [(resolution, quality) for resolution in RESOLUTIONS for quality in QUALITIES]
+
+def as_before(rates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rates as cards had them when JPEG was the only perturbation, and cells had no names there."""
+    jpeg = [cell for cell in rates if "perturbation" not in cell]
+    return [{field: value for field, value in cell.items() if field != "cell"} for cell in jpeg]
+
+
+def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any]:
+    """A card in which everything is familiar and nothing is generated, unless `decision` says otherwise."""
     return {
         "name": name,
         "sha256": sha256_hex(model),
@@ -68,15 +93,7 @@ def card_of(model: bytes, name: str = "dense", **decision: Any) -> dict[str, Any
             "rejection": {"score": "max-probability", "threshold": 0.0, "kept": 0.95},
         }
         | decision,
-        "error_rates": [
-            {
-                "resolution": resolution,
-                "jpeg_quality": quality,
-                "false_alarms": {"value": number / 100, "low": 0.0, "high": number / 50, "n": 500},
-                "missed": {"value": number / 50, "low": None, "high": None, "n": 8},
-            }
-            for number, (resolution, quality) in enumerate(cells)
-        ],
+        "error_rates": error_rates(),
         "sources": {},
         "evaluation": {},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.pictures import decode_rgb
 from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
 from tasks.networks.exported import Detection, ExportedNetwork
-from tests.unit.published_networks import card_of, tiny_model
+from tests.unit.published_networks import as_before, card_of, error_rates, tiny_model
 
 
 class Saying(ExportedNetwork):
@@ -103,6 +104,55 @@ def test_a_picture_is_compared_with_the_nearest_tested_kind(
 ) -> None:
     found = nearest_cell(card(), shorter_side, jpeg_quality)
     assert (str(found.resolution), found.jpeg_quality) == cell
+
+
+def with_rates(rates: list[dict[str, Any]]) -> Card:
+    return Card.read(json.dumps(card_of(tiny_model()) | {"error_rates": rates}).encode())
+
+
+def test_a_card_from_before_there_were_perturbations_is_read_as_the_same_cells() -> None:
+    before, now = with_rates(as_before(error_rates())), card()
+    assert [cell.name for cell in before.error_rates] == [cell.name for cell in now.error_rates if cell.is_comparable]
+    assert before.error_rates[5].name == "256/q60"
+    for side, quality in itertools.product((16, 100, 128, 180, 290, 4000), (None, 1, 33, 50, 95)):
+        assert nearest_cell(before, side, quality).name == nearest_cell(now, side, quality).name
+
+
+def test_a_perturbation_that_a_file_does_not_tell_is_listed_and_never_the_nearest_kind() -> None:
+    read = card()
+    assert [cell.name for cell in read.error_rates if not cell.is_comparable] == ["128/webp-50", "64/melted"]
+    assert read.error_rates[-1].false_alarms.value == 0.13
+    found = {nearest_cell(read, side, quality).name for side in range(16, 400) for quality in (None, *range(1, 101))}
+    assert found == {cell.name for cell in read.error_rates if cell.is_comparable}
+
+
+def test_a_cells_name_is_shown_and_nothing_is_read_from_it() -> None:
+    rates = error_rates()
+    rates[3]["cell"] = "64/q99 and more"
+    assert rates[3]["jpeg_quality"] == 20
+    assert nearest_cell(with_rates(rates), 4000, 20).name == "64/q99 and more"
+
+
+def test_a_card_that_no_file_can_be_compared_with_is_refused() -> None:
+    others = [cell for cell in error_rates() if "perturbation" in cell]
+    with pytest.raises(SpecError, match=r"error_rates: .*uncompressed or JPEG, got only 128/webp-50, 64/melted"):
+        with_rates(others)
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ({"perturbation": {"kind": "webp"}, "jpeg_quality": None, "cell": "64/webp"}, "either jpeg_quality or"),
+        ({}, "either jpeg_quality or"),
+        ({"perturbation": {"kind": "webp"}}, "the cell's name beside the perturbation 'webp'"),
+        ({"perturbation": {"quality": 3}, "cell": "64/webp"}, r"\.perturbation\.kind"),
+    ],
+)
+def test_a_cell_without_one_perturbation_and_a_name_is_refused(cell: dict[str, Any], told: str) -> None:
+    rate = error_rates()[0]["missed"]
+    rates = [{"resolution": "64", "false_alarms": rate, "missed": rate} | cell, *error_rates()]
+    with pytest.raises(SpecError, match=f"error_rates.0.*{told}"):
+        with_rates(rates)
 
 
 def test_kind_threshold_and_error_rates_are_those_of_the_picture() -> None:

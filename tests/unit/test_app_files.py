@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.app import main
+from flows.publish_mobile import app_folder
 from storage.digest import sha256_hex
 from storage.errors import DamagedObject, MissingInput, SpecError
 from tasks.app_files import (
     APP_SETTING,
-    app_folder,
     complete_app,
     first_visit_bytes,
     network_files,

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import embedding
 from benchmarks.harness import Unequal
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
 
 
 @pytest.fixture(autouse=True)

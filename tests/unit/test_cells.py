@@ -10,11 +10,13 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from storage.tables import FAKE, REAL
 from tasks.evaluation.cells import evaluate_scores, evaluate_stage_row
 from tasks.evaluation.protocols import SEED_ROWS, STAGES, Scoring, StageRow, seed_head
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Mix, SeedProtocol
 from tasks.spec.views import Cell, View
 
 CELL = Cell(resolution=64)
+FIT = Fit(detector="svm")
 MIX = Mix(name="gan", real=("coco",), fakes=("gan",))
 
 
@@ -34,22 +36,29 @@ def scores(n: int = 60, seed: int = 0, groups: int = 30, folds: int = 1) -> pl.D
                     "label": label,
                     "split": split,
                     "fold": index % folds,
-                    "detector": "svm",
+                    **FIT.model_dump(),
                     "path": "fair",
                     "resolution": "64",
-                    "jpeg_quality": None,
+                    "perturbation": "none",
                     "p_fake": p,
                     "decision": float(np.log(p / (1 - p))),
                     "class_probabilities": None,
                 }
             )
-    types = {"label": pl.Int8, "fold": pl.Int16, "jpeg_quality": pl.Int16, "class_probabilities": pl.List(pl.Float64)}
+    types = {"label": pl.Int8, "fold": pl.Int16, "class_probabilities": pl.List(pl.Float64)}
     return pl.DataFrame(rows, schema_overrides=types)
 
 
 def evaluated(frame: pl.DataFrame, reference: pl.DataFrame | None = None, mix: Mix = MIX) -> dict[Any, dict[str, Any]]:
     rows, _ = evaluate_scores(
-        frame, frame if reference is None else reference, [mix], cell=CELL, protocol="fair", seed=0, resamples=200
+        frame,
+        frame if reference is None else reference,
+        [mix],
+        fit=FIT,
+        cell=CELL,
+        protocol="fair",
+        seed=0,
+        resamples=200,
     )
     return {(row["threshold_rule"], row["metric"]): row for row in rows}
 

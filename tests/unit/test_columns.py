@@ -19,13 +19,13 @@ from storage.errors import BadImage, MissingInput, SpecError
 from storage.local import LocalStore
 from storage.objects import Ref, notes_of, read_table
 from tasks.data import columns as columns_module
-from tasks.data.columns import check_column, column_inventory, index_column, unlocated_column
+from tasks.data.columns import check_column, column_inventory
 from tasks.data.entries import ENTRY_SCHEMA, QUARANTINE, cell_name, read_entries, read_entry
+from tasks.data.sources.column import ColumnSource, index_column, unlocated_column
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
 from tasks.report.counts import count_images, warnings_of
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import ColumnSource
 
 GENERATORS = {"first": "image_gen0", "second": "image_gen1"}
 

@@ -17,6 +17,7 @@ from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.evaluation.comparison import (
+    ComparedNetwork,
     ExportedFile,
     compare,
     compare_networks,
@@ -24,7 +25,6 @@ from tasks.evaluation.comparison import (
     comparison_table,
     describe,
     describe_networks,
-    seeds_by_network,
     share_of_zeros,
 )
 from tasks.networks.architecture import architecture
@@ -32,25 +32,29 @@ from tasks.networks.exported import CARD, MODEL
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import Variant
-from tasks.spec.detectors import Distilled, FineTuned, MagnitudePruned, Quantized
+from tasks.spec.detectors import Distilled, FineTuned, Fit, MagnitudePruned, Quantized
 from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores
 
 CELL = Cell(resolution=64, perturbation=jpeg(20))
-Scores = dict[str, pl.DataFrame]
+Scores = dict[Fit, pl.DataFrame]
+
+
+def fit(name: str, seed: int = 0) -> Fit:
+    return Fit(detector=name, seed=seed)
 
 
 def networks() -> Scores:
     return {
-        "dense": network_scores(1.0, 0),
-        "pruned": network_scores(2.0, 1),
-        "int8": network_scores(2.2, 2),
+        fit("dense"): network_scores(1.0, 0),
+        fit("pruned"): network_scores(2.0, 1),
+        fit("int8"): network_scores(2.2, 2),
     }
 
 
 def compared(scores: Scores, **options: Any) -> dict[tuple[str, int, str], dict[str, Any]]:
     options = {"references": scores, "seed": 0, "resamples": 200} | options
-    rows = compare(scores, "dense", CLASSES, CELL, **options)
+    rows = compare(scores, fit("dense"), CLASSES, CELL, **options)
     return {(row["network"], row["seed"], row["metric"]): row for row in rows}
 
 
@@ -61,7 +65,7 @@ def test_every_network_has_every_metric_and_its_change_from_the_first() -> None:
     for (name, _, metric), row in found.items():
         assert row["low"] <= row["value"] <= row["high"]
         assert row["reason"] is None
-        assert (row["resolution"], row["jpeg_quality"]) == ("64", 20)
+        assert (row["resolution"], row["perturbation"]) == ("64", "q20")
         if name == "dense":
             assert "change" not in row
         else:
@@ -76,22 +80,22 @@ def test_every_network_has_every_metric_and_its_change_from_the_first() -> None:
 
 
 def test_changes_are_paired() -> None:
-    scores = networks() | {"same": network_scores(1.0, 0)}
+    scores = networks() | {fit("same"): network_scores(1.0, 0)}
     # A network that is wrong where the first one is, and on one picture more.
-    almost = scores["dense"].with_columns(
+    almost = scores[fit("dense")].with_columns(
         pl.when(pl.int_range(pl.len()) == 150)
         .then(pl.Series([[0.2, 0.3, 0.5]]))
         .otherwise(pl.col("class_probabilities"))
         .alias("class_probabilities")
     )
-    found = compared(scores | {"almost": almost})
+    found = compared(scores | {fit("almost"): almost})
     same, close = found["same", 0, "class_accuracy"], found["almost", 0, "class_accuracy"]
     assert (same["change"], same["change_low"], same["change_high"]) == (0.0, 0.0, 0.0)
     assert 0 < close["change_high"] - close["change_low"] < (close["high"] - close["low"]) / 2
 
 
 def test_a_network_with_an_origin_is_compared_with_that_too() -> None:
-    found = compared(networks(), origins={"int8": "pruned"})
+    found = compared(networks(), origins={fit("int8"): fit("pruned")})
     row = found["int8", 0, "class_accuracy_from_origin"]
     assert row["change"] == pytest.approx(
         found["int8", 0, "class_accuracy"]["value"] - found["pruned", 0, "class_accuracy"]["value"]
@@ -119,7 +123,7 @@ def test_the_threshold_comes_from_the_references_val_rows_fold_by_fold() -> None
 
 
 def test_sources_that_the_networks_do_not_know_take_no_part() -> None:
-    known = {name: network_scores(1.0, seed) for seed, name in enumerate(("dense", "pruned"))}
+    known = {fit(name): network_scores(1.0, seed) for seed, name in enumerate(("dense", "pruned"))}
     foreign = network_scores(1.0, 9, sources=("dalle",)).with_columns(p_fake=pl.lit(1e-9))
     assert compared({name: pl.concat([frame, foreign]) for name, frame in known.items()}) == compared(known)
 
@@ -127,11 +131,13 @@ def test_sources_that_the_networks_do_not_know_take_no_part() -> None:
 def test_the_order_of_rows_does_not_matter() -> None:
     scores = networks()
     shuffled = {name: frame.sample(fraction=1.0, shuffle=True, seed=3) for name, frame in scores.items()}
-    assert compared(shuffled, origins={"int8": "pruned"}) == compared(scores, origins={"int8": "pruned"})
+    assert compared(shuffled, origins={fit("int8"): fit("pruned")}) == compared(
+        scores, origins={fit("int8"): fit("pruned")}
+    )
 
 
 def test_too_few_groups_leave_values_without_intervals_and_a_reason() -> None:
-    scores = {name: network_scores(1.0, seed, parents=12) for seed, name in enumerate(("dense", "pruned"))}
+    scores = {fit(name): network_scores(1.0, seed, parents=12) for seed, name in enumerate(("dense", "pruned"))}
     for (name, _, metric), row in compared(scores).items():
         assert row["value"] is not None
         assert (row["low"], row["high"]) == (None, None)
@@ -163,7 +169,7 @@ def test_no_test_pictures_leave_every_value_empty_with_a_reason() -> None:
 )
 def test_scores_that_do_not_belong_together_are_refused(broken: Any, message: str) -> None:
     scores = networks()
-    scores["pruned"] = broken(scores["pruned"]).cast(scores["dense"].schema)
+    scores[fit("pruned")] = broken(scores[fit("pruned")]).cast(scores[fit("dense")].schema)
     with pytest.raises(SpecError, match=message):
         compared(scores)
 
@@ -171,32 +177,26 @@ def test_scores_that_do_not_belong_together_are_refused(broken: Any, message: st
 def test_networks_that_are_not_there_are_refused() -> None:
     scores = networks()
     with pytest.raises(SpecError, match=r"none of \['flat'\]"):
-        compared(scores, origins={"int8": "flat"})
+        compared(scores, origins={fit("int8"): fit("flat")})
     with pytest.raises(SpecError, match=r"references of \["):
-        compared(scores, references={"dense": scores["dense"]})
+        compared(scores, references={fit("dense"): scores[fit("dense")]})
     with pytest.raises(SpecError, match="first class must be real"):
-        compare(scores, "dense", ("gan", "real"), CELL, references=scores, seed=0, resamples=100)
+        compare(scores, fit("dense"), ("gan", "real"), CELL, references=scores, seed=0, resamples=100)
 
 
-def test_training_seeds_are_read_from_names() -> None:
-    names = ("dense", "small", "small-alone", "small#1", "small-alone#1")
-    assert seeds_by_network(names) == {
-        "dense": {0: "dense"},
-        "small": {0: "small", 1: "small#1"},
-        "small-alone": {0: "small-alone", 1: "small-alone#1"},
-    }
-    for name in ("dense@without-gan", "small#", "small#1#2"):
-        with pytest.raises(SpecError, match="expected a network's name"):
-            seeds_by_network([name])
+def test_a_network_that_a_generator_is_left_out_of_is_refused() -> None:
+    left_out = Fit(detector="dense", without="gan")
+    with pytest.raises(SpecError, match="dense-without-gan has other classes"):
+        compared(networks() | {left_out: network_scores(1.0, 5)})
 
 
 def students(noise: float, first_seed: int, name: str, seeds: int = 3) -> Scores:
-    return {name if not seed else f"{name}#{seed}": network_scores(noise, first_seed + seed) for seed in range(seeds)}
+    return {fit(name, seed): network_scores(noise, first_seed + seed, fit(name, seed)) for seed in range(seeds)}
 
 
 def test_a_student_is_compared_with_itself_alone_over_its_seeds() -> None:
-    scores = {"dense": network_scores(1.0, 0)} | students(1.0, 10, "small") | students(3.0, 20, "small-alone")
-    rows = compare_seeds(scores, CLASSES, CELL, seed=0, resamples=300)
+    scores = {fit("dense"): network_scores(1.0, 0)} | students(1.0, 10, "small") | students(3.0, 20, "small-alone")
+    rows = compare_seeds(scores, CLASSES, CELL, alone={"small": "small-alone"}, seed=0, resamples=300)
     taught, alone = rows
     assert [(row["network"], row["seed"], row["metric"]) for row in rows] == [
         ("small", None, "class_accuracy_over_seeds"),
@@ -216,7 +216,7 @@ def test_one_seed_has_no_row_over_seeds_and_unequal_seeds_are_refused() -> None:
     assert compare_seeds(networks(), CLASSES, CELL, seed=0, resamples=100) == []
     scores = students(1.0, 10, "small") | students(1.0, 20, "small-alone", seeds=2)
     with pytest.raises(SpecError, match=r"small has the seeds \[0, 1, 2\], small-alone has \[0, 1\]"):
-        compare_seeds(scores, CLASSES, CELL, seed=0, resamples=100)
+        compare_seeds(scores, CLASSES, CELL, alone={"small": "small-alone"}, seed=0, resamples=100)
 
 
 @pytest.fixture
@@ -228,38 +228,25 @@ def stored(store: Store, place: str, parts: dict[str, Any]) -> Ref:
     return commit(store, f"objects/{place}", step="made", digest=place.replace("/", "-"), recipe={}, parts=parts)
 
 
-def test_the_step_reads_shards_of_scores_and_writes_one_table(store: Store) -> None:
-    scores = {"dense": network_scores(1.0, 0)} | students(1.5, 1, "small", 2) | students(1.5, 4, "small-alone", 2)
-    named = {name: frame.with_columns(detector=pl.lit(name)) for name, frame in scores.items()}
-    refs = {
-        name: tuple(
-            stored(store, f"{name}/{source}", {ROWS: frame.filter(pl.col("source") == source).to_arrow()})
-            for source in ("gan", "coco", "diffusion")
-        )
-        for name, frame in named.items()
-    }
-    arguments: dict[str, Any] = {
-        "cell": CELL,
-        "first": "dense",
-        "networks": tuple(refs),
-        "scores": tuple(refs.values()),
-        "references": tuple(refs.values()),
-        "classes": CLASSES,
-        "seed": 0,
-        "resamples": 100,
-    }
+def test_the_step_reads_scores_and_writes_one_table(store: Store) -> None:
+    scores = {fit("dense"): network_scores(1.0, 0)} | students(1.5, 1, "small", 2) | students(1.5, 4, "small-alone", 2)
+    refs = {one: stored(store, one.label, {ROWS: frame.to_arrow()}) for one, frame in scores.items()}
+    alone = {"small": "small-alone"}
+    networks = tuple(
+        ComparedNetwork(fit=one, alone=alone.get(one.detector), scores=ref, reference=ref) for one, ref in refs.items()
+    )
+    arguments: dict[str, Any] = {"cell": CELL, "networks": networks, "classes": CLASSES, "seed": 0, "resamples": 100}
     ref, cached = compare_networks.compute(store, **arguments)
     table = read_table(store, ref)
     assert not cached
     assert table.schema.equals(COMPARISON_SCHEMA)
-    own = compare(named, "dense", CLASSES, CELL, references=named, seed=0, resamples=100)
-    over = compare_seeds(named, CLASSES, CELL, seed=0, resamples=100)
+    own = compare(scores, fit("dense"), CLASSES, CELL, references=scores, seed=0, resamples=100)
+    over = compare_seeds(scores, CLASSES, CELL, alone=alone, seed=0, resamples=100)
     assert table.equals(comparison_table([*own, *over]))
     assert "64/q20" in ref.uri
-    with pytest.raises(SpecError, match=r"expected scores of dense, got those of \['small'\]"):
-        compare_networks.compute(store, **arguments | {"scores": (refs["small"], *tuple(refs.values())[1:])})
-    with pytest.raises(SpecError, match="expected scores, references and origins of each"):
-        compare_networks.compute(store, **arguments | {"origins": ("dense",)})
+    swapped = networks[0].model_copy(update={"scores": refs[fit("small")]})
+    with pytest.raises(SpecError, match=r"expected scores of dense, got those of \[\{'detector': 'small'"):
+        compare_networks.compute(store, **arguments | {"networks": (swapped, *networks[1:])})
 
 
 def trained(seed: int = 0, zeros: int = 0, **about: Any) -> TrainedNetwork:
@@ -306,12 +293,12 @@ def test_a_network_is_described_by_means_over_rotations() -> None:
 
 
 def test_kinds_origins_and_beginnings_are_told_apart() -> None:
-    rows = {variant.name: describe(variant, ALL, [trained()], [FILE]) for variant in ALL[:-1]}
+    rows = {variant.fit.label: describe(variant, ALL, [trained()], [FILE]) for variant in ALL[:-1]}
     assert [rows[name]["kind"] for name in rows] == ["fine-tuned", "magnitude-pruned", "distilled", "alone"]
     assert [rows[name]["pretrained"] for name in rows] == [True, True, False, False]
-    assert (rows["pruned"]["of"], rows["small#1"]["teachers"]) == ("dense", "dense + svm")
-    assert (rows["small-alone#1"]["network"], rows["small-alone#1"]["seed"]) == ("small-alone", 1)
-    assert rows["small-alone#1"]["teachers"] is None
+    assert (rows["pruned"]["of"], rows["small-1"]["teachers"]) == ("dense", "dense + svm")
+    assert (rows["small-alone-1"]["network"], rows["small-alone-1"]["seed"]) == ("small-alone", 1)
+    assert rows["small-alone-1"]["teachers"] is None
     random = Variant(network=FineTuned(name="dense", weights="random:1"), classes=CLASSES)
     assert describe(PRUNED, (random, PRUNED), [trained()], [FILE])["pretrained"] is False
 

@@ -30,7 +30,7 @@ from tasks.generators.diffusion import (
 from tasks.generators.sampling import BatchSize, Sampler, generators_of, initial_latents, picture_error
 from tasks.generators.tiny_diffusion import TrainingPlan
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS, byte_pair_merges, make_tokenizer
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 
 SPEC = DiffusionSpec(model="tiny", steps=4, guidance=3.0, side=64, batch=3)
 REQUESTS = [

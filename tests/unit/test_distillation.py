@@ -18,7 +18,8 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_manifest, read_table
 from storage.tables import features_table
-from tasks.detectors.linear import FeatureRows, LinearHead
+from tasks.detectors.svm import FeatureRows, LinearHead
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.networks import distillation, mobilenet
 from tasks.networks.architecture import architecture
 from tasks.networks.distillation import (
@@ -33,7 +34,7 @@ from tasks.networks.fitting import label_loss, outputs
 from tasks.networks.mobilenet import train_mobilenet
 from tasks.networks.mobilenet_network import load_network
 from tasks.networks.trained import TrainedNetwork
-from tasks.spec.detectors import Distilled, FineTuned, HeadSpec, Training, Vgg16Spec
+from tasks.spec.detectors import Distilled, FineTuned, Fit, HeadSpec, Training
 from tasks.spec.splits import Folds
 from tests.unit.network_pictures import SETTING, VIEWS, pictures, row, shard, shards
 
@@ -229,7 +230,9 @@ def svm_objects(store: LocalStore, images: tuple[Ref, ...]) -> tuple[Ref, tuple[
         name = f"objects/features/{ref.digest}"
         parts = {ROWS: features_table(table, matrix)}
         features.append(commit(store, name, step="embed", digest=f"f-{ref.digest}", recipe={}, parts=parts))
-    spec = HeadSpec(name="svm", extractor=Vgg16Spec(), views=VIEWS[:1], real=("coco",), fakes=("gan", "stable"))
+    spec = HeadSpec(
+        fit=Fit(detector="svm"), extractor=Vgg16Spec(), views=VIEWS[:1], real=("coco",), fakes=("gan", "stable")
+    )
     head = dataclasses.replace(HEAD, coef=np.array([[4.0, 0.0]]), intercept=np.array([-2.0]), c=np.ones(1))
     svm = commit(store, "objects/svm/x", step="train/svm", digest="svm", recipe={}, parts=head.parts(spec))
     return svm, tuple(features)

@@ -20,6 +20,7 @@ from tasks.networks.exported import CARD, MODEL, ExportedNetwork, open_session, 
 from tasks.networks.familiarity import Familiarity, familiarity_scores
 from tasks.networks.network_graph import build_graph, head_layers
 from tasks.networks.trained import TrainedNetwork
+from tasks.spec.detectors import Fit
 
 CLASSES = ("real", "gan", "stable")
 SIZES = [(48, 64), (64, 64), (65, 64), (63, 90), (127, 301), (400, 129), (16, 1024), (1024, 20), (16, 16), (517, 511)]
@@ -305,7 +306,9 @@ def documented_kernel(line: np.ndarray, m: int) -> np.ndarray:
 
 def test_the_card_says_what_the_file_is_and_how_to_test_it(tmp_path) -> None:
     store = LocalStore(tmp_path)
-    ref, found = export_network.compute(store, name="dense#1", rotation=2, network=committed(store, network("v2")))
+    ref, found = export_network.compute(
+        store, name=Fit(detector="dense", seed=1), rotation=2, network=committed(store, network("v2"))
+    )
     assert not found
     assert "/export/dense-1/2/" in ref.uri
     model, card = read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD))

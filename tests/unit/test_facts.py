@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 
 from storage.errors import NotFinished
 from tasks import facts
+from tasks.data.sources.folder import FolderSource
 from tasks.facts import FACTS, Fact, Facts, fact, facts_known, library_version
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.sources import DiffusionSpec, FolderSource
+from tasks.spec.generators import DiffusionSpec
 
 
 class Asked(BaseModel):

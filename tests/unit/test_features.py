@@ -28,12 +28,12 @@ from storage.local import LocalStore
 from storage.objects import notes_of, read_manifest
 from storage.tables import embedding_matrix, read_features
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
-from tasks.features import probe
+from tasks.features import kept_networks, probe
 from tasks.features import shards as features_module
-from tasks.features.shards import cpu_extractor, embed_images, probe_extractor
-from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16, tensor_shapes
-from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec.detectors import ProbeSpec
+from tasks.features.probe import ProbeSpec
+from tasks.features.shards import embed_images
+from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16
+from tasks.features.vgg16_layout import tensor_shapes
 from tasks.spec.views import Canonical, View
 
 
@@ -128,18 +128,11 @@ def test_imported_weights_are_used(store: LocalStore, pictures: pa.Table, tmp_pa
     np.testing.assert_array_equal(embedding_matrix(read_features(store, refs)), 0.25)
 
 
-def test_as_is_pictures_of_several_sizes_keep_their_rows() -> None:
+def test_as_is_pictures_of_several_sizes_keep_their_rows(store: LocalStore) -> None:
     table = image_table([(jpeg(64), 80, 64), (png(40), 40, 40), (jpeg(64, 1), 80, 64)])
-    spec = VGG16.model_copy(update={"side": None})
-    together = embed_images(
-        table, [RAW_NATIVE], cpu_extractor(spec, WinogradVgg16(spec, None)), CANONICAL, enlarge=False
-    )[RAW_NATIVE]
-    alone = [
-        embed_images(
-            table.slice(row, 1), [RAW_NATIVE], cpu_extractor(spec, WinogradVgg16(spec, None)), CANONICAL, enlarge=False
-        )
-        for row in range(3)
-    ]
+    extractor = VGG16.model_copy(update={"side": None}).load(store, None, "cpu")
+    together = embed_images(table, [RAW_NATIVE], extractor, CANONICAL, enlarge=False)[RAW_NATIVE]
+    alone = [embed_images(table.slice(row, 1), [RAW_NATIVE], extractor, CANONICAL, enlarge=False) for row in range(3)]
     expected = np.concatenate([part[RAW_NATIVE].matrix() for part in alone])
     np.testing.assert_allclose(together.matrix(), expected, rtol=1e-5, atol=1e-5 * expected.max())
 
@@ -156,21 +149,20 @@ def test_the_probe_sees_the_files_and_no_content(store: LocalStore, pictures: pa
     assert column["is_png"].tolist() == [0, 0, 1, 0, 0, 0]
 
 
-def test_several_threads_decode_to_the_same_features(pictures: pa.Table) -> None:
+def test_several_threads_decode_to_the_same_features(store: LocalStore, pictures: pa.Table) -> None:
+    extractor = VGG16.load(store, None, "cpu")
     one, four = (
-        embed_images(
-            pictures, VIEWS, cpu_extractor(VGG16, WinogradVgg16(VGG16, None)), CANONICAL, enlarge=False, threads=threads
-        )
-        for threads in (1, 4)
+        embed_images(pictures, VIEWS, extractor, CANONICAL, enlarge=False, threads=threads) for threads in (1, 4)
     )
     for view in VIEWS:
         assert four[view].rows == one[view].rows
         assert four[view].matrix().tobytes() == one[view].matrix().tobytes()
 
 
-def test_progress_counts_pictures_times_views(pictures: pa.Table) -> None:
+def test_progress_counts_pictures_times_views(store: LocalStore, pictures: pa.Table) -> None:
     counted: list[int] = []
-    embed_images(pictures, VIEWS, probe_extractor(), CANONICAL, enlarge=False, advance=counted.append)
+    extractor = ProbeSpec().load(store, None, "cpu")
+    embed_images(pictures, VIEWS, extractor, CANONICAL, enlarge=False, advance=counted.append)
     assert sum(counted) == pictures.num_rows * len(VIEWS)
 
 
@@ -216,27 +208,28 @@ def test_pictures_are_read_in_pieces_and_stay_with_their_rows(
     frame = read_features(store, [ref])
     assert frame["image_id"].to_list() == ["image-1", "image-5"]
     rows = [pictures.slice(row, 1) for row in (1, 5)]
-    alone = [embed_images(row, [RAW], probe_extractor(), CANONICAL, enlarge=False)[RAW].matrix()[0] for row in rows]
+    extractor = ProbeSpec().load(store, None, "cpu")
+    alone = [embed_images(row, [RAW], extractor, CANONICAL, enlarge=False)[RAW].matrix()[0] for row in rows]
     np.testing.assert_array_equal(embedding_matrix(frame), np.stack(alone))
 
 
 def test_tasks_side_by_side_share_one_network_and_leave_none_behind(store: LocalStore) -> None:
-    of_one_network = [features_module._extractor(store, VGG16, None, "cpu") for _ in range(2)]
-    assert len(features_module._networks) == 1
-    of_another = features_module._extractor(store, VGG16.model_copy(update={"weights": "random:1"}), None, "cpu")
-    assert len(features_module._networks) == 2
+    of_one_network = [VGG16.model_copy(update={"side": side}).load(store, None, "cpu") for side in (32, None)]
+    assert len(kept_networks._networks) == 1
+    of_another = VGG16.model_copy(update={"weights": "random:1"}).load(store, None, "cpu")
+    assert len(kept_networks._networks) == 2
     del of_one_network, of_another
     gc.collect()
-    assert len(features_module._networks) == 0
+    assert len(kept_networks._networks) == 0
 
 
 def test_a_network_stays_from_one_task_of_a_stage_to_the_next(store: LocalStore) -> None:
     def made_and_gone() -> int:
-        features_module._extractor(store, VGG16, None, "cpu")
+        VGG16.load(store, None, "cpu")
         gc.collect()
-        return len(features_module._networks)
+        return len(kept_networks._networks)
 
-    with features_module.networks_kept():
+    with kept_networks.networks_kept():
         assert [made_and_gone(), made_and_gone()] == [1, 1]
     gc.collect()
-    assert len(features_module._networks) == 0
+    assert len(kept_networks._networks) == 0

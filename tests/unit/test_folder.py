@@ -15,8 +15,9 @@ from storage.local import LocalStore
 from storage.objects import notes_of, read_table
 from tasks.data import entries as entries_module
 from tasks.data.entries import ENTRY_SCHEMA, read_entries, read_entry, row_name
-from tasks.data.folder import check_folder, folder_inventory, unlocated
+from tasks.data.folder import check_folder, folder_inventory
 from tasks.data.metadata import read_metadata
+from tasks.data.sources.folder import unlocated
 from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
 
 

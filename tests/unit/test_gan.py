@@ -33,7 +33,7 @@ from tasks.generators.dcgan import (
 )
 from tasks.generators.gan import fixed_sheet, loss_curves, pack_gan_pictures, read_generator, train_gan, training_array
 from tasks.recipe import Step
-from tasks.spec.sources import GanSpec
+from tasks.spec.generators import GanSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 SMALL = GanSpec(latent=8, generator_features=4, discriminator_features=4, batch=4, epochs=4, sheet_every=2, flip=True)

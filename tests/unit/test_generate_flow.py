@@ -7,15 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flows.generate import diffusion_shards
+from flows.generate import generated
 from flows.shard import Images
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_table
 from storage.tables import IMAGE_SCHEMA
+from tasks.data.sources.diffusion import DiffusionSource
 from tasks.generators import shards
 from tasks.presets import load_experiment
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import DiffusionSource, DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 from tasks.spec.views import Canonical
 
 
@@ -67,7 +68,7 @@ def regenerate(store: LocalStore, made: list[Ref]) -> Callable[..., tuple[int, t
     def run(*images: Ref, seed: int = 0) -> tuple[int, tuple[Ref, ...]]:
         before = len(made)
         all_images = Images({"photographs": images}, {}, images[0], Canonical(side=64, qualities=((90, 1),)))
-        found = diffusion_shards(experiment(seed), all_images)["stable"]
+        found = generated(experiment(seed), all_images).shards["stable"]
         return len(made) - before, found
 
     return run

@@ -26,7 +26,7 @@ from tasks.data.duplicates import collapse_rate, words_of
 from tasks.data.fingerprints import hash_text, perceptual_hash
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.device import DeviceLost, compute_device
-from tasks.generators import shards
+from tasks.generators import shards, sheets
 from tasks.generators.dcgan import build_generator
 from tasks.generators.diffusion import GeneratedPicture, PictureRequest, generate_images
 from tasks.generators.sampling import BatchSize, Sample, Sampler
@@ -40,7 +40,7 @@ from tasks.generators.shards import (
     place_generated,
 )
 from tasks.generators.sheets import animation, contact_sheet, embedded, sample_strip, show_in_prefect
-from tasks.spec.sources import DiffusionSpec, GanSpec
+from tasks.spec.generators import DiffusionSpec, GanSpec
 from tasks.spec.splits import FixedSplits, Folds
 from tests.unit.generated_pictures import (
     TINY,
@@ -431,10 +431,7 @@ def test_of_many_shards_in_a_run_the_first_is_shown(monkeypatch: pytest.MonkeyPa
     shown: list[tuple[str, str]] = []
     run = ["one"]
     monkeypatch.setattr("prefect.utilities.context.get_task_and_flow_run_ids", lambda: (None, run[0]))
-    monkeypatch.setattr(
-        "prefect.artifacts.create_markdown_artifact",
-        lambda markdown, key, description: shown.append((key, description)),
-    )
+    monkeypatch.setattr(sheets, "show_markdown", lambda key, markdown, description: shown.append((key, description)))
     for number in range(3):
         show_in_prefect("pictures-gan", f"generate/gan {number}", "text")
     run[0] = "two"

@@ -46,13 +46,18 @@ def module_imports() -> dict[str, set[str]]:
     paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
     found: dict[str, set[str]] = {}
     for name, path in paths.items():
-        wanted = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                wanted |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-            elif isinstance(node, ast.Import):
-                wanted |= {alias.name for alias in node.names}
-        found[name] = wanted & paths.keys() - {name}
+        found[name] = named_imports(path) & paths.keys() - {name}
+    return found
+
+
+def named_imports(path: Path) -> set[str]:
+    """The full names of what a module imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
     return found
 
 
@@ -69,15 +74,21 @@ def test_tasks_read_nothing_of_the_layers_above_and_no_documents() -> None:
         assert not texts & {"deployments", "flows", "docs", "benchmarks", "tests"}, path
 
 
-PACKAGES = ("data", "generators", "features", "detectors", "networks", "evaluation", "report")
+# A source may be what a generator makes, so its kinds come after the generators.
+PACKAGES = ("data", "generators", "data.sources", "features", "detectors", "networks", "evaluation", "report")
+
+
+def package_of(module: str) -> str | None:
+    """The innermost of the packages that a module lies in."""
+    return max((name for name in PACKAGES if module.startswith(f"tasks.{name}.")), key=len, default=None)
 
 
 def test_the_packages_of_tasks_need_only_those_before_them() -> None:
     for name, imports in module_imports().items():
-        package = name.split(".")[1] if name.count(".") == 2 else None
-        if name.startswith("tasks.") and package in PACKAGES:
+        package = package_of(name)
+        if package is not None:
             after = PACKAGES[PACKAGES.index(package) + 1 :]
-            assert not {each for each in imports if each.startswith(tuple(f"tasks.{one}." for one in after))}, name
+            assert not {each for each in imports if package_of(each) in after}, name
 
 
 def test_storage_knows_neither_prefect_nor_torch() -> None:
@@ -96,6 +107,13 @@ def test_importing_the_flows_loads_no_heavy_library() -> None:
     code = f"import sys, flows.evaluate; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_artifacts_are_written_from_one_place() -> None:
+    for layer in LAYERS:
+        for path in modules(layer):
+            if path != ROOT / "tasks" / "artifacts.py":
+                assert "prefect.artifacts" not in named_imports(path), path
 
 
 def test_no_module_is_called_utils() -> None:

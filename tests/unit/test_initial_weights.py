@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.features.vgg16 import random_tensors
+from tasks.features.vgg16 import Vgg16Spec, random_tensors
 from tasks.generators.dcgan import train
 from tasks.networks.architecture import architecture
 from tasks.networks.mobilenet import start_network
 from tasks.networks.mobilenet_network import network_tensors
-from tasks.spec.detectors import Vgg16Spec
-from tasks.spec.sources import GanSpec
+from tasks.spec.generators import GanSpec
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 Tensors = Mapping[str, np.ndarray]

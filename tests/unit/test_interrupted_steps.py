@@ -16,7 +16,8 @@ from storage.local import LocalStore
 from storage.objects import Ref, manifest_of, notes_of
 from tasks import pieces
 from tasks.features import shards as features_module
-from tasks.features.shards import Extractor
+from tasks.features.base import Extractor
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.views import View
 
 BATCH = 3
@@ -56,7 +57,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     made = Counted()
-    monkeypatch.setattr(features_module, "_extractor", made.extractor)
+    monkeypatch.setattr(Vgg16Spec, "load", made.extractor)
     return made
 
 

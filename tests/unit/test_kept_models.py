@@ -11,7 +11,7 @@ from tasks.generators.diffusion import _revision_of, check_pipeline
 from tasks.generators.kept_models import folder_digest, keep_model, local_model, main, model_files
 from tasks.generators.shards import generate_diffusion, model_digest
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.generators import DiffusionSpec
 from tests.unit.generated_pictures import assert_same_pictures, diffusion_arguments, photograph, photographs, rows_of
 
 

@@ -15,11 +15,12 @@ from storage.errors import NotFinished, SpecError
 from storage.local import LocalStore
 from storage.objects import LazyRef, Ref
 from tasks.elements import Element, element_of, import_steps
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.planning import Finished, Plan
 from tasks.presets import PRESETS
 from tasks.recipe import STEPS, Output, StepRun, planned_by, step
-from tasks.spec.detectors import MagnitudePruned, Vgg16Spec
-from tasks.spec.sources import DiffusionSpec
+from tasks.spec.detectors import MagnitudePruned
+from tasks.spec.generators import DiffusionSpec
 from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, Cell, View
 from tasks.variables import FilledIn
@@ -28,6 +29,8 @@ DIGESTS = Path(__file__).with_name("plan_digests.txt")
 # Steps that no preset has, and why.
 IN_NO_PRESET = {
     "weights/inception": "no preset has FID, which wants weights that must be named",
+    "score/pictures": "no preset has a detector that reads pictures and is not fitted",
+    "score/calibrated": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

@@ -12,10 +12,9 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import notes_of, read_manifest
 from tasks.data.entries import prompt_group, stated_text
-from tasks.data.folder import check_folder, folder_content, folder_inventory, index_folder, unlocated
-from tasks.data.folder_metadata import with_metadata_above
+from tasks.data.folder import check_folder, folder_inventory
 from tasks.data.metadata import NamedPictures, read_metadata
-from tasks.spec.sources import FolderSource
+from tasks.data.sources.folder import FolderSource, folder_content, index_folder, unlocated, with_metadata_above
 from tests.unit.indexed_folders import folder, indexed, rows_of, set_aside, source
 
 NAN = float("nan")

@@ -22,13 +22,16 @@ from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
 from tasks.evaluation.cards import complete_card, error_rates, fake_thresholds
 from tasks.evaluation.classification import balanced_accuracy_threshold
-from tasks.evaluation.network_scoring import gather_scores, score_network
+from tasks.networks.answer import CellErrors
 from tasks.networks.exported import CARD, MODEL, ExportedNetwork
-from tasks.spec.detectors import Rejection
+from tasks.networks.scoring import gather_scores, score_network
+from tasks.spec.detectors import Fit, Rejection
 from tasks.spec.splits import FixedSplits, Folds
 from tasks.spec.views import Cell
+from tests.unit.toy_perturbation import Flip
 
 MODEL_BYTES = tiny_model()
+FIT = Fit(detector="dense")
 CELLS = (Cell(resolution="native"), Cell(resolution=32), Cell(resolution=32, perturbation=jpeg(20)))
 
 
@@ -44,7 +47,7 @@ def model(store: LocalStore, name: str = "m", **changes: Any) -> Ref:
 
 def arguments(store: LocalStore, rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     return {
-        "detector": "dense",
+        "fit": FIT,
         "models": (model(store),),
         "pictures": shard(store, rows, "mixed"),
         "views": VIEWS,
@@ -166,9 +169,7 @@ def test_gathered_scores_do_not_depend_on_the_order_of_shards(store: LocalStore)
     one = score_network.compute(store, **arguments(store, [row("coco", 1, "test")]))[0][0]
     pictures = shard(store, [row("gan", 0, "test")], "other")
     two = score_network.compute(store, **arguments(store, [], pictures=pictures))[0][0]
-    made = [
-        gather_scores.compute(store, detector="dense", view=VIEWS[0], scores=s)[0] for s in ((one, two), (two, one))
-    ]
+    made = [gather_scores.compute(store, fit=FIT, view=VIEWS[0], scores=s)[0] for s in ((one, two), (two, one))]
     assert read_part(store, made[0], ROWS) == read_part(store, made[1], ROWS)
     assert read_table(store, made[0])["image_id"].to_pylist() == ["000", "001"]
     assert read_table(store, made[0], name=FAMILIARITY)["image_id"].to_pylist() == ["000", "001"]
@@ -192,7 +193,8 @@ def scores_frame(p_fake: list[float], label: list[int], split: str, first: int =
 def test_error_rates_count_both_kinds_of_errors_at_the_threshold() -> None:
     test = scores_frame([0.1, 0.7, 0.2, 0.9, 0.4, 0.8], [0, 0, 0, 1, 1, 1], "test")
     rates = error_rates(Cell(resolution=64, perturbation=jpeg(20)), test, {0: 0.5}, 0, 200)
-    assert (rates["resolution"], rates["jpeg_quality"]) == ("64", 20)
+    assert (rates["cell"], rates["resolution"], rates["jpeg_quality"]) == ("64/q20", "64", 20)
+    assert "perturbation" not in rates
     assert rates["false_alarms"] == {"value": pytest.approx(1 / 3), "low": None, "high": None, "n": 3}
     assert rates["missed"]["value"] == pytest.approx(1 / 3)
     many = scores_frame([0.1] * 15 + [0.7] * 5 + [0.9] * 20, [0] * 20 + [1] * 20, "test")
@@ -200,6 +202,15 @@ def test_error_rates_count_both_kinds_of_errors_at_the_threshold() -> None:
     alarms = rates["false_alarms"]
     assert alarms["low"] < alarms["value"] == 0.25 < alarms["high"]
     assert (rates["missed"]["value"], rates["missed"]["low"], rates["missed"]["high"]) == (0, 0, 0)
+
+
+def test_error_rates_say_what_else_than_jpeg_happened_and_no_quality() -> None:
+    test = scores_frame([0.1, 0.9], [0, 1], "test")
+    rates = error_rates(Cell(resolution="native", perturbation=Flip(axis=1)), test, {0: 0.5}, 0, 200)
+    assert (rates["cell"], rates["resolution"]) == ("native/flip-1", "native")
+    assert rates["perturbation"] == {"kind": "flip", "axis": 1}
+    assert "jpeg_quality" not in rates
+    assert CellErrors.model_validate_json(json.dumps(rates)).name == "native/flip-1"
 
 
 def test_thresholds_come_from_uncompressed_val_pictures_of_the_published_rotation() -> None:

@@ -271,13 +271,13 @@ def test_an_attempt_that_another_one_has_taken_over_leaves_the_overview_to_it() 
 def test_a_server_that_does_not_answer_harms_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
 
-    def fail(self: Overview, markdown: str) -> None:
+    def fail(*arguments: object) -> None:
         raise OSError("nobody answers")
 
     @flow
     def body() -> int:
         with opened("silent", clock) as overview:
-            monkeypatch.setattr(Overview, "_patch", fail)
+            monkeypatch.setattr(overview_module, "rewrite_markdown", fail)
             clock.now = 10.0
             overview.refresh()
             return 3

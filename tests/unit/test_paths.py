@@ -8,20 +8,21 @@ import pytest
 
 from deployments import home_folder
 from deployments.cli import local_model, read_picture
+from flows.publish_mobile import app_folder
 from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.paths import absolute, with_home
-from tasks.app_files import app_folder
-from tasks.data.columns import unlocated_column
-from tasks.data.folder import unlocated
+from tasks.data.sources.column import ColumnSource, unlocated_column
+from tasks.data.sources.folder import FolderSource, unlocated
 from tasks.facts import as_json
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
 from tasks.spec.base import OWN_WORDS, on_this_machine, path_fields
-from tasks.spec.detectors import FineTuned, Vgg16Spec
+from tasks.spec.detectors import FineTuned
 from tasks.spec.experiment import Experiment
-from tasks.spec.sources import ColumnSource, DiffusionSpec, FolderSource
+from tasks.spec.generators import DiffusionSpec
 from tasks.variables import located
 from tasks.weight_files import cache_folder
 

@@ -30,6 +30,7 @@ NOTES = {
 ANSWERS: dict[str, Any] = {
     "missing_photographs": [],
     "missing_weights": [],
+    "missing_detectors": [],
     "coco_content": SHA256,
     "column_content": SHA256,
     "inception_weights": SHA256,
@@ -127,6 +128,7 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "folder_content": "cpu",
         "column_content": "cpu",
         "missing_weights": "gpu",
+        "missing_detectors": "cpu",
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",

@@ -16,10 +16,14 @@ from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_prese
 from flows.preflight import refuse_missing
 from storage.errors import MissingInput, SpecError
 from tasks.data.sample_photographs import SAMPLE_SPLITS
+from tasks.data.sources.coco import CocoSource
+from tasks.data.sources.column import ColumnSource
+from tasks.data.sources.diffusion import DiffusionSource
+from tasks.data.sources.folder import FolderSource
+from tasks.data.sources.gan import GanSource
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec.base import on_this_machine
 from tasks.spec.detectors import FineTuned, MagnitudePruned
-from tasks.spec.sources import CocoSource, ColumnSource, DiffusionSource, FolderSource, GanSource
 from tasks.spec.splits import FixedSplits, Folds
 
 NAMES = ["coco", "sample", "seed", "subset"]

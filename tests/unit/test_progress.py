@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tasks.progress import Counted, Failure, Progress, Tally, artifact_key, counting, show_on, tally
+from tasks.progress import Counted, Failure, Progress, Tally, counting, show_on, tally
 
 
 class Clock:
@@ -116,7 +116,3 @@ def test_steps_are_counted_by_the_run_around_them_and_else_by_nobody() -> None:
         assert tally() is run
     tally().submitted("embed")
     assert run.steps() == {}
-
-
-def test_keys_of_artifacts_hold_no_odd_letters() -> None:
-    assert artifact_key("overview", "Sätze & ../x") == "overview-s-tze-x"

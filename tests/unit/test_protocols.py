@@ -1,23 +1,32 @@
 """The seed protocol's defects are switches: off one after the other, from the old table to the fair number."""
 
-from flows.cells import cell_plan
-from storage.objects import Ref
+from tasks.detectors.base import Entry
 from tasks.evaluation.protocols import (
     SEED_ROWS,
     STAGES,
     SeedRow,
     StageRow,
-    cell_scorings,
+    detectors_of,
+    grid_of,
+    mixes_of,
     needed_features,
     stage_rows,
 )
+from tasks.features.base import ExtractorBase
+from tasks.features.inception import InceptionSpec
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.presets import parse_experiment
 from tasks.report.reported import FIRST_PROJECT, read_reported
-from tasks.spec.detectors import InceptionSpec, Vgg16Spec
+from tasks.spec.base import IN_A_RECIPE
+from tasks.spec.detectors import Fit, HeadSpec
 from tasks.spec.experiment import Experiment, SeedProtocol
 from tasks.spec.views import Cell, View
 
 EXTRACTOR = Vgg16Spec(weights="random:0")
+
+
+def keyed(named: ExtractorBase) -> ExtractorBase:
+    return EXTRACTOR if isinstance(named, Vgg16Spec) else named
 
 
 def experiment(**changes: object) -> Experiment:
@@ -77,42 +86,62 @@ def test_each_stage_turns_one_switch_off_and_keeps_the_others_off() -> None:
         assert state == tuple(position >= index for position in range(6))
 
 
+def entries(of: Experiment, cell: Cell) -> dict[str, tuple[Entry, HeadSpec]]:
+    """By label what is scored in a cell, and the head that scores it."""
+    grid = grid_of(of, keyed)
+    found = [(entry, one.trains(entry, grid)) for one in detectors_of(of) for entry in one.entries(grid)]
+    return {entry.fit.label: (entry, head) for entry, head in found if entry.cell == cell}  # type: ignore[misc]
+
+
 def test_the_last_stage_is_the_grids_own_score() -> None:
     row = find("combined", "64/q20", 6)
-    headline = cell_scorings(experiment(), Cell.parse("64/q20"), EXTRACTOR)[0]
-    assert row.fake.head == headline.head
-    assert row.fake.view == headline.view == row.real.view
+    entry, head = entries(experiment(), Cell.parse("64/q20"))["svm"]
+    assert row.fake.head == head
+    assert row.fake.view == entry.cell.fair_view == row.real.view
     assert row.reference is not None
-    assert row.reference.view == View(path="fair", resolution=64)
+    assert row.reference.view == entry.reference.fair_view == View(path="fair", resolution=64)
 
 
 def test_thresholds_of_compressed_cells_come_from_the_uncompressed_view() -> None:
     """Of every detector but the probe, which is fitted on the cell's own view."""
+    found = {label: entry.reference.name for label, (entry, _) in entries(experiment(), Cell.parse("256/q40")).items()}
+    assert found == {"svm": "256/none", "svm-aug": "256/none", "probe": "256/q40"}
 
-    class Stored:
-        extractor = EXTRACTOR
 
-        def of(self, sources: tuple[str, ...], extractor: object, views: tuple[View, ...]) -> tuple[Ref, ...]:
-            return tuple(Ref(uri=view.name, digest="0", rows=1, bytes=1) for view in views)
+def test_seeds_and_single_generators_are_fitted_for_uncompressed_cells() -> None:
+    found = entries(experiment(), Cell.parse("64/none"))
+    assert list(found) == ["svm", "svm-1", "svm-2", "svm-sd", "svm-gan", "svm-aug", "probe"]
+    assert found["svm-2"][0].fit == Fit(detector="svm", seed=2)
+    entry, head = found["svm-gan"]
+    assert (entry.fit.fitted_on, head.fakes, head.real) == ("gan", ("gan",), ("coco",))
+    assert [mix.name for mix in mixes_of(experiment(), entry.fit)] == ["sd", "gan"]
+    assert [mix.name for mix in mixes_of(experiment(), found["svm-2"][0].fit)] == ["sd", "gan", "combined"]
 
-    cell = Cell.parse("256/q40")
-    ref = Ref(uri="head", digest="0", rows=0, bytes=1)
-    heads = {scoring.head: ref for scoring in cell_scorings(experiment(), cell, EXTRACTOR)}
-    plan = cell_plan(experiment(), cell, Stored(), heads, {})  # type: ignore[arg-type]
-    found = {detector.head.name: [ref.uri for ref in detector.reference] for detector in plan.detectors}
-    assert found == {"svm": ["fair/256/none"], "svm-aug": ["fair/256/none"], "probe": []}
+
+def test_recipes_have_a_fits_name_as_before_it_had_fields() -> None:
+    heads = {label: head for label, (_, head) in entries(experiment(), Cell.parse("64/none")).items()}
+    written = {label: head.model_dump(mode="json", context=IN_A_RECIPE) for label, head in heads.items()}
+    named = {label: (document["name"], document["seed"]) for label, document in written.items()}
+    assert named == {
+        "svm": ("svm", 0), "svm-1": ("svm#1", 1), "svm-2": ("svm#2", 2), "svm-sd": ("svm@sd", 0),
+        "svm-gan": ("svm@gan", 0), "svm-aug": ("svm-aug", 0), "probe": ("probe", 0),
+    }  # fmt: skip
+    assert Fit(detector="dense", seed=1, without="gan").model_dump(context=IN_A_RECIPE) == "dense#1@without-gan"
+    # What travels to a worker is whole.
+    for head in heads.values():
+        assert HeadSpec.model_validate(head.model_dump(mode="json")) == head
 
 
 def test_another_quality_needs_only_its_own_views() -> None:
-    few = needed_features(experiment(), EXTRACTOR)
-    more = needed_features(experiment(qualities=[None, 60, 40, 20, 30]), EXTRACTOR)
+    few = needed_features(experiment(), keyed)
+    more = needed_features(experiment(qualities=[None, 60, 40, 20, 30]), keyed)
     for key, views in few.items():
         assert set(views) <= set(more[key])
         assert {view.jpeg_quality for view in set(more[key]) - set(views)} <= {30}
 
 
 def test_no_fair_view_is_embedded_at_the_pictures_own_size() -> None:
-    for (_, extractor), views in needed_features(experiment(), EXTRACTOR).items():
+    for (_, extractor), views in needed_features(experiment(), keyed).items():
         if isinstance(extractor, Vgg16Spec) and extractor.side is None:
             assert {view.path for view in views} == {"raw"}
 
@@ -141,7 +170,7 @@ def test_without_a_seed_protocol_there_are_no_rows() -> None:
 
 def test_the_inception_network_sees_uncompressed_fair_views_only() -> None:
     inception = InceptionSpec(weights="sha256:6726825d")
-    needed = needed_features(experiment(), EXTRACTOR, inception)
+    needed = needed_features(experiment(), keyed, inception)
     views = {source: views for (source, extractor), views in needed.items() if extractor == inception}
     assert set(views) == {"coco", "sd", "gan"}
     assert {view.name for view in views["sd"]} == {"fair/native/none", "fair/256/none", "fair/64/none"}

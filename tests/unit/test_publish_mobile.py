@@ -97,13 +97,9 @@ def test_the_flow_checks_its_inputs_and_shows_what_it_wrote(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, str] = {}
+    monkeypatch.setattr(flows.publish_mobile, "show_link", lambda key, address, text: shown.update(link=address))
     monkeypatch.setattr(
-        flows.publish_mobile, "create_link_artifact", lambda link, link_text, key: shown.update(link=link)
-    )
-    monkeypatch.setattr(
-        flows.publish_mobile,
-        "create_markdown_artifact",
-        lambda markdown, key, description: shown.update(markdown=markdown),
+        flows.publish_mobile, "show_markdown", lambda key, markdown, description: shown.update(markdown=markdown)
     )
     monkeypatch.setenv("TELLTALE_STORE", str(store.root))
     monkeypatch.setenv(APP_SETTING, str(tmp_path / "dist"))

@@ -31,7 +31,7 @@ from tasks.networks.quantization import (
 )
 from tasks.networks.quantized_graph import activation_ranges, quantizable_stages, quantize, quantize_with
 from tasks.networks.trained import TrainedNetwork
-from tasks.spec.detectors import Quantized
+from tasks.spec.detectors import Fit, Quantized
 from tasks.spec.splits import FixedSplits
 from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
 
@@ -234,7 +234,7 @@ def test_calibration_on_one_class_is_refused() -> None:
 def quantized_object(store: LocalStore, images: tuple[Ref, ...], name: str = "int8") -> Ref:
     trained = network(width=0.1, side=32)
     weights = commit(store, "objects/train/dense", step="train", digest="d", recipe={}, parts=trained.parts())
-    exported, _ = export_network.compute(store, name="dense", rotation=0, network=weights)
+    exported, _ = export_network.compute(store, name=Fit(detector="dense"), rotation=0, network=weights)
     ref: Ref = quantize_network.compute(
         store,
         spec=Quantized(name=name, of="dense", calibration_pictures=8, tolerance=100.0),

@@ -11,7 +11,7 @@ import pytest
 from storage.errors import DamagedObject, MissingInput, SpecError, StoreError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, read_manifest, read_table
-from tasks.recipe import Output, Pool, Step, StepRun, _may_pass, chosen_device, folder_name, planned_by, step
+from tasks.recipe import Output, Pool, Step, StepRun, _may_pass, chosen_device, planned_by, step
 from tasks.spec.views import View
 
 CALLS: list[object] = []
@@ -241,7 +241,3 @@ def test_a_failed_step_leaves_no_object(store: LocalStore) -> None:
 def test_only_what_can_pass_is_tried_again(error: Exception, again: bool) -> None:
     state = SimpleNamespace(result=lambda: (_ for _ in ()).throw(error))
     assert _may_pass(None, None, state) is again
-
-
-def test_a_name_of_a_detector_becomes_a_folder() -> None:
-    assert [folder_name(name) for name in ("svm-aug", "svm#1", "svm@gan")] == ["svm-aug", "svm-1", "svm-gan"]

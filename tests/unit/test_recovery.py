@@ -394,7 +394,7 @@ def recover(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("prefect.client.orchestration.get_client", get_client)
     monkeypatch.setattr("prefect.context.FlowRunContext.get", lambda: SimpleNamespace(flow_run=own))
     monkeypatch.setattr(maintain, "get_run_logger", lambda: log)
-    monkeypatch.setattr(maintain, "create_markdown_artifact", lambda **artifact: artifacts.append(artifact))
+    monkeypatch.setattr(maintain, "show_markdown", lambda key, markdown, description: artifacts.append((key, markdown)))
     watched: list[timedelta] = []
     monkeypatch.setattr(recovery, "watch", lambda client, wait: watched.append(wait))
     return SimpleNamespace(server=server, log=log, artifacts=artifacts, watched=watched, run=maintain.recover.fn)
@@ -406,9 +406,9 @@ def test_what_was_put_back_is_in_the_log_and_in_an_artifact(recover: Any) -> Non
     assert recover.run() == 1
     assert recover.server.runs[dead.id].state.name == "AwaitingRetry"
     assert any("embed | coco" in line and "no heartbeat for 1000 s" in line for line in recover.log.lines)
-    (artifact,) = recover.artifacts
-    assert artifact["key"] == "recovered"
-    assert f"| `embed / coco` | `{dead.id}` | cpu | AwaitingRetry | `no heartbeat for 1000 s` |" in artifact["markdown"]
+    ((key, markdown),) = recover.artifacts
+    assert key == "recovered"
+    assert f"| `embed / coco` | `{dead.id}` | cpu | AwaitingRetry | `no heartbeat for 1000 s` |" in markdown
     assert recover.watched == [2 * PERIOD]
 
 

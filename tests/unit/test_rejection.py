@@ -30,6 +30,7 @@ from tasks.evaluation.rejection_metrics import (
     threshold_keeping,
 )
 from tasks.networks.familiarity import SCORES, Familiarity, familiarity_scores, fit_familiarity
+from tasks.spec.detectors import Fit
 
 CLASSES = ("real", "gan")
 
@@ -264,10 +265,10 @@ def answers(per_source: int = 40, folds: int = 2, seed: int = 0) -> pl.DataFrame
                         "label": int(source != "coco"),
                         "split": split,
                         "fold": fold,
-                        "detector": "dense",
+                        **Fit(detector="dense").model_dump(),
                         "path": "fair",
                         "resolution": "native",
-                        "jpeg_quality": None,
+                        "perturbation": "none",
                         "p_fake": p,
                         "decision": p,
                         "class_probabilities": [1 - p, p],
@@ -279,7 +280,8 @@ def answers(per_source: int = 40, folds: int = 2, seed: int = 0) -> pl.DataFrame
     types: dict[str, Any] = {
         "label": pl.Int8,
         "fold": pl.Int16,
-        "jpeg_quality": pl.Int16,
+        "fitted_on": pl.String,
+        "without": pl.String,
         "class_probabilities": pl.List(pl.Float64),
     }
     return pl.DataFrame(rows, schema_overrides=types)

@@ -16,13 +16,17 @@ from PIL import Image
 
 from storage.tables import RESULT_SCHEMA
 from tasks.data.entries import quarantined
+from tasks.data.perturbations.jpeg import jpeg
+from tasks.data.perturbations.kinds import name_of
+from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
 from tasks.report.blocks import SHOWN_ROWS
-from tasks.report.data import ReportData, ResultIndex, seed_key
+from tasks.report.data import CellKey, ReportData, ResultIndex, seed_key
 from tasks.report.page import escape_markdown, render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, ReportedRow, arithmetic_flags, read_reported
 from tasks.report.sections import report_tables
+from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
 
 NASTY = '<script>alert("x")</script>|`*_[a](javascript:b)'
@@ -36,7 +40,9 @@ STAGES = (
     ("ablation-6", "canonical form", "Every picture takes the fair path."),
 )
 RESULTS = pl.DataFrame(RESULT_SCHEMA.empty_table()).schema
-RESOLUTIONS, QUALITIES = ("native", "256", "64"), (None, 60, 40, 20)
+ROC_TYPES = pl.DataFrame(ROC_SCHEMA.empty_table()).schema
+RESOLUTIONS, PERTURBATIONS = ("native", "256", "64"), ("none", "q60", "q40", "q20")
+SVM, AUGMENTED, PROBE = Fit(detector="svm"), Fit(detector="svm-aug"), Fit(detector="probe", role="probe")
 
 
 def make_experiment(weights: str = "imagenet", fakes: int = 3, seed_protocol: bool = True) -> Experiment:
@@ -70,13 +76,11 @@ def make_experiment(weights: str = "imagenet", fakes: int = 3, seed_protocol: bo
     )
 
 
-def result(
-    protocol: str, mix: str, resolution: str, quality: int | None, detector: str, **values: Any
-) -> dict[str, Any]:
+def result(protocol: str, mix: str, resolution: str, perturbation: str, fit: Fit, **values: Any) -> dict[str, Any]:
     row = dict.fromkeys(RESULT_SCHEMA.names)
     sizes = {"n_real": 354, "n_fake": 300, "n_groups": 354}
-    return {**row, "protocol": protocol, "mix": mix, "resolution": resolution, "jpeg_quality": quality} | {
-        "detector": detector, **sizes, **values
+    return {**row, "protocol": protocol, "mix": mix, "resolution": resolution, "perturbation": perturbation} | {
+        **fit.model_dump(), **sizes, **values
     }  # fmt: skip
 
 
@@ -92,23 +96,24 @@ def make_results(experiment: Experiment, intervals: bool = True, **ease: float) 
     def cell_rows() -> Iterator[dict[str, Any]]:
         for mix in experiment.all_mixes:
             for at, resolution in enumerate(RESOLUTIONS):
-                for strength, quality in enumerate(QUALITIES):
-                    yield from grid_cell(mix.name, at, resolution, strength, quality)
+                for strength, perturbation in enumerate(PERTURBATIONS):
+                    yield from grid_cell(mix.name, at, resolution, strength, perturbation)
 
-    def grid_cell(mix: str, at: int, resolution: str, strength: int, quality: int | None) -> Iterator[dict[str, Any]]:
+    def grid_cell(mix: str, at: int, resolution: str, strength: int, perturbation: str) -> Iterator[dict[str, Any]]:
         top = max(known[mix] - 0.05 * at - 0.045 * strength * (1 + 0.4 * at), 0.44)
-        detectors = {
-            "svm": top,
-            "svm-aug": min(top + 0.02 * strength, 1.0),
-            "probe": 0.5 + (0.08 if mix == "gan" else 0.01),
+        fits = {
+            SVM: top,
+            AUGMENTED: min(top + 0.02 * strength, 1.0),
+            PROBE: 0.5 + (0.08 if mix == "gan" else 0.01),
         }
-        if quality is None:
-            detectors |= {"svm#1": top - 0.011, "svm#2": top + 0.007}
+        if perturbation == "none":
+            fits |= {Fit(detector="svm", seed=1): top - 0.011, Fit(detector="svm", seed=2): top + 0.007}
             if mix != "combined":
-                detectors |= {
-                    f"svm@{one}": top if one == mix else 0.5 + 0.2 * (top - 0.5) for one in experiment.fake_names
+                fits |= {
+                    Fit(detector="svm", fitted_on=one): top if one == mix else 0.5 + 0.2 * (top - 0.5)
+                    for one in experiment.fake_names
                 }
-        for detector, auroc in detectors.items():
+        for fit, auroc in fits.items():
             for metric, shift in (
                 ("auroc", 0.0),
                 ("average_precision", -0.01),
@@ -116,20 +121,20 @@ def make_results(experiment: Experiment, intervals: bool = True, **ease: float) 
                 ("eer", 0.9 - 2 * auroc + 0.1),
             ):
                 number = min(max(auroc + shift + (0.02 * strength if metric == "ece" else 0), 0.0), 1.0)
-                yield result("fair", mix, resolution, quality, detector, metric=metric, **estimate(number, 0.032))
+                yield result("fair", mix, resolution, perturbation, fit, metric=metric, **estimate(number, 0.032))
             for rule, loss in (("val", 0.07), ("half", 0.09), ("oracle", 0.06)):
                 for metric in ("accuracy", "balanced_accuracy", "precision", "recall", "f1"):
                     number = max(auroc - loss, 0.45)
                     values = {"metric": metric, "threshold_rule": rule, **estimate(number, 0.03)}
-                    yield result("fair", mix, resolution, quality, detector, **values)
+                    yield result("fair", mix, resolution, perturbation, fit, **values)
                 values = {"metric": "threshold", "threshold_rule": rule, "value": 0.47}
-                yield result("fair", mix, resolution, quality, detector, **values)
+                yield result("fair", mix, resolution, perturbation, fit, **values)
 
     rows = list(cell_rows())
     if experiment.seed_protocol is not None:
         rows += seed_rows()
     for mix in experiment.all_mixes:
-        rows.append(result("control", mix.name, "64", None, "svm-shuffled", metric="auroc", **estimate(0.507, 0.04)))
+        rows.append(result("control", mix.name, "64", "none", SVM, metric="auroc", **estimate(0.507, 0.04)))
     return rows
 
 
@@ -142,8 +147,8 @@ def seed_rows() -> Iterator[dict[str, Any]]:
             for metric in ("accuracy", "precision", "recall", "f1"):
                 rule = "val" if place >= 5 else "zero"
                 bounds: dict[str, Any] = {"low": accuracy - 0.03, "high": accuracy + 0.03} if place == 6 else {}
-                yield result(stage, *key, "svm", metric=metric, threshold_rule=rule, value=accuracy, **bounds)
-            yield result(stage, *key, "svm", metric="auroc", value=min(accuracy + 0.05, 1.0))
+                yield result(stage, *key, SVM, metric=metric, threshold_rule=rule, value=accuracy, **bounds)
+            yield result(stage, *key, SVM, metric="auroc", value=min(accuracy + 0.05, 1.0))
 
 
 def strip(width: int, height: int, seed: int) -> bytes:
@@ -157,13 +162,13 @@ def strip(width: int, height: int, seed: int) -> bytes:
 def make_roc(experiment: Experiment, points: int = 400) -> pl.DataFrame:
     fpr = np.linspace(0, 1, points)
     frames = [
-        pl.DataFrame({"fpr": fpr, "tpr": fpr ** (0.95 if detector == "probe" else 0.12 + 0.12 * at + 0.1 * strength)})
-        .with_columns(resolution=pl.lit(resolution), jpeg_quality=pl.lit(quality, pl.Int16))
-        .with_columns(mix=pl.lit(mix.name), detector=pl.lit(detector))
+        pl.DataFrame({"fpr": fpr, "tpr": fpr ** (0.95 if fit == PROBE else 0.12 + 0.12 * at + 0.1 * strength)})
+        .with_columns(resolution=pl.lit(resolution), perturbation=pl.lit(perturbation), mix=pl.lit(mix.name))
+        .with_columns(pl.lit(value, ROC_TYPES[name]).alias(name) for name, value in fit.model_dump().items())
         for mix in experiment.all_mixes
         for at, resolution in enumerate(RESOLUTIONS)
-        for strength, quality in enumerate(QUALITIES)
-        for detector in ("svm", "probe")
+        for strength, perturbation in enumerate(PERTURBATIONS)
+        for fit in (SVM, PROBE)
     ]
     return pl.concat(frames)
 
@@ -172,11 +177,11 @@ def make_examples(experiment: Experiment) -> pl.DataFrame:
     sides = {"native": 128, "256": 96, "64": 64}
     return pl.DataFrame(
         [
-            {"source": source.name, "view": f"fair/{resolution}/{f'q{quality}' if quality else 'none'}",
+            {"source": source.name, "view": f"fair/{resolution}/{perturbation}",
              "png": strip(5 * sides[resolution], sides[resolution], number)}
             for number, source in enumerate(experiment.sources)
             for resolution in RESOLUTIONS
-            for quality in QUALITIES
+            for perturbation in PERTURBATIONS
         ]
     )  # fmt: skip
 
@@ -248,17 +253,13 @@ def make_data(experiment: Experiment | None = None, intervals: bool = True, **ch
     return ReportData(**values | changes)
 
 
-ROC_SCHEMA = {
-    "fpr": pl.Float64, "tpr": pl.Float64, "resolution": pl.String, "jpeg_quality": pl.Int16, "mix": pl.String,
-    "detector": pl.String,
-}  # fmt: skip
 EXAMPLES_SCHEMA = {"source": pl.String, "view": pl.String, "png": pl.Binary}
 
 
 def light_data(experiment: Experiment | None = None, intervals: bool = True, **changes: Any) -> ReportData:
     """A run without most pictures, whose drawing takes the time."""
     nothing: dict[str, Any] = {
-        "roc": pl.DataFrame(schema=ROC_SCHEMA),
+        "roc": pl.DataFrame(schema=ROC_TYPES),
         "examples": pl.DataFrame(schema=EXAMPLES_SCHEMA),
         "extra_pictures": (),
     }
@@ -368,8 +369,7 @@ def test_all_ten_reported_rows_are_shown_with_old_name_cell_and_numbers(page: Pa
     rows = read_reported(FIRST_PROJECT)
     assert len(rows) == 10
     for row in rows:
-        resolution, quality = row.resolution, row.jpeg_quality
-        cell = f"{resolution}/{'none' if quality is None else f'q{quality}'}"
+        cell = f"{row.resolution}/{name_of(jpeg(row.jpeg_quality))}"
         assert f"{cell} · {row.name}" in page.text
         assert f"{cell} · {row.name}" in markdown
         for value in row.metrics:
@@ -412,7 +412,7 @@ def test_the_headline_names_the_hardest_generator_its_cell_and_interval(data: Re
     ],
 )
 def test_the_headline_says_where_the_interval_lies_with_regard_to_chance(value: float, said: str) -> None:
-    row = result("fair", "gan", "64", 20, "svm", metric="auroc", value=value, low=value - 0.03, high=value + 0.03)
+    row = result("fair", "gan", "64", "q20", SVM, metric="auroc", value=value, low=value - 0.03, high=value + 0.03)
     data = light_data(results=pl.DataFrame([row], schema=RESULTS))
     assert said in Page(render_html(data)).text
 
@@ -449,7 +449,7 @@ def test_random_weights_are_said_to_mean_nothing() -> None:
 def test_the_probe_is_flagged_where_its_interval_misses_chance(data: ReportData, page: Page) -> None:
     probe = report_tables(data)["probe"]
     assert set(probe.filter(~pl.col("contains_half"))["mix"]) == {"gan"}
-    assert "In 12 of 48 rows the probe's interval does not contain 0.5: gan in 12 cells." in page.text
+    assert "In 12 of 48 rows the interval of probe does not contain 0.5: gan in 12 cells." in page.text
 
 
 def test_generators_that_are_smaller_by_nature_are_marked_above_their_own_size(data: ReportData, page: Page) -> None:
@@ -495,15 +495,15 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
 def test_what_the_results_cover_is_listed_in_their_own_order() -> None:
     """A set's order, by which reasons were listed below the grid, is another in every process."""
     rows = [
-        result("fair", f"mix-{number}", "64", None, detector, metric="auroc", value=0.5)
+        result("fair", f"mix-{number}", "64", "none", fit, metric="auroc", value=0.5)
         for number in (3, 1, 4, 1, 5, 9, 2, 6)
-        for detector in ("svm", "probe")
+        for fit in (SVM, PROBE)
     ]
-    index = ResultIndex(pl.from_dicts(rows, infer_schema_length=None))
-    expected = [(f"mix-{number}", "64", None) for number in (3, 1, 4, 5, 9, 2, 6)]
-    assert list(index.cells("fair")) == list(index.cells("fair", "probe")) == expected
-    assert list(index.detectors("fair")) == ["svm", "probe"]
-    assert list(index.cells("seed")) == list(index.detectors("seed")) == []
+    index = ResultIndex(make_experiment(), pl.from_dicts(rows, infer_schema_length=None))
+    expected = [(f"mix-{number}", "64", "none") for number in (3, 1, 4, 5, 9, 2, 6)]
+    assert list(index.cells("fair")) == list(index.cells("fair", PROBE)) == expected
+    assert list(index.fits("fair")) == [SVM, PROBE]
+    assert list(index.cells("seed")) == list(index.fits("seed")) == []
 
 
 def test_the_grid_table_repeats_the_results_exactly(data: ReportData) -> None:
@@ -512,7 +512,8 @@ def test_the_grid_table_repeats_the_results_exactly(data: ReportData) -> None:
         by_predicate=(pl.col("mix") == "sd14") & (pl.col("detector") == "svm") & (pl.col("cell") == "64/q20"),
         named=True,
     )
-    rows = data.results.filter(protocol="fair", mix="sd14", detector="svm", resolution="64", jpeg_quality=20)
+    rows = data.results.filter(protocol="fair", mix="sd14", detector="svm", resolution="64", perturbation="q20")
+    rows = rows.filter(pl.col("fitted_on").is_null(), pl.col("seed") == 0)
     for metric, rule in (("auroc", None), ("balanced_accuracy", "val"), ("balanced_accuracy", "oracle")):
         expected = rows.filter(pl.col("metric") == metric, pl.col("threshold_rule").eq_missing(pl.lit(rule))).row(
             0, named=True
@@ -532,6 +533,7 @@ def test_stages_of_the_ablation_are_titled_and_end_at_the_last(page: Page) -> No
 def test_missing_parts_are_sentences_not_empty_tables() -> None:
     experiment = make_experiment(fakes=1, seed_protocol=False)
     rows = [row for row in make_results(experiment) if row["protocol"] == "fair" and row["detector"] == "svm"]
+    rows = [row for row in rows if row["seed"] == 0 and row["fitted_on"] is None]
     data = light_data(
         experiment,
         results=pl.DataFrame(rows, schema=RESULTS),
@@ -545,7 +547,7 @@ def test_missing_parts_are_sentences_not_empty_tables() -> None:
         assert "No stage of the ablation was computed" in text
         assert "There is one generator only, so there is no other to test on." in text
         assert "one training seed only" in text
-        assert "The probe was not computed" in text
+        assert "No probe was computed" in text
         assert "No control with shuffled labels" in text
         assert "No ROC curves were kept" in text
         assert "No example pictures were kept" in text
@@ -609,8 +611,8 @@ def test_equal_data_give_equal_documents(html: str) -> None:
 
 def test_reported_rows_are_joined_by_mix_resolution_and_quality() -> None:
     row = ReportedRow("Stable 64x64", "stable-diffusion", "64", 0, None, 0.5, 0.5, 0.5, 0.5)
-    assert seed_key(row) == ("stable", "64", None)
-    assert seed_key(dataclasses.replace(row, mix="combined", jpeg_quality=20)) == ("combined", "64", 20)
+    assert seed_key(row) == CellKey("stable", "64", "none")
+    assert seed_key(dataclasses.replace(row, mix="combined", jpeg_quality=20)) == ("combined", "64", "q20")
 
 
 @pytest.mark.parametrize(

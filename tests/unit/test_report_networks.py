@@ -17,9 +17,8 @@ from storage.objects import ROWS, Ref, commit
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, NETWORK_SCHEMA
 from tasks.evaluation.rejection import CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, REJECTION_SCHEMA
 from tasks.report.blocks import Heats, Section, Table, Text, file_size, millions, milliseconds, points, times
-from tasks.report.data import ReportData
+from tasks.report.data import NetworkData, ReportData
 from tasks.report.network_tables import (
-    NetworkData,
     headline_resolution,
     loses_at_most_a_point,
     network_tables,
@@ -30,7 +29,7 @@ from tasks.report.page import escape_markdown, render_html, render_markdown
 from tasks.report.plots import HeatScale, signed_points
 from tasks.report.reported import ReportedTableError
 from tasks.report.reported_networks import SECOND_PROJECT, ReportedNetwork, read_second_project
-from tasks.report.run import _by_step, _network_data
+from tasks.report.run import _durations, _network_data
 from tasks.report.sections import report_tables
 from tasks.spec.experiment import Experiment
 from tests.unit.network_reports import frame, make_networks, with_networks
@@ -491,7 +490,7 @@ def test_tables_of_networks_are_printed_as_markdown(tmp_path: Path, experiment: 
 
 def _plain_tables() -> dict[str, pl.DataFrame]:
     """Tables that a run without results lacks."""
-    quality = {"source": "", "resolution": "", "metric": "", "n_real": 0, "n_fake": 0, "value": 0.0, "low": 0.0}
+    quality = {"source": "", "cell": "", "metric": "", "n_real": 0, "n_fake": 0, "value": 0.0, "low": 0.0}
     counts = ("source", "label", "split_or_fold", "images", "groups", "left_out", "quarantined")
     return {
         "quality": pl.DataFrame([quality | {"high": 0.0}]).clear(),
@@ -542,4 +541,4 @@ def test_a_runs_networks_are_read_from_its_objects(tmp_path: Path, experiment: E
     assert read.latency.is_empty()
     assert [row.model for row in read.reported] == ["v1", "v2", "v3"]
     assert _network_data(store, comparisons, None, None, ()) is None
-    assert list(_by_step(store, (*comparisons, comparisons[0]))) == ["compare-a", "compare-b"]
+    assert _durations(store, (*comparisons, comparisons[0])) == {"compare-a": 2.0, "compare-b": 0.0}

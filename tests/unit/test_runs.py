@@ -63,9 +63,16 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
             **estimate,
             **balanced,
         },
-        "grid": {**cell, "detector": ["svm", "svm"], **estimate, **at_val},
-        "probe": {**cell, **estimate},
+        "grid": {
+            **cell,
+            "detector": ["svm", "svm"],
+            "title": ["a machine"] * 2,
+            "role": ["detector"] * 2,
+            **estimate,
+            **at_val,
+        },
         "cross": {
+            "detector": ["svm"] * 2,
             "resolution": ["64"] * 2,
             "fitted_on": ["g"] * 2,
             "tested_on": ["h"] * 2,
@@ -73,15 +80,16 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
             **estimate,
         },
         "seeds": {
+            "detector": ["svm"] * 2,
             "mix": ["a"] * 2,
-            "resolution": ["64"] * 2,
+            "cell": ["64/none"] * 2,
             "training_seed": [0, 1],
             "auroc": [0.5, 0.5],
             "spread": [0.0, 0.0],
         },
         "quality": {
             "source": ["g"] * 2,
-            "resolution": ["64"] * 2,
+            "cell": ["64/none"] * 2,
             "metric": ["m"] * 2,
             "n_real": [1, 1],
             "n_fake": [1, 1],
@@ -105,7 +113,7 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pl.DataFrame(columns).write_parquet(path)
     tables = short_tables(store, "run")
-    grid = tables["The fair grid: AUROC of svm"]
+    grid = tables["The fair grid: AUROC of svm (a machine)"]
     assert grid.rows() == [("64/none", "0.750 [0.700, 0.800]", "n/a")]
     first = next(iter(tables.values()))
     assert first["reported"].to_list() == ["0.800", "n/a"]

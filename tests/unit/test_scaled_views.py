@@ -10,8 +10,8 @@ from storage.errors import BadImage
 from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.views import _resize, _resize_integers, decode_for_fair, make_views
+from tasks.features.probe import ProbeSpec
 from tasks.features.shards import embed_shard
-from tasks.spec.detectors import ProbeSpec
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Canonical, View
 

@@ -15,15 +15,16 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import SCORE_SCHEMA, features_table
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.detectors.linear import FeatureRows, LinearHead
-from tasks.evaluation.scoring import score_rows, score_view
-from tasks.spec.detectors import HeadSpec, Vgg16Spec
+from tasks.detectors.linear import score_rows, score_view
+from tasks.detectors.svm import FeatureRows, LinearHead
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.spec.detectors import Fit, HeadSpec
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import View
 
 VIEW = View(path="fair", resolution=64, perturbation=jpeg(20))
 HEAD = HeadSpec(
-    name="svm@gan",
+    fit=Fit(detector="svm", fitted_on="gan"),
     extractor=Vgg16Spec(layer="pool5-avg", weights="random:0"),
     views=(VIEW,),
     real=("coco",),
@@ -87,8 +88,9 @@ def test_fixed_splits_score_val_and_test_once(tmp_path: Path) -> None:
     assert dict(frame.group_by("split").len().iter_rows()) == {"val": 4, "test": 4}
     assert frame["fold"].unique().to_list() == [0]
     assert set(frame["source"]) == {"coco", "sd"}  # `sd` is no source of the head
-    constants = frame.select("detector", "path", "resolution", "jpeg_quality", "class_probabilities").unique()
-    assert constants.rows() == [("svm@gan", "fair", "64", 20, None)]
+    assert Fit(**frame.select(*Fit.model_fields).unique().row(0, named=True)) == HEAD.fit
+    constants = frame.select("path", "resolution", "perturbation", "class_probabilities").unique()
+    assert constants.rows() == [("fair", "64", "q20", None)]
     assert notes_of(store, ref)["rows"] == {"val": 4, "test": 4}
 
 
@@ -116,7 +118,7 @@ def test_scores_are_the_heads_decisions_and_their_calibration(tmp_path: Path) ->
 
 
 def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="svm@gan reads 5 features, got 6"):
+    with pytest.raises(SpecError, match="svm-gan reads 5 features, got 6"):
         score(LocalStore(tmp_path), features(12, None), fitted(1, dimension=5), FixedSplits())
 
 
@@ -130,6 +132,6 @@ def test_no_row_in_val_or_test_gives_an_empty_table() -> None:
     identity = pl.DataFrame(schema=dict.fromkeys(("image_id", "group_id", "source", "split"), pl.String))
     identity = identity.with_columns(pl.lit(None, pl.Int8).alias("label"), pl.lit(None, pl.Int16).alias("fold"))
     rows = FeatureRows(identity, np.empty(0, np.int64), np.empty(0, np.str_), np.empty((0, 6), np.float32))
-    table = score_rows(rows, fitted(1), "svm", VIEW, FixedSplits())
+    table = score_rows(rows, fitted(1), HEAD.fit, VIEW, FixedSplits())
     assert table.num_rows == 0
     assert table.schema.equals(SCORE_SCHEMA)

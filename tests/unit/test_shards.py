@@ -23,10 +23,11 @@ from storage.objects import ROWS, Ref, commit, notes_of, read_part, read_table
 from storage.tables import IMAGE_METADATA, IMAGE_SCHEMA
 from tasks.data.coco import coco_inventory, index_coco
 from tasks.data.entries import QUARANTINE
-from tasks.data.folder import folder_inventory, index_folder, unlocated
+from tasks.data.folder import folder_inventory
 from tasks.data.grouping import assign_groups, photograph_qualities
 from tasks.data.shards import scan_pictures, shard_images
-from tasks.spec.sources import CocoSource, FolderSource
+from tasks.data.sources.coco import CocoSource
+from tasks.data.sources.folder import FolderSource, index_folder, unlocated
 from tasks.spec.splits import FixedSplits, Folds, Splits
 
 

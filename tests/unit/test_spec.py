@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from storage.errors import MissingInput, SpecError
-from tasks.evaluation.protocols import cell_heads
+from tasks.artifacts import artifact_key
+from tasks.data.sources.folder import FolderSource
 from tasks.presets import load_experiment, parse_experiment
-from tasks.progress import artifact_key
 from tasks.spec.base import on_this_machine
-from tasks.spec.sources import FolderSource
 from tasks.spec.splits import Folds
 from tasks.spec.views import Cell
 from tasks.variables import FilledIn
@@ -50,7 +49,7 @@ def test_a_minimal_experiment_has_the_designs_grid() -> None:
         ({"splits": {"kind": "folds", "count": 2}}, "greater than or equal to 3"),
         ({"splits": {"kind": "folds", "count": 5}}, "evaluated: false"),
         ({"sources": [{"kind": "coco", "name": "coco", "directory": "d"}]}, "needs real and fake sources"),
-        ({"sources": [{"kind": "video", "name": "v"}]}, "does not match any of the expected tags"),
+        ({"sources": [{"kind": "video", "name": "v"}]}, "sources.v: unknown kind of source 'video', expected one of"),
         ({"name": "../up"}, "name: String should match pattern"),
         (
             {"extractor": {"kind": "vgg16", "precision": "int8"}},
@@ -325,19 +324,42 @@ def test_a_list_of_bounds_may_be_empty() -> None:
     assert mobile.rejection.bounds == ()
 
 
-@pytest.mark.parametrize("name", ["svm", "svm-aug", "svm-shuffled", "probe", "dense-alone"])
-def test_a_network_has_no_name_of_a_detector_that_is_there_already(name: str) -> None:
-    with pytest.raises(SpecError, match=f"{name}: a network's name"):
+@pytest.mark.parametrize("name", ["svm", "svm-aug", "probe", "small-alone"])
+def test_no_network_can_be_named_as_a_detector_of_the_experiment(name: str) -> None:
+    with pytest.raises(SpecError, match=name):
         parse_experiment(document(mobile={"networks": [tuned(name)]}))
 
 
-def test_no_network_can_be_named_as_any_detector_of_an_experiment() -> None:
-    experiment = parse_experiment(document())
-    names = {head.name for cell in experiment.cells for head in cell_heads(experiment, cell, experiment.extractor)}
-    assert names == {"svm", "svm-aug", "probe", "svm#1", "svm#2", "svm@fakes", "svm@gan"}
-    for name in names:
-        with pytest.raises(SpecError):
-            parse_experiment(document(mobile={"networks": [tuned(name)]}))
+def test_an_experiment_names_its_detectors_or_has_todays() -> None:
+    assert [one.name for one in parse_experiment(document()).all_detectors] == ["svm", "svm-aug", "probe"]
+    named = parse_experiment(document(detectors=[{"kind": "linear", "name": "plain", "fitted_in": "augmented"}]))
+    assert [(one.name, one.title) for one in named.all_detectors] == [("plain", "SVM, fitted over all qualities")]
+    again = parse_experiment(named.model_dump(mode="json"))
+    assert again == named
+
+
+@pytest.mark.parametrize(
+    ("detectors", "message"),
+    [
+        ([{"kind": "linaer", "name": "a"}], "unknown kind of detector 'linaer', expected one of"),
+        ([{"kind": "linear", "name": "a"}, {"kind": "linear", "name": "a", "seeds": 2}], "two detectors have the same"),
+        ([{"kind": "linear", "name": "a", "role": "probe"}], "expected one whose role is detector"),
+        ([{"kind": "linear", "name": "a", "extractor": {"kind": "vgg61"}}], "extractor"),
+        ([{"kind": "linear", "name": "a-1"}, {"kind": "linear", "name": "a.1"}], "differ in dots and dashes alone"),
+    ],
+)
+def test_detectors_that_cannot_be_are_refused(detectors: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(document(detectors=detectors))
+
+
+def test_perturbations_are_cells_beside_the_qualities() -> None:
+    experiment = parse_experiment(document(resolutions=[64], qualities=[None, 40], perturbations=["q35"]))
+    assert [cell.name for cell in experiment.cells] == ["64/none", "64/q40", "64/q35"]
+    with pytest.raises(SpecError, match="q40 is among the qualities already"):
+        parse_experiment(document(qualities=[None, 40], perturbations=[{"kind": "jpeg", "quality": 40}]))
+    with pytest.raises(SpecError, match="no perturbation is called 'web-50'"):
+        parse_experiment(document(perturbations=["web-50"]))
 
 
 @pytest.mark.parametrize("name", ["real", "unknown", "combined", "shuffled"])

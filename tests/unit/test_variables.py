@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from storage.errors import MissingInput, SpecError
+from tasks.data.sources.folder import FolderSource
 from tasks.presets import load_experiment, load_unfilled
 from tasks.spec.base import on_this_machine
-from tasks.spec.sources import FolderSource
 from tasks.variables import fill_in, literal, located, needed
 
 

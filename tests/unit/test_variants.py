@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from storage.errors import SpecError
-from tasks.networks.variants import origin, rejection_scenarios, scored_everywhere, teachers, variants
+from tasks.networks.variants import origin, rejection_scenarios, teachers, variants
 from tasks.presets import parse_experiment
 from tasks.spec.experiment import Experiment
 
@@ -36,47 +36,47 @@ def experiment(*networks: dict[str, Any], rejection: dict[str, Any] | None = Non
 
 def test_parents_come_first_and_each_seed_starts_from_its_own() -> None:
     made = variants(experiment(TUNED, PRUNED, DISTILLED))
-    names = [variant.name for variant in made]
+    names = [variant.fit.label for variant in made]
     assert names == [
-        *("dense", "pruned", "pruned#1"),
-        *("student", "student-alone", "student#1", "student-alone#1", "student#2", "student-alone#2"),
-        *("dense@without-gan", "dense@without-diffusion"),
+        *("dense", "pruned", "pruned-1"),
+        *("student", "student-alone", "student-1", "student-alone-1", "student-2", "student-alone-2"),
+        *("dense-without-gan", "dense-without-diffusion"),
     ]
     by_name = dict(zip(names, made, strict=True))
     assert origin(by_name["dense"], made) is None
-    starts = {name: start.name for name in names if (start := origin(by_name[name], made)) is not None}
+    starts = {name: start.fit.label for name in names if (start := origin(by_name[name], made)) is not None}
     # The pruned network has two seeds: the student's third starts from the first.
     assert starts == {
         "pruned": "dense",
-        "pruned#1": "dense",
+        "pruned-1": "dense",
         "student": "pruned",
         "student-alone": "pruned",
-        "student#1": "pruned#1",
-        "student-alone#1": "pruned#1",
-        "student#2": "pruned",
-        "student-alone#2": "pruned",
+        "student-1": "pruned-1",
+        "student-alone-1": "pruned-1",
+        "student-2": "pruned",
+        "student-alone-2": "pruned",
     }
 
 
 def test_only_aided_students_have_teachers_and_the_svm_is_no_network() -> None:
     made = variants(experiment(TUNED, PRUNED, DISTILLED))
-    taught = {variant.name: [one.name for one in teachers(variant, made)] for variant in made}
-    assert {name for name, by in taught.items() if by} == {"student", "student#1", "student#2"}
-    assert taught["student#2"] == ["dense"]
+    taught = {variant.fit.label: [one.fit.label for one in teachers(variant, made)] for variant in made}
+    assert {name for name, by in taught.items() if by} == {"student", "student-1", "student-2"}
+    assert taught["student-2"] == ["dense"]
 
 
 def test_a_quantized_network_has_no_more_seeds_than_its_origin() -> None:
     made = variants(experiment(TUNED, PRUNED, DISTILLED, QUANTIZED))
-    assert [one.name for one in made if one.kind == "quantized"] == ["int8", "int8#1", "int8#2"]
+    assert [one.fit.label for one in made if one.kind == "quantized"] == ["int8", "int8-1", "int8-2"]
 
 
-def test_each_generator_is_left_out_once_and_other_seeds_are_scored_in_one_cell() -> None:
+def test_each_generator_is_left_out_once_and_other_seeds_are_no_whole_networks() -> None:
     made = variants(experiment(TUNED, DISTILLED | {"of": None, "width": 0.35}))
     assert [(one.absent, one.classes) for one in made if one.absent] == [
         ("gan", ("real", "diffusion")),
         ("diffusion", ("real", "gan")),
     ]
-    assert [one.name for one in made if scored_everywhere(one)] == ["dense", "student", "student-alone"]
+    assert [one.fit.label for one in made if one.fit.is_whole] == ["dense", "student", "student-alone"]
 
 
 def test_rejection_is_tested_on_what_is_left_out_and_on_what_nobody_knows() -> None:

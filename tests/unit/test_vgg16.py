@@ -18,7 +18,8 @@ from storage.errors import DownloadFailed, MissingInput, SpecError
 from storage.local import LocalStore
 from storage.weights import read_weights
 from tasks.features import vgg16
-from tasks.spec.detectors import Vgg16Spec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.features.vgg16_layout import MEAN, STD, tensor_shapes
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 UNREACHABLE = "http://127.0.0.1:9/vgg16-397923af.pth"
@@ -40,7 +41,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, np.ndarray]:
-    return {name: np.zeros(shape, np.float16) for name, shape in vgg16.tensor_shapes("pool5-avg").items()}
+    return {name: np.zeros(shape, np.float16) for name, shape in tensor_shapes("pool5-avg").items()}
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,9 @@ def torchvision_vgg16():
 @pytest.mark.parametrize("layer", ["pool5-avg", "fc6", "fc7"])
 def test_the_tensor_shapes_are_torchvisions(layer: str) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in torchvision_vgg16().state_dict().items()}
-    assert vgg16.tensor_shapes(layer).items() <= shapes.items()
+    assert tensor_shapes(layer).items() <= shapes.items()
     assert {name: tuple(t.shape) for name, t in vgg16._architecture(layer).state_dict().items()} == (
-        vgg16.tensor_shapes(layer)
+        tensor_shapes(layer)
     )
 
 
@@ -102,7 +103,7 @@ def test_pool5_averages_are_those_of_torchvisions_layers(network) -> None:
         assign=True,
     )
     picture = noise(1)[0]
-    scaled = (picture.astype(np.float32) / 255 - np.float32(vgg16.MEAN)) / np.float32(vgg16.STD)
+    scaled = (picture.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
     with torch.inference_mode():
         maps = whole.avgpool(whole.features.eval()(torch.from_numpy(scaled).permute(2, 0, 1)[None]))
     expected = maps.mean((2, 3)).numpy()
@@ -227,7 +228,7 @@ def test_a_weights_file_is_named_by_its_content_and_imported(weights_file: Path,
     ref, cached = vgg16.import_vgg16.compute(store, sha256=sha256, layer="pool5-avg", path=path)
     tensors, card = read_weights(store, ref)
     assert not cached
-    assert set(tensors) == set(vgg16.tensor_shapes("pool5-avg"))
+    assert set(tensors) == set(tensor_shapes("pool5-avg"))
     assert card["from_sha256"] == sha256
     assert vgg16.import_vgg16.compute(store, sha256=sha256, layer="pool5-avg", path="elsewhere") == (ref, True)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tasks.features import vgg16
+from tasks.features.vgg16 import Vgg16Spec
 from tasks.features.vgg16_winograd import WinogradVgg16
-from tasks.spec.detectors import Vgg16Spec
 
 # Some with odd sides on the way down, whose last row or column no pooling takes.
 SIZES = [(32, 32), (64, 64), (75, 49), (63, 127), (96, 160)]
@@ -35,7 +35,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def network(tensors: dict[str, np.ndarray]) -> WinogradVgg16:
-    return WinogradVgg16(extractor(), tensors)
+    return WinogradVgg16("pool5-avg", tensors)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -52,7 +52,7 @@ def test_the_connected_layers_are_torchs_up_to_float_noise() -> None:
     tensors = vgg16.random_tensors(spec)
     pictures = noise(3, (64, 64))
     expected = vgg16.embed_pictures(vgg16.load_vgg16(spec, tensors), spec, pictures)
-    found = vgg16.embed_on_cpu(WinogradVgg16(spec, tensors), spec, pictures)
+    found = vgg16.embed_on_cpu(WinogradVgg16(spec.layer, tensors), spec, pictures)
     assert found.shape == (3, 4096)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
@@ -70,7 +70,7 @@ def test_a_pictures_features_are_the_same_bits_for_every_number_of_threads(netwo
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        by_two = WinogradVgg16(extractor(), tensors)
+        by_two = WinogradVgg16("pool5-avg", tensors)
     finally:
         torch.set_num_threads(before)
     pictures = noise(2, (96, 160))
@@ -84,6 +84,6 @@ def test_weights_in_half_precision_are_computed_in_single_precision(network, ten
     widened = {name: tensor.astype(np.float32) for name, tensor in halves.items()}
     pictures = noise(1, (64, 64))
     of_halves, of_widened = (
-        vgg16.embed_on_cpu(WinogradVgg16(extractor(), given), extractor(), pictures) for given in (halves, widened)
+        vgg16.embed_on_cpu(WinogradVgg16("pool5-avg", given), extractor(), pictures) for given in (halves, widened)
     )
     assert np.array_equal(of_halves, of_widened)

@@ -15,8 +15,12 @@ export interface Rate {
 
 /** How often a network was wrong in one kind of picture. */
 export interface CellErrors {
+  /** For example `64/q20` or `native/webp-50`; to be shown, not to be read. */
+  readonly name: string;
   readonly resolution: string;
   readonly jpegQuality: number | null;
+  /** Whether a file tells that its picture is of this kind, by its size and its own JPEG quality. */
+  readonly isComparable: boolean;
   readonly falseAlarms: Rate;
   readonly missed: Rate;
 }
@@ -66,7 +70,10 @@ export function readCard(json: unknown): Card {
   const classes = card.list("classes").map((name) => String(name));
   const rates = card.list("error_rates").map((cell, index) => cellErrors(new Fields(cell, `error_rates.${index}`)));
   if (classes.length < 2) throw wrong("classes", "fewer than two");
-  if (rates.length === 0) throw wrong("error_rates", "none");
+  if (!rates.some((cell) => cell.isComparable)) {
+    const names = rates.map((cell) => cell.name).join(", ") || "none";
+    throw wrong("error_rates", `expected a cell that files can be compared with, uncompressed or JPEG, got only ${names}`);
+  }
   const score = rejection.text("score");
   if (!isScore(score)) throw wrong("decision.rejection.score", score);
   const thresholds = decision.fields("fake_thresholds");
@@ -99,10 +106,23 @@ function isScore(name: string): name is ScoreName {
   return (SCORES as readonly string[]).includes(name);
 }
 
+/**
+ * It has either a `jpeg_quality` (null: nothing happened to the pictures) or a `perturbation`, of which no more is read
+ * than its kind. In cards from before there were other perturbations than JPEG, cells have no names.
+ */
 function cellErrors(cell: Fields): CellErrors {
+  const [resolution, jpegQuality] = [cell.name("resolution"), cell.numberOrNull("jpeg_quality")];
+  const isComparable = !cell.has("perturbation");
+  const hasQuality = cell.all()["jpeg_quality"] !== undefined;
+  if (isComparable !== hasQuality) throw wrong(cell.at("perturbation"), "expected either jpeg_quality or perturbation");
+  if (!isComparable) cell.fields("perturbation").text("kind");
+  const name = cell.has("cell") ? cell.text("cell") : "";
+  if (!isComparable && !name) throw wrong(cell.at("cell"), "expected the cell's name beside a perturbation");
   return {
-    resolution: cell.name("resolution"),
-    jpegQuality: cell.numberOrNull("jpeg_quality"),
+    name: name || `${resolution}/${jpegQuality === null ? "none" : `q${jpegQuality}`}`,
+    resolution,
+    jpegQuality,
+    isComparable,
     falseAlarms: rate(cell.fields("false_alarms")),
     missed: rate(cell.fields("missed")),
   };
@@ -174,9 +194,10 @@ class Fields {
   }
 
   all = () => this.values;
-  has = (name: string) => this.values[name] !== undefined;
+  has = (name: string) => this.values[name] !== undefined && this.values[name] !== null;
   names = () => Object.keys(this.values);
   fields = (name: string) => new Fields(this.values[name], this.at(name));
+  at = (name: string) => (this.place ? `${this.place}.${name}` : name);
 
   text(name: string): string {
     const value = this.values[name];
@@ -220,7 +241,7 @@ class Fields {
   }
 
   numberOrNull(name: string): number | null {
-    return this.values[name] === null || this.values[name] === undefined ? null : this.number(name);
+    return this.has(name) ? this.number(name) : null;
   }
 
   list(name: string): unknown[] {
@@ -228,6 +249,4 @@ class Fields {
     if (!Array.isArray(value)) throw wrong(this.at(name), value);
     return value;
   }
-
-  private at = (name: string) => (this.place ? `${this.place}.${name}` : name);
 }

@@ -74,7 +74,7 @@ export function answer(card: Card, facts: PictureFacts, found: Detection): Answe
       jpegQuality: facts.jpegQuality,
       testedSide: sideOf(card, cell.resolution),
       testedQuality: cell.jpegQuality,
-      cell: `${cell.resolution}/${cell.jpegQuality === null ? "none" : `q${cell.jpegQuality}`}`,
+      cell: cell.name,
     },
     falseAlarms: cell.falseAlarms,
     missed: cell.missed,
@@ -90,15 +90,17 @@ export function decide(pFake: number, threshold: number, familiarity: number, fa
 /**
  * The cell that a picture resembles: first by size, compared by ratio, then, of those of that size, by quality, where
  * an uncompressed cell and a picture that is no JPEG count as quality 90. Of equally near cells the larger or finer.
+ * Only comparable cells are considered, because a file does not tell what else happened to a picture before it was saved.
  */
 export function nearestCell(card: Card, shorterSide: number, jpegQuality: number | null): CellErrors {
+  const comparable = card.errorRates.filter((cell) => cell.isComparable);
   const { resolution } = nearest(
-    card.errorRates,
+    comparable,
     (cell) => Math.log(sideOf(card, cell.resolution)),
     Math.log(shorterSide),
   );
   return nearest(
-    card.errorRates.filter((cell) => cell.resolution === resolution),
+    comparable.filter((cell) => cell.resolution === resolution),
     (cell) => cell.jpegQuality ?? UNCOMPRESSED_QUALITY,
     jpegQuality ?? UNCOMPRESSED_QUALITY,
   );

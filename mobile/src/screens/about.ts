@@ -120,7 +120,13 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
     ),
     h("div", { class: "buttons" }, test, keep),
     outcome,
-    h("details", {}, h("summary", {}, t.errorTable), errorTable(model)),
+    h(
+      "details",
+      {},
+      h("summary", {}, t.errorTable),
+      errorTable(model),
+      card.errorRates.some((cell) => !cell.isComparable) && h("p", { class: "hint" }, t.neverNearest),
+    ),
     card.raw["about"] !== undefined &&
       h("details", {}, h("summary", {}, t.training), h("pre", { tabindex: "0" }, JSON.stringify(card.raw["about"], null, 2))),
   );
@@ -133,10 +139,6 @@ function errorTable({ card, listed }: Model): HTMLElement {
     "errors",
     `${t.errorTable}: ${listed.name}`,
     [columns.kind, columns.falseAlarms, columns.missed],
-    card.errorRates.map((cell) => [
-      `${cell.resolution}/${cell.jpegQuality === null ? "none" : `q${cell.jpegQuality}`}`,
-      t.rateIn(cell.falseAlarms),
-      t.rateIn(cell.missed),
-    ]),
+    card.errorRates.map((cell) => [cell.name, t.rateIn(cell.falseAlarms), t.rateIn(cell.missed)]),
   );
 }

@@ -173,6 +173,14 @@ describe("About", () => {
     }
   });
 
+  test("kinds that no picture is compared with are listed by name, and said to be that", async () => {
+    await page.click("a[data-tab=about]");
+    const card = page.locator(".model", { has: page.locator("[data-self-test=dense]") });
+    await card.getByText(texts.about.errorTable, { exact: true }).click();
+    expect(await card.locator(".errors tbody tr").last().textContent()).toContain("64/melted13.0\u00a0%");
+    expect(await card.getByText(texts.about.neverNearest).isVisible()).toBe(true);
+  });
+
   test("a model that computes other numbers than published fails its self-test, and gives no verdict", async () => {
     const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
     const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };

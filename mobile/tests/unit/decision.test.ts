@@ -43,6 +43,16 @@ test("a picture of any size is compared with Python's kind", () => {
   expect(qualities.map(([quality]) => [quality, nearestCell(card, 64, quality).jpegQuality])).toEqual(qualities);
 });
 
+test("kinds that a file does not tell are read by name, and cards of before by size and quality", () => {
+  const [now, before] = [readCard(cases[0]!.card), readCard(cases[1]!.card)];
+  const others = now.errorRates.filter((cell) => !cell.isComparable);
+  expect(others.map((cell) => [cell.name, cell.falseAlarms.value])).toEqual([
+    ["128/webp-50", 0.12],
+    ["64/melted", 0.13],
+  ]);
+  expect([...before.errorRates, ...others]).toEqual(now.errorRates);
+});
+
 test("outputs that are no numbers give no verdict", () => {
   const { card, facts } = cases[0]!;
   expect(() => answer(readCard(card), facts, detection([NaN, 0.5, 0.5], [0.5, 0, 0]))).toThrow(BadModel);

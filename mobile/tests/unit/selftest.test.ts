@@ -66,6 +66,8 @@ function changed(place: (string | number)[], value: unknown): unknown {
   return card;
 }
 
+const { error_rates: rates } = dense as { error_rates: Record<string, unknown>[] };
+
 describe("a card is refused by its place for", () => {
   test.each<[(string | number)[], unknown]>([
     [["self_test", "probabilities"], []],
@@ -93,6 +95,13 @@ describe("a card is refused by its place for", () => {
     [["error_rates", 0, "false_alarms", "value"], 5],
     [["error_rates", 0, "missed", "high"], NaN],
     [["error_rates", 0, "missed", "n"], -1],
+    [["error_rates", 0, "jpeg_quality"], undefined],
+    [["error_rates", 0, "perturbation"], { kind: "webp" }],
+    [["error_rates", 12, "cell"], undefined],
+    [["error_rates", 12, "perturbation", "kind"], undefined],
+    [["error_rates", 12, "jpeg_quality"], null],
+    [["error_rates"], rates.filter((cell) => "perturbation" in cell)],
+    [["error_rates"], []],
     [["canonical_side"], 0],
   ])("%j %j", (place, value) => {
     expect(() => readCard(changed(place, value))).toThrow(BadModel);

@@ -7,22 +7,24 @@ from pydantic import BeforeValidator, SerializeAsAny
 from storage.errors import SpecError
 from tasks.data.perturbations.base import PerturbationBase
 from tasks.data.perturbations.jpeg import Jpeg
+from tasks.spec.base import of_kind
 
 KINDS: dict[str, type[PerturbationBase]] = {"jpeg": Jpeg}
 # The name of a cell in which nothing happens to a picture.
 NONE = "none"
 
 
-def _of_kind(value: Any) -> Any:
-    if not isinstance(value, dict):
+def _by_name(value: Any) -> Any:
+    if not isinstance(value, str):
         return value
-    kind = value.get("kind")
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of perturbation {kind!r}, expected one of {sorted(KINDS)}")
-    return KINDS[kind].model_validate(value)
+    try:
+        return perturbation_named(value)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
 
 
-Perturbation = Annotated[SerializeAsAny[PerturbationBase], BeforeValidator(_of_kind)]
+# A document, or a name such as `q20`. The validator that is named last comes first.
+Perturbation = Annotated[SerializeAsAny[PerturbationBase], of_kind(KINDS, "perturbation"), BeforeValidator(_by_name)]
 
 
 def name_of(perturbation: PerturbationBase | None) -> str:

@@ -1,0 +1,146 @@
+"""What every kind of detector has: its specification, what it is fitted on, and how it scores a cell's pictures.
+
+An evaluation asks each detector of an experiment the same questions, in this order: which scores it gives (`entries`),
+which features it reads (`features`), what is fitted for them (`trains`, `train`), what is found out of every shard of
+pictures (`parts`), and the finished scores (`scores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import SerializeAsAny
+
+from storage.objects import Ref
+from tasks.data.perturbations.base import PerturbationBase
+from tasks.features.base import ExtractorBase
+from tasks.spec.base import Name, Spec, of_kind
+from tasks.spec.detectors import Fit, Role, SvmSpec
+from tasks.spec.splits import Splits
+from tasks.spec.views import Cell, View
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What an experiment asks of every detector: its sources, its cells, and how its pictures are split.
+
+    `augmented` is what happens to the pictures that a detector over all perturbations is fitted on. `extractor` and
+    `svm` are what linear detectors take that name none; `keyed` gives any other extractor with its weights named by
+    digest, as those of `extractor` are.
+    """
+
+    real: tuple[str, ...]
+    fakes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    splits: Splits
+    augmented: tuple[PerturbationBase | None, ...]
+    extractor: ExtractorBase
+    svm: SvmSpec
+    keyed: Callable[[ExtractorBase], ExtractorBase]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Photographs first."""
+        return (*self.real, *self.fakes)
+
+    @property
+    def threshold_views(self) -> tuple[View, ...]:
+        """The views whose val pictures give thresholds: every resolution, with nothing done to the picture."""
+        return tuple(cell.fair_view for cell in self.cells if cell.perturbation is None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Scores of a fit in a cell. Its thresholds come from val pictures of the cell `reference`, which it scores too.
+
+    One that is not `evaluated` is scored alone: others compare it, or look at what it rejects.
+    """
+
+    fit: Fit
+    cell: Cell
+    reference: Cell
+    evaluated: bool = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Finished objects that detectors read.
+
+    Attributes:
+        features: of some sources, by an extractor, in some views.
+        pictures: canonical ones (`CANONICAL_SCHEMA`), shard by shard, by source.
+        models: what was fitted, by what `trains` said.
+        networks: exported files of the experiment's own networks, one per rotation, by fit.
+    """
+
+    features: Callable[[tuple[str, ...], ExtractorBase, tuple[View, ...]], tuple[Ref, ...]]
+    pictures: Mapping[str, tuple[Ref, ...]]
+    models: Mapping[Spec, Ref]
+    networks: Mapping[Fit, tuple[Ref, ...]]
+
+
+class DetectorBase(Spec):
+    """The root of all kinds; one that an experiment may name has a field `kind`, and stands in `KINDS`."""
+
+    name: Name
+    role: Role = "detector"
+
+    # Whether `parts` reads canonical pictures, which are made then.
+    reads_pictures: ClassVar[bool] = False
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words, for those who read its numbers."""
+        raise NotImplementedError
+
+    @property
+    def extractors(self) -> tuple[ExtractorBase, ...]:
+        """The extractors that it names, beside the experiment's own."""
+        return ()
+
+    def missing(self) -> list[str]:
+        """What this machine lacks of it, each with its remedy."""
+        return []
+
+    def entries(self, grid: Grid) -> tuple[Entry, ...]:
+        """Every set of scores that it gives; by default one fit in every cell."""
+        fit = Fit(detector=self.name, role=self.role)
+        return tuple(Entry(fit, cell, Cell(resolution=cell.resolution)) for cell in grid.cells)
+
+    def features(self, entry: Entry, grid: Grid) -> Iterator[tuple[ExtractorBase, tuple[View, ...], tuple[str, ...]]]:
+        """The features that an entry needs: by which extractor, in which views, of which sources."""
+        yield from ()
+
+    def trains(self, entry: Entry, grid: Grid) -> Spec | None:
+        """What is fitted for an entry; None where nothing is."""
+        return None
+
+    def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
+        """The future of what is fitted."""
+        raise NotImplementedError
+
+    def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
+        """Futures of what a fit finds in every shard of pictures, each a tuple with an object for every view."""
+        return []
+
+    def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
+        """The future of an entry's scores (`SCORE_SCHEMA`), of all sources, from the parts of its fit by view."""
+        raise NotImplementedError
+
+
+# Every kind that an experiment may name; `tasks.detectors.kinds` fills it in.
+KINDS: dict[str, type[DetectorBase]] = {}
+
+
+Detector = Annotated[SerializeAsAny[DetectorBase], of_kind(KINDS, "detector")]
+
+
+def score_place(fit: Fit, view: View) -> dict[str, Any]:
+    """The columns of `SCORE_SCHEMA` that say which fit scored in which view."""
+    return fit.model_dump() | {
+        "path": view.path,
+        "resolution": str(view.resolution),
+        "perturbation": view.perturbation_name,
+    }

@@ -1,0 +1,16 @@
+"""All kinds of extractors, and how one is read."""
+
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from tasks.features.base import ExtractorBase
+from tasks.features.inception import InceptionSpec
+from tasks.features.probe import ProbeSpec
+from tasks.features.vgg16 import Vgg16Spec
+from tasks.spec.base import of_kind
+
+KINDS: dict[str, type[ExtractorBase]] = {"vgg16": Vgg16Spec, "probe": ProbeSpec, "inception": InceptionSpec}
+
+
+ExtractorSpec = Annotated[SerializeAsAny[ExtractorBase], of_kind(KINDS, "extractor")]

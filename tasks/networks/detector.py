@@ -1,0 +1,60 @@
+"""The experiment's networks as detectors: they are trained by their chain, and scored by the very files they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from storage.objects import Ref
+from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs
+from tasks.networks.scoring import gather_scores, score_network
+from tasks.networks.variants import Variant
+from tasks.spec.detectors import Fit
+from tasks.spec.views import Cell, View
+
+
+class MobileNet(DetectorBase):
+    """A network with all its training seeds, and without each generator in turn where its rejection is tested.
+
+    The network itself is scored in every cell, the others in the cell `first` alone, in which it was trained: they show
+    a spread, and what is rejected.
+    """
+
+    variants: tuple[Variant, ...]
+    first: Cell
+
+    reads_pictures: ClassVar[bool] = True
+
+    @property
+    def title(self) -> str:
+        return f"MobileNet, {self.variants[0].kind}"
+
+    def entries(self, grid: Grid) -> tuple[Entry, ...]:
+        return tuple(self._entries(grid))
+
+    def _entries(self, grid: Grid) -> Iterator[Entry]:
+        for variant in self.variants:
+            cells = grid.cells if variant.fit.is_whole else (self.first,)
+            for cell in cells:
+                yield Entry(variant.fit, cell, Cell(resolution=cell.resolution), evaluated=variant.absent is None)
+
+    def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
+        return [
+            score_network.submit(
+                fit=fit,
+                models=inputs.networks[fit],
+                pictures=shard,
+                views=views,
+                val_views=grid.threshold_views,
+                splits=grid.splits,
+                unseen=False,
+                source=source,
+                shard=index,
+            )
+            for source in grid.sources
+            for index, shard in enumerate(inputs.pictures[source])
+        ]
+
+    def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
+        view = entry.cell.fair_view
+        return gather_scores.submit(fit=entry.fit, view=view, scores=parts[view])

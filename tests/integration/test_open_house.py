@@ -1,0 +1,94 @@
+"""A toy detector and a toy perturbation, one file each, appear wherever an evaluation is shown."""
+
+import io
+
+import polars as pl
+import pytest
+
+from deployments.tables import short_tables
+from flows import publish as publishing
+from flows.evaluate import Evaluation
+from flows.publish import headline_rows, publish
+from storage.objects import read_part
+from storage.opening import open_store
+from storage.store import STORE_SETTING, Store
+from tasks.data.perturbations.kinds import KINDS as PERTURBATIONS
+from tasks.detectors.base import KINDS as DETECTORS
+from tasks.presets import load_experiment
+from tasks.report.run import HTML, MARKDOWN
+from tests.integration.computed_plans import computed_here
+from tests.integration.small_sample import WITHOUT_NETWORKS
+from tests.unit.toy_detector import Blueness
+from tests.unit.toy_perturbation import Flip
+
+TITLE = "how blue a picture is"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store(str(tmp_path_factory.mktemp("open-house")))
+
+
+@pytest.fixture(scope="module")
+def patched(store: Store) -> pytest.MonkeyPatch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STORE_SETTING, store.url)
+        patch.setitem(DETECTORS, "blueness", Blueness)
+        patch.setitem(PERTURBATIONS, "flip", Flip)
+        patch.setattr(publishing, "_show", lambda *_: None)  # no server listens
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def evaluation(store: Store, patched: pytest.MonkeyPatch) -> tuple[Evaluation, str]:
+    overrides = WITHOUT_NETWORKS | {
+        "detectors": [{"kind": "linear", "name": "plain"}, {"kind": "blueness", "name": "blue"}],
+        "perturbations": ["flip-1"],
+    }
+    experiment = load_experiment("sample", overrides)
+    found = computed_here(experiment, store)
+    return found, publish(experiment, found.report, found.results, found.networks)
+
+
+def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
+
+
+def test_they_are_in_the_results_of_every_cell(store: Store, evaluation: tuple[Evaluation, str]) -> None:
+    fair = table(store, evaluation[0], "results").filter(protocol="fair")
+    cells = {("64", "none"), ("64", "q20"), ("64", "flip-1")}
+    for detector in ("plain", "blue"):
+        assert set(fair.filter(detector=detector).select("resolution", "perturbation").iter_rows()) == cells
+    assert set(fair["detector"]) == {"plain", "blue"}
+    # A mirror image is as blue as the picture.
+    by_cell = {
+        perturbation: fair.filter(detector="blue", perturbation=perturbation, metric="auroc")["value"].to_list()
+        for perturbation in ("none", "flip-1")
+    }
+    assert by_cell["none"] == by_cell["flip-1"] != []
+
+
+def test_they_are_in_the_tables(store: Store, evaluation: tuple[Evaluation, str]) -> None:
+    for name in ("grid", "roc"):
+        found = table(store, evaluation[0], name)
+        assert {"plain", "blue"} <= set(found["detector"]), name
+        assert "flip-1" in set(found["perturbation"]), name
+    assert "64/flip-1" in set(table(store, evaluation[0], "grid")["cell"])
+
+
+@pytest.mark.parametrize("page", [HTML, MARKDOWN])
+def test_they_are_in_the_report(store: Store, evaluation: tuple[Evaluation, str], page: str) -> None:
+    text = read_part(store, evaluation[0].report, page).decode()
+    assert TITLE in text
+    assert "flip-1" in text
+
+
+def test_they_are_in_the_terminal_and_in_the_ui(store: Store, evaluation: tuple[Evaluation, str]) -> None:
+    found, place = evaluation
+    grids = {title: one for title, one in short_tables(store, place).items() if "cell" in one.columns}
+    of_toy = [one for title, one in grids.items() if "blue" in title]
+    assert of_toy
+    assert all("64/flip-1" in one["cell"] for one in of_toy)
+    rows = headline_rows(store, found.report)
+    assert {row["detector"] for row in rows} == {"plain", "blue"}
+    assert {row["cell"] for row in rows} == {"64/none", "64/q20", "64/flip-1"}

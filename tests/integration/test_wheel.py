@@ -1,0 +1,149 @@
+"""A wheel is all that telltale needs: installed without its working tree, it runs the sample and checks a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.local import LocalStore
+from tests.integration.small_sample import SMALL
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("storage", "tasks", "flows", "deployments")
+# What a person reads or a container is built from, and no program asks for.
+LEFT_OUT = {"deployments/Dockerfile"}
+
+SAMPLE = """
+import json, sys
+
+opened = set()
+sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
+
+from flows.evaluate import evaluate_all
+
+place = evaluate_all(experiment="sample", overrides=json.loads(sys.argv[1]), seed=0)
+modules = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+print(json.dumps({"place": place, "modules": modules, "opened": sorted(opened)}))
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An unpacked wheel, and an empty folder to work in beside it."""
+
+    folder: Path
+    work: Path
+    home: Path
+
+    @property
+    def store(self) -> LocalStore:
+        return LocalStore(self.home / "store")
+
+    def run(self, program: str, *words: str) -> str:
+        """What a program prints to which nothing of this process's settings is known, nor any working tree."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_PROFILE": "ephemeral",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+            "TELLTALE_HOME": str(self.home / "telltale"),
+            "TELLTALE_STORE": str(self.store.root),
+            "DO_NOT_TRACK": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            cwd=self.work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """A wheel built with what is installed here: without isolation, pip fetches neither backend nor dependencies."""
+    source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("made")
+    # The backend would leave its own folders in the working tree, and take old files from them the next time.
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(made)]
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, str(source)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = made.glob("telltale-*.whl")
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return Installed(folder, tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def sample(installed: Installed) -> dict[str, Any]:
+    """What a run of the offline sample tells of itself: its place, its modules' files, and all files that it opened."""
+    found: dict[str, Any] = json.loads(installed.run(SAMPLE, json.dumps(SMALL)).splitlines()[-1])
+    return found
+
+
+def files_below(folder: Path) -> set[str]:
+    """All files of the packages in a folder but hidden and compiled ones."""
+    found = [file for name in PACKAGES for file in (folder / name).rglob("*") if file.is_file()]
+    places = [file.relative_to(folder) for file in found]
+    return {str(place) for place in places if "__pycache__" not in place.parts and not place.name.startswith(".")}
+
+
+def test_the_wheel_holds_every_file_of_its_packages(installed: Installed) -> None:
+    assert files_below(installed.folder) == files_below(ROOT) - LEFT_OUT
+
+
+def test_the_sample_runs_from_the_wheel_alone(installed: Installed, sample: dict[str, Any]) -> None:
+    ours = {name: file for name, file in sample["modules"].items() if name.partition(".")[0] in PACKAGES}
+    assert {"storage", "tasks", "flows"} <= ours.keys()
+    assert [file for file in ours.values() if not Path(file).is_relative_to(installed.folder)] == []
+    assert "<html" in installed.store.read(f"{sample['place']}/report.html").decode()
+    assert list(installed.work.iterdir()) == []
+
+
+def test_no_file_of_the_working_tree_is_opened(installed: Installed, sample: dict[str, Any]) -> None:
+    opened = [Path(name) for name in sample["opened"]]
+    assert installed.folder / "tasks" / "experiments" / "sample.yaml" in opened
+    beside = {path for path in ROOT.iterdir() if path.name != ".venv"}
+    assert [path for path in opened if any(path.is_relative_to(each) for each in beside)] == []
+
+
+def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
+    installed: Installed, sample: dict[str, Any]
+) -> None:
+    (metadata,) = installed.folder.glob("telltale-*.dist-info")
+    assert "telltale = deployments.cli:main" in (metadata / "entry_points.txt").read_text()
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
+    picture = installed.home / "picture.png"
+    picture.write_bytes(buffer.getvalue())
+    printed = installed.run("from deployments.cli import main; main()", "detect", "--json", str(picture))
+    assert json.loads(printed)["kind"]["tested_as"]["cell"] == "64/none"
+    assert sample["place"] in installed.store.read("refs/latest.json").decode()

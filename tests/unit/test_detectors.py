@@ -1,0 +1,199 @@
+"""A detector is one file: its kind is read, planned, scored and calibrated without being named elsewhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from network_pictures import CANONICAL, VIEWS, picture, row, shard
+from pydantic import TypeAdapter, ValidationError
+from sklearn.metrics import roc_auc_score
+from toy_detector import Blueness
+
+from benchmarks.made_up import places_by_step, preset
+from flows.preflight import missing_detectors, refuse_missing
+from storage.errors import MissingInput, SpecError
+from storage.local import LocalStore
+from storage.objects import ROWS, Ref, read_part, read_table
+from storage.tables import SCORE_SCHEMA
+from tasks.data.pictures import Pixels
+from tasks.data.views import make_views
+from tasks.detectors.base import KINDS, Detector
+from tasks.detectors.pictures import calibrate_scores, score_pictures
+from tasks.detectors.svm import fit_platt
+from tasks.spec.detectors import Fit
+from tasks.spec.splits import FixedSplits, Folds, Splits
+from tasks.spec.views import View
+
+FIT = Fit(detector="blue")
+FIXED = FixedSplits()
+PLACES = ("train", "val", "val", "val", "test", "test", "test", "test")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Blueness:
+    monkeypatch.setitem(KINDS, "blueness", Blueness)
+    return Blueness(name="blue")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def scored(
+    store: LocalStore, detector: Any, splits: Splits = FIXED, places: Any = PLACES, name: str = "mixed"
+) -> tuple[Ref, ...]:
+    rows = [row(source, number, place) for source in ("coco", "stable") for number, place in enumerate(places)]
+    refs, _ = score_pictures.compute(
+        store,
+        detector=detector,
+        fit=FIT,
+        pictures=shard(store, rows, name),
+        views=VIEWS,
+        val_views=VIEWS[:2],
+        splits=splits,
+        source="coco",
+        shard=0,
+    )
+    return tuple(refs)
+
+
+def frame(store: LocalStore, ref: Ref) -> pl.DataFrame:
+    table = read_table(store, ref)
+    assert table.schema.equals(SCORE_SCHEMA)
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def test_a_toy_is_read_and_written(toy: Blueness) -> None:
+    adapter = TypeAdapter(tuple[Detector, ...])
+    assert adapter.validate_python([{"kind": "blueness", "name": "blue"}]) == (toy,)
+    assert adapter.validate_json(adapter.dump_json((toy,))) == (toy,)
+    with pytest.raises(ValidationError, match="unknown kind of detector 'redness', expected one of"):
+        adapter.validate_python([{"kind": "redness", "name": "red"}])
+
+
+def test_a_toy_is_planned_in_every_cell_and_everything_before_it_stays(toy: Blueness) -> None:
+    plain = places_by_step(preset("sample", {"mobile": None}))
+    named = [*plain_detectors(), {"kind": "blueness", "name": "blue"}]
+    found = places_by_step(preset("sample", {"mobile": None, "detectors": named}))
+    cells = preset("sample").cells
+    for step, places in plain.items():
+        if step not in ("evaluate-cell", "report"):
+            assert found[step] == places, step
+    assert len(found["score/calibrated"]) == len(cells)
+    assert {place.split("/")[3] for place in found["score/calibrated"]} == {"blue"}
+    assert {place.split("/")[3] for place in found["score/pictures"]} == {"blue"}
+    assert len(found["evaluate-cell"]) == len(cells)
+
+
+def plain_detectors() -> list[dict[str, Any]]:
+    return [one.model_dump(mode="json") for one in preset("sample").all_detectors]
+
+
+def seen(source: str, number: int, view: View) -> Pixels:
+    data: bytes = row(source, number, "test")["image"]["bytes"]
+    return make_views(data, f"{number:03d}", [view], CANONICAL)[view].pixels
+
+
+def test_every_val_and_test_picture_is_scored_once_in_its_own_view(store: LocalStore, toy: Blueness) -> None:
+    refs, decide = scored(store, toy), toy.opened()
+    for view, ref in zip(VIEWS, refs, strict=True):
+        found = frame(store, ref)
+        splits = ("val", "test") if view in VIEWS[:2] else ("test",)
+        expected = {
+            (source, f"{number:03d}"): decide(seen(source, number, view))
+            for source in ("coco", "stable")
+            for number, place in enumerate(PLACES)
+            if place in splits
+        }
+        assert dict(zip(zip(found["source"], found["image_id"], strict=True), found["decision"], strict=True)) == (
+            pytest.approx(expected)
+        )
+        assert found["p_fake"].is_null().all()
+        assert Fit(**found.select(*Fit.model_fields).unique().row(0, named=True)) == FIT
+        assert found["perturbation"].unique().to_list() == [view.perturbation_name]
+
+
+def test_with_folds_each_picture_is_val_once_and_test_once(store: LocalStore, toy: Blueness) -> None:
+    refs = scored(store, toy, Folds(count=4), places=(0, 1, 2, 3, 0, 1, 2, 3))
+    found = frame(store, refs[0])
+    for split in ("val", "test"):
+        part = found.filter(pl.col("split") == split)
+        assert part.select("source", "image_id").is_unique().all()
+        assert len(part) == 16
+
+
+def test_probabilities_are_calibrated_on_val_of_the_reference_alone(store: LocalStore, toy: Blueness) -> None:
+    refs = scored(store, toy)
+    reference, compressed = refs[1], refs[2]
+    made, _ = calibrate_scores.compute(store, fit=FIT, view=VIEWS[2], scores=(compressed,), reference=(reference,))
+    found, val = frame(store, made), frame(store, reference).filter(pl.col("split") == "val")
+    assert set(found["split"]) == {"test"}
+    slope, offset = fit_platt(val["decision"].to_numpy(), val["label"].to_numpy().astype(np.int64), np.ones(len(val)))
+    expected = 1 / (1 + np.exp(-(slope * found["decision"].to_numpy() + offset)))
+    np.testing.assert_allclose(found["p_fake"].to_numpy(), expected, rtol=1e-6)
+    assert roc_auc_score(found["label"], found["p_fake"]) == roc_auc_score(found["label"], found["decision"]) == 1.0
+
+
+def test_the_order_of_shards_does_not_matter(store: LocalStore, toy: Blueness) -> None:
+    one, two = (scored(store, toy, name=name, places=PLACES[start:])[0] for name, start in (("a", 0), ("b", 4)))
+    made = [
+        calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=refs, reference=(one,))[0]
+        for refs in ((one, two), (two, one))
+    ]
+    assert made[0].digest != made[1].digest
+    assert frame(store, made[0])["p_fake"].sort().equals(frame(store, made[1])["p_fake"].sort())
+
+
+def test_val_pictures_of_one_class_are_refused(store: LocalStore, toy: Blueness) -> None:
+    rows = [row("coco", 0, "val"), row("coco", 1, "test"), row("stable", 2, "test")]
+    refs, _ = score_pictures.compute(
+        store, detector=toy, fit=FIT, pictures=shard(store, rows, "one"), views=VIEWS[:1], val_views=VIEWS[:1],
+        splits=FIXED, source="coco", shard=0,
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"blue: no fake in val \(rotation 0\) to calibrate on"):
+        calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=refs, reference=refs)
+    none = [row("coco", 1, "test"), row("stable", 2, "test")]
+    untested, _ = score_pictures.compute(
+        store, detector=toy, fit=FIT, pictures=shard(store, none, "none"), views=VIEWS[:1], val_views=VIEWS[:1],
+        splits=FIXED, source="coco", shard=0,
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"rotations \[0\] have no val pictures"):
+        calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=untested, reference=untested)
+
+
+@pytest.mark.parametrize("decision", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused(store: LocalStore, decision: float) -> None:
+    class Broken(Blueness):
+        def opened(self) -> Callable[[Pixels], float]:
+            return lambda pixels: decision
+
+    with pytest.raises(SpecError, match=r"blue gave (nan|inf) for a picture: expected a finite number"):
+        scored(store, Broken(name="blue"))
+
+
+def test_a_toy_tells_blue_pictures(toy: Blueness) -> None:
+    decide = toy.opened()
+    assert decide(picture("stable", 1)) > decide(picture("coco", 1)) > decide(picture("gan", 1))
+
+
+def test_parts_are_equal_whatever_is_computed_beside_them(store: LocalStore, toy: Blueness, tmp_path: Path) -> None:
+    other = LocalStore(tmp_path / "other")
+    rows = [row(source, number, place) for source in ("coco", "stable") for number, place in enumerate(PLACES)]
+    alone, _ = score_pictures.compute(
+        other, detector=toy, fit=FIT, pictures=shard(other, rows, "mixed"), views=VIEWS[1:2], val_views=VIEWS[:2],
+        splits=FIXED, source="coco", shard=0,
+    )  # fmt: skip
+    assert read_part(other, alone[0], ROWS) == read_part(store, scored(store, toy)[1], ROWS)
+
+
+def test_what_a_toy_lacks_is_said_before_any_work(toy: Blueness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Blueness, "missing", lambda self: [f"a blue pencil for {self.name}: buy one"])
+    named = preset("sample", {"mobile": None, "detectors": [{"kind": "blueness", "name": "blue"}]})
+    assert missing_detectors(named) == ("a blue pencil for blue: buy one",)
+    with pytest.raises(MissingInput, match="a blue pencil for blue"):
+        refuse_missing(named, ("cpu", "gpu"))
+    refuse_missing(named, ("cpu",))

@@ -1,0 +1,342 @@
+"""Any detector that was evaluated and any perturbation is reported, without being named anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from deployments.tables import GRID, short_tables
+from flows.publish import headline_rows
+from storage.local import LocalStore
+from storage.objects import ROWS, commit
+from storage.tables import RESULT_SCHEMA
+from tasks.data.perturbations import kinds as perturbations
+from tasks.detectors import base
+from tasks.evaluation.cells import ROC_SCHEMA
+from tasks.presets import parse_experiment
+from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
+from tasks.report.data import CellKey, ReportData, ResultIndex
+from tasks.report.grid import grid_blocks
+from tasks.report.page import render_html, render_markdown
+from tasks.report.quality import quality_table
+from tasks.report.reported import FIRST_PROJECT, read_reported
+from tasks.report.run import _control_row
+from tasks.report.sections import report_sections, report_tables
+from tasks.spec.detectors import Fit
+from tasks.spec.experiment import Experiment
+from tests.unit.toy_perturbation import Flip
+
+COUNTS = (
+    "source", "label", "split_or_fold", "images", "groups", "left_out", "quarantined", "duplicates", "collapse_rate",
+)  # fmt: skip
+RESULTS = pl.DataFrame(RESULT_SCHEMA.empty_table()).schema
+ROC = pl.DataFrame(ROC_SCHEMA.empty_table()).schema
+
+
+class Guess(base.DetectorBase):
+    """A made-up kind of detector."""
+
+    kind: Literal["guess"] = "guess"
+
+    @property
+    def title(self) -> str:
+        return f"guesses {self.role}s"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_up_kinds() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(base.KINDS, "guess", Guess)
+        patch.setitem(perturbations.KINDS, "flip", Flip)
+        yield
+
+
+@pytest.fixture(scope="module")
+def experiment(made_up_kinds: None) -> Experiment:
+    """Three made-up detectors and two probes, in cells of which one is made up."""
+    return parse_experiment(
+        {
+            "name": "made-up",
+            "sources": [
+                {"kind": "coco", "name": "coco", "directory": "somewhere"},
+                {"kind": "folder", "name": "ours", "path": "ours", "label": "fake"},
+                {"kind": "folder", "name": "theirs", "path": "theirs", "label": "fake"},
+            ],
+            "resolutions": [64],
+            "qualities": [None, 20, 60],
+            "perturbations": ["flip-1"],
+            "detectors": [
+                {"kind": "guess", "name": "a-probe", "role": "probe"},
+                *({"kind": "guess", "name": name} for name in ("zeta", "alpha", "beta")),
+                {"kind": "guess", "name": "b-probe", "role": "probe"},
+            ],
+        }
+    )
+
+
+# What is made up of every detector: its AUROC on uncompressed pictures.
+EASE = {"a-probe": 0.5, "zeta": 0.9, "alpha": 0.8, "beta": 0.7, "b-probe": 0.6, "foreign": 0.55}
+NAMES = ("none", "q20", "q60", "flip-1", "elsewhere")
+
+
+def fits_of(experiment: Experiment) -> dict[Fit, float]:
+    fits = {Fit(detector=name, role="probe" if "probe" in name else "detector"): ease for name, ease in EASE.items()}
+    for name in ("alpha", "beta"):
+        fits |= {Fit(detector=name, seed=seed): EASE[name] - 0.01 * seed for seed in (1, 2)}
+        fits |= {Fit(detector=name, fitted_on=fake): EASE[name] - 0.1 for fake in experiment.fake_names}
+    return fits
+
+
+def rows_of(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    for mix in experiment.all_mixes:
+        for fit, ease in fits_of(experiment).items():
+            for place, perturbation in enumerate(NAMES if fit.is_whole else NAMES[:1]):
+                row = fit.model_dump() | {"protocol": "fair", "resolution": "64", "perturbation": perturbation}
+                row |= {"mix": mix.name, "n_real": 100, "n_fake": 100, "n_groups": 100}
+                for metric, rule in (("auroc", None), ("ece", None), ("balanced_accuracy", "val"), ("accuracy", "val")):
+                    value = ease - 0.02 * place
+                    bounds = {"value": value, "low": value - 0.03, "high": value + 0.03}
+                    yield row | {"metric": metric, "threshold_rule": rule} | bounds
+
+
+def points_of(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    for mix in experiment.all_mixes:
+        for fit in fits_of(experiment):
+            for perturbation in NAMES if fit.is_whole else NAMES[:1]:
+                for share in (0.0, 0.5, 1.0):
+                    place = {"resolution": "64", "perturbation": perturbation, "mix": mix.name}
+                    yield fit.model_dump() | place | {"fpr": share, "tpr": share**0.5}
+
+
+@pytest.fixture(scope="module")
+def data(experiment: Experiment) -> ReportData:
+    return ReportData(
+        experiment=experiment,
+        run_name="run",
+        created="2026-01-31 12:00 UTC",
+        results=pl.DataFrame(list(rows_of(experiment)), schema=RESULTS),
+        reported=read_reported(FIRST_PROJECT),
+        flags={},
+        ablation_stages=(),
+        roc=pl.DataFrame(list(points_of(experiment)), schema=ROC),
+        examples=pl.DataFrame(),
+        quality=pl.DataFrame(),
+        quarantine=pl.DataFrame(),
+        counts=pl.DataFrame(),
+        provenance={},
+    )
+
+
+@pytest.fixture(scope="module")
+def sections(data: ReportData) -> dict[str, Section]:
+    return {section.anchor: section for section in report_sections(data, "svg")}
+
+
+@pytest.fixture(scope="module")
+def tables(data: ReportData) -> dict[str, pl.DataFrame]:
+    return report_tables(data)
+
+
+def test_detectors_are_in_the_experiments_order_and_foreign_ones_after_them_by_name(data: ReportData) -> None:
+    index = ResultIndex(data.experiment, data.results)
+    assert [one.name for one in index.detectors] == ["zeta", "alpha", "beta", "foreign"]
+    assert [one.name for one in index.probes] == ["a-probe", "b-probe"]
+    assert [one.label for one in index.detectors[2:]] == ["beta: guesses detectors", "foreign"]
+    assert index.headline.name == "zeta"
+
+
+def test_headline_and_ranking_speak_of_the_first_detector_by_its_title(
+    sections: dict[str, Section], tables: dict[str, pl.DataFrame]
+) -> None:
+    said = [block.text for block in sections["headline"].blocks if isinstance(block, Text)]
+    assert "These are numbers of zeta: guesses detectors." in said
+    assert tables["ranking"]["auroc"].unique().to_list() == [EASE["zeta"]]
+    (tiles,) = (block for block in sections["headline"].blocks if block.kind == "tiles")
+    details = {label: (value, detail) for label, value, detail in tiles.items}  # type: ignore[union-attr]
+    # The JPEG of the lowest quality, not the last perturbation.
+    assert details["compression changes AUROC by"] == ("−0.020", "median over 2 rows, none to q20; −0.020 to −0.020")
+    assert details["probe flags"][0] == "21 of 30"
+
+
+def test_all_heat_maps_of_the_grid_have_the_experiments_perturbations_as_columns(
+    sections: dict[str, Section],
+) -> None:
+    blocks = sections["grid"].blocks
+    folds = [block for block in blocks if isinstance(block, Fold)]
+    assert [fold.title for fold in folds] == ["beta: guesses detectors", "foreign"]
+    open_maps = [one for block in blocks if isinstance(block, Heats) for one in block.maps]
+    folded = [one for fold in folds for block in fold.blocks if isinstance(block, Heats) for one in block.maps]
+    assert {one.title.partition(":")[0] for one in open_maps} == {"zeta", "alpha"}
+    assert {one.title.partition(":")[0] for one in folded} == {"beta", "foreign"}
+    for one in (*open_maps, *folded):
+        assert one.columns == ("none", "q20", "q60", "flip-1")
+        assert one.column_title == "perturbation"
+        assert one.values[0][3] is not None
+
+
+def test_the_grid_table_has_every_detector_and_the_probes_last(tables: dict[str, pl.DataFrame]) -> None:
+    grid = tables["grid"]
+    assert grid["detector"].unique(maintain_order=True).to_list() == [
+        "zeta", "alpha", "beta", "foreign", "a-probe", "b-probe",
+    ]  # fmt: skip
+    assert set(grid.filter(role="probe")["title"]) == {"guesses probes"}
+    cells = ["64/none", "64/q20", "64/q60", "64/flip-1", "64/elsewhere"]
+    assert grid.filter(detector="beta", mix="ours")["cell"].to_list() == cells
+    assert grid.filter(detector="foreign")["title"].unique().to_list() == [""]
+    assert grid.filter(detector="beta", mix="ours", perturbation="flip-1")["auroc"].to_list() == [0.7 - 0.06]
+
+
+def test_calibration_has_every_detector_and_what_is_not_among_the_first_folded(
+    sections: dict[str, Section],
+) -> None:
+    shown, fold = (block for block in sections["calibration"].blocks if isinstance(block, Table | Fold))
+    assert isinstance(shown, Table)
+    assert isinstance(fold, Fold)
+    assert {row[1].text for row in shown.rows} == {"zeta", "alpha"}
+    (others,) = fold.blocks
+    assert isinstance(others, Table)
+    assert {row[1].text for row in others.rows} == {"beta", "foreign"}
+    assert [column.title for column in others.columns[3:]] == ["none", "q20", "q60", "flip-1"]
+
+
+def test_roc_curves_are_of_every_detector_itself_and_titled(sections: dict[str, Section]) -> None:
+    galleries = [block for block in sections["roc"].blocks if isinstance(block, Gallery)]
+    assert [block.title for block in galleries] == [
+        "zeta: guesses detectors", "alpha: guesses detectors", "beta: guesses detectors", "foreign",
+        "a-probe: guesses probes", "b-probe: guesses probes",
+    ]  # fmt: skip
+    assert [block.folded for block in galleries] == [False, *[True] * 5]
+    for gallery in galleries:
+        for picture in gallery.pictures:
+            assert "flip-1 0." in picture.alt
+
+
+def test_every_probe_has_its_own_part_of_the_controls(
+    sections: dict[str, Section], tables: dict[str, pl.DataFrame]
+) -> None:
+    texts = [block.text for block in sections["controls"].blocks if isinstance(block, Text)]
+    assert any("the interval of a-probe does not contain 0.5" in text for text in texts)
+    assert any("the interval of b-probe does not contain 0.5" in text for text in texts)
+    assert set(tables["probe"]["detector"]) == {"a-probe", "b-probe"}
+    assert {"cell", "resolution", "perturbation"} <= set(tables["probe"].columns)
+
+
+def test_seeds_and_the_cross_table_have_every_detector_that_was_fitted_so(tables: dict[str, pl.DataFrame]) -> None:
+    seeds, cross = tables["seeds"], tables["cross"]
+    assert seeds["detector"].unique(maintain_order=True).to_list() == ["alpha", "beta"]
+    assert seeds.filter(detector="beta", mix="ours")["training_seed"].to_list() == [0, 1, 2]
+    assert seeds.filter(detector="beta")["spread"].to_list() == pytest.approx([0.02] * 9)
+    assert cross["detector"].unique(maintain_order=True).to_list() == ["alpha", "beta"]
+    assert cross.filter(detector="alpha").select("fitted_on", "tested_on").rows() == [
+        ("ours", "ours"), ("ours", "theirs"), ("theirs", "ours"), ("theirs", "theirs"),
+    ]  # fmt: skip
+
+
+def test_no_table_has_a_column_of_jpeg_qualities(tables: dict[str, pl.DataFrame]) -> None:
+    assert [name for name, table in tables.items() if "jpeg_quality" in table.columns] == []
+
+
+def test_an_experiment_of_jpegs_alone_calls_its_columns_jpeg_quality(data: ReportData) -> None:
+    experiment = data.experiment.model_copy(update={"perturbations": ()})
+    index = ResultIndex(experiment, data.results)
+    of_jpegs = dataclasses.replace(data, experiment=experiment)
+    text, first, *_ = grid_blocks(of_jpegs, index, report_tables(of_jpegs))
+    assert isinstance(text, Text)
+    assert "each column a JPEG quality" in text.text
+    assert isinstance(first, Heats)
+    assert first.maps[0].column_title == "JPEG quality"
+    assert first.maps[0].columns == ("none", "q20", "q60")
+
+
+def test_both_documents_name_every_detector(data: ReportData) -> None:
+    without_curves = dataclasses.replace(data, roc=data.roc.clear())
+    for document in (render_html(without_curves), render_markdown(without_curves).replace("\\", "")):
+        for name in EASE:
+            assert name in document
+
+
+def test_the_terminal_shows_a_grid_of_every_detector_in_the_reports_order(
+    tmp_path: Path, tables: dict[str, pl.DataFrame]
+) -> None:
+    store = LocalStore(tmp_path)
+    nothing = {
+        "quality": pl.DataFrame(
+            schema=dict.fromkeys(("source", "cell", "metric", "n_real", "n_fake", "value", "low", "high"))
+        ),
+        "counts": pl.DataFrame(schema=dict.fromkeys(COUNTS)),
+    }
+    for name, table in (tables | nothing).items():
+        path = store.path(f"run/tables/{name}.parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(path)
+    short = short_tables(store, "run")
+    assert [title for title in short if title.startswith(GRID)] == [
+        "The fair grid: AUROC of zeta (guesses detectors)",
+        "The fair grid: AUROC of alpha (guesses detectors)",
+        "The fair grid: AUROC of beta (guesses detectors)",
+        "The fair grid: AUROC of foreign",
+    ]
+    assert [title for title in short if "balanced accuracy" in title] == [
+        "The fair grid: balanced accuracy of zeta (guesses detectors) at the threshold from val"
+    ]
+    assert "The probe: AUROC of b-probe (guesses probes)" in short
+    grid = short["The fair grid: AUROC of beta (guesses detectors)"]
+    assert ("64/flip-1", *["0.640 [0.610, 0.670]"] * 3) in grid.rows()
+
+
+def test_the_headline_artifact_has_every_detector_and_no_probe_and_no_further_fit(
+    tmp_path: Path, data: ReportData
+) -> None:
+    store = LocalStore(tmp_path)
+    parts: dict[str, pa.Table] = {"results.parquet": data.results.to_arrow()}
+    ref = commit(store, "report", step="report", digest="0" * 64, recipe={}, parts=parts)
+    rows = headline_rows(store, ref)
+    assert {row["detector"] for row in rows} == {"zeta", "alpha", "beta", "foreign"}
+    assert len(rows) == 4 * 3 * len(NAMES)
+    (row,) = (row for row in rows if (row["detector"], row["cell"], row["mix"]) == ("beta", "64/flip-1", "ours"))
+    assert (row["auroc"], row["auroc 95 %"], row["balanced_accuracy"]) == (0.64, "[0.610, 0.670]", 0.64)
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_the_control_is_a_row_of_the_svm_on_shuffled_labels(tmp_path: Path, data: ReportData) -> None:
+    store = LocalStore(tmp_path)
+    recipe = {"arguments": {"head": {"views": [{"resolution": 64}]}}}
+    notes = {"mean": 0.51, "low": 0.49, "high": 0.53}
+    nothing: dict[str, pa.Table] = {ROWS: pa.table({})}
+    ref = commit(store, "c", step="control", digest="0" * 64, recipe=recipe, parts=nothing, notes=notes)
+    found = _control_row(store, ref, data.results)
+    assert found.schema == data.results.schema
+    index = ResultIndex(data.experiment, found)
+    estimate = index.get("control", CellKey("shuffled", "64", "none"), Fit(detector="svm"), "auroc")
+    assert estimate is not None
+    assert (estimate.value, estimate.low, estimate.high) == (0.51, 0.49, 0.53)
+
+
+def test_quality_is_shown_by_cell() -> None:
+    columns = {"source": ["g"], "resolution": ["64"], "jpeg_quality": [None], "metric": ["FID"], "value": [1.0]}
+    empty = ReportData(
+        experiment=parse_experiment(
+            {"name": "x", "sources": [
+                {"kind": "coco", "name": "coco", "directory": "d"},
+                {"kind": "folder", "name": "g", "path": "g", "label": "fake"},
+            ]}
+        ),
+        run_name="", created="", results=pl.DataFrame(schema=RESULTS), reported=(), flags={}, ablation_stages=(),
+        roc=pl.DataFrame(), examples=pl.DataFrame(), quality=pl.DataFrame(columns), quarantine=pl.DataFrame(),
+        counts=pl.DataFrame(), provenance={},
+    )  # fmt: skip
+    table = quality_table(empty, ResultIndex(empty.experiment, empty.results))
+    assert table.columns == ["source", "cell", "resolution", "metric", "value"]
+    assert table["cell"].to_list() == ["64/none"]
+
+
+def test_a_cell_key_is_named_like_a_cell() -> None:
+    key = CellKey("ours", "64", "flip-1")
+    assert key.row == {"cell": "64/flip-1", "resolution": "64", "perturbation": "flip-1"}
