@@ -15,7 +15,6 @@ from tasks.report.blocks import (
     Column,
     Heats,
     Items,
-    Section,
     Table,
     Text,
     Tiles,
@@ -34,11 +33,9 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
-from tasks.report.data import ReportData, perturbation_word, perturbations
+from tasks.report.data import perturbation_word, perturbations
 from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
 from tasks.report.plots import HeatMap, HeatScale
-from tasks.report.rejection import rejection_blocks
-from tasks.report.second_project import second_project_blocks
 from tasks.spec.detectors import FineTuned, Mobile
 from tasks.spec.experiment import Experiment
 
@@ -49,29 +46,17 @@ Row = dict[str, Any]
 _CHANGE_SCALE = HeatScale(neutral=0.0, reach=0.10, points=True)
 
 
-def network_sections(data: ReportData, tables: Tables) -> tuple[Section, ...]:
-    """The sections of an experiment's networks; none where it has none."""
-    if data.networks is None or data.experiment.mobile is None:
+def stage_blocks(experiment: Experiment, tables: Tables) -> tuple[Block, ...]:
+    """What compression costs and saves; nothing for an experiment without networks."""
+    if "stages" not in tables or experiment.mobile is None:
         return ()
-    mobile = data.experiment.mobile
-    return (
-        Section("networks", "Networks for a phone", _stage_blocks(data.experiment, mobile, tables)),
-        Section("rejection", "When a network should say “unknown source”", rejection_blocks(tables)),
-        Section("second-project", "The second project's table", second_project_blocks(data, tables)),
-    )
-
-
-# ---- what compression costs and saves
-
-
-def _stage_blocks(experiment: Experiment, mobile: Mobile, tables: Tables) -> tuple[Block, ...]:
     stages = tables["stages"]
     if not len(stages):
         return (Text("No network was described in this run."),)
     rows = stages.rows(named=True)
     cell = f"{headline_resolution(experiment)}/{NONE}"
     return (
-        *_random_weights(mobile),
+        *_random_weights(experiment.mobile),
         *_lead(rows, cell),
         *_without_pretraining(rows),
         _stage_table(rows, cell),

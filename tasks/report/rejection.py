@@ -53,6 +53,8 @@ _KINDS = {
 
 
 def rejection_blocks(tables: Tables) -> tuple[Block, ...]:
+    if "rejection" not in tables:
+        return ()
     table = tables["rejection"]
     if not len(table):
         return (Text("No rejection was evaluated in this run."),)

@@ -30,6 +30,8 @@ _MEASURED = ("loss", "training_accuracy", "validation_loss", "validation_accurac
 
 
 def second_project_blocks(data: ReportData, tables: Tables) -> tuple[Block, ...]:
+    if "second_project" not in tables:
+        return ()
     table = tables["second_project"]
     if not len(table):
         return (Text("No table of the second project was given."),)

@@ -17,13 +17,15 @@ from tasks.report.first_project import ablation_blocks, ablation_table, first_pr
 from tasks.report.grid import grid_blocks, grid_table
 from tasks.report.headline import headline_blocks
 from tasks.report.network_tables import network_tables
-from tasks.report.networks import network_sections
+from tasks.report.networks import stage_blocks
 from tasks.report.plots import PlotFormat
 from tasks.report.provenance import provenance_blocks
 from tasks.report.quality import quality_blocks, quality_table
 from tasks.report.quarantine import counts_blocks, counts_table, quarantine_table
 from tasks.report.ranking import ranking_blocks, ranking_table
+from tasks.report.rejection import rejection_blocks
 from tasks.report.roc import roc_blocks
+from tasks.report.second_project import second_project_blocks
 from tasks.report.seeds import seeds_blocks, seeds_table
 from tasks.report.training import training_blocks
 
@@ -52,7 +54,7 @@ class Kind:
     tables: Mapping[str, TableOf] = field(default_factory=dict)
 
 
-BEFORE_NETWORKS = (
+SECTIONS: tuple[Kind, ...] = (
     Kind("headline", "What was found", lambda on: headline_blocks(on.data, on.index, on.tables)),
     Kind(
         "first-project",
@@ -80,8 +82,9 @@ BEFORE_NETWORKS = (
         {"cross": cross_table},
     ),
     Kind("seeds", "Training seeds", lambda on: seeds_blocks(on.tables), {"seeds": seeds_table}),
-)
-AFTER_NETWORKS = (
+    Kind("networks", "Networks for a phone", lambda on: stage_blocks(on.data.experiment, on.tables)),
+    Kind("rejection", "When a network should say “unknown source”", lambda on: rejection_blocks(on.tables)),
+    Kind("second-project", "The second project's table", lambda on: second_project_blocks(on.data, on.tables)),
     Kind(
         "controls",
         "Probes and control",
@@ -106,16 +109,12 @@ AFTER_NETWORKS = (
 def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
     """All tables of the report, flat enough for CSV; one that has no rows keeps its columns."""
     index = ResultIndex(data.experiment, data.results)
-    kinds = (*BEFORE_NETWORKS, *AFTER_NETWORKS)
-    tables = {name: table(data, index) for kind in kinds for name, table in kind.tables.items()}
+    tables = {name: table(data, index) for kind in SECTIONS for name, table in kind.tables.items()}
     return tables if data.networks is None else tables | network_tables(data.experiment, data.networks)
 
 
 def report_sections(data: ReportData, plot_format: PlotFormat) -> tuple[Section, ...]:
     """All sections that have something to say."""
     on = Shown(data, ResultIndex(data.experiment, data.results), report_tables(data), plot_format)
-    before, after = (
-        [Section(kind.id, kind.title, kind.blocks(on)) for kind in kinds] for kinds in (BEFORE_NETWORKS, AFTER_NETWORKS)
-    )
-    sections = (*before, *network_sections(data, on.tables), *after)
+    sections = (Section(kind.id, kind.title, kind.blocks(on)) for kind in SECTIONS)
     return tuple(section for section in sections if section.blocks)

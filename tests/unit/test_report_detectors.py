@@ -21,6 +21,7 @@ from tasks.data.perturbations import kinds as perturbations
 from tasks.detectors import base
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
+from tasks.report import sections as report_sections_module
 from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
 from tasks.report.data import CellKey, ReportData, ResultIndex
 from tasks.report.grid import grid_blocks
@@ -28,10 +29,11 @@ from tasks.report.page import render_html, render_markdown
 from tasks.report.quality import quality_table
 from tasks.report.reported import FIRST_PROJECT, read_reported
 from tasks.report.run import _control_row
-from tasks.report.sections import report_sections, report_tables
+from tasks.report.sections import SECTIONS, Kind, report_sections, report_tables
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
 from tests.unit.toy_perturbation import Flip
+from tests.unit.toy_section import mixes_blocks, mixes_table
 
 COUNTS = (
     "source", "label", "split_or_fold", "images", "groups", "left_out", "quarantined", "duplicates", "collapse_rate",
@@ -340,3 +342,12 @@ def test_quality_is_shown_by_cell() -> None:
 def test_a_cell_key_is_named_like_a_cell() -> None:
     key = CellKey("ours", "64", "flip-1")
     assert key.row == {"cell": "64/flip-1", "resolution": "64", "perturbation": "flip-1"}
+
+
+def test_a_toy_section_is_one_file_and_an_entry(data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = Kind("mixes", "Mixes", lambda on: mixes_blocks(on.tables), {"mixes": mixes_table})
+    monkeypatch.setattr(report_sections_module, "SECTIONS", (*SECTIONS, kind))
+    assert report_tables(data)["mixes"]["mix"].to_list() == [mix.name for mix in data.experiment.all_mixes]
+    assert report_sections(data, "svg")[-1].title == "Mixes"
+    for document in (render_html(data), render_markdown(data)):
+        assert "What stands against what." in document

@@ -24,12 +24,14 @@ from tasks.report.network_tables import (
     network_tables,
     scenario_parts,
 )
-from tasks.report.networks import network_sections
+from tasks.report.networks import stage_blocks
 from tasks.report.page import escape_markdown, render_html, render_markdown
 from tasks.report.plots import HeatScale, signed_points
+from tasks.report.rejection import rejection_blocks
 from tasks.report.reported import ReportedTableError
 from tasks.report.reported_networks import SECOND_PROJECT, ReportedNetwork, read_second_project
 from tasks.report.run import _durations, _network_data
+from tasks.report.second_project import second_project_blocks
 from tasks.report.sections import report_tables
 from tasks.spec.experiment import Experiment
 from tests.unit.network_reports import frame, make_networks, with_networks
@@ -93,8 +95,13 @@ def words(html: str) -> str:
 
 
 def sections(experiment: Experiment, data: NetworkData) -> dict[str, Section]:
-    found = network_sections(report_data(experiment, data), network_tables(experiment, data))
-    return {section.anchor: section for section in found}
+    tables = network_tables(experiment, data)
+    blocks = {
+        "networks": stage_blocks(experiment, tables),
+        "rejection": rejection_blocks(tables),
+        "second-project": second_project_blocks(report_data(experiment, data), tables),
+    }
+    return {anchor: Section(anchor, anchor, found) for anchor, found in blocks.items()}
 
 
 def said(section: Section) -> str:
@@ -114,7 +121,7 @@ def changed(frame_: pl.DataFrame, where: pl.Expr, **values: Any) -> pl.DataFrame
 
 def test_an_experiment_without_networks_has_no_such_section_and_no_such_table() -> None:
     data = report_data(with_networks(unseen=False, mobile=None), None)
-    assert network_sections(data, {}) == ()
+    assert stage_blocks(data.experiment, {}) == rejection_blocks({}) == second_project_blocks(data, {}) == ()
     assert "stages" not in report_tables(data)
     for document in (render_html(data), render_markdown(data)):
         assert "Networks for a phone" not in document
