@@ -81,6 +81,13 @@ class Inputs:
     networks: Mapping[Fit, tuple[Ref, ...]]
 
 
+def picture_shards(grid: Grid, inputs: Inputs) -> Iterator[dict[str, Any]]:
+    """Every shard of canonical pictures, as the arguments of a step that scores it."""
+    for source in grid.sources:
+        for index, shard in enumerate(inputs.pictures[source]):
+            yield {"pictures": shard, "source": source, "shard": index}
+
+
 class DetectorBase(Spec):
     """The root of all kinds; one that an experiment may name has a field `kind`, and stands in `KINDS`."""
 

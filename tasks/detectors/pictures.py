@@ -19,7 +19,7 @@ from storage.tables import FAKE, REAL, SCORE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import role
 from tasks.data.views import apply_view
-from tasks.detectors.base import Detector, DetectorBase, Entry, Grid, Inputs, score_place
+from tasks.detectors.base import Detector, DetectorBase, Entry, Grid, Inputs, picture_shards, score_place
 from tasks.detectors.svm import balanced_weights, fit_platt
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
@@ -52,15 +52,12 @@ class PictureDetector(DetectorBase):
             score_pictures.submit(
                 detector=self,
                 fit=fit,
-                pictures=shard,
                 views=views,
                 val_views=grid.threshold_views,
                 splits=grid.splits,
-                source=source,
-                shard=index,
+                **shard,
             )
-            for source in grid.sources
-            for index, shard in enumerate(inputs.pictures[source])
+            for shard in picture_shards(grid, inputs)
         ]
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from storage.objects import Ref
-from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs
+from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, picture_shards
 from tasks.networks.scoring import gather_scores, score_network
 from tasks.networks.variants import Variant
 from tasks.spec.detectors import Fit
@@ -43,16 +43,13 @@ class MobileNet(DetectorBase):
             score_network.submit(
                 fit=fit,
                 models=inputs.networks[fit],
-                pictures=shard,
                 views=views,
                 val_views=grid.threshold_views,
                 splits=grid.splits,
                 unseen=False,
-                source=source,
-                shard=index,
+                **shard,
             )
-            for source in grid.sources
-            for index, shard in enumerate(inputs.pictures[source])
+            for shard in picture_shards(grid, inputs)
         ]
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
