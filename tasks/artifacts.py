@@ -62,19 +62,3 @@ def show_link(key: str, address: str, text: str, description: str | None = None)
 
     with harmless(key):
         create_link_artifact(address, link_text=text, key=key, description=description)
-
-
-def show_progress(key: str, percent: float, description: str) -> None:
-    """How far something is, 0..100."""
-    from prefect.artifacts import create_progress_artifact
-
-    with harmless(key):
-        create_progress_artifact(percent, key=key, description=description)
-
-
-def show_image(key: str, address: str, description: str) -> None:
-    """A picture that lies at an address which the reader's browser reaches."""
-    from prefect.artifacts import create_image_artifact
-
-    with harmless(key):
-        create_image_artifact(address, key=key, description=description)
