@@ -1,16 +1,12 @@
 """Embedding every image shard in every view that an experiment needs."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
-
-from prefect import flow
+from typing import TypeVar, cast
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, computed
 from flows.generate import generated
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
+from flows.stages import stage
 from storage.objects import Ref
 from tasks.evaluation.protocols import needed_features
 from tasks.features.base import ExtractorBase
@@ -114,25 +110,9 @@ def embeddings_of(experiment: Experiment) -> Features:
     return feature_shards(experiment, shards, images.canonical)
 
 
-@flow(
-    name="embed",
-    flow_run_name=run_name("embed"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+embed_vgg16 = stage(
+    "embed",
+    "embed",
+    "Compute the VGG16 and probe features of all missing views of an experiment.",
+    embeddings_of,
 )
-def embed_vgg16(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Compute the VGG16 and probe features of all missing views of an experiment.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(Request("embed", experiment, overrides, seed), dispatch, embeddings_of)

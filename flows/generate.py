@@ -1,15 +1,10 @@
 """Generating the fakes of an experiment, shard by shard."""
 
 from dataclasses import dataclass
-from typing import Any
-
-from prefect import flow
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, computed
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
+from flows.stages import stage
 from flows.train_gan import generation, submit_training
 from storage.objects import Ref
 from tasks.data.sources.base import Deployment, GeneratedSource
@@ -43,58 +38,18 @@ def generated(experiment: Experiment, images: Images, made_by: Deployment | None
     return Generated(shards | {name: tuple(collect(futures)) for name, futures in trained}, weights)
 
 
-@flow(
-    name="generate",
-    flow_run_name=run_name("generate GAN pictures of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+generate_gan = stage(
+    "generate",
+    "generate GAN pictures of",
+    "Generate the missing GAN pictures of an experiment, training the GAN first where it is missing.",
+    lambda spec: generated(spec, image_shards(spec), made_by="generate/gan"),
 )
-def generate_gan(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Generate the missing GAN pictures of an experiment, training the GAN first where it is missing.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(
-            Request("generate GAN pictures of", experiment, overrides, seed),
-            dispatch,
-            lambda spec: generated(spec, image_shards(spec), made_by="generate/gan"),
-        )
 
 
-@flow(
-    name="generate",
-    flow_run_name=run_name("generate diffusion pictures of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+generate_stable_diffusion = stage(
+    "generate",
+    "generate diffusion pictures of",
+    "Generate the missing text-to-image pictures of an experiment, one for each photograph. With the preset's seed "
+    "only shards with new captions are made; another one makes every picture anew.",
+    lambda spec: generated(spec, image_shards(spec), made_by="generate/stable-diffusion"),
 )
-def generate_stable_diffusion(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Generate the missing text-to-image pictures of an experiment, one for each photograph.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's. With the preset's (None) only shards with new
-            captions are made; another one makes every picture anew.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(
-            Request("generate diffusion pictures of", experiment, overrides, seed),
-            dispatch,
-            lambda spec: generated(spec, image_shards(spec), made_by="generate/stable-diffusion"),
-        )

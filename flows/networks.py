@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import flow
-
 from flows.collect import collect
 from flows.detectors import Scores, detector_scores, fitted_models
-from flows.dispatch import Dispatch, computed
 from flows.embed import Features, all_images, feature_shards
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images
+from flows.stages import stage
 from storage.errors import SpecError
 from storage.objects import Ref
 from tasks.data.canonical import canonical_pictures
@@ -404,73 +400,25 @@ def _scored_networks(experiment: Experiment) -> Scores:
     return network_scores(experiment, *_all_networks(experiment))
 
 
-@flow(
-    name="train",
-    flow_run_name=run_name("train networks of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+train_mobilenets = stage(
+    "train",
+    "train networks of",
+    "Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest checkpoint.",
+    _fine_tuned,
 )
-def train_mobilenets(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Fine-tune the MobileNets of an experiment, one training per rotation; each resumes from its newest checkpoint.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(Request("train networks of", experiment, overrides, seed), dispatch, _fine_tuned)
 
 
-@flow(
-    name="compress",
-    flow_run_name=run_name("compress networks of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+compress_mobilenets = stage(
+    "compress",
+    "compress networks of",
+    "Prune, distil, quantize and export the MobileNets of an experiment.",
+    _all_networks,
 )
-def compress_mobilenets(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Prune, distil, quantize and export the MobileNets of an experiment.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(Request("compress networks of", experiment, overrides, seed), dispatch, _all_networks)
 
 
-@flow(
-    name="score",
-    flow_run_name=run_name("score networks of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+score_mobilenets = stage(
+    "score",
+    "score networks of",
+    "Score the exported networks of an experiment in all views, through ONNX Runtime.",
+    _scored_networks,
 )
-def score_mobilenets(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Score the exported networks of an experiment in all views, through ONNX Runtime.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(Request("score networks of", experiment, overrides, seed), dispatch, _scored_networks)

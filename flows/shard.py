@@ -3,14 +3,9 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from prefect import flow
 
 from flows.collect import collect
-from flows.dispatch import Dispatch, computed
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
+from flows.stages import stage
 from storage.objects import Ref, notes_of
 from storage.opening import open_store
 from tasks.data.grouping import assign_groups, assignment_warnings
@@ -126,59 +121,20 @@ def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Seq
     return assignment
 
 
-@flow(
-    name="shard",
-    flow_run_name=run_name("shard"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+shard_coco = stage(
+    "shard",
+    "shard",
+    "Write image shards of an experiment's COCO photographs: original bytes, captions, splits, duplicates merged.",
+    lambda spec: image_shards(spec, made_by="shard/coco"),
+    pools=("cpu",),
 )
-def shard_coco(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Write image shards of an experiment's COCO photographs: original bytes, captions, splits, duplicates merged.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(
-            Request("shard", experiment, overrides, seed),
-            dispatch,
-            lambda spec: image_shards(spec, made_by="shard/coco"),
-            pools=("cpu",),
-        )
 
 
-@flow(
-    name="shard",
-    flow_run_name=run_name("shard folders of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+shard_folder = stage(
+    "shard",
+    "shard folders of",
+    "Write image shards of an experiment's folders and Parquet files of images, with one or several in a row.",
+    lambda spec: image_shards(spec, made_by="shard/folder"),
+    pools=("cpu",),
+    preset="subset",
 )
-def shard_folder(
-    experiment: str = "subset",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Write image shards of an experiment's folders and Parquet files of images, with one or several in a row.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(
-            Request("shard folders of", experiment, overrides, seed),
-            dispatch,
-            lambda spec: image_shards(spec, made_by="shard/folder"),
-            pools=("cpu",),
-        )

@@ -1,14 +1,8 @@
 """Fitting the linear detectors of an experiment."""
 
-from typing import Any
-
-from prefect import flow
-
 from flows.detectors import fitted_models
-from flows.dispatch import Dispatch, computed
 from flows.embed import embeddings_of
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
+from flows.stages import stage
 from storage.objects import Ref
 from tasks.spec.base import Spec
 from tasks.spec.experiment import Experiment
@@ -19,25 +13,9 @@ def heads_of(experiment: Experiment) -> dict[Spec, Ref]:
     return fitted_models(experiment, embeddings_of(experiment))
 
 
-@flow(
-    name="train",
-    flow_run_name=run_name("train SVMs of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+train_svm = stage(
+    "train",
+    "train SVMs of",
+    "Fit the linear SVMs of an experiment: one per resolution, over all qualities, per generator, and the probes.",
+    heads_of,
 )
-def train_svm(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Fit the linear SVMs of an experiment: one per resolution, over all qualities, per generator, and the probes.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(Request("train SVMs of", experiment, overrides, seed), dispatch, heads_of)

@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import flow
-
 from flows.collect import collect
-from flows.dispatch import Dispatch, computed
-from flows.names import Request, run_name
-from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
+from flows.stages import stage
 from storage.objects import Ref
 from tasks.data.sources.base import GeneratedSource, Generation, SourceBase
 from tasks.recipe import chosen_device
@@ -42,29 +38,9 @@ def trained_weights(experiment: Experiment, images: Images) -> dict[str, Ref]:
     return dict(zip(training, collect(training.values()), strict=True))
 
 
-@flow(
-    name="train-gan",
-    flow_run_name=run_name("train GAN of"),
-    task_runner=tasks_side_by_side(),
-    persist_result=False,
+train_gan_coco = stage(
+    "train-gan",
+    "train GAN of",
+    "Train an experiment's DCGAN on the train groups of its photographs; resumes from the newest epoch.",
+    lambda spec: trained_weights(spec, image_shards(spec)),
 )
-def train_gan_coco(
-    experiment: str = "coco",
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    dispatch: Dispatch = "inline",
-) -> None:
-    """Train an experiment's DCGAN on the train groups of its photographs; resumes from the newest epoch.
-
-    Args:
-        experiment: a preset's name or a YAML file.
-        overrides: values put over it, by dotted keys.
-        seed: the experiment's seed, if another than the preset's.
-        dispatch: `inline` runs everything here; `pools` spreads it over all workers of the pools.
-    """
-    with attempt():
-        computed(
-            Request("train GAN of", experiment, overrides, seed),
-            dispatch,
-            lambda spec: trained_weights(spec, image_shards(spec)),
-        )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 
 from tasks.presets import PRESETS
 
@@ -21,11 +22,7 @@ def test_every_deployment_exists() -> None:
     document = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
     known = set()
     for deployment in document["deployments"]:
-        module, _, name = deployment["entrypoint"].rpartition(".")
-        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
-        flow = re.findall(r'name="([a-z-]+)"[^@]*?def (\w+)\(', source, flags=re.S)
-        (flow_name,) = [found for found, function in flow if function == name]
-        known.add(f"{flow_name}/{deployment['name']}")
+        known.add(f"{load_flow_from_entrypoint(deployment['entrypoint']).name}/{deployment['name']}")
     named = set(re.findall(r"deployment run ([a-z-]+/[a-z0-9-]+)", README))
     assert named
     assert named <= known
