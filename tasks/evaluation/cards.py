@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,9 @@ import polars as pl
 from storage.objects import Ref, notes_of, read_part, read_table
 from storage.tables import FAKE, FAMILIARITY, REAL
 from tasks.evaluation.cells import read_scores
-from tasks.evaluation.classification import (
-    MINIMUM_GROUPS,
-    balanced_accuracy_threshold,
-    group_weights,
-    percentile_interval,
-)
+from tasks.evaluation.intervals import group_weights, share
 from tasks.evaluation.rejection_metrics import threshold_keeping
+from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
 from tasks.networks.exported import CARD
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Rejection
@@ -30,31 +26,33 @@ PUBLISHED_ROTATION = 0
 
 def fake_thresholds(cells: Sequence[Cell], scores: Sequence[pl.DataFrame]) -> dict[str, float]:
     """Per resolution the threshold on p(fake) of the published rotation, from its uncompressed val pictures."""
-    found = {}
-    for cell, frame in zip(cells, scores, strict=True):
-        val = frame.filter((pl.col("split") == "val") & (pl.col("fold") == PUBLISHED_ROTATION))
-        if cell.perturbation is None and val["label"].n_unique() == 2:
-            found[str(cell.resolution)] = balanced_accuracy_threshold(val["label"].to_numpy(), val["p_fake"].to_numpy())
-    return found
+    found = {
+        str(cell.resolution): val_thresholds(frame).get(PUBLISHED_ROTATION)
+        for cell, frame in zip(cells, scores, strict=True)
+        if cell.perturbation is None
+    }
+    return {resolution: threshold for resolution, threshold in found.items() if threshold is not None}
 
 
 def error_rates(
-    cell: Cell, scores: pl.DataFrame, thresholds: dict[int, float], seed: int, resamples: int
+    cell: Cell, scores: pl.DataFrame, thresholds: Mapping[int, float | None], seed: int, resamples: int
 ) -> dict[str, Any]:
     """How often a network was wrong in a cell, every test picture once, at each rotation's own threshold.
 
+    A rotation without one, as its val pictures are of one class, calls fake what is at or above one half.
     A cell is its name, its resolution, and either `jpeg_quality` (null: nothing happened to the pictures) or, where
     something else happened, `perturbation`. `false_alarms` is the share of photographs called generated, `missed` that
     of generated pictures called photographs, each with a 95 % interval (null where there are too few groups) and its n.
     """
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
-    called_fake = test["p_fake"].to_numpy() >= np.array([thresholds[fold] for fold in test["fold"].to_list()])
+    limits = threshold_per_picture(test["fold"].to_list(), thresholds)
+    called_fake = test["p_fake"].to_numpy() >= np.where(np.isnan(limits), 0.5, limits)
     label = test["label"].to_numpy()
     groups = test["group_id"].to_numpy()
 
     def rate(wrong: np.ndarray, of: np.ndarray) -> dict[str, Any]:
-        low, high = _share_interval(wrong[of], groups[of], seed, resamples)
-        return {"value": float(wrong[of].mean()) if of.any() else None, "low": low, "high": high, "n": int(of.sum())}
+        found = share(wrong, of, groups, group_weights(groups[of], resamples, seed)).measured()
+        return {"value": found.value, "low": found.low, "high": found.high, "n": int(of.sum())}
 
     return {
         "cell": cell.name,
@@ -63,19 +61,6 @@ def error_rates(
         "false_alarms": rate(called_fake, label == REAL),
         "missed": rate(~called_fake, label == FAKE),
     }
-
-
-def _share_interval(
-    wrong: np.ndarray, groups: np.ndarray, seed: int, resamples: int
-) -> tuple[float | None, float | None]:
-    """95 % bounds of a share over resampled groups; none under ten groups."""
-    if len(np.unique(groups)) < MINIMUM_GROUPS:
-        return None, None
-    weights, names = group_weights(groups, resamples, seed)  # (resamples, groups)
-    of_group, count = np.searchsorted(names, groups), len(names)
-    hits = weights @ np.bincount(of_group, wrong, minlength=count)
-    interval = percentile_interval(hits / (weights @ np.bincount(of_group, minlength=count)), count)
-    return interval.low, interval.high
 
 
 @step("card", version=2, label=lambda *, name, **_: name, libraries=("numpy",))
@@ -99,7 +84,7 @@ def complete_card(
     """
     frames = [read_scores(run.store, ref) for ref in scores]
     by_resolution = {
-        str(cell.resolution): _per_rotation(frame)
+        str(cell.resolution): val_thresholds(frame)
         for cell, frame in zip(cells, frames, strict=True)
         if cell.perturbation is None
     }
@@ -125,17 +110,6 @@ def complete_card(
         "evaluation": notes_of(run.store, exported),
     }
     return Output({CARD: json.dumps(card, sort_keys=True, allow_nan=False).encode()}, {"name": name})
-
-
-def _per_rotation(scores: pl.DataFrame) -> dict[int, float]:
-    """Each rotation's threshold on p(fake); one half where its val pictures are of one class."""
-    thresholds = {}
-    for (fold,), rows in scores.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
-        both = rows["label"].n_unique() == 2
-        thresholds[int(str(fold))] = (
-            balanced_accuracy_threshold(rows["label"].to_numpy(), rows["p_fake"].to_numpy()) if both else 0.5
-        )
-    return thresholds
 
 
 def _familiar_enough(run: StepRun, scores: Ref, rejection: Rejection) -> float:

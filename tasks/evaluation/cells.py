@@ -12,15 +12,17 @@ from storage.store import Store
 from storage.tables import FAKE, FIT_COLUMNS, REAL, RESULT_SCHEMA
 from tasks.evaluation.classification import (
     COUNT_METRICS,
-    MINIMUM_GROUPS,
-    Interval,
+    FREE_METRICS,
     balanced_accuracy_threshold,
     binary_metrics,
     bootstrap_intervals,
     draw_balanced_mix,
+    few_groups_of_a_class,
     roc_curve,
 )
+from tasks.evaluation.intervals import Float, Interval
 from tasks.evaluation.protocols import Stage, StageRow
+from tasks.evaluation.thresholds import shown_threshold, threshold_per_picture, val_thresholds
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec
 from tasks.spec.detectors import Fit
@@ -28,7 +30,6 @@ from tasks.spec.experiment import Mix
 from tasks.spec.views import Cell
 
 ROC = "roc.parquet"
-FREE_METRICS = ("auroc", "average_precision", "ece", "eer")
 ROC_POINTS = 400
 
 Row = dict[str, Any]
@@ -77,63 +78,39 @@ def _drawn(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: 
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
 
 
-def val_thresholds(reference: pl.DataFrame) -> dict[int, float | None]:
-    """Per fold the threshold that maximises balanced accuracy on val; None where val has one class only."""
-    found: dict[int, float | None] = {}
-    for (fold,), rows in reference.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
-        both = rows["label"].n_unique() == 2
-        found[int(str(fold))] = (
-            balanced_accuracy_threshold(rows["label"].to_numpy(), rows["p_fake"].to_numpy()) if both else None
-        )
-    return found
-
-
 def _mix_rows(
     drawn: pl.DataFrame, thresholds: dict[int, float | None], key: Row, seed: int, resamples: int
 ) -> Iterator[Row]:
     label, score = drawn["label"].to_numpy(), drawn["p_fake"].to_numpy()
-    per_row = [thresholds.get(fold) for fold in drawn["fold"].to_list()]
     counts = _counts(drawn)
     if len(drawn) == 0:
         yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
         return
-    distinct = sorted({value for value in per_row if value is not None})
-    rules: dict[str, tuple[np.ndarray, float | None]] = {
-        "half": (score >= 0.5, 0.5),
-        **({} if None in per_row else {"val": (score >= np.array(per_row, dtype=float), distinct[0])}),
-    }
+    rules: dict[str, Float] = {"half": np.full(len(score), 0.5)}
+    own = threshold_per_picture(drawn["fold"].to_list(), thresholds)
+    if not np.isnan(own).any():
+        rules["val"] = own
     if counts["n_real"] and counts["n_fake"]:
-        oracle = balanced_accuracy_threshold(label, score)
-        rules["oracle"] = (score >= oracle, oracle)
-    free = bootstrap_of(drawn, score >= 0.5, seed, resamples, FREE_METRICS)
+        rules["oracle"] = np.full(len(score), balanced_accuracy_threshold(label, score))
+    free = _intervals(drawn, score >= 0.5, seed, resamples, FREE_METRICS)
     values = binary_metrics(label, score, score >= 0.5).to_dict()
     reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
     for metric in FREE_METRICS:
         yield _result(key | counts, None, metric, values[metric], free[metric], reasons.get(metric))
-    for rule, (decision, threshold) in rules.items():
+    for rule, limits in rules.items():
+        decision = score >= limits
         values = binary_metrics(label, score, decision).to_dict()
         reasons = values["reasons"]  # type: ignore[assignment]
-        intervals = bootstrap_of(drawn, decision, seed, resamples, COUNT_METRICS)
+        intervals = _intervals(drawn, decision, seed, resamples, COUNT_METRICS)
         for metric in COUNT_METRICS:
             yield _result(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
         for count in ("tp", "fp", "tn", "fn"):
             yield _result(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
-        several = rule == "val" and len(distinct) > 1
-        shown = float(np.mean(distinct)) if several else threshold
-        note = f"mean of {len(distinct)} folds' thresholds" if several else None
-        yield _result(key | counts, rule, "threshold", shown, None, note)
+        shown = shown_threshold(limits)
+        yield _result(key | counts, rule, "threshold", shown.value, None, shown.reason)
 
 
-def too_few_groups(drawn: pl.DataFrame) -> str:
-    """Why there is no interval, if photographs or fakes are of fewer than ten groups; else empty."""
-    for label, name in ((REAL, "photographs"), (FAKE, "fakes")):
-        groups = drawn.filter(pl.col("label") == label)["group_id"].n_unique()
-        if groups < MINIMUM_GROUPS:
-            return f"n/a: {name} of only {groups} groups, ten are needed"
-    return ""
-
-
-def bootstrap_of(
+def _intervals(
     drawn: pl.DataFrame,
     decision: np.ndarray,
     seed: int,
@@ -142,13 +119,14 @@ def bootstrap_of(
     calibrated: bool = True,
 ) -> dict[str, Interval]:
     """Intervals over groups; none where photographs or fakes come from fewer than ten groups."""
-    if reason := too_few_groups(drawn):
+    label, groups = drawn["label"].to_numpy(), drawn["group_id"].to_numpy()
+    if reason := few_groups_of_a_class(label, groups):
         return {metric: Interval(None, None, drawn["group_id"].n_unique(), 0, 0, reason) for metric in metrics}
     return bootstrap_intervals(
-        drawn["label"].to_numpy(),
+        label,
         drawn["p_fake" if calibrated else "decision"].to_numpy(),
         decision,
-        drawn["group_id"].to_numpy(),
+        groups,
         calibrated=calibrated,
         resamples=resamples,
         seed=seed,
@@ -282,10 +260,8 @@ def evaluate_stage_row(
     if reference is None:
         called_fake = drawn["decision"].to_numpy() > 0
     else:
-        thresholds = val_thresholds(reference)
-        called_fake = drawn["p_fake"].to_numpy() >= np.array(
-            [np.nan if (t := thresholds.get(fold)) is None else t for fold in drawn["fold"].to_list()]
-        )
+        limits = threshold_per_picture(drawn["fold"].to_list(), val_thresholds(reference))
+        called_fake = drawn["p_fake"].to_numpy() >= limits
     # Decision values of unequal folds are not comparable, p(fake) of calibrated heads is.
     calibrated = reference is not None
     score = drawn["p_fake" if calibrated else "decision"].to_numpy()
@@ -296,7 +272,7 @@ def evaluate_stage_row(
     values = binary_metrics(1 - label, -score, ~called_fake, calibrated=False).to_dict()
     reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
     metrics = ("accuracy", "precision", "recall", "f1", "auroc")
-    intervals = bootstrap_of(flipped, ~called_fake, seed, resamples, metrics, calibrated=calibrated)
+    intervals = _intervals(flipped, ~called_fake, seed, resamples, metrics, calibrated=calibrated)
     return [
         _result(
             key | counts,

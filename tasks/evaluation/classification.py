@@ -17,23 +17,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storage.errors import TelltaleError
+from storage.tables import FAKE, REAL
+from tasks.evaluation.intervals import (
+    MINIMUM_GROUPS,
+    RESAMPLES,
+    TOO_FEW_GROUPS,
+    Boolean,
+    Float,
+    Integer,
+    Interval,
+    Resampled,
+    group_weights,
+    of_resamples,
+    too_few_groups,
+)
 
 ECE_BINS = 15
-RESAMPLES = 2_000
-CONFIDENCE = 0.95
-MINIMUM_GROUPS = 10
-TOO_FEW_GROUPS = "n/a: fewer than ten groups"
 
-COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")
+COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "balanced_accuracy")  # they need a threshold
 RANK_METRICS = ("auroc", "average_precision", "eer")
-INTERVAL_METRICS = (*COUNT_METRICS, "auroc", "average_precision", "ece", "eer")
-
-# Resamples that are worked on at once: 128 x 1,000 images x 8 bytes stays within a core's cache.
-_ROWS_PER_CHUNK = 128
-
-Float = NDArray[np.float64]
-Integer = NDArray[np.int64]
-Boolean = NDArray[np.bool_]
+FREE_METRICS = ("auroc", "average_precision", "ece", "eer")  # they need none
+INTERVAL_METRICS = (*COUNT_METRICS, *FREE_METRICS)
 
 
 class EvaluationError(TelltaleError):
@@ -65,45 +69,6 @@ class BinaryMetrics:
     def to_dict(self) -> dict[str, object]:
         """The fields as a plain dict, for a table row."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A percentile interval [low, high]; both None where there is none, and `reason` says why."""
-
-    low: float | None
-    high: float | None
-    n_groups: int
-    n_resamples: int  # resamples that the percentiles were taken of
-    n_dropped: int  # resamples with one class only, or in which the metric is undefined
-    reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Resampled:
-    """A metric of some images, and of every resample of their groups: intervals and paired differences are made of it.
-
-    `value` is None where undefined. `samples` (R,) are NaN where the metric is undefined in a resample; None where
-    there is no interval, and `reason` says why.
-    """
-
-    value: float | None
-    samples: Float | None
-    n_groups: int
-    reason: str = ""
-
-    def interval(self) -> Interval:
-        """The 95 % percentile interval."""
-        if self.samples is None:
-            return Interval(None, None, self.n_groups, 0, 0, self.reason)
-        return percentile_interval(self.samples, self.n_groups)
-
-    def minus(self, other: Resampled) -> Resampled:
-        """The paired difference from a metric that was resampled by the same group weights."""
-        value = None if self.value is None or other.value is None else self.value - other.value
-        if self.samples is None or other.samples is None:
-            return Resampled(value, None, self.n_groups, self.reason or other.reason)
-        return Resampled(value, self.samples - other.samples, self.n_groups)
 
 
 @dataclass(frozen=True)
@@ -335,22 +300,6 @@ def _ece_sums(label: Integer, score: Float) -> Float:
     return sums
 
 
-def group_weights(groups: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> tuple[NDArray[np.uint16], NDArray]:
-    """How often each group is drawn in each bootstrap resample, and the groups: (R, G) and (G,) sorted.
-
-    Depends on the seed and the *set* of groups only, not on order or on how many images a group has: detectors and
-    cells with the same groups get the same resamples, which pairs their differences.
-    """
-    unique = np.unique(np.asarray(groups, dtype=np.str_))
-    count = len(unique)
-    if count == 0:
-        return np.zeros((resamples, 0), dtype=np.uint16), unique
-    drawn = np.random.default_rng(seed).integers(0, count, size=(resamples, count), dtype=np.int64)
-    drawn += np.arange(resamples)[:, None] * count
-    weights = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count)
-    return weights.astype(np.uint16), unique
-
-
 def bootstrap_intervals(
     label: ArrayLike,
     score: ArrayLike,
@@ -395,6 +344,12 @@ def resampled_metrics(
     }
 
 
+def few_groups_of_a_class(label: ArrayLike, groups: ArrayLike) -> str:
+    """Why there is no interval, if photographs or fakes are of fewer than ten groups; else empty."""
+    label_, groups_ = np.asarray(label), np.asarray(groups, dtype=np.str_)
+    return too_few_groups(groups_[label_ == REAL], "photographs") or too_few_groups(groups_[label_ == FAKE], "fakes")
+
+
 def _check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in INTERVAL_METRICS]
     if unknown:
@@ -437,23 +392,8 @@ def _samples(
             samples["ece"] = np.abs(weights @ bins).sum(axis=1) / (tp + fp + fn + tn)
         if by_rank := [name for name in metrics if name in RANK_METRICS]:
             ranked = _RankedImages.of(label, score)
-            chunks = [
-                _rank_metrics(ranked, weights[start : start + _ROWS_PER_CHUNK].astype(np.float64)[:, position], by_rank)
-                for start in range(0, len(weights), _ROWS_PER_CHUNK)
-            ]
-            samples |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in by_rank}
+            samples |= of_resamples(lambda rows: _rank_metrics(ranked, rows, by_rank), images.groups, (weights, unique))
     return {name: np.where(one_class, np.nan, samples[name]) for name in metrics}
-
-
-def percentile_interval(samples: Float, group_count: int) -> Interval:
-    """The percentile interval of a statistic's resamples (R,); undefined ones are NaN, dropped and counted."""
-    defined = samples[~np.isnan(samples)]
-    dropped = len(samples) - len(defined)
-    if len(defined) == 0:
-        return Interval(None, None, group_count, 0, dropped, "undefined in every resample")
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return Interval(float(low), float(high), group_count, len(defined), dropped)
 
 
 def draw_balanced_mix(image_id: ArrayLike, label: ArrayLike, source: ArrayLike, seed: int = 0) -> Boolean:

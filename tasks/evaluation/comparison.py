@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,10 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_part
 from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA, REAL
-from tasks.evaluation.cells import read_scores, too_few_groups, val_thresholds
-from tasks.evaluation.classification import (
-    MINIMUM_GROUPS,
-    TOO_FEW_GROUPS,
-    Boolean,
-    Float,
-    Integer,
-    Resampled,
-    ScoredImages,
-    group_weights,
-    resampled_metrics,
-)
+from tasks.evaluation.cells import read_scores
+from tasks.evaluation.classification import ScoredImages, few_groups_of_a_class, resampled_metrics
+from tasks.evaluation.intervals import Boolean, Float, Integer, Resampled, Weights, group_weights, share
+from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
 from tasks.networks.exported import CARD, MODEL
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.variants import Variant, origin
@@ -41,6 +33,7 @@ from tasks.spec.base import Name, Spec
 from tasks.spec.detectors import Distilled, FineTuned, Fit
 from tasks.spec.views import Cell
 
+# With a colon and a class behind it: among the pictures of that class.
 CLASS_ACCURACY = "class_accuracy"
 OVER_SEEDS = "class_accuracy_over_seeds"
 FROM_ORIGIN = "class_accuracy_from_origin"
@@ -51,7 +44,6 @@ _TRAINING = ("epochs", "loss", "training_accuracy", "validation_loss", "validati
 _COMPRESSION = 6
 
 Row = dict[str, Any]
-Weights = tuple[NDArray[np.uint16], NDArray]
 
 
 def compare(
@@ -146,7 +138,7 @@ def compare_seeds(
     weights = group_weights(some.groups, resamples, seed)
     everything = np.ones(len(some.truth), dtype=bool)
     means = {
-        name: _share(np.mean([answers[fit].correct for fit in found.values()], axis=0), everything, some, weights)
+        name: share(np.mean([answers[fit].correct for fit in found.values()], axis=0), everything, some.groups, weights)
         for name, found in several.items()
     }
     rows = []
@@ -223,39 +215,22 @@ def _measured(
 ) -> dict[str, Resampled]:
     """One network's metrics, by name."""
     everything = np.ones(len(answers.truth), dtype=bool)
-    measured = {CLASS_ACCURACY: _share(answers.correct, everything, answers, weights)}
+    measured = {CLASS_ACCURACY: share(answers.correct, everything, answers.groups, weights)}
     for number, name in enumerate(classes):
-        measured[f"{CLASS_ACCURACY}:{name}"] = _share(answers.correct, answers.truth == number, answers, weights)
+        measured[f"{CLASS_ACCURACY}:{name}"] = share(answers.correct, answers.truth == number, answers.groups, weights)
     return measured | _binary(answers, thresholds, weights)
-
-
-def _share(part: NDArray, whole: Boolean, answers: _Answers, weights: Weights) -> Resampled:
-    """The mean of `part` (N,) among the pictures in `whole` (N,)."""
-    counts, unique = weights
-    groups = answers.groups[whole]
-    group_count = len(np.unique(groups))
-    if not group_count:
-        return Resampled(None, None, 0, "no test pictures")
-    value = float(part[whole].mean())
-    if group_count < MINIMUM_GROUPS:
-        return Resampled(value, None, group_count, TOO_FEW_GROUPS)
-    position = np.searchsorted(unique, groups)
-    sums = np.stack([np.bincount(position, values, len(unique)) for values in (part[whole], whole[whole])], axis=1)
-    parts, wholes = (counts.astype(np.float64) @ sums).T
-    with np.errstate(invalid="ignore"):
-        return Resampled(value, parts / wholes, group_count)
 
 
 def _binary(answers: _Answers, thresholds: Mapping[int, float | None], weights: Weights) -> dict[str, Resampled]:
     """Photographs against fakes."""
-    limits = [thresholds.get(fold) for fold in answers.pictures["fold"].to_list()]
-    called_fake = answers.p_fake >= np.array([np.nan if limit is None else limit for limit in limits], dtype=float)
-    images = ScoredImages(answers.pictures["label"].to_numpy(), answers.p_fake, called_fake, answers.groups)
+    label = answers.pictures["label"].to_numpy()
+    limits = threshold_per_picture(answers.pictures["fold"].to_list(), thresholds)
+    images = ScoredImages(label, answers.p_fake, answers.p_fake >= limits, answers.groups)
     found = resampled_metrics(images, *weights, BINARY_METRICS)
-    if None in limits:
+    if np.isnan(limits).any():
         missing = "no val pictures of both classes to set the threshold by"
         found["balanced_accuracy"] = Resampled(None, None, found["balanced_accuracy"].n_groups, missing)
-    if few := too_few_groups(answers.pictures):
+    if few := few_groups_of_a_class(label, answers.groups):
         return {name: Resampled(one.value, None, one.n_groups, one.reason or few) for name, one in found.items()}
     return found
 
@@ -277,12 +252,12 @@ def _counts(answers: _Answers, metric: str, classes: Sequence[str]) -> Row:
 
 
 def _values(metric: str, found: Resampled, change: Resampled | None) -> Row:
-    own = found.interval()
-    row = {"metric": metric, "value": found.value, "low": own.low, "high": own.high, "reason": own.reason or None}
+    own = found.measured()
+    row = {"metric": metric, **asdict(own)}
     if change is not None:
-        paired = change.interval()
-        row |= {"change": change.value, "change_low": paired.low, "change_high": paired.high}
-        row["reason"] = own.reason or paired.reason or None
+        paired = change.measured()
+        row |= {"change": paired.value, "change_low": paired.low, "change_high": paired.high}
+        row["reason"] = own.reason or paired.reason
     return row
 
 

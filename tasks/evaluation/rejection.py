@@ -17,18 +17,17 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAMILIARITY, REAL
+from tasks.evaluation.intervals import Float, Integer, Measured
 from tasks.evaluation.rejection_metrics import (
     UNKNOWN_CLASS,
     Answered,
-    Float,
-    Integer,
-    Measured,
     confusion_matrix,
     paired_difference,
     rejection_metrics,
     separation_metrics,
     threshold_keeping,
 )
+from tasks.evaluation.thresholds import shown_threshold, threshold_per_picture
 from tasks.networks.familiarity import SCORES
 from tasks.recipe import Output, StepRun, step
 
@@ -147,7 +146,7 @@ def evaluate_answers(
         tables.thresholds[name] = _thresholds(val, _column(name), kept)
         for rule, limits in _rules(name, test["fold"].to_list(), tables.thresholds[name], kept, bounds):
             measured = rejection_metrics(images, values, limits, resamples=resamples, seed=seed)
-            tables.metrics.extend(_rows(row | {"rule": rule}, measured | {"threshold": _shown(limits)}))
+            tables.metrics.extend(_rows(row | {"rule": rule}, measured | {"threshold": shown_threshold(limits)}))
             if not np.isnan(limits).any():
                 matrix = confusion_matrix(images, test["source"].to_numpy(), values >= limits, classes, unknown_sources)
                 named = key | {"score": name, "rule": rule}
@@ -243,18 +242,10 @@ def _rules(
     score: str, folds: Sequence[int], thresholds: Mapping[int, float], kept: float, bounds: Sequence[float]
 ) -> Iterator[tuple[str, Float]]:
     """The rules that a score is judged by: name, and each row's threshold, NaN where its fold has none."""
-    yield f"kept-{kept:g}", np.array([thresholds.get(fold, np.nan) for fold in folds], dtype=np.float64)
+    yield f"kept-{kept:g}", threshold_per_picture(folds, thresholds)
     if score == SCORES[0]:
         for bound in bounds:
             yield f"bound-{bound:g}", np.full(len(folds), bound, dtype=np.float64)
-
-
-def _shown(limits: Float) -> Measured:
-    distinct = np.unique(limits[~np.isnan(limits)])
-    if not len(distinct):
-        return Measured(None, reason="no fold has a threshold")
-    note = f"mean of {len(distinct)} folds' thresholds" if len(distinct) > 1 else None
-    return Measured(float(distinct.mean()), reason=note)
 
 
 def _rows(key: Row, measured: Mapping[str, Measured]) -> Iterator[Row]:

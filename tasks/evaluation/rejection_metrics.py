@@ -13,12 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.evaluation.classification import (
-    MINIMUM_GROUPS,
+from tasks.evaluation.classification import EvaluationError
+from tasks.evaluation.intervals import (
     RESAMPLES,
-    EvaluationError,
+    Boolean,
+    Float,
+    Integer,
+    Measured,
+    Resampled,
     group_weights,
-    percentile_interval,
+    of_resamples,
+    share_of_resamples,
+    too_few_groups,
 )
 
 UNKNOWN_CLASS = -1
@@ -27,23 +33,6 @@ TPR = 0.95
 SEPARATION_METRICS = ("auroc", "fpr_at_95_tpr", "oscr", "accuracy")
 REJECTION_METRICS = ("rejected_known", "rejected_unknown", "accuracy_accepted")
 DIFFERENCE_METRICS = ("auroc", "oscr")
-
-# Resamples that are worked on at once, so that they stay within a core's cache.
-_ROWS_PER_CHUNK = 128
-
-Float = NDArray[np.float64]
-Integer = NDArray[np.int64]
-Boolean = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A value with its interval; None where undefined, and `reason` says why value or interval is."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -356,25 +345,15 @@ def _measure(
     few = _too_few(images, images.known, "known") or _too_few(images, ~images.known, "unknown")
     if few:
         return {name: Measured(values[name], reason=few) for name in names}
-    counts, unique = group_weights(images.groups, resamples, seed)
-    position = np.searchsorted(unique, images.groups)  # (N,) row -> group
-    chunks = [
-        metrics_of(counts[start : start + _ROWS_PER_CHUNK].astype(np.float64)[:, position])
-        for start in range(0, len(counts), _ROWS_PER_CHUNK)
-    ]
-    return {name: _with_interval(values[name], np.concatenate([chunk[name] for chunk in chunks])) for name in names}
+    samples = of_resamples(metrics_of, images.groups, group_weights(images.groups, resamples, seed))
+    return {name: _with_interval(values[name], samples[name]) for name in names}
 
 
 def _shares(
     images: Answered, shares: Mapping[str, tuple[Boolean, Boolean]], resamples: int, seed: int
 ) -> dict[str, Measured]:
     """Values and intervals of shares: name -> (rows that count (N,), rows among which they are counted (N,))."""
-    counts, unique = group_weights(images.groups, resamples, seed)
-    position = np.searchsorted(unique, images.groups)  # (N,) row -> group
-
-    def per_group(mask: Boolean) -> Float:
-        return np.bincount(position[mask], minlength=len(unique)).astype(np.float64)
-
+    weights = group_weights(images.groups, resamples, seed)
     measured = {}
     for name, (part, whole) in shares.items():
         side, called = (~images.known, "unknown") if name == "rejected_unknown" else (images.known, "known")
@@ -386,9 +365,7 @@ def _shares(
         if few:
             measured[name] = Measured(value, reason=few)
             continue
-        parts, wholes = (counts.astype(np.float64) @ np.stack([per_group(part), per_group(whole)], axis=1)).T
-        with np.errstate(invalid="ignore"):
-            measured[name] = _with_interval(value, parts / wholes)
+        measured[name] = _with_interval(value, share_of_resamples(part, whole, images.groups, weights))
     return measured
 
 
@@ -397,12 +374,8 @@ def _missing(images: Answered, side: Boolean, called: str) -> str:
 
 
 def _too_few(images: Answered, side: Boolean, called: str) -> str:
-    groups = len(np.unique(images.groups[side]))
-    if groups >= MINIMUM_GROUPS:
-        return ""
-    return f"n/a: {called} pictures of only {groups} groups, ten are needed"
+    return too_few_groups(images.groups[side], f"{called} pictures")
 
 
 def _with_interval(value: float, samples: Float) -> Measured:
-    interval = percentile_interval(samples, 0)
-    return Measured(value, interval.low, interval.high, interval.reason or None)
+    return Resampled(value, samples, 0).measured()

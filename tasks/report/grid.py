@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.evaluation.classification import FREE_METRICS
 from tasks.report.blocks import (
     Block,
     Cell,
@@ -126,9 +127,9 @@ def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
 def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """The fair grid, wide: one row per detector, mix and cell, probes last; `metric@rule` where it has a threshold."""
     names = [
-        (metric, None if metric in ("auroc", "average_precision", "eer", "ece") else rule)
+        (metric, None if metric in FREE_METRICS else rule)
         for metric in METRICS
-        for rule in (THRESHOLD_RULES if metric not in ("auroc", "average_precision", "eer", "ece") else (None,))
+        for rule in ((None,) if metric in FREE_METRICS else THRESHOLD_RULES)
     ]
     columns = {(metric, rule): metric if rule is None else f"{metric}@{rule}" for metric, rule in names}
     schema: dict[str, Any] = {

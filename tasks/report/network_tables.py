@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from tasks.data.perturbations.kinds import NONE
+from tasks.evaluation.comparison import CLASS_ACCURACY, FROM_ORIGIN, OVER_SEEDS
 from tasks.evaluation.protocols import training_view
+from tasks.evaluation.rejection_metrics import DIFFERENCE_METRICS, REJECTION_METRICS, SEPARATION_METRICS
 from tasks.networks.variants import rejection_scenarios, variants
 from tasks.report.data import CELL_COLUMNS, Estimate, NetworkData, estimate_columns, estimate_values
 from tasks.report.reported_networks import ReportedNetwork
@@ -21,17 +23,11 @@ LATENCY_SIDE = 512
 ONNX_RUNTIME, EAGER = "onnxruntime", "torch"
 # A network loses at most a point where its change is no lower than the first, and the interval's end than the second.
 POINT_LOST, INTERVAL_LOST = -0.01, -0.03
-# Metrics of the comparison. With a colon and a class behind it: among the pictures of that class.
-CLASS_ACCURACY = "class_accuracy"
-FROM_ORIGIN = "class_accuracy_from_origin"
-OVER_SEEDS = "class_accuracy_over_seeds"
 REFERENCE_SCORE = "max-probability"
 OTHER_SCENARIO = "other"
 
 # Floats that differ by less are equal: 0.99 - 1.0 is no loss of more than a point.
 _TOLERANCE = 1e-9
-_SEPARATION = ("auroc", "fpr_at_95_tpr", "oscr", "accuracy")
-_DECISIONS = ("rejected_known", "rejected_unknown", "accuracy_accepted")
 _PRINTED = (
     "epochs", "batch_size", "layers_unlocked", "loss", "training_accuracy", "validation_loss", "validation_accuracy",
 )  # fmt: skip
@@ -270,7 +266,7 @@ def rejection_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
         "scenario": pl.String, "kind": pl.String, "source": pl.String, "network": pl.String, "score": pl.String,
         "chosen": pl.Boolean, "rule": pl.String,
     }  # fmt: skip
-    for metric in (*_SEPARATION, *_DECISIONS):
+    for metric in (*SEPARATION_METRICS, *REJECTION_METRICS):
         schema |= estimate_columns(metric)
     schema |= estimate_columns("auroc_difference") | estimate_columns("oscr_difference")
     schema |= {"reason": pl.String, "n_known": pl.Int64, "n_unknown": pl.Int64, "n_groups": pl.Int64}
@@ -288,10 +284,10 @@ def rejection_table(experiment: Experiment, data: NetworkData) -> pl.DataFrame:
     judged = [key for key in judged if key[3] is not None or key[:3] not in ruled]
     rows = []
     for scenario, network, score, rule in sorted(judged, key=lambda key: _scenario_place(experiment, key)):
-        measured = {name: found.get((scenario, network, score, None, name)) for name in _SEPARATION}
-        measured |= {name: found.get((scenario, network, score, rule, name)) for name in _DECISIONS}
+        measured = {name: found.get((scenario, network, score, None, name)) for name in SEPARATION_METRICS}
+        measured |= {name: found.get((scenario, network, score, rule, name)) for name in REJECTION_METRICS}
         measured |= {
-            f"{name}_difference": differences.get((scenario, network, score, name)) for name in ("auroc", "oscr")
+            f"{name}_difference": differences.get((scenario, network, score, name)) for name in DIFFERENCE_METRICS
         }
         some = next(row for row in measured.values() if row is not None)
         kind, source = scenario_parts(experiment, scenario)

@@ -15,18 +15,16 @@ from sklearn import metrics as sklearn_metrics
 
 from tasks.evaluation.classification import (
     INTERVAL_METRICS,
-    TOO_FEW_GROUPS,
     EvaluationError,
-    Interval,
     ScoredImages,
     balanced_accuracy_threshold,
     binary_metrics,
     bootstrap_intervals,
     draw_balanced_mix,
-    group_weights,
     resampled_metrics,
     roc_curve,
 )
+from tasks.evaluation.intervals import TOO_FEW_GROUPS, Interval, group_weights
 
 TOLERANCE = 1e-6
 Scored = tuple[NDArray, NDArray]

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from tasks.evaluation.classification import balanced_accuracy_threshold, group_weights
+from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.evaluation.comparison import compare, compare_seeds
+from tasks.evaluation.intervals import group_weights
 from tasks.spec.detectors import Fit
 from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores

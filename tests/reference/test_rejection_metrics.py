@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.covariance import empirical_covariance
 from sklearn.decomposition import PCA
 
-from tasks.evaluation.classification import group_weights
+from tasks.evaluation.intervals import group_weights
 from tasks.evaluation.rejection_metrics import (
     DIFFERENCE_METRICS,
     Answered,
