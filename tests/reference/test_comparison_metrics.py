@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.evaluation.comparison import compare, compare_seeds
 from tasks.evaluation.intervals import group_weights
+from tasks.spec.detectors import Fit
 from tasks.spec.views import Cell
 from tests.unit.compared_scores import CLASSES, network_scores
 
@@ -20,8 +21,14 @@ RESAMPLES, SEED = 60, 5
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, pl.DataFrame]:
-    noises = {"dense": 1.5, "int8": 1.8, "small": 2.0, "small#1": 2.0, "small-alone": 2.5, "small-alone#1": 2.5}
+    noises = {"dense": 1.5, "int8": 1.8, "small": 2.0, "small-1": 2.0, "small-alone": 2.5, "small-alone-1": 2.5}
     return {name: network_scores(noise, seed) for seed, (name, noise) in enumerate(noises.items())}
+
+
+# The fit of each name above.
+FITS = {name: Fit(detector=name) for name in ("dense", "int8", "small", "small-alone")} | {
+    f"{name}-1": Fit(detector=name, seed=1) for name in ("small", "small-alone")
+}
 
 
 def rows_of_test(frame: pl.DataFrame) -> pl.DataFrame:
@@ -80,8 +87,10 @@ def bounds(samples: list[float]) -> tuple[float, float]:
 
 def test_every_metric_interval_and_paired_change_agrees_with_a_plain_loop(scores: dict[str, pl.DataFrame]) -> None:
     chosen = {name: scores[name] for name in ("dense", "int8", "small")}
+    of_fits = {FITS[name]: frame for name, frame in chosen.items()}
+    origins = {FITS["int8"]: FITS["small"]}
     rows = compare(
-        chosen, "dense", CLASSES, CELL, references=chosen, origins={"int8": "small"}, seed=SEED, resamples=RESAMPLES
+        of_fits, FITS["dense"], CLASSES, CELL, references=of_fits, origins=origins, seed=SEED, resamples=RESAMPLES
     )
     found: dict[tuple[str, str], dict[str, Any]] = {(row["network"], row["metric"]): row for row in rows}
     resamples = resampled_rows(rows_of_test(scores["dense"])["group_id"].to_numpy())
@@ -112,12 +121,14 @@ def test_every_metric_interval_and_paired_change_agrees_with_a_plain_loop(scores
 
 
 def test_the_mean_over_seeds_agrees_with_a_plain_loop(scores: dict[str, pl.DataFrame]) -> None:
-    taught, alone = compare_seeds(scores, CLASSES, CELL, seed=SEED, resamples=RESAMPLES)
+    of_fits = {FITS[name]: frame for name, frame in scores.items()}
+    alone_of = {"small": "small-alone"}
+    taught, alone = compare_seeds(of_fits, CLASSES, CELL, alone=alone_of, seed=SEED, resamples=RESAMPLES)
     test = rows_of_test(scores["dense"])
     per_seed = {name: statistics(frame)["class_accuracy"] for name, frame in scores.items()}
 
     def mean(base: str, rows: np.ndarray) -> float:
-        return float(np.mean([per_seed[name](rows) for name in (base, f"{base}#1")]))
+        return float(np.mean([per_seed[name](rows) for name in (base, f"{base}-1")]))
 
     resamples = resampled_rows(test["group_id"].to_numpy())
     for row, base in ((taught, "small"), (alone, "small-alone")):
