@@ -31,7 +31,7 @@ from storage.objects import Ref
 from tasks.detectors.base import DetectorBase
 from tasks.detectors.linear import score_view
 from tasks.detectors.svm import shuffled_control
-from tasks.evaluation.cells import evaluate_stage
+from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import Scoring, control_head, detectors_of, grid_of, smallest_resolution, stage_rows
 from tasks.evaluation.quality import measure_quality
@@ -163,14 +163,20 @@ def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec,
     scores = dict(zip(wanted, collect(wanted.values()), strict=True))
     stages = []
     for stage in dict.fromkeys(row.stage for row in rows):
-        chosen = tuple(row for row in rows if row.stage == stage)
+        scored = tuple(
+            ScoredRow(
+                row=row,
+                real=scores[row.real],
+                fake=scores[row.fake],
+                reference=scores[row.reference] if row.reference else None,
+            )
+            for row in rows
+            if row.stage == stage
+        )
         stages.append(
             evaluate_stage.submit(
                 stage=stage,
-                rows=chosen,
-                real=tuple(scores[row.real] for row in chosen),
-                fake=tuple(scores[row.fake] for row in chosen),
-                reference=tuple(scores[row.reference] if row.reference else None for row in chosen),
+                rows=scored,
                 seed=experiment.seed,
                 resamples=experiment.bootstrap_resamples,
             )

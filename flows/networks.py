@@ -15,8 +15,8 @@ from storage.errors import SpecError
 from storage.objects import Ref
 from tasks.data.canonical import canonical_pictures
 from tasks.detectors.base import Inputs
-from tasks.evaluation.cards import PUBLISHED_ROTATION, complete_card
-from tasks.evaluation.comparison import describe_networks
+from tasks.evaluation.cards import PUBLISHED_ROTATION, ScoredCell, complete_card
+from tasks.evaluation.comparison import DescribedNetwork, describe_networks
 from tasks.evaluation.protocols import detectors_of, grid_of, svm_head, training_view
 from tasks.evaluation.rejection import evaluate_rejection
 from tasks.features.kinds import ExtractorSpec
@@ -213,12 +213,16 @@ def network_results(
     among = tuple(networks.exported)
     first = Cell(resolution=training_view(experiment).resolution)
     grid = [variant for variant in among if variant.fit.is_whole]
-    rotations = experiment.splits.rotations
     named = [variant for variant in among if variant.absent is None]
     described = describe_networks.submit(
-        variants=tuple(_keyed(variant) for variant in named),
-        networks=tuple(networks.trained.get(variant, (None,) * rotations) for variant in named),
-        exported=tuple(networks.exported[variant] for variant in named),
+        networks=tuple(
+            DescribedNetwork(
+                variant=_keyed(variant),
+                weights=networks.trained.get(variant, ()),
+                exported=networks.exported[variant],
+            )
+            for variant in named
+        )
     )
     rejections = _rejections(experiment, among, scores, unseen)
     cells = sorted(experiment.cells, key=lambda cell: cell != first)
@@ -226,8 +230,7 @@ def network_results(
         variant.base: complete_card.submit(
             name=variant.base,
             exported=networks.exported[variant][PUBLISHED_ROTATION],
-            cells=tuple(cells),
-            scores=tuple(scores.of[variant.fit, cell] for cell in cells),
+            cells=tuple(ScoredCell(cell=cell, scores=scores.of[variant.fit, cell]) for cell in cells),
             rejection=experiment.mobile.rejection,
             sources={source.name: source.kind for source in experiment.evaluated_sources},
             canonical_side=experiment.canonical_side,

@@ -17,6 +17,7 @@ from tasks.evaluation.rejection_metrics import threshold_keeping
 from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
 from tasks.networks.exported import CARD
 from tasks.recipe import Output, StepRun, step
+from tasks.spec.base import Spec
 from tasks.spec.detectors import Rejection
 from tasks.spec.views import Cell
 
@@ -63,14 +64,20 @@ def error_rates(
     }
 
 
+class ScoredCell(Spec):
+    """A network's scores in a cell."""
+
+    cell: Cell
+    scores: Ref
+
+
 @step("card", version=2, label=lambda *, name, **_: name, libraries=("numpy",))
 def complete_card(
     run: StepRun,
     *,
     name: str,
     exported: Ref,
-    cells: tuple[Cell, ...],
-    scores: tuple[Ref, ...],
+    cells: tuple[ScoredCell, ...],
     rejection: Rejection,
     sources: dict[str, str],
     canonical_side: int,
@@ -79,14 +86,12 @@ def complete_card(
 ) -> Output:
     """The exported card of one network with its thresholds, its rejection rule and its error rates in every cell.
 
-    `scores` runs in parallel with `cells`; the first cell is that of training, whose val pictures give the rejection's
-    threshold. `sources` says what each evaluated source is, in words; `canonical_side` is that of native pictures.
+    The first cell is that of training, whose val pictures give the rejection's threshold. `sources` says what each
+    evaluated source is, in words; `canonical_side` is that of native pictures.
     """
-    frames = [read_scores(run.store, ref) for ref in scores]
+    frames = {one.cell: read_scores(run.store, one.scores) for one in cells}
     by_resolution = {
-        str(cell.resolution): val_thresholds(frame)
-        for cell, frame in zip(cells, frames, strict=True)
-        if cell.perturbation is None
+        str(cell.resolution): val_thresholds(frame) for cell, frame in frames.items() if cell.perturbation is None
     }
     card = json.loads(read_part(run.store, exported, CARD))
     card |= {
@@ -94,16 +99,16 @@ def complete_card(
         "decision": {
             "rule": "familiarity below its threshold: unknown source; else p(fake) = 1 - p(real) at or above its "
             "threshold: generated, by the generator with the highest probability; else a photograph",
-            "fake_thresholds": fake_thresholds(cells, frames),
+            "fake_thresholds": fake_thresholds(list(frames), list(frames.values())),
             "rejection": {
                 "score": rejection.score,
-                "threshold": _familiar_enough(run, scores[0], rejection),
+                "threshold": _familiar_enough(run, cells[0].scores, rejection),
                 "kept": rejection.kept,
             },
         },
         "error_rates": [
             error_rates(cell, frame, by_resolution[str(cell.resolution)], seed, resamples)
-            for cell, frame in zip(cells, frames, strict=True)
+            for cell, frame in frames.items()
         ],
         "sources": sources,
         "canonical_side": canonical_side,

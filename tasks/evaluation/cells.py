@@ -286,26 +286,32 @@ def evaluate_stage_row(
     ]
 
 
+class ScoredRow(Spec):
+    """A row of the first project's table at one stage, its scores, and those that give its thresholds, if any do."""
+
+    row: StageRow
+    real: Ref
+    fake: Ref
+    reference: Ref | None
+
+
 @step("evaluate-stage", version=3, label=lambda stage, **_: stage.name, libraries=("numpy",))
 def evaluate_stage(
     run: StepRun,
     *,
     stage: Stage,
-    rows: tuple[StageRow, ...],
-    real: tuple[Ref, ...],
-    fake: tuple[Ref, ...],
-    reference: tuple[Ref | None, ...],
+    rows: tuple[ScoredRow, ...],
     seed: int,
     resamples: int,
 ) -> Output:
-    """The first project's rows at one stage of the ablation; the refs run in parallel with `rows`."""
+    """The first project's rows at one stage of the ablation."""
     made: list[Row] = []
-    for row, real_ref, fake_ref, reference_ref in zip(rows, real, fake, reference, strict=True):
+    for one in rows:
         made += evaluate_stage_row(
-            row,
-            read_scores(run.store, real_ref),
-            read_scores(run.store, fake_ref),
-            None if reference_ref is None else read_scores(run.store, reference_ref),
+            one.row,
+            read_scores(run.store, one.real),
+            read_scores(run.store, one.fake),
+            None if one.reference is None else read_scores(run.store, one.reference),
             seed=seed,
             resamples=resamples,
         )

@@ -388,27 +388,23 @@ def _read(store: Store, fit: Fit, ref: Ref) -> pl.DataFrame:
     return scores
 
 
-@step("describe-networks", version=1, label=lambda *, variants, **_: variants[0].base, libraries=("numpy",))
-def describe_networks(
-    run: StepRun,
-    *,
-    variants: tuple[Variant, ...],
-    networks: tuple[tuple[Ref | None, ...], ...],
-    exported: tuple[tuple[Ref, ...], ...],
-) -> Output:
-    """What every network is and weighs, as NETWORK_SCHEMA rows.
+class DescribedNetwork(Spec):
+    """A network with one training seed: its weights by rotation, none of a quantized one, and its exported files."""
 
-    Args:
-        variants: every network and training seed, with all that they were made from.
-        networks: weights of each by rotation; None for quantized ones.
-        exported: exported files of each by rotation.
-    """
-    refs = dict(zip(variants, networks, strict=True))
+    variant: Variant
+    weights: tuple[Ref, ...]
+    exported: tuple[Ref, ...]
+
+
+@step("describe-networks", version=2, label=lambda *, networks, **_: networks[0].variant.base, libraries=("numpy",))
+def describe_networks(run: StepRun, *, networks: tuple[DescribedNetwork, ...]) -> Output:
+    """What every network is and weighs, as NETWORK_SCHEMA rows; with all that they were made from."""
+    weights = {one.variant: one.weights for one in networks}
+    among = tuple(weights)
     rows = []
-    for variant, files in zip(variants, exported, strict=True):
-        weighed = _with_weights(variant, variants)
-        trained = [TrainedNetwork.load(run.store, ref) for ref in refs[weighed] if ref is not None]
-        rows.append(describe(variant, variants, trained, [_exported_file(run.store, ref) for ref in files]))
+    for one in networks:
+        trained = [TrainedNetwork.load(run.store, ref) for ref in weights[_with_weights(one.variant, among)]]
+        rows.append(describe(one.variant, among, trained, [_exported_file(run.store, ref) for ref in one.exported]))
     return Output({ROWS: pa.Table.from_pylist(rows, schema=NETWORK_SCHEMA)})
 
 

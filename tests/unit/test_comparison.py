@@ -18,6 +18,7 @@ from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.evaluation.comparison import (
     ComparedNetwork,
+    DescribedNetwork,
     ExportedFile,
     compare,
     compare_networks,
@@ -338,8 +339,12 @@ def test_the_step_describes_a_quantized_network_by_its_origins_shape(store: Stor
     file = stored(
         store, "file", {MODEL: b"abc" * 50, CARD: json.dumps({"quantization": {"in_float": ["stem"]}}).encode()}
     )
+    described = {DENSE: (weights,), PRUNED: (weights,), INT8: ()}
     ref, _ = describe_networks.compute(
-        store, variants=(DENSE, PRUNED, INT8), networks=((weights,), (weights,), (None,)), exported=((file,),) * 3
+        store,
+        networks=tuple(
+            DescribedNetwork(variant=variant, weights=refs, exported=(file,)) for variant, refs in described.items()
+        ),
     )
     table = read_table(store, ref)
     assert table.schema.equals(NETWORK_SCHEMA)

@@ -20,7 +20,7 @@ from tasks.data.canonical import canonical_pictures
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
-from tasks.evaluation.cards import complete_card, error_rates, fake_thresholds
+from tasks.evaluation.cards import ScoredCell, complete_card, error_rates, fake_thresholds
 from tasks.evaluation.classification import balanced_accuracy_threshold
 from tasks.networks.answer import CellErrors
 from tasks.networks.exported import CARD, MODEL, ExportedNetwork
@@ -231,8 +231,7 @@ def test_a_card_holds_what_a_person_must_know(store: LocalStore) -> None:
         store,
         name="dense",
         exported=model(store),
-        cells=CELLS,
-        scores=refs,
+        cells=tuple(ScoredCell(cell=cell, scores=scores) for cell, scores in zip(CELLS, refs, strict=True)),
         rejection=Rejection(score="energy", kept=0.75),
         sources={"coco": "coco", "gan": "gan"},
         canonical_side=48,
