@@ -154,6 +154,7 @@ def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec,
         for scoring in (row.real, row.fake, row.reference):
             if scoring is not None and scoring not in wanted:
                 wanted[scoring] = score_view.submit(
+                    fit=scoring.head.fit,
                     head=scoring.head,
                     model=models[scoring.head],
                     features=features.of(scoring.sources, scoring.extractor, (scoring.view,)),

@@ -16,6 +16,7 @@ from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, score_place
 from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows, fit_head, head_rows
 from tasks.features.base import ExtractorBase
 from tasks.features.kinds import ExtractorSpec
+from tasks.features.probe import ProbeSpec
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec, Truth
 from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
@@ -41,14 +42,15 @@ class Linear(DetectorBase):
 
     @property
     def title(self) -> str:
-        if self.role == "probe":
+        if isinstance(self.extractor, ProbeSpec):
             return "sees no picture content"
         views = {
             "uncompressed": "on uncompressed pictures",
             "augmented": "over all qualities",
             "each-cell": "in every cell on its own pictures",
         }
-        return f"SVM, fitted {views[self.fitted_in]}"
+        on = "" if self.extractor is None else f" on {self.extractor.name}"
+        return f"SVM{on}, fitted {views[self.fitted_in]}"
 
     @property
     def extractors(self) -> tuple[ExtractorBase, ...]:
@@ -98,6 +100,7 @@ class Linear(DetectorBase):
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
         head, view = self.trains(entry, grid), entry.cell.fair_view
         return score_view.submit(
+            fit=head.fit,
             head=head,
             model=inputs.models[head],
             features=inputs.features(grid.sources, head.extractor, (view,)),
@@ -165,13 +168,13 @@ def _score_role(rows: FeatureRows, svm: LinearHead, rotation: int, split: str, s
     )
 
 
-@step("score", version=2, label=lambda *, head, view, **_: f"{head.fit.label}/{view.name}")
+@step("score", version=2, label=lambda *, fit, view, **_: f"{fit.label}/{view.name}")
 def score_view(
-    run: StepRun, *, head: HeadSpec, model: Ref, features: tuple[Ref, ...], view: View, splits: Splits
+    run: StepRun, *, fit: Fit, head: HeadSpec, model: Ref, features: tuple[Ref, ...], view: View, splits: Splits
 ) -> Output:
     """Score all val and test pictures of one view by one head; all sources given, fitted on or not."""
     if not features:
-        raise SpecError(f"{head.fit.label}: there are no features of {view.name} to score")
-    scores = score_rows(feature_rows(run.store, features), LinearHead.load(run.store, model), head.fit, view, splits)
+        raise SpecError(f"{fit.label}: there are no features of {view.name} to score")
+    scores = score_rows(feature_rows(run.store, features), LinearHead.load(run.store, model), fit, view, splits)
     counts = scores.group_by("split").aggregate([("image_id", "count")]).to_pylist()
     return Output({ROWS: scores}, {"rows": {row["split"]: row["image_id_count"] for row in counts}})

@@ -13,14 +13,14 @@ import polars as pl
 import pyarrow as pa
 
 from storage.digest import hash_fraction
-from storage.errors import SpecError
+from storage.errors import SpecError, TelltaleError
 from storage.objects import ROWS, Ref, read_table
 from storage.tables import FAKE, REAL, SCORE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import role
 from tasks.data.views import apply_view
 from tasks.detectors.base import Detector, DetectorBase, Entry, Grid, Inputs, picture_shards, score_place
-from tasks.detectors.svm import balanced_weights, fit_platt
+from tasks.detectors.svm import Float, balanced_weights, fit_platt
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Fit
@@ -30,6 +30,11 @@ from tasks.spec.views import View
 Row = dict[str, Any]
 # What is said of uint8 (H, W, 3), RGB, in a rotation: columns of a score table beside those that name the picture.
 Answer = Callable[[Pixels, int], Row]
+
+# In median absolute deviations.
+_LINEAR_WITHIN = 10.0
+# The share of distinct decision values that may become equal as probabilities.
+_MAY_TIE = 0.01
 
 SCORE_ORDER = [("split", "ascending"), ("fold", "ascending"), ("image_id", "ascending"), ("source", "ascending")]
 
@@ -44,7 +49,7 @@ class PictureDetector(DetectorBase):
     reads_pictures: ClassVar[bool] = True
 
     def opened(self) -> Callable[[Pixels], float]:
-        """What gives the decision value of uint8 (H, W, 3), RGB: any number, larger for a fake, finite."""
+        """What gives the decision value of uint8 (H, W, 3), RGB: any finite number, larger for a fake."""
         raise NotImplementedError
 
     def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
@@ -105,7 +110,11 @@ def answers_of(
         seen = {view: apply_view(rgb, view).pixels for view in dict.fromkeys(view for view, _, _ in wanted)}
         for view, rotation, split in wanted:
             said = {name: row[name] for name in ("image_id", "group_id", "source", "label")}
-            said |= {"split": split, "fold": rotation} | score_place(fit, view) | answer(seen[view], rotation)
+            said |= {"split": split, "fold": rotation} | score_place(fit, view)
+            try:
+                said |= answer(seen[view], rotation)
+            except SpecError as error:
+                raise SpecError(f"{fit.label}: {row['source']}, {row['image_id']} in {view.name}: {error}") from error
             made[view][_identity(said)] = said
             if view in kept:
                 kept[view].add(said)
@@ -152,9 +161,15 @@ def score_pictures(
     decide = detector.opened()
 
     def answer(pixels: Pixels, rotation: int) -> Row:
-        decision = float(decide(pixels))
+        pixels.setflags(write=False)  # the next view may be made of the same pixels
+        try:
+            decision = float(decide(pixels))
+        except TelltaleError:
+            raise
+        except Exception as error:
+            raise SpecError(f"the detector failed: {type(error).__name__}: {error}") from error
         if not np.isfinite(decision):
-            raise SpecError(f"{fit.label} gave {decision} for a picture: expected a finite number")
+            raise SpecError(f"expected a finite number, got {decision}")
         return {"decision": decision, "p_fake": None, "class_probabilities": None}
 
     table = read_table(run.store, pictures)
@@ -171,28 +186,48 @@ def score_pictures(
     }
 
 
+def steadied(decisions: Float, val: Float) -> Float:
+    """Decision values (N,) on a scale on which a logistic function neither saturates nor ties them.
+
+    Linear within ten median absolute deviations of the val pictures' median, logarithmic beyond: so the order is kept,
+    log-odds are what they were but for a factor, and a scale with a heavy tail fits into one calibration as well.
+    """
+    centre = np.median(val)
+    spread = np.median(np.abs(val - centre)) or np.max(np.abs(val - centre)) or 1.0
+    return np.arcsinh((decisions - centre) / spread / _LINEAR_WITHIN) * _LINEAR_WITHIN
+
+
 def calibrated(scores: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
     """Scores whose p(fake) is that of Platt's calibration on the reference's val rows, fold by fold.
 
     Raises:
-        SpecError: a class has no val picture in a fold.
+        SpecError: a class has no val picture in a fold, or probabilities cannot tell decision values apart.
     """
-    of_fold: dict[int, tuple[float, float]] = {}
-    for (fold,), val in reference.filter(pl.col("split") == "val").group_by(["fold"], maintain_order=True):
+    from scipy.special import expit
+
+    made: list[pl.DataFrame] = []
+    references = reference.filter(pl.col("split") == "val").partition_by("fold", as_dict=True)
+    for (fold,), rows in scores.partition_by("fold", as_dict=True).items():
+        val = references.get((fold,))
+        name = scores["detector"][0]
+        if val is None:
+            raise SpecError(f"{name}: rotation {fold} has no val pictures to calibrate on")
         labels = val["label"].to_numpy().astype(np.int64)
-        for label, name in ((REAL, "photograph"), (FAKE, "fake")):
+        for label, missing in ((REAL, "photograph"), (FAKE, "fake")):
             if not (labels == label).any():
-                raise SpecError(f"{val['detector'][0]}: no {name} in val (rotation {fold}) to calibrate on")
+                raise SpecError(f"{name}: no {missing} in val (rotation {fold}) to calibrate on")
         weights = balanced_weights(labels, val["source"].to_numpy().astype(np.str_))
-        of_fold[int(str(fold))] = fit_platt(val["decision"].to_numpy(), labels, weights)
-    missing = sorted(set(scores["fold"].unique()) - of_fold.keys())
-    if missing:
-        raise SpecError(f"{scores['detector'][0]}: rotations {missing} have no val pictures to calibrate on")
-    slopes, offsets = (
-        pl.col("fold").replace_strict({fold: found[place] for fold, found in of_fold.items()}, return_dtype=pl.Float64)
-        for place in (0, 1)
-    )
-    return scores.with_columns(p_fake=1 / (1 + (-(slopes * pl.col("decision") + offsets)).exp()))
+        decisions, known = rows["decision"].to_numpy(), val["decision"].to_numpy()
+        slope, offset = fit_platt(steadied(known, known), labels, weights)
+        p_fake = expit(slope * steadied(decisions, known) + offset)
+        # A few that differ in their last digit alone, such as shares next to 1, may become one.
+        if len(np.unique(p_fake)) < (1 - _MAY_TIE) * len(np.unique(decisions)):
+            raise SpecError(
+                f"{name}: its decision values span too much to be told apart as probabilities (from "
+                f"{decisions.min():g} to {decisions.max():g}): let it give log-odds, or their like"
+            )
+        made.append(rows.with_columns(p_fake=pl.Series(p_fake, dtype=pl.Float64)))
+    return pl.concat(made) if made else scores
 
 
 @step("score/calibrated", version=1, label=lambda *, fit, view, **_: f"{fit.label}/{view.name}", libraries=("scipy",))

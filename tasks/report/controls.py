@@ -60,9 +60,9 @@ def controls_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
     if index.probes:
         blocks.append(
             Text(
-                "A probe sees no picture content: only what should not tell the classes apart, such as width, height, "
-                "format, file size, quantisation tables, mean and blockiness. In a fair cell its AUROC should not "
-                "differ from 0.5."
+                "A probe reads only what should not tell the classes apart: one that sees no picture content has "
+                "width, height, format, file size, quantisation tables, mean and blockiness. In a fair cell its AUROC "
+                "should not differ from 0.5."
             )
         )
         blocks.append(Text(f"{'; '.join(one.label for one in index.probes)}.", "note"))

@@ -223,7 +223,7 @@ def perturbation_word(experiment: Experiment) -> str:
 
 def strongest_jpeg(experiment: Experiment) -> str | None:
     """The name of the JPEG of the lowest quality; None where there is none."""
-    qualities = [quality for quality in experiment.qualities if quality is not None]
+    qualities = [cell.jpeg_quality for cell in experiment.cells if cell.jpeg_quality is not None]
     return name_of(jpeg(min(qualities))) if qualities else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.evaluation.protocols import detectors_of
 from tasks.report.blocks import Block, Cell, Column, Table, plain_value
 from tasks.report.data import ReportData, perturbations
 
@@ -20,7 +21,7 @@ def provenance_blocks(data: ReportData) -> tuple[Block, ...]:
         "resolutions": ", ".join(str(one) for one in experiment.resolutions),
         "perturbations": ", ".join(perturbations(experiment)),
         "splits": ", ".join(f"{key} {value}" for key, value in experiment.splits.model_dump().items() if value),
-        "training seeds": experiment.training_seeds,
+        **{f"detector {one.name}": one.title for one in detectors_of(experiment)},
         "bootstrap resamples": experiment.bootstrap_resamples,
     }
     groups: dict[str, Any] = {"settings": settings, **data.provenance}

@@ -207,8 +207,10 @@ def of_kind(kinds: Mapping[str, type[Spec]], what: str) -> BeforeValidator:
     """
 
     def read(value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, dict):
+        if isinstance(value, BaseModel):
             return value
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a mapping with a kind, one of {sorted(kinds)}")
         if "kind" not in value:
             raise ValueError(f"it needs a kind, one of {sorted(kinds)}")
         kind = value["kind"]

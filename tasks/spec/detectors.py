@@ -64,6 +64,11 @@ class Fit(Spec):
         """Recipes have one text in its place, as they had before it had fields; nobody reads it."""
         if info.context != IN_A_RECIPE:
             return write(self)
+        return self.recipe_name if self.role == "detector" else f"{self.recipe_name} as {self.role}"
+
+    @property
+    def recipe_name(self) -> str:
+        """What it was called in recipes, whatever its role, before it had fields."""
         seed = f"#{self.seed}" if self.seed else ""
         only = f"@{self.fitted_on}" if self.fitted_on else ""
         absent = f"@without-{self.without}" if self.without else ""
@@ -87,7 +92,9 @@ class HeadSpec(Spec):
     def _in_a_recipe(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
         if info.context == IN_A_RECIPE:
-            document |= {"name": document.pop("fit"), "seed": self.fit.seed}
+            # What is fitted does not depend on its role, which is therefore said beside the head where it matters.
+            del document["fit"]
+            document |= {"name": self.fit.recipe_name, "seed": self.fit.seed}
         return document
 
 

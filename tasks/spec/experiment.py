@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, get_origin
 from pydantic import Field, model_validator
 
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.perturbations.kinds import Perturbation
+from tasks.data.perturbations.kinds import Perturbation, name_of
 from tasks.data.sources.base import GeneratedSource, SourceBase
 from tasks.data.sources.column import with_columns_as_sources
 from tasks.data.sources.kinds import KINDS, Source
@@ -19,7 +19,7 @@ from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
-from tasks.spec.detectors import Mobile, SvmSpec
+from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, SvmSpec
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import Cell, Kernel, Quality, Resolution, is_exact
 
@@ -78,7 +78,7 @@ class Experiment(Spec):
     augmented_qualities: Annotated[tuple[Quality | None, ...], Once] = Field(default=(None, 60, 40, 20), min_length=1)
     mixes: Annotated[tuple[Mix, ...], Once] = ()
     seed_protocol: SeedProtocol | None = None
-    training_seeds: int = Field(default=3, ge=1)
+    training_seeds: int = Field(default=3, ge=1, le=20)
     bootstrap_resamples: int = Field(default=2000, ge=100)
     shard_size: int = Field(default=1000, ge=1)
     # Whether a file may be a photograph and a fake at once; its labels contradict each other.
@@ -102,7 +102,7 @@ class Experiment(Spec):
         if None not in self.qualities:
             raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
         for one in self.perturbations:
-            if one in [jpeg(quality) for quality in self.qualities]:
+            if one.name in [name_of(jpeg(quality)) for quality in self.qualities]:
                 raise ValueError(f"perturbations: {one.name} is among the qualities already")
         self._check_detectors()
         for source in self.sources:
@@ -132,10 +132,19 @@ class Experiment(Spec):
     def _check_detectors(self) -> None:
         """No two of them share a name, and one of them is more than a probe."""
         networks = () if self.mobile is None else self.mobile.networks
-        names = [*(one.name for one in self.all_detectors), *(network.name for network in networks)]
+        alone = (f"{network.name}{ALONE}" for network in networks if isinstance(network, Distilled))
+        names = [*(one.name for one in self.all_detectors), *(network.name for network in networks), *alone]
         for name in doubled(names):
             raise ValueError(f"a detector and a network are both called {name!r}")
         are_apart("detectors", names)
+        own = Linear(name=SVM_TEACHER)
+        for one in self.all_detectors:
+            free = {"seeds", "crossed"}
+            if one.name == SVM_TEACHER and one.model_dump(exclude=free) != own.model_dump(exclude=free):
+                raise ValueError(
+                    f"detectors: {SVM_TEACHER} is the experiment's own SVM, which teaches students, has its labels "
+                    "shuffled and ends the first project's table: another detector needs another name"
+                )
         if self.detectors and all(one.role != "detector" for one in self.detectors):
             raise ValueError("detectors: expected one whose role is detector, which the report speaks of")
 

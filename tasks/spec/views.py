@@ -31,7 +31,7 @@ class _Perturbed(Spec):
     @property
     def jpeg_quality(self) -> int | None:
         """The quality of the view's own JPEG encoding; None where it has none, or another perturbation."""
-        return self.perturbation.quality if isinstance(self.perturbation, Jpeg) else None
+        return self.perturbation.quality if type(self.perturbation) is Jpeg else None
 
     @property
     def perturbation_name(self) -> str:
@@ -52,7 +52,7 @@ class _Perturbed(Spec):
     @model_serializer(mode="wrap")
     def _with_a_quality(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
-        if self.perturbation is None or isinstance(self.perturbation, Jpeg):
+        if self.perturbation is None or type(self.perturbation) is Jpeg:
             del document["perturbation"]
             document["jpeg_quality"] = self.jpeg_quality
         return document

@@ -21,7 +21,7 @@ from storage.tables import SCORE_SCHEMA
 from tasks.data.pictures import Pixels
 from tasks.data.views import make_views
 from tasks.detectors.base import KINDS, Detector
-from tasks.detectors.pictures import calibrate_scores, score_pictures
+from tasks.detectors.pictures import calibrate_scores, calibrated, score_pictures, steadied
 from tasks.detectors.svm import fit_platt
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits, Folds, Splits
@@ -89,6 +89,22 @@ def test_a_toy_is_planned_in_every_cell_and_everything_before_it_stays(toy: Blue
     assert len(found["evaluate-cell"]) == len(cells)
 
 
+def test_another_role_is_scored_anew_and_fitted_once() -> None:
+    """The role is a column of scores and results: those of a detector do not serve a probe."""
+    named = {"kind": "linear", "name": "mine", "extractor": {"kind": "probe"}}
+    others = [{"kind": "linear", "name": "plain"}]
+    one, other = (
+        places_by_step(preset("sample", {"mobile": None, "detectors": [*others, named | {"role": role}]}))
+        for role in ("detector", "probe")
+    )
+    assert one["train/svm"] == other["train/svm"]
+    for step in ("score", "evaluate-cell"):
+        assert one[step] != other[step]
+    shared = {place for place in one["score"] if "/mine/" not in place}
+    assert shared
+    assert shared <= set(other["score"])
+
+
 def plain_detectors() -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in preset("sample").all_detectors]
 
@@ -132,8 +148,9 @@ def test_probabilities_are_calibrated_on_val_of_the_reference_alone(store: Local
     made, _ = calibrate_scores.compute(store, fit=FIT, view=VIEWS[2], scores=(compressed,), reference=(reference,))
     found, val = frame(store, made), frame(store, reference).filter(pl.col("split") == "val")
     assert set(found["split"]) == {"test"}
-    slope, offset = fit_platt(val["decision"].to_numpy(), val["label"].to_numpy().astype(np.int64), np.ones(len(val)))
-    expected = 1 / (1 + np.exp(-(slope * found["decision"].to_numpy() + offset)))
+    known, labels = val["decision"].to_numpy(), val["label"].to_numpy().astype(np.int64)
+    slope, offset = fit_platt(steadied(known, known), labels, np.ones(len(val)))
+    expected = 1 / (1 + np.exp(-(slope * steadied(found["decision"].to_numpy(), known) + offset)))
     np.testing.assert_allclose(found["p_fake"].to_numpy(), expected, rtol=1e-6)
     assert roc_auc_score(found["label"], found["p_fake"]) == roc_auc_score(found["label"], found["decision"]) == 1.0
 
@@ -161,7 +178,7 @@ def test_val_pictures_of_one_class_are_refused(store: LocalStore, toy: Blueness)
         store, detector=toy, fit=FIT, pictures=shard(store, none, "none"), views=VIEWS[:1], val_views=VIEWS[:1],
         splits=FIXED, source="coco", shard=0,
     )  # fmt: skip
-    with pytest.raises(SpecError, match=r"rotations \[0\] have no val pictures"):
+    with pytest.raises(SpecError, match=r"rotation 0 has no val pictures"):
         calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=untested, reference=untested)
 
 
@@ -171,7 +188,9 @@ def test_what_is_no_number_is_refused(store: LocalStore, decision: float) -> Non
         def opened(self) -> Callable[[Pixels], float]:
             return lambda pixels: decision
 
-    with pytest.raises(SpecError, match=r"blue gave (nan|inf) for a picture: expected a finite number"):
+    with pytest.raises(
+        SpecError, match=r"blue: coco, 001 in fair/native/none: expected a finite number, got (nan|inf)"
+    ):
         scored(store, Broken(name="blue"))
 
 
@@ -197,3 +216,63 @@ def test_what_a_toy_lacks_is_said_before_any_work(toy: Blueness, monkeypatch: py
     with pytest.raises(MissingInput, match="a blue pencil for blue"):
         refuse_missing(named, ("cpu", "gpu"))
     refuse_missing(named, ("cpu",))
+
+
+def test_a_detector_that_fails_is_named_with_its_picture(store: LocalStore) -> None:
+    class Broken(Blueness):
+        def opened(self) -> Callable[[Pixels], float]:
+            return lambda pixels: [][len(pixels)]
+
+    message = "blue: coco, 001 in fair/native/none: the detector failed: IndexError: list index out of range"
+    with pytest.raises(SpecError, match=message):
+        scored(store, Broken(name="blue"))
+
+
+def decisions(rng: np.random.Generator, split: str, count: int = 200) -> pl.DataFrame:
+    labels = np.arange(count) % 2
+    return pl.DataFrame(
+        {
+            "detector": ["blue"] * count,
+            "fold": pl.Series([0] * count, dtype=pl.Int16),
+            "split": [split] * count,
+            "source": ["coco" if label == 0 else "gan" for label in labels],
+            "label": pl.Series(labels, dtype=pl.Int8),
+            "decision": rng.normal(size=count) + labels,
+            "p_fake": pl.Series([None] * count, dtype=pl.Float64),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x, lambda x: 1e300 * x, lambda x: 1e-300 * x, lambda x: x + 1e6, lambda x: np.exp(2 * x),
+        lambda x: np.sinh(30 * x), lambda x: 1 / (1 + np.exp(-x)), lambda x: x**3,
+    ],
+    ids=["plain", "huge", "tiny", "shifted", "exp", "sinh", "share", "cube"],
+)  # fmt: skip
+def test_the_scale_of_a_detector_changes_no_order_of_its_probabilities(scale: Callable[[Any], Any]) -> None:
+    rng = np.random.default_rng(0)
+    plain = [decisions(rng, split) for split in ("val", "test")]
+    val, test = (part.with_columns(decision=pl.Series(scale(part["decision"].to_numpy()))) for part in plain)
+    found = calibrated(test, val)
+    assert found["p_fake"].is_between(0, 1, closed="none").all()
+    expected = roc_auc_score(test["label"], test["decision"])
+    assert roc_auc_score(found["label"], found["p_fake"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_log_odds_are_calibrated_as_by_platt_alone() -> None:
+    rng = np.random.default_rng(1)
+    val, test = decisions(rng, "val", 2000), decisions(rng, "test")
+    found = calibrated(test, val)["p_fake"].to_numpy()
+    known, labels = val["decision"].to_numpy(), val["label"].to_numpy().astype(np.int64)
+    slope, offset = fit_platt(known, labels, np.ones(len(val)))
+    plain = 1 / (1 + np.exp(-(slope * test["decision"].to_numpy() + offset)))
+    np.testing.assert_allclose(found, plain, atol=0.01)
+
+
+def test_decision_values_that_probabilities_cannot_tell_apart_are_refused() -> None:
+    val, test = decisions(np.random.default_rng(2), "val"), decisions(np.random.default_rng(3), "test", 4)
+    for values in ([1e15, 1e15 + 1, 1e15 + 2, 1e15 + 3], [1e-27, 2e-27, 1e30, 1e35]):
+        with pytest.raises(SpecError, match="blue: its decision values span too much to be told apart"):
+            calibrated(test.with_columns(decision=pl.Series(values)), val)

@@ -127,6 +127,8 @@ def test_recipes_have_a_fits_name_as_before_it_had_fields() -> None:
         "svm-gan": ("svm@gan", 0), "svm-aug": ("svm-aug", 0), "probe": ("probe", 0),
     }  # fmt: skip
     assert Fit(detector="dense", seed=1, without="gan").model_dump(context=IN_A_RECIPE) == "dense#1@without-gan"
+    # The role is a column of scores and results, not of what is fitted.
+    assert Fit(detector="a", role="probe").model_dump(context=IN_A_RECIPE) == "a as probe"
     # What travels to a worker is whole.
     for head in heads.values():
         assert HeadSpec.model_validate(head.model_dump(mode="json")) == head

@@ -73,7 +73,7 @@ def fitted(rotations: int, dimension: int = 6) -> LinearHead:
 def score(store: LocalStore, table: pa.Table, svm: LinearHead, splits: Splits) -> Ref:
     rows = commit(store, "features", step="embed", digest="features", recipe={}, parts={ROWS: table})
     model = commit(store, "model", step="train/svm", digest="model", recipe={}, parts=svm.parts(HEAD))
-    ref, _ = score_view.compute(store, head=HEAD, model=model, features=(rows,), view=VIEW, splits=splits)
+    ref, _ = score_view.compute(store, fit=HEAD.fit, head=HEAD, model=model, features=(rows,), view=VIEW, splits=splits)
     return ref
 
 
@@ -125,7 +125,9 @@ def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
 def test_nothing_to_score_is_refused(tmp_path: Path) -> None:
     ref = Ref(uri="model", digest="model", rows=0, bytes=0)
     with pytest.raises(SpecError, match="no features of fair/64/q20 to score"):
-        score_view.compute(LocalStore(tmp_path), head=HEAD, model=ref, features=(), view=VIEW, splits=FixedSplits())
+        score_view.compute(
+            LocalStore(tmp_path), fit=HEAD.fit, head=HEAD, model=ref, features=(), view=VIEW, splits=FixedSplits()
+        )
 
 
 def test_no_row_in_val_or_test_gives_an_empty_table() -> None:

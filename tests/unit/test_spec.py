@@ -353,6 +353,21 @@ def test_detectors_that_cannot_be_are_refused(detectors: list[dict[str, Any]], m
         parse_experiment(document(detectors=detectors))
 
 
+def test_svm_is_the_experiments_own_and_no_other_detector() -> None:
+    assert parse_experiment(document(detectors=[{"kind": "linear", "name": "svm", "seeds": 2, "crossed": True}]))
+    for changes in ({"fitted_in": "augmented"}, {"svm": {"standardise": False}}, {"extractor": {"kind": "probe"}}):
+        with pytest.raises(SpecError, match="svm is the experiment's own SVM"):
+            parse_experiment(document(detectors=[{"kind": "linear", "name": "svm"} | changes]))
+
+
+@pytest.mark.parametrize("name", ["small-alone", "small.alone"])
+def test_no_detector_is_called_as_a_student_without_its_teacher(name: str) -> None:
+    student = {"kind": "distilled", "name": "small", "of": "dense", "teachers": ["dense"]}
+    detectors = [{"kind": "linear", "name": "plain"}, {"kind": "linear", "name": name}]
+    with pytest.raises(SpecError, match=r"both called 'small-alone'|differ in dots and dashes"):
+        parse_experiment(document(detectors=detectors, mobile={"networks": [tuned("dense"), student]}))
+
+
 def test_perturbations_are_cells_beside_the_qualities() -> None:
     experiment = parse_experiment(document(resolutions=[64], qualities=[None, 40], perturbations=["q35"]))
     assert [cell.name for cell in experiment.cells] == ["64/none", "64/q40", "64/q35"]
