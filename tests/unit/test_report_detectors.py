@@ -14,6 +14,7 @@ import pytest
 
 from deployments.tables import GRID, short_tables
 from flows.publish import headline_rows
+from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, commit
 from storage.tables import RESULT_SCHEMA
@@ -291,6 +292,15 @@ def test_the_terminal_shows_a_grid_of_every_detector_in_the_reports_order(
     assert "The probe: AUROC of b-probe (guesses probes)" in short
     grid = short["The fair grid: AUROC of beta (guesses detectors)"]
     assert ("64/flip-1", *["0.640 [0.610, 0.670]"] * 3) in grid.rows()
+
+
+def test_the_terminal_says_of_an_older_run_what_to_do(tmp_path: Path, tables: dict[str, pl.DataFrame]) -> None:
+    store = LocalStore(tmp_path)
+    path = store.path("run/tables/grid.parquet")
+    path.parent.mkdir(parents=True)
+    tables["grid"].drop("title", "role").write_parquet(path)
+    with pytest.raises(SpecError, match="run was written by an older version: evaluate the experiment again"):
+        short_tables(store, "run")
 
 
 def test_the_headline_artifact_has_every_detector_and_no_probe_and_no_further_fit(
