@@ -116,12 +116,13 @@ def _leave_failures_to_the_end() -> None:
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The ten rows of the first project's table, the grid of the first detector, and the networks for a phone."""
-    from deployments.tables import FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
+    """The first project's ten rows, the grid of the first detector, every detector, and the networks for a phone."""
+    from deployments.tables import DETECTORS, FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
 
     tables = short_tables(open_store(), place)
     grids = [title for title in tables if title.startswith(GRID)]
-    for title in (FIRST_PROJECT, *grids[:1], NETWORKS):
+    every = [title for title in tables if title.startswith(DETECTORS)]
+    for title in (FIRST_PROJECT, *grids[:1], *every, NETWORKS):
         if title not in tables:
             continue
         short = tables[title]

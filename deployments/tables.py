@@ -17,6 +17,7 @@ from storage.errors import SpecError, TelltaleError
 from storage.opening import open_store
 from storage.runs import latest_run
 from storage.store import Store
+from tasks.data.perturbations.kinds import NONE
 from tasks.report.blocks import (
     file_size,
     millions,
@@ -32,6 +33,8 @@ from tasks.report.network_tables import LATENCY_SIDE
 Short = pl.DataFrame
 
 FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed protocol, and fair"
+# With a cell behind it.
+DETECTORS = "Every detector: AUROC in "
 # With a detector behind it; the first of them is the one that the report speaks of.
 GRID = "The fair grid: AUROC of "
 NETWORKS = "Networks: what each stage costs and saves"
@@ -268,7 +271,19 @@ def _grids(table: pl.DataFrame) -> dict[str, Short]:
         if first:
             accuracy = _grid(part, "balanced_accuracy@val")
             tables[f"The fair grid: balanced accuracy of {words} at the threshold from val"] = accuracy
-    return tables
+    return tables | _side_by_side(table)
+
+
+def _side_by_side(table: pl.DataFrame) -> dict[str, Short]:
+    """AUROC of every detector and probe in the grid's first cell in which nothing happens to a picture."""
+    plain = table.filter(pl.col("perturbation") == NONE)
+    if not len(plain):
+        return {}
+    part = plain.filter(pl.col("cell") == plain["cell"][0])
+    shown = part.with_columns(pl.Series("shown", _estimates(part, "auroc")), pl.col("title").fill_null(""))
+    names = shown.rename({"title": "what it is"})
+    found = names.pivot("mix", index=["detector", "what it is"], values="shown", maintain_order=True)
+    return {f"{DETECTORS}{plain['cell'][0]}": found}
 
 
 def _grid(table: pl.DataFrame, metric: str) -> Short:

@@ -4,7 +4,9 @@ import io
 
 import polars as pl
 import pytest
+from rich.console import Console
 
+from deployments.demo import _print_results
 from deployments.tables import short_tables
 from flows import publish as publishing
 from flows.evaluate import Evaluation
@@ -89,6 +91,8 @@ def test_they_are_in_the_terminal_and_in_the_ui(store: Store, evaluation: tuple[
     of_toy = [one for title, one in grids.items() if "blue" in title]
     assert of_toy
     assert all("64/flip-1" in one["cell"] for one in of_toy)
+    _print_results(console := Console(record=True, width=200, file=io.StringIO()), place)
+    assert TITLE in console.export_text()
     rows = headline_rows(store, found.report)
     assert {row["detector"] for row in rows} == {"plain", "blue"}
     assert {row["cell"] for row in rows} == {"64/none", "64/q20", "64/flip-1"}

@@ -290,6 +290,9 @@ def test_the_terminal_shows_a_grid_of_every_detector_in_the_reports_order(
         "The fair grid: balanced accuracy of zeta (guesses detectors) at the threshold from val"
     ]
     assert "The probe: AUROC of b-probe (guesses probes)" in short
+    every = short["Every detector: AUROC in 64/none"]
+    assert every["detector"].to_list() == ["zeta", "alpha", "beta", "foreign", "a-probe", "b-probe"]
+    assert every.columns[:2] == ["detector", "what it is"]
     grid = short["The fair grid: AUROC of beta (guesses detectors)"]
     assert ("64/flip-1", *["0.640 [0.610, 0.670]"] * 3) in grid.rows()
 
