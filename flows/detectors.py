@@ -8,7 +8,7 @@ from flows.collect import collect
 from flows.embed import Features
 from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs
-from tasks.detectors.linear import train_head
+from tasks.detectors.linear import Linear
 from tasks.evaluation.protocols import detectors_of, further_heads, grid_of
 from tasks.spec.base import Spec
 from tasks.spec.detectors import Fit
@@ -36,8 +36,7 @@ def fitted_models(experiment: Experiment, features: Features) -> dict[Spec, Ref]
                 futures[model] = detector.train(model, grid, inputs)
     for head in further_heads(experiment, features.extractor):
         if head not in futures:
-            of = features.of((*head.real, *head.fakes), head.extractor, head.views)
-            futures[head] = train_head.submit(head=head, features=of, splits=experiment.splits)
+            futures[head] = Linear(name=head.fit.detector).train(head, grid, inputs)
     return dict(zip(futures, collect(futures.values()), strict=True))
 
 

@@ -96,12 +96,14 @@ def answers_of(
     kept = kept or {}
     found = {view: kept[view].rows() if view in kept else () for view in views}
     made = {view: {_identity(row): row for row in rows} for view, rows in found.items()}
+    places = {view: score_place(fit, view) for view in views}
     for row in pictures.to_pylist():
         advance(len(views))
+        roles = _roles(row, splits, unseen)
         wanted = [
             (view, rotation, split)
             for view in views
-            for rotation, split in _roles(row, splits, unseen)
+            for rotation, split in roles
             if (split == "test" or view in val_views) and _identity(row | {"fold": rotation}) not in made[view]
         ]
         if not wanted:
@@ -110,7 +112,7 @@ def answers_of(
         seen = {view: apply_view(rgb, view).pixels for view in dict.fromkeys(view for view, _, _ in wanted)}
         for view, rotation, split in wanted:
             said = {name: row[name] for name in ("image_id", "group_id", "source", "label")}
-            said |= {"split": split, "fold": rotation} | score_place(fit, view)
+            said |= {"split": split, "fold": rotation} | places[view]
             try:
                 said |= answer(seen[view], rotation)
             except SpecError as error:
