@@ -12,15 +12,13 @@ from tasks.features.vgg16 import Vgg16Spec
 from tasks.networks.detector import MobileNet
 from tasks.networks.variants import Variant, svm_teaches, variants
 from tasks.spec.base import Spec
-from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
+from tasks.spec.detectors import SVM_TEACHER, Fit, HeadSpec, SvmSpec
 from tasks.spec.experiment import Experiment, Mix, SeedProtocol
 from tasks.spec.views import Cell, Resolution, View
 
 SEED_SVM = SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)
 # Gives an extractor that an experiment names with its weights named by digest.
 Keyed = Callable[[ExtractorBase], ExtractorBase]
-# What tables call the SVM of the first project's rows, and of the control.
-SVM = "svm"
 # The first project saved the photographs of its compressed rows at this quality.
 PHOTOGRAPH_QUALITY = 100
 
@@ -175,7 +173,7 @@ def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:
 def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spec) -> HeadSpec:
     """The experiment's own SVM of a resolution: fitted on its uncompressed fair view, on all sources."""
     return HeadSpec(
-        fit=Fit(detector=SVM),
+        fit=Fit(detector=SVM_TEACHER),
         extractor=extractor,
         views=(View(path="fair", resolution=resolution),),
         real=experiment.real_names,
@@ -189,7 +187,7 @@ def seed_head(
 ) -> HeadSpec:
     """The first project's SVM of a resolution, on a path: C = 1, unscaled, on photographs and both generators."""
     return HeadSpec(
-        fit=Fit(detector=SVM),
+        fit=Fit(detector=SVM_TEACHER),
         extractor=extractor,
         views=(View(path=path, resolution=resolution),),
         real=(roles.real,),

@@ -17,7 +17,7 @@ from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.cells import ROC
-from tasks.evaluation.protocols import STAGES, SVM
+from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
 from tasks.report.counts import warnings_of
@@ -26,7 +26,7 @@ from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.sections import report_tables
-from tasks.spec.detectors import Fit
+from tasks.spec.detectors import SVM_TEACHER, Fit
 from tasks.spec.experiment import SHUFFLED, Experiment
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -157,7 +157,7 @@ def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame
         "resolution": str(head["views"][0]["resolution"]),
         "perturbation": NONE,
         "mix": SHUFFLED,
-        **Fit(detector=SVM).model_dump(),
+        **Fit(detector=SVM_TEACHER).model_dump(),
         "metric": "auroc",
         "value": notes["mean"],
         "low": notes["low"],

@@ -8,7 +8,7 @@ from tasks.features.kinds import ExtractorSpec
 from tasks.spec.base import IN_A_RECIPE, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
 from tasks.spec.views import View
 
-# The teacher of a student that is no network: the experiment's linear SVM.
+# The experiment's own linear SVM: the teacher that is no network, the first project's rows, and the control.
 SVM_TEACHER = "svm"
 # What the name of a student without its teacher ends in.
 ALONE = "-alone"
