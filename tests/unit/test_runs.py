@@ -68,6 +68,7 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
             "detector": ["svm", "svm"],
             "title": ["a machine"] * 2,
             "role": ["detector"] * 2,
+            "perturbation": ["none"] * 2,
             **estimate,
             **at_val,
         },
