@@ -13,6 +13,7 @@ from storage.errors import MissingInput, SpecError
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA
+from tasks.brought_files import folder_digest
 from tasks.data.duplicates import collapse_rate, words_of
 from tasks.data.encoding import encode_png
 from tasks.data.entries import QUARANTINE, quarantine_table, quarantined
@@ -24,7 +25,7 @@ from tasks.facts import fact
 from tasks.generators.dcgan import generate_pictures
 from tasks.generators.diffusion import TINY, GeneratedPicture, PictureRequest, generate_images, load_pipeline, prompt_of
 from tasks.generators.gan import read_generator
-from tasks.generators.kept_models import STORED, folder_digest, local_model
+from tasks.generators.kept_models import STORED, local_model
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.sheets import embedded, sample_strip, show_in_prefect
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS

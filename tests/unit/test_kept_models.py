@@ -7,8 +7,9 @@ import pytest
 
 from storage.errors import DamagedObject, MissingInput, SpecError
 from storage.local import LocalStore
+from tasks.brought_files import folder_digest, folder_files
 from tasks.generators.diffusion import _revision_of, check_pipeline
-from tasks.generators.kept_models import folder_digest, keep_model, local_model, main, model_files
+from tasks.generators.kept_models import keep_model, local_model, main
 from tasks.generators.shards import generate_diffusion, model_digest
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS
 from tasks.spec.generators import DiffusionSpec
@@ -43,8 +44,8 @@ def test_a_kept_model_comes_back_file_by_file(
     assert name == f"store:{folder_digest(folder)}"
     assert kept(folder, capsys) == name
     back = Path(local_model(store, name))
-    assert {name: path.read_bytes() for name, path in model_files(back).items()} == {
-        name: path.read_bytes() for name, path in model_files(folder).items()
+    assert {name: path.read_bytes() for name, path in folder_files(back).items()} == {
+        name: path.read_bytes() for name, path in folder_files(folder).items()
     }
     assert not list(back.parent.glob("unfinished-*"))
     assert local_model(store, name) == str(back)
