@@ -1,4 +1,4 @@
-"""Linear support vector machines on features of an extractor."""
+"""Linear support vector machines, and logistic regressions, on features of an extractor."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from tasks.features.kinds import ExtractorSpec
 from tasks.features.probe import ProbeSpec
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec, Truth
-from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
+from tasks.spec.detectors import Fit, HeadSpec, Loss, SvmSpec, is_hinge
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell, View
 
 
 class Linear(DetectorBase):
-    """A linear SVM per resolution, on features of an extractor.
+    """A linear SVM per resolution, or with the loss `logistic` a logistic regression, on features of an extractor.
 
     `fitted_in` says which views of the training pictures it is fitted on: those that nothing happens to, the
-    experiment's augmented ones together, or in every cell that cell's own. Extractor, SVM and the number of training
-    `seeds` are the experiment's unless they are named. A `crossed` one is fitted on each generator alone as well, where
-    there are several.
+    experiment's augmented ones together, or in every cell that cell's own. Extractor, `svm` (which also says how a
+    logistic regression is fitted) and the number of training `seeds` are the experiment's unless they are named. A
+    `crossed` one is fitted on each generator alone as well, where there are several.
     """
 
     kind: Literal["linear"] = "linear"
     extractor: ExtractorSpec | None = None
     svm: SvmSpec | None = None
+    loss: Loss = Field(default="hinge", exclude_if=is_hinge)
     fitted_in: Literal["uncompressed", "augmented", "each-cell"] = "uncompressed"
     seeds: int = Field(default=1, ge=1, le=20)
     crossed: Truth = False
@@ -50,7 +51,8 @@ class Linear(DetectorBase):
             "each-cell": "in every cell on its own pictures",
         }
         on = "" if self.extractor is None else f" on {self.extractor.name}"
-        return f"SVM{on}, fitted {views[self.fitted_in]}"
+        machine = "SVM" if is_hinge(self.loss) else "logistic regression"
+        return f"{machine}{on}, fitted {views[self.fitted_in]}"
 
     @property
     def extractors(self) -> tuple[ExtractorBase, ...]:
@@ -79,6 +81,7 @@ class Linear(DetectorBase):
             real=grid.real,
             fakes=grid.fakes if entry.fit.fitted_on is None else (entry.fit.fitted_on,),
             svm=grid.svm if self.svm is None else self.svm,
+            loss=self.loss,
         )
 
     def _fitted_views(self, cell: Cell, grid: Grid) -> tuple[View, ...]:
@@ -116,7 +119,7 @@ class Linear(DetectorBase):
     libraries=("scikit-learn", "scipy", "numpy"),
 )
 def train_head(run: StepRun, *, head: HeadSpec, features: tuple[Ref, ...], splits: Splits) -> Output:
-    """Fit a head on the train rows of its sources, one linear SVM per rotation, and calibrate it on val."""
+    """Fit a head on the train rows of its sources, one machine per rotation, and calibrate it on val."""
     svm, rotations = fit_head(head_rows(run.store, features, head), head, splits)
     return Output(svm.parts(head), {"calibrated": svm.calibrated, "rotations": rotations})
 

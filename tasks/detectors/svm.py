@@ -1,6 +1,6 @@
-"""Linear heads: a support vector machine on features, calibrated on val, and its control with shuffled labels.
+"""Linear heads: an SVM or a logistic regression on features, calibrated on val, and a control with shuffled labels.
 
-Heads are fitted by libsvm (`sklearn.svm.SVC`, hinge loss, unregularised intercept) on one Gram matrix per training set,
+SVMs are fitted by libsvm (`sklearn.svm.SVC`, hinge loss, unregularised intercept) on one Gram matrix per training set,
 which serves every C and is equal to `SVC(kernel="linear")`, the first project's.
 """
 
@@ -23,9 +23,10 @@ from storage.store import Store
 from storage.tables import FAKE, REAL, embedding_matrix, read_features
 from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
+from tasks.detectors.logistic import fit_logistic
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import IN_A_RECIPE
-from tasks.spec.detectors import HeadSpec
+from tasks.spec.detectors import HeadSpec, is_hinge
 from tasks.spec.splits import Splits
 
 Float = npt.NDArray[np.float64]
@@ -67,7 +68,7 @@ class FeatureRows:
 
 @dataclass(frozen=True)
 class Machine:
-    """One fitted SVM on features as they are stored: `coef` (D,), `intercept`, and the C that it was fitted with."""
+    """A fitted machine on features as they are stored: `coef` (D,), `intercept`, and the C that it was fitted with."""
 
     c: float
     coef: Float
@@ -119,7 +120,7 @@ class LinearHead:
             "calibration": self.calibration,
         }
         card = {
-            "model": "linear-svm",
+            "model": "linear-svm" if is_hinge(head.loss) else "logistic-regression",
             "calibrated": self.calibrated,
             "head": head.model_dump(mode="json", context=IN_A_RECIPE),
         }
@@ -294,11 +295,15 @@ def _fit_rotation(
     if head.svm.standardise:
         mean, scale = standardisation(train.X, weights)
     X = (train.X - mean) / scale
-    gram = gram_matrix(X)
+    gram = gram_matrix(X) if is_hinge(head.loss) else None
 
     def fit(c: float) -> Machine:
-        dual, intercept, converged = fit_gram_svm(gram, train.labels, weights, c)
-        coef = (dual @ X) / scale
+        if gram is None:
+            scaled, intercept, converged = fit_logistic(X, train.labels, weights, c)
+        else:
+            dual, intercept, converged = fit_gram_svm(gram, train.labels, weights, c)
+            scaled = dual @ X
+        coef = scaled / scale
         return Machine(c, coef, intercept - float(coef @ mean), converged)
 
     notes: dict[str, object] = {"n_train": _count_sources(train, head)}

@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
-from tasks.networks.exported import LONGEST_SIDE, checked_picture, open_session
+from tasks.networks.exported import LONGEST_SIDE, checked_picture
 from tasks.networks.network_graph import serialised
+from tasks.onnx_sessions import open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -14,8 +14,16 @@ SVM_TEACHER = "svm"
 ALONE = "-alone"
 
 
+# What a linear head minimises beside |w|^2 / 2: the hinge loss makes it an SVM, the logistic one logistic regression.
+Loss = Literal["hinge", "logistic"]
+
+
+def is_hinge(loss: Loss) -> bool:
+    return loss == "hinge"
+
+
 class SvmSpec(Spec):
-    """How a linear SVM is fitted: C among candidates by validation, features scaled or not, calibrated or not.
+    """How a linear head is fitted: C among candidates by validation, features scaled or not, calibrated or not.
 
     The seed protocol's is `SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)`: threshold decision > 0.
     """
@@ -76,7 +84,7 @@ class Fit(Spec):
 
 
 class HeadSpec(Spec):
-    """One head: a linear SVM on features of some views, for some sources.
+    """One head: a linear SVM, or a logistic regression, on features of some views, for some sources.
 
     A fit with seed 0 takes all training rows, one with another seed a bootstrap sample of the training groups.
     """
@@ -87,6 +95,8 @@ class HeadSpec(Spec):
     real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     svm: SvmSpec = SvmSpec()
+    # Left out where it is the default, so that recipes from before it was a choice stay what they are.
+    loss: Loss = Field(default="hinge", exclude_if=is_hinge)
 
     @model_serializer(mode="wrap")
     def _in_a_recipe(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import ttest_1samp
+from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -18,8 +19,10 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, notes_of, read_table
 from storage.tables import features_table
-from tasks.detectors import svm
-from tasks.detectors.linear import train_head
+from storage.weights import read_weights
+from tasks.detectors import logistic, svm
+from tasks.detectors.linear import Linear, train_head
+from tasks.detectors.logistic import fit_logistic
 from tasks.detectors.svm import (
     FeatureRows,
     LinearHead,
@@ -243,6 +246,68 @@ def test_a_head_is_the_svm_on_its_train_rows_alone() -> None:
     np.testing.assert_allclose(fitted.decisions(rows.X, 0), expected, atol=1e-6)
     np.testing.assert_allclose(fitted.probabilities(expected, 0), expit(expected))
     assert notes[0]["n_train"] == {"coco": 36, "gan": 36, "sd": 36}
+
+
+def unequal_rows() -> FeatureRows:
+    """All photographs of 100 groups, half of the `sd` pictures and a fifth of the `gan` ones; the classes overlap."""
+    rows = rows_of(100, shift=0.7, dimension=24)
+    number = rows.identity["image_id"].str.extract(r"-(\d+)").cast(pl.Int64).to_numpy() // 5
+    every = np.select([rows.sources == "coco", rows.sources == "sd"], [1, 2], default=5)
+    return rows.take(number % every == 0)
+
+
+@pytest.mark.parametrize("c", [1e-3, 0.1, 1.0])
+def test_a_logistic_head_is_scikit_learns_logistic_regression_on_its_train_rows_alone(c: float) -> None:
+    rows = unequal_rows()
+    spec = head(loss="logistic", svm=SvmSpec(c_values=(c,), calibrate=False))
+    fitted, notes = fit_head(rows, spec, FIXED)
+    train = rows.take(rows.roles(0, FIXED) == "train")
+    assert notes[0]["n_train"] == {"coco": 60, "gan": 12, "sd": 30}
+    weights = balanced_weights(train.labels, train.sources)
+    scaler = StandardScaler().fit(train.X.astype(np.float64), sample_weight=weights)
+    # Another algorithm than the head's own.
+    reference = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-10).fit(
+        scaler.transform(train.X.astype(np.float64)), train.labels, sample_weight=weights
+    )
+    scaled = scaler.transform(rows.X.astype(np.float64))
+    expected = reference.decision_function(scaled)
+    np.testing.assert_allclose(fitted.decisions(rows.X, 0), expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(fitted.probabilities(expected, 0), reference.predict_proba(scaled)[:, 1])
+    assert notes[0]["converged"] is True
+
+
+def test_a_logistic_head_takes_the_c_that_is_best_on_val_and_is_calibrated_there() -> None:
+    rows = unequal_rows()
+    fitted, notes = fit_head(rows, head(loss="logistic"), FIXED)
+    aurocs = notes[0]["val_auroc_by_c"]
+    assert len(aurocs) > 1
+    assert fitted.c[0] == notes[0]["c"] == float(max(aurocs, key=aurocs.get))
+    val = rows.take(rows.roles(0, FIXED) == "val")
+    expected = fit_platt(fitted.decisions(val.X, 0), val.labels, balanced_weights(val.labels, val.sources))
+    np.testing.assert_array_equal(fitted.calibration[0], expected)
+
+
+def test_a_logistic_regression_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 2)
+    X, y = overlapping(100, 8)
+    assert fit_logistic(X, y, np.ones(100), 1.0)[2] is False
+
+
+def test_a_logistic_head_is_stored_as_such_and_gives_equal_scores(tmp_path) -> None:
+    store, rows, spec = LocalStore(tmp_path), unequal_rows(), head(loss="logistic")
+    ref, _ = train_head.compute(store, head=spec, features=(stored(store, rows, "features"),), splits=FIXED)
+    assert read_weights(store, ref)[1]["model"] == "logistic-regression"
+    fitted, _ = fit_head(svm.head_rows(store, (stored(store, rows, "features"),), spec), spec, FIXED)
+    np.testing.assert_array_equal(LinearHead.load(store, ref).decisions(rows.X, 0), fitted.decisions(rows.X, 0))
+
+
+def test_the_loss_is_in_recipes_and_titles_only_where_it_is_not_the_svms() -> None:
+    assert "loss" not in head().model_dump()
+    assert head(loss="logistic").model_dump()["loss"] == "logistic"
+    assert Linear(name="plain").title == "SVM, fitted on uncompressed pictures"
+    named = Linear(name="logit", loss="logistic", fitted_in="augmented")
+    assert named.title == "logistic regression, fitted over all qualities"
+    assert Linear.model_validate(named.model_dump(mode="json")) == named
 
 
 @pytest.mark.parametrize("splits", [FIXED, FOLDS])

@@ -23,11 +23,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from storage.errors import DamagedObject
-from tasks.networks import exported
+from tasks import onnx_sessions
 from tasks.networks.export import file_facts
-from tasks.networks.exported import EXACT_SUMS, SUM_OF_BYTES, ExportedNetwork, open_session, sums_saturate
+from tasks.networks.exported import ExportedNetwork
 from tasks.networks.network_graph import build_graph
 from tasks.networks.quantized_graph import quantize, with_unsigned_weights
+from tasks.onnx_sessions import EXACT_SUMS, SUM_OF_BYTES, open_session, sums_saturate
 from tests.unit.network_pictures import CLASSES, picture
 from tests.unit.test_quantization import CALIBRATION, constants, network
 
@@ -120,7 +121,7 @@ def as_it_is_run(model: bytes, monkeypatch: pytest.MonkeyPatch, place: Path, *, 
 
     with monkeypatch.context() as patched:
         patched.setattr(onnxruntime, "SessionOptions", options)
-        patched.setattr(exported, "sums_saturate", lambda: saturates)
+        patched.setattr(onnx_sessions, "sums_saturate", lambda: saturates)
         open_session(model)
     return onnx.load_from_string(place.read_bytes())
 
@@ -143,7 +144,7 @@ def test_sessions_are_opened_in_one_place() -> None:
         for file in (ROOT / folder).rglob("*.py")
         if (count := file.read_text(encoding="utf-8").count(opening))
     }
-    assert found == {"tasks/networks/exported.py": 1}
+    assert found == {"tasks/onnx_sessions.py": 1}
 
 
 def test_the_question_to_a_processor_is_one_sum_of_bytes() -> None:
@@ -172,13 +173,13 @@ def test_a_processor_is_asked_by_a_sum_that_saturates(monkeypatch: pytest.Monkey
         return a.astype(int) @ b.T.astype(int)
 
     for sums, saturate in ((exact, False), (saturating_sums, True)):
-        monkeypatch.setattr(exported, "_session", lambda model, exact_sums, sums=sums: Session(sums))
+        monkeypatch.setattr(onnx_sessions, "_session", lambda model, exact_sums, sums=sums: Session(sums))
         assert sums_saturate.__wrapped__() is saturate
 
 
 @pytest.mark.parametrize("saturate", [True, False])
 def test_the_option_is_set_where_sums_saturate(monkeypatch: pytest.MonkeyPatch, saturate: bool) -> None:
-    monkeypatch.setattr(exported, "sums_saturate", lambda: saturate)
+    monkeypatch.setattr(onnx_sessions, "sums_saturate", lambda: saturate)
     options = open_session(build_graph(network(width=0.1, side=32))).get_session_options()
     if saturate:
         assert options.get_session_config_entry(EXACT_SUMS) == "1"
@@ -204,7 +205,7 @@ def test_a_head_of_signed_bytes_is_refused_in_words(monkeypatch: pytest.MonkeyPa
         values = numpy_helper.to_array(one)
         if one.name.startswith("head.") and values.dtype == np.uint8:
             one.CopyFrom(numpy_helper.from_array((values.astype(int) - 128).astype(np.int8), one.name))
-    monkeypatch.setattr(exported, "sums_saturate", lambda: True)
+    monkeypatch.setattr(onnx_sessions, "sums_saturate", lambda: True)
     with pytest.raises(DamagedObject, match=f"with {EXACT_SUMS} as this processor needs it"):
         open_session(model.SerializeToString())
 
@@ -226,7 +227,7 @@ def test_bytes_are_multiplied_by_known_operators_only(
 def test_every_layer_gives_what_exact_sums_and_floats_give(monkeypatch: pytest.MonkeyPatch, saturates: bool) -> None:
     """Of the bytes that enter a layer; over a whole network one byte that is rounded otherwise would become many."""
     if saturates:
-        monkeypatch.setattr(exported, "sums_saturate", lambda: True)
+        monkeypatch.setattr(onnx_sessions, "sums_saturate", lambda: True)
     layers = pointwise_layers(quantized())
     assert len(layers) == 34
     for layer in layers:
@@ -252,7 +253,7 @@ def test_answers_are_those_of_unsigned_weights_bit_by_bit(
     model = quantized(head)
     reference = ExportedNetwork(with_unsigned_weights(model))
     if saturates:
-        monkeypatch.setattr(exported, "sums_saturate", lambda: True)
+        monkeypatch.setattr(onnx_sessions, "sums_saturate", lambda: True)
     exact = ExportedNetwork(model)
     for number in range(100, 103):
         expected, found = (one.detect(picture("gan", number)) for one in (reference, exact))
@@ -308,7 +309,7 @@ def reported() -> dict[str, tuple[bytes, npt.NDArray[Any], float]]:
 @pytest.mark.parametrize("name", reported())
 def test_operators_of_public_reports_are_exact(name: str, monkeypatch: pytest.MonkeyPatch, saturates: bool) -> None:
     if saturates:
-        monkeypatch.setattr(exported, "sums_saturate", lambda: True)
+        monkeypatch.setattr(onnx_sessions, "sums_saturate", lambda: True)
     model, entered, expected = reported()[name]
     assert open_session(model).run(None, {"x": entered})[0].item() == expected
 
@@ -318,19 +319,20 @@ import json, sys
 import numpy as np
 from pathlib import Path
 from storage.errors import WrongAnswers
-from tasks.networks import exported
+from tasks import onnx_sessions
+from tasks.networks.exported import ExportedNetwork
 from tests.unit.network_pictures import picture
 
 def answers(network):
-    return exported.ExportedNetwork(network.read_bytes(), json.loads(network.with_suffix(".json").read_bytes()))
+    return ExportedNetwork(network.read_bytes(), json.loads(network.with_suffix(".json").read_bytes()))
 
 def result(model):
-    return exported.open_session(model.read_bytes()).run(None, {"x": np.load(model.with_suffix(".npy"))})[0].item()
+    return onnx_sessions.open_session(model.read_bytes()).run(None, {"x": np.load(model.with_suffix(".npy"))})[0].item()
 
 operators, networks = ([*map(Path, names.split(","))] for names in sys.argv[1:])
-said = {"saturate": exported.sums_saturate(), "results": [*map(result, operators)]}
+said = {"saturate": onnx_sessions.sums_saturate(), "results": [*map(result, operators)]}
 said["logits"] = [answers(network).detect(picture("gan", 100)).logits.tolist() for network in networks]
-exported.sums_saturate = lambda: False
+onnx_sessions.sums_saturate = lambda: False
 said["saturated"] = [*map(result, operators)]
 said["refused"] = []
 for network in networks:

@@ -16,10 +16,11 @@ from storage.objects import Ref, commit, read_part
 from tasks.device import processor_name
 from tasks.networks.architecture import architecture
 from tasks.networks.export import export_network, network_card, reference_picture
-from tasks.networks.exported import CARD, MODEL, ExportedNetwork, open_session, reduce_picture, reduced_sides
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork, reduce_picture, reduced_sides
 from tasks.networks.familiarity import Familiarity, familiarity_scores
 from tasks.networks.network_graph import build_graph, head_layers
 from tasks.networks.trained import TrainedNetwork
+from tasks.onnx_sessions import open_session
 from tasks.spec.detectors import Fit
 
 CLASSES = ("real", "gan", "stable")

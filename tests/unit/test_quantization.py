@@ -16,7 +16,7 @@ from tasks import pieces
 from tasks.networks import quantization, quantized_graph
 from tasks.networks.architecture import architecture
 from tasks.networks.export import export_network
-from tasks.networks.exported import CARD, MODEL, ExportedNetwork, open_session
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
 from tasks.networks.network_graph import build_graph, serialised
@@ -31,6 +31,7 @@ from tasks.networks.quantization import (
 )
 from tasks.networks.quantized_graph import activation_ranges, quantizable_stages, quantize, quantize_with
 from tasks.networks.trained import TrainedNetwork
+from tasks.onnx_sessions import open_session
 from tasks.spec.detectors import Fit, Quantized
 from tasks.spec.splits import FixedSplits
 from tests.unit.network_pictures import CLASSES, VIEWS, picture, pictures, row, shard, shards
