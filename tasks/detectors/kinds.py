@@ -2,5 +2,7 @@
 
 from tasks.detectors.base import KINDS
 from tasks.detectors.linear import Linear
+from tasks.detectors.onnx_file import OnnxFile
 
 KINDS["linear"] = Linear
+KINDS["onnx"] = OnnxFile

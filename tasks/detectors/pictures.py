@@ -6,6 +6,7 @@ A kind is a `PictureDetector` with a field `kind` and the function `opened`; eve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, ClassVar, Self
@@ -206,15 +207,15 @@ class Scoring:
                 missing = [view for view in self.views if not self._are_made(batch, view, made[view])]
                 yield from ((row, missing) for row in batch)
 
-        prepared = in_order(self._prepared, todo(), threads=self.threads, ahead=ahead)
-        while batch := list(islice(prepared, self.opened.batch)):
-            for view in self.views:
-                shown = [(row, items[view]) for row, items in batch if view in items]
-                for said in self._decided(shown, view):
-                    made[view][_identity(said)] = said
-                    if view in self.kept:
-                        self.kept[view].add(said)
-            advance(len(batch) * len(self.views))
+        with closing(in_order(self._prepared, todo(), threads=self.threads, ahead=ahead)) as prepared:
+            while batch := list(islice(prepared, self.opened.batch)):
+                for view in self.views:
+                    shown = [(row, items[view]) for row, items in batch if view in items]
+                    for said in self._decided(shown, view):
+                        made[view][_identity(said)] = said
+                        if view in self.kept:
+                            self.kept[view].add(said)
+                advance(len(batch) * len(self.views))
         return {view: list(rows.values()) for view, rows in made.items()}
 
     def _roles(self, row: Row, view: View) -> list[tuple[int, str]]:
