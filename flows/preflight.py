@@ -83,17 +83,23 @@ def missing_photographs(experiment: Experiment) -> tuple[str, ...]:
 
 @fact(pool="gpu")
 def missing_weights(experiment: Experiment) -> tuple[str, ...]:
-    """What this machine lacks of an experiment's weights and models, each with its remedy; a few seconds at most."""
+    """What this machine lacks of an experiment's weights and models, each with its remedy; a few seconds at most.
+
+    Of its perturbations as well, as `missing_detectors`: workers of both pools make views.
+    """
     checks = _of_sources(experiment, "gpu")
     checks += [extractor.missing for extractor in experiment.extractors]
     checks += [partial(_check_network, network) for network in _networks_with_weights(experiment)]
+    checks += [perturbation.missing for perturbation in experiment.perturbations]
     return tuple(line for check in checks for line in _lacking(check))
 
 
 @fact(pool="cpu")
 def missing_detectors(experiment: Experiment) -> tuple[str, ...]:
-    """What this machine lacks of the detectors that an experiment names, each with its remedy; fast."""
-    return tuple(line for detector in experiment.all_detectors for line in _lacking(detector.missing))
+    """What this machine lacks of the detectors and perturbations that an experiment names, each with its remedy."""
+    checks = [detector.missing for detector in experiment.all_detectors]
+    checks += [perturbation.missing for perturbation in experiment.perturbations]
+    return tuple(line for check in checks for line in _lacking(check))
 
 
 CHECKS = (missing_photographs, missing_weights, missing_detectors)
