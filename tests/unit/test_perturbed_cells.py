@@ -3,17 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from benchmarks.made_up import places_by_step, preset
 from flows.preflight import checked_experiment, missing_detectors, missing_weights, refuse_missing
 from storage.errors import MissingInput, SpecError
+from storage.local import LocalStore
+from storage.tables import embedding_matrix, read_features
 from tasks.data.perturbations.chain import GIVEN, Chain
 from tasks.data.perturbations.kinds import perturbation_named
+from tasks.features.base import ExtractorBase
+from tasks.features.probe import ProbeSpec
+from tasks.networks.answer import CellErrors
+from tasks.networks.exported import SHORTEST_SIDE, checked_picture
 from tasks.presets import load_experiment
 from tasks.spec.experiment import Experiment
-from tasks.spec.views import Cell
+from tasks.spec.views import LEAST_SIDE, Cell
+from tests.unit.embedded_shards import VGG16, embed, image_table, jpeg, shard
 
 SHOP = {"kind": "chain", "name": "shop", "steps": ["resize-0.5", {"kind": "jpeg", "quality": 60}, "webp-50"]}
 
@@ -136,6 +144,35 @@ def test_a_pillow_without_avif_is_missing_on_workers_of_both_pools(
     with pytest.raises(MissingInput, match="Pillow with AVIF, for avif-50: install its wheel"):
         checked_experiment("sample", {"mobile": None, "perturbations": ["avif-50"]})
     assert missing_detectors(sample("webp-50", "blur-2")) == ()
+
+
+def test_no_cell_is_smaller_than_networks_take() -> None:
+    assert LEAST_SIDE >= SHORTEST_SIDE
+    least = np.zeros((LEAST_SIDE, LEAST_SIDE, 3), dtype=np.uint8)
+    assert checked_picture(least) is least
+
+
+@pytest.mark.parametrize("extractor", [ProbeSpec(), VGG16, VGG16.model_copy(update={"side": None})], ids=str)
+def test_smaller_pictures_are_described_as_all_others(extractor: ExtractorBase, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    names = ("none", "crop-0.5", "screenshot", "limit-20", "webp-50")
+    views = tuple(Cell.parse(f"32/{name}").fair_view for name in names)
+    images = shard(store, image_table([(jpeg(64, seed), 80, 64) for seed in range(3)]))
+    found = [embedding_matrix(read_features(store, [ref])) for ref in embed(store, images, views, extractor=extractor)]
+    for features in found:
+        assert features.shape == found[0].shape
+        assert np.isfinite(features).all()
+    assert len({features.tobytes() for features in found}) == len(names)
+
+
+def test_the_card_of_a_network_names_a_chain_and_is_read_back() -> None:
+    cell = sample(SHOP, resolutions=[64]).cells[-1]
+    rate = {"value": 0.1, "low": None, "high": None, "n": 9}
+    errors = CellErrors.model_validate(
+        {"cell": cell.name, **cell.model_dump(mode="json"), "false_alarms": rate, "missed": rate}
+    )
+    assert errors.name == "64/shop"
+    assert not errors.is_comparable
 
 
 def planned(*perturbations: object, **overrides: Any) -> dict[str, set[str]]:

@@ -81,7 +81,10 @@ def perturbation_of(name: str) -> PerturbationBase:
             raise SpecError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
         if found is not None:
             return found
-    raise SpecError(f"no perturbation is called {name!r}; the kinds are {sorted(KINDS)}")
+    kinds = sorted(KINDS)
+    raise SpecError(
+        f"no perturbation is called {name!r}: expected a name such as q30, or a kind with fields, of {kinds}"
+    )
 
 
 def _by_name(value: Any) -> Any:
