@@ -92,19 +92,20 @@ def missing_weights(experiment: Experiment) -> tuple[str, ...]:
 
 @fact(pool="cpu")
 def missing_detectors(experiment: Experiment) -> tuple[str, ...]:
-    """What this machine lacks of the detectors that score on the pool `cpu`, each with its remedy; fast."""
+    """What this machine lacks of perturbations, and of detectors that score on the pool `cpu`, each with its remedy."""
     return _missing_of_detectors(experiment, "cpu")
 
 
 @fact(pool="gpu")
 def missing_gpu_detectors(experiment: Experiment) -> tuple[str, ...]:
-    """The same of those that score on the pool `gpu`; a few seconds at most."""
+    """The same of the pool `gpu`, whose workers make views as well; a few seconds at most."""
     return _missing_of_detectors(experiment, "gpu")
 
 
 def _missing_of_detectors(experiment: Experiment, pool: FactPool) -> tuple[str, ...]:
-    asked = [detector.missing for detector in experiment.all_detectors if detector.pool == pool]
-    return tuple(line for check in asked for line in _lacking(check))
+    checks = [detector.missing for detector in experiment.all_detectors if detector.pool == pool]
+    checks += [perturbation.missing for perturbation in experiment.perturbations]
+    return tuple(line for check in checks for line in _lacking(check))
 
 
 CHECKS = (missing_photographs, missing_weights, missing_detectors, missing_gpu_detectors)

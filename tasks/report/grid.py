@@ -19,6 +19,7 @@ from tasks.report.blocks import (
     cell_map,
     estimate_cell,
     joined,
+    perturbations_note,
     reasons_note,
     row_estimate,
 )
@@ -59,6 +60,7 @@ def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
             "chosen on validation pictures of the uncompressed view."
         )
     ]
+    blocks += perturbations_note(data)
     blocks += _heats(data, index, shown)
     blocks.append(Text(f"{'; '.join(one.label for one in shown)}.", "note"))
     blocks += reasons_note(
