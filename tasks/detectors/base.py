@@ -7,7 +7,7 @@ pictures (`parts`), and the finished scores (`scores`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -122,8 +122,8 @@ class DetectorBase(Spec):
         """The facts that `trains`, `parts` and `scores` ask, with their arguments (`tasks.facts`)."""
         return []
 
-    def remarks(self, grid: Grid) -> list[str]:
-        """What those who read its numbers must know, a sentence each."""
+    def remarks(self, sources: Sequence[str]) -> list[str]:
+        """What those who read its numbers on pictures of these sources must know, a sentence each."""
         return []
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:

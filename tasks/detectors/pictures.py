@@ -113,12 +113,12 @@ class PictureDetector(DetectorBase):
         update = dict.fromkeys(path_fields(type(self)), "") | dict.fromkeys(("trained_on", "threshold"))
         return self.model_copy(update=update)
 
-    def remarks(self, grid: Grid) -> list[str]:
+    def remarks(self, sources: Sequence[str]) -> list[str]:
         if self.trained_on is None:
-            return [f"{self.name}: what it was trained on is not declared: it may know some of these pictures"]
-        known = [source for source in grid.sources if source in {name.lower() for name in self.trained_on}]
-        sets = f"{self.name}: declared as trained on {', '.join(self.trained_on) or 'nothing'}"
-        return [f"{sets}; {', '.join(known)} of this experiment may be pictures that it knows" if known else sets]
+            return [f"{self.name}: what it was trained on is not declared: it may know some of these pictures."]
+        declared = f"{self.name}: declared as trained on {', '.join(self.trained_on) or 'nothing'}"
+        known = [source for source in sources if source in {name.lower() for name in self.trained_on}]
+        return [f"{declared}; it may know pictures of {', '.join(known)}." if known else f"{declared}."]
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
         fit = Fit(detector=self.name, role=self.role)

@@ -366,3 +366,10 @@ def test_decision_values_that_probabilities_cannot_tell_apart_are_refused() -> N
     for values in ([1e15, 1e15 + 1, 1e15 + 2, 1e15 + 3], [1e-27, 2e-27, 1e30, 1e35]):
         with pytest.raises(SpecError, match="blue: its decision values span too much to be told apart"):
             calibrated(test.with_columns(decision=pl.Series(values)), val)
+
+
+def test_an_experiment_may_have_no_detector_on_its_own_extractor(toy: Blueness) -> None:
+    """How far fakes are from photographs is measured on its features all the same."""
+    named = [{"kind": "blueness", "name": "blue"}]
+    found = places_by_step(preset("sample", {"mobile": None, "detectors": named}))
+    assert found["quality"] == places_by_step(preset("sample", {"mobile": None}))["quality"]
