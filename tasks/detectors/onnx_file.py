@@ -82,23 +82,30 @@ class OnnxFile(PictureDetector):
         if not path.is_file():
             return [f"{self.name}: {path} is a folder: name the ONNX file"]
         try:
-            self._scorer(path.read_bytes()).check()
+            self._check(self.scorer(path.read_bytes()))
         except (SpecError, DamagedObject, OSError) as error:
             return [f"{self.name}: {path.name}: {error}"]
         return []
+
+    def _check(self, opened: Opened) -> None:
+        """Run it on a black and a white picture: what its outputs are is known then."""
+        side = self.input.side or 224
+        for level in (0, 255):
+            opened.decide([self.input.of(np.full((side, side, 3), level, np.uint8))])
 
     def opened(self, store: Store, files: Ref | None, device: str) -> Opened:
         assert files is not None
         # Of one file there may be several detectors, such as one for each of its outputs.
         key = (files.digest, self.model_copy(update={"name": "any", "role": "detector"}))
-        scorer = shared_network(key, lambda: self._scorer(read_file(store, files)))
-        return Opened(lambda picture: self.input.of(picture.pixels), scorer.decide, self.batch)
+        return shared_network(key, lambda: self.scorer(read_file(store, files)))
 
-    def _scorer(self, model: bytes) -> _Scorer:
-        return _Scorer(self, open_session(model, "the model"))
+    def scorer(self, model: bytes) -> Opened:
+        """What scores pictures by the bytes of an ONNX file; errors as `opened`'s, and `DamagedObject`."""
+        session = _Session(self, open_session(model, "the model"))
+        return Opened(lambda picture: self.input.of(picture.pixels), session.decide, self.batch)
 
 
-class _Scorer:
+class _Session:
     """An ONNX session that answers as its detector declares.
 
     Raises:
@@ -125,12 +132,6 @@ class _Scorer:
             raise SpecError(f"input: declared are {_sides(wanted)} (batch first), the model takes {_sides(got)}")
         fixed = isinstance(got[0], int)
         self._pad_to = declared.batch if fixed else 1
-
-    def check(self) -> None:
-        """Run it on a black and a white picture: what its outputs are is known then."""
-        side = self._declared.input.side or 224
-        for level in (0, 255):
-            self.decide([self._declared.input.of(np.full((side, side, 3), level, np.uint8))])
 
     def decide(self, items: Sequence[npt.NDArray[np.float32]]) -> Float:
         """Decision values (N,) of prepared pictures; NaN stays NaN."""
