@@ -257,6 +257,11 @@ def revision_of(model: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
+def shown_name(model: str) -> str:
+    """A model for people: its hub id, or what its folder is called, for where that lies is nobody's business."""
+    return model if _HUB_ID.fullmatch(model) else Path(model).name
+
+
 def _is_folder(here: str) -> bool:
     return here.startswith((".", "/")) or Path(here).is_dir()
 

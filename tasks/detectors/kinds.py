@@ -1,6 +1,8 @@
 """All kinds of detectors that an experiment may name: one file each, and a line here."""
 
 from tasks.detectors.base import KINDS
+from tasks.detectors.hub import Hub
 from tasks.detectors.linear import Linear
 
 KINDS["linear"] = Linear
+KINDS["hub"] = Hub
