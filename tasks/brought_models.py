@@ -195,10 +195,10 @@ def input_difference(folder: Path, declared: NetworkInput) -> str | None:
     """How what a network is given differs from what its `preprocessor_config.json` would give it; None if it does not.
 
     Both are made of one picture and compared, whatever the file's fields mean to its kind of processor. Without a file
-    there is nothing to compare.
+    there is nothing to compare; one of which transformers makes no image processor cannot be.
 
     Raises:
-        SpecError: the file names no image processor of transformers, or one that fails.
+        SpecError: the file is no JSON.
     """
     import numpy as np
 
@@ -208,7 +208,11 @@ def input_difference(folder: Path, declared: NetworkInput) -> str | None:
     document = read_document(path)
     # Wider than high, and without any two pixels that are alike, so that every crop and every filter shows.
     pixels = np.random.default_rng(0).integers(0, 256, (300, 420, 3), dtype=np.uint8)
-    given, expected = declared.of(pixels), _processed(folder, pixels)
+    given = declared.of(pixels)
+    try:
+        expected = _processed(folder, pixels)
+    except Exception as error:  # whatever a processor trips over
+        return f"of {PREPROCESSOR} this transformers makes no image processor ({first_line(error)})"
     said = ", ".join(f"{key} {value}" for key, value in document.items() if key not in _UNSEEN)
     if declared.layout == "channels-last":
         given = given.transpose(2, 0, 1)
@@ -235,14 +239,11 @@ def _processed(folder: Path, pixels: Any) -> Any:
     from PIL import Image
     from transformers import AutoImageProcessor
 
-    try:
-        # Pillow's resizes are those of the library's first years, in which most models were trained.
-        processor = AutoImageProcessor.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, local_files_only=True, backend="pil"
-        )
-        return processor(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
-    except Exception as error:
-        raise SpecError(f"{PREPROCESSOR}: no image processor of this transformers ({first_line(error)})") from error
+    # Pillow's resizes are those of the library's first years, in which most models were trained.
+    processor = AutoImageProcessor.from_pretrained(
+        folder, trust_remote_code=False, use_safetensors=True, local_files_only=True, backend="pil"
+    )
+    return processor(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
 
 
 def first_line(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from tasks.brought_models import (
     shown_name,
 )
 from tasks.data.network_input import NetworkInput
+from tasks.detectors.base import Grid
 from tasks.detectors.pictures import Opened, PictureDetector
 from tasks.device import full_precision, is_device_error
 from tasks.facts import Question
@@ -42,6 +43,7 @@ from tasks.torch_vision_schema import define_missing_torchvision_schemas
 if TYPE_CHECKING:
     import torch
 
+_MOST_LABELS = 100_000
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -51,7 +53,7 @@ class Hub(PictureDetector):
     `model` is `owner/name@<commit>`, `owner/name` for what is newest where it is looked up, or a folder. `fake` names
     labels of its `id2label`; all others mean a photograph. `threshold` is the p(fake) from which its makers call a
     picture fake. Where the model's own `preprocessor_config.json` would give the network something else than `input`,
-    the detector is refused, unless `input_differs` says that this is meant.
+    the detector is refused, unless `input_differs` says that this is meant: then nothing is compared.
     """
 
     pool: ClassVar[Pool] = "gpu"
@@ -94,8 +96,8 @@ class Hub(PictureDetector):
     def missing(self) -> list[str]:
         return [f"{self.name}: {line}" for line in missing_model(self.model, self._check)]
 
-    def remarks(self, grid: Any) -> list[str]:
-        differs = f"{self.name}: its input is declared otherwise than its own preprocessor_config.json says"
+    def remarks(self, grid: Grid) -> list[str]:
+        differs = f"{self.name}: its input is declared as another than that of its own preprocessor_config.json"
         return [*super().remarks(grid), *([differs] if self.input_differs else [])]
 
     def opened(self, store: Store, files: Ref | None, device: str) -> Opened:
@@ -110,8 +112,8 @@ class Hub(PictureDetector):
         refuse_foreign_code(config)
         _refuse_other_tasks(config)
         fake_places(labels_of(config), self.fake)
-        difference = input_difference(folder, self.input)
-        if difference and not self.input_differs:
+        difference = None if self.input_differs else input_difference(folder, self.input)
+        if difference:
             raise SpecError(f"input: {difference}; declare it so, or say input_differs: true if another one is meant")
 
     def _loaded(self, store: Store, files: Ref, device: str) -> Classifier:
@@ -180,12 +182,14 @@ def labels_of(config: dict[str, Any]) -> list[str]:
     """The labels of a model's `config.json`, in the order of its logits; those that transformers makes up if need be.
 
     Raises:
-        SpecError: `id2label` numbers them otherwise than from 0 on.
+        SpecError: `id2label` numbers them otherwise than from 0 on, or `num_labels` is no number of them.
     """
     named = config.get("id2label")
     if named is None:
         count = config.get("num_labels", 2)
-        return [f"LABEL_{place}" for place in range(count if isinstance(count, int) else 2)]
+        if not isinstance(count, int) or not 1 <= count <= _MOST_LABELS:
+            raise SpecError(f"num_labels in config.json: expected 1 to {_MOST_LABELS}, got {count!r:.100}")
+        return [f"LABEL_{place}" for place in range(count)]
     places = {str(place) for place in range(len(named))} if isinstance(named, dict) else set()
     if not places or set(named) != places:
         raise SpecError(f"id2label in config.json: expected a label for each number from 0 on, got {named!r:.200}")

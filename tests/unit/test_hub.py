@@ -207,7 +207,7 @@ def test_another_input_that_is_meant_is_said() -> None:
     grid: Any = None
     assert len(detector("owner/name").remarks(grid)) == 1
     said = detector("owner/name", input_differs=True).remarks(grid)[-1]
-    assert said == "theirs: its input is declared otherwise than its own preprocessor_config.json says"
+    assert said == "theirs: its input is declared as another than that of its own preprocessor_config.json"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +250,7 @@ def test_nothing_is_missing_of_a_model_that_is_as_declared(published: Path, monk
         ({"id2label": {"1": "artificial", "2": "human"}}, "expected a label for each number from 0 on"),
         ({"id2label": ["artificial", "human"]}, "expected a label for each number from 0 on"),
         ({"id2label": None}, "its labels are 'LABEL_0', 'LABEL_1'"),
+        ({"id2label": None, "num_labels": 10**12}, "num_labels in config.json: expected 1 to 100000"),
         ({"architectures": ["CLIPModel"], "model_type": "clip"}, r"expected an image classifier .* \['CLIPModel'\]"),
         ({"architectures": None}, r"expected an image classifier of transformers, got \[\]"),
         ({"architectures": "ViTForImageClassification"}, "expected an image classifier"),
@@ -354,7 +355,8 @@ def test_code_that_lies_beside_a_model_is_not_run(vit: Path, store: LocalStore, 
     assert detector(vit).missing() == []
     assert len(decisions(store, detector(vit), pictures())) == len(pictures())
     change(vit / "preprocessor_config.json", image_processor_type="Own")
-    assert "no image processor of this transformers" in line_of(detector(vit))
+    assert "this transformers makes no image processor" in line_of(detector(vit))
+    assert detector(vit, input_differs=True).missing() == []
     change(vit / "config.json", model_type="own")
     assert "needs code of its own, which is never run" in line_of(detector(vit))
     assert not ran.exists()
