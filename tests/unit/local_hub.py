@@ -103,7 +103,7 @@ def local_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[LocalHub
     """A hub that huggingface_hub asks in place of its own, and keeps what it gets from it in this cache."""
     hub = LocalHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}", cache)
     try:
