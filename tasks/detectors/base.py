@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import SerializeAsAny
 
@@ -113,6 +113,10 @@ class DetectorBase(Spec):
     def extractors(self) -> tuple[ExtractorBase, ...]:
         """The extractors that it names, beside the experiment's own."""
         return ()
+
+    def reported(self) -> Self:
+        """It as a report tells of it: what lies somewhere is named by what it is."""
+        return self
 
     def missing(self) -> list[str]:
         """What this machine lacks of it, each with its remedy; asked of a worker of its pool."""

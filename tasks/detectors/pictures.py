@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -112,6 +113,11 @@ class PictureDetector(DetectorBase):
         """The specification without what decides no score, as recipes hold it: files are told apart by their object."""
         update = dict.fromkeys(path_fields(type(self)), "") | dict.fromkeys(("trained_on", "threshold"))
         return self.model_copy(update=update)
+
+    def reported(self) -> Self:
+        # Where a file lies is nobody's business; what it is called may say what it is.
+        paths = {name: getattr(self, name) for name in path_fields(type(self))}
+        return self.model_copy(update={name: Path(path).name for name, path in paths.items() if path})
 
     def remarks(self, sources: Sequence[str]) -> list[str]:
         if self.trained_on is None:

@@ -41,11 +41,24 @@ ANSWERS: dict[str, Any] = {
 }
 
 
+# Detectors that are brought, beside one that every preset has.
+BROUGHT: tuple[dict[str, Any], ...] = (
+    {"kind": "linear", "name": "svm"},
+    {
+        "kind": "hub",
+        "name": "classifier",
+        "model": "${MODELS:-/models}/classifier",
+        "fake": ["artificial"],
+        "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+    },
+)
 EXPERIMENTS = [
     load_experiment(name, changes, seed)
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
 ]
+WITH_BROUGHT = load_experiment("sample", {"mobile": None, "detectors": list(BROUGHT)})
+EXPERIMENTS.append(WITH_BROUGHT)
 
 
 class Asked(dict[str, Any]):
@@ -82,7 +95,8 @@ def submit(step: Step, **arguments: Any) -> SimpleNamespace:
 
 
 def answer(fact: Fact[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return [as_json(arguments[0]), SHA256] if fact.name == "folder_content" else ANSWERS[fact.name]
+    named = fact.name in ("folder_content", "model_of_gpu_workers")
+    return [as_json(arguments[0]), SHA256] if named else ANSWERS[fact.name]
 
 
 def plan(experiment: Experiment, facts: Facts) -> None:
@@ -122,7 +136,8 @@ def test_what_workers_lack_is_said_with_its_remedies_at_once() -> None:
 
 
 def test_facts_are_asked_where_the_data_are() -> None:
-    pools = {fact.name: fact.pool for name in NAMES for fact, _ in wanted_facts(load_experiment(name))}
+    experiments = [*map(load_experiment, NAMES), WITH_BROUGHT]
+    pools = {fact.name: fact.pool for experiment in experiments for fact, _ in wanted_facts(experiment)}
     assert pools == {
         "missing_photographs": "cpu",
         "coco_content": "cpu",
@@ -134,4 +149,5 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
+        "model_of_gpu_workers": "gpu",
     }
