@@ -2,5 +2,7 @@
 
 from tasks.detectors.base import KINDS
 from tasks.detectors.linear import Linear
+from tasks.detectors.python_function import PythonFunction
 
 KINDS["linear"] = Linear
+KINDS["callable"] = PythonFunction
