@@ -101,6 +101,7 @@ class DetectorBase(Spec):
 
     # Whether `parts` reads canonical pictures, which are made then.
     reads_pictures: ClassVar[bool] = False
+
     @property
     def pool(self) -> Pool:
         """Whose workers score pictures, and have what it needs for that."""
