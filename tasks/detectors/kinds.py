@@ -3,6 +3,8 @@
 from tasks.detectors.base import KINDS
 from tasks.detectors.linear import Linear
 from tasks.detectors.python_function import PythonFunction
+from tasks.detectors.scores_table import ScoresTable
 
 KINDS["linear"] = Linear
 KINDS["callable"] = PythonFunction
+KINDS["scores"] = ScoresTable
