@@ -38,14 +38,22 @@ ANSWERS: dict[str, Any] = {
     "diffusion_model": SHA256,
     "vgg16_digest": f"sha256:{SHA256}",
     "mobilenet_digest": f"sha256:{SHA256}",
+    "files_of_cpu_workers": SHA256,
+    "function_of_cpu_workers": {"distribution": "theirs", "version": "1.0", "digest": SHA256},
+    "function_of_gpu_workers": {"distribution": "theirs", "version": "1.1", "digest": SHA256},
 }
-
+# Detectors that are brought, with what only workers have of them.
+BROUGHT = [
+    {"kind": "callable", "name": "theirs", "function": "theirs:score"},
+    {"kind": "callable", "name": "theirs-on-a-gpu", "function": "theirs:score", "runs_on": "gpu"},
+    {"kind": "scores", "name": "elsewhere", "table": "${TELLTALE_SCORES}/scores.csv"},
+]
 
 EXPERIMENTS = [
     load_experiment(name, changes, seed)
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
-]
+] + [load_experiment("sample", {"detectors": [{"kind": "linear", "name": "svm"}, *BROUGHT], "mobile": None}, 8)]
 
 
 class Asked(dict[str, Any]):
@@ -122,7 +130,7 @@ def test_what_workers_lack_is_said_with_its_remedies_at_once() -> None:
 
 
 def test_facts_are_asked_where_the_data_are() -> None:
-    pools = {fact.name: fact.pool for name in NAMES for fact, _ in wanted_facts(load_experiment(name))}
+    pools = {fact.name: fact.pool for experiment in EXPERIMENTS for fact, _ in wanted_facts(experiment)}
     assert pools == {
         "missing_photographs": "cpu",
         "coco_content": "cpu",
@@ -134,4 +142,8 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
+        "inception_weights": "gpu",
+        "files_of_cpu_workers": "cpu",
+        "function_of_cpu_workers": "cpu",
+        "function_of_gpu_workers": "gpu",
     }
