@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def export_pictures(
-    experiment: Annotated[str, typer.Argument(help="A preset's name or a YAML file.")],
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A preset's name or a YAML file.")],
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder.")],
     cell: Annotated[
         list[str] | None,
@@ -31,8 +31,9 @@ def export_pictures(
     """Write the pictures that detectors are shown in the cells of EXPERIMENT, each as the file that would be posted.
 
     FOLDER/pictures.csv lists them, with an empty column `score`: filled in, larger for what looks more like a fake, it
-    is the table of a detector of the kind `scores`. Val pictures are in the cells without compression alone, from which
-    thresholds come. Pictures that are not in the store (TELLTALE_STORE) are made first, here: that may take long.
+    is the table of a detector of the kind `scores`. Val pictures are in the cells alone in which nothing happens to a
+    picture: thresholds come from there. Pictures that are not in the store (TELLTALE_STORE) are made first, here: that
+    may take long.
     """
     from tasks.overrides import parse_overrides
     from tasks.presets import load_unfilled

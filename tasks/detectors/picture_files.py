@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pyarrow.parquet as pq
-
-from storage.digest import digest_of
 from storage.errors import SpecError
-from storage.objects import Ref, opened_part
+from storage.objects import Ref
 from storage.store import Store
+from tasks.data.canonical import picture_name, picture_rows
 from tasks.data.pictures import decode_rgb, inspect_picture
 from tasks.data.views import apply_view, posted_file
 from tasks.detectors.base import shown_as
-from tasks.detectors.scores_table import COLUMNS
+from tasks.detectors.scores_table import COLUMNS, FILE
 from tasks.progress import Progress
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
 from tasks.threads import in_order, parallel_tasks
 
 TABLE = "pictures.csv"
-
-# A file's name is so much of a digest of its picture's source and id, which are data and no path.
-_NAME_LENGTH = 20
-_ROWS_AT_ONCE = 16
 
 Line = tuple[str, str, str, str, str]  # file, source, image_id, cell, score
 
@@ -79,13 +74,14 @@ def write_pictures(
         writing = _Writing(made, tuple(cells), tuple(threshold_cells), splits)
         threads = parallel_tasks()
         lines: list[Line] = []
-        for written in in_order(writing.write, _rows(store, pictures), threads=threads, ahead=2 * threads):
+        rows = chain.from_iterable(picture_rows(store, ref) for ref in pictures)
+        for written in in_order(writing.write, rows, threads=threads, ahead=2 * threads):
             lines += written
             progress.advance()
         ranks = {cell.name: rank for rank, cell in enumerate(cells)}
         lines.sort(key=lambda line: (ranks[line[3]], line[0]))
         with (made / TABLE).open("x", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("file", *COLUMNS), *lines])
+            csv.writer(file).writerows([(FILE, *COLUMNS), *lines])
         made.rename(folder)
     return len(lines)
 
@@ -104,23 +100,15 @@ class _Writing:
         if not shown:
             return []
         rgb = decode_rgb(row["canonical"])
-        source, image_id = row["source"], row["image_id"]
-        name = digest_of([source, image_id])[:_NAME_LENGTH]
+        name = picture_name(row)
         lines = []
         for cell in shown:
             data = posted_file(apply_view(rgb, cell.fair_view))
             file = f"{_folder_of(cell)}/{name}{_suffix(data)}"
             with (self.folder / file).open("xb") as opened:
                 opened.write(data)
-            lines.append((file, source, image_id, cell.name, ""))
+            lines.append((file, row["source"], row["image_id"], cell.name, ""))
         return lines
-
-
-def _rows(store: Store, pictures: Sequence[Ref]) -> Iterator[dict[str, Any]]:
-    for ref in pictures:
-        with opened_part(store, ref) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, use_threads=False):
-                yield from batch.to_pylist()
 
 
 def _folder_of(cell: Cell) -> str:

@@ -137,7 +137,10 @@ class _OneCallAtATime:
 
     def __call__(self, pictures: Sequence[Any]) -> Decisions:
         with self._lock:
-            return self._function(list(pictures))
+            try:
+                return self._function(list(pictures))
+            except SystemExit as error:
+                raise RuntimeError(f"it called sys.exit({error})") from error
 
 
 @dataclass(frozen=True)

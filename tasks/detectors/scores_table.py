@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import SpecError
-from storage.objects import ROWS, Ref, opened_part
-from storage.store import Store
+from storage.objects import ROWS, Ref
 from storage.tables import FEATURE_COLUMNS, SCORE_SCHEMA
 from tasks.brought_files import BroughtFiles, files_question, missing_files, read_file
+from tasks.data.canonical import picture_name, picture_rows
 from tasks.data.entries import refuse_large
 from tasks.detectors.base import SCORE_ORDER, Grid, Inputs, picture_shards, score_place, shown_as, tested_as
 from tasks.detectors.pictures import PictureDetector
@@ -30,12 +30,18 @@ from tasks.variables import needed
 
 KEY = ("source", "image_id", "cell")
 COLUMNS = (*KEY, "score")
+# Of a table that `telltale pictures` wrote: what it calls a picture's file says which picture it is.
+FILE = "file"
 
 _DELIMITERS = (",", ";", "\t")
 # How many pictures a sentence names.
 _EXAMPLES = 3
 
+# `picture_name` of a file, in whatever folder and format.
+_NAME = r"(?:^|[/\\])([0-9a-f]{20})(?:\.\w+)?$"
+
 Picture = tuple[str, str]  # source, image_id
+Given = Sequence[Any]  # a score, and the `picture_name` that the table says with it
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +51,9 @@ class ScoresTable(PictureDetector):
 
     Cells go by their names (`64/q20`). A larger score looks more like a fake. Every val and test picture stands there
     once for each cell that shows it, val pictures at least in the cells without a perturbation, from which thresholds
-    come; `telltale pictures` writes these pictures, and the table to fill in. Other columns are not looked at, nor are
-    cells that the experiment has not.
+    come; `telltale pictures` writes these pictures, and the table to fill in. Where its column `file` is left as it is,
+    scores of pictures that have changed since are refused. Other columns are not looked at, nor are cells that the
+    experiment has not.
     """
 
     kind: Literal["scores"] = "scores"
@@ -92,6 +99,8 @@ class ScoresTable(PictureDetector):
 def read_scores(data: bytes) -> pl.DataFrame:
     """The columns `COLUMNS` of a CSV or Parquet file, cells by the names that grids have, scores as float64.
 
+    A fifth column, `picture`, is the `picture_name` in the name of a file, null where none is told.
+
     Raises:
         SpecError: columns are missing or of other types, a cell cannot be read, a score is not finite, or a picture
             has two in a cell.
@@ -118,19 +127,21 @@ def read_scores(data: bytes) -> pl.DataFrame:
     if len(twice):
         shown = [f"{_named(row[:2])} in {row[2]}" for row in twice.head(_EXAMPLES).iter_rows()]
         raise SpecError(f"{len(twice)} pictures are there more than once in a cell, such as {'; '.join(shown)}")
-    return frame.select(*KEY, score="number")
+    named = pl.col(FILE).str.extract(_NAME) if FILE in frame.columns else pl.lit(None, pl.String)
+    return frame.select(*KEY, score="number", picture=named)
 
 
 def _csv_columns(data: bytes) -> pl.DataFrame:
     header, delimiter = _csv_header(data)
     _refuse_others(header)
     try:
-        frame = pl.read_csv(data, separator=delimiter, columns=COLUMNS, infer_schema=False, empty_string_is_null=False)
+        columns = _read_of(header)
+        frame = pl.read_csv(data, separator=delimiter, columns=columns, infer_schema=False, empty_string_is_null=False)
     except pl.exceptions.PolarsError as error:
         said = str(error).partition("\n")[0]
         raise SpecError(f"neither Parquet nor readable as CSV in UTF-8, it may be cut off: {said}") from error
     number = pl.col("score").str.strip_chars().cast(pl.Float64, strict=False)
-    return frame.select(COLUMNS).with_columns(number=number)
+    return frame.select(columns).with_columns(number=number)
 
 
 def _csv_header(data: bytes) -> tuple[list[str], str]:
@@ -140,6 +151,10 @@ def _csv_header(data: bytes) -> tuple[list[str], str]:
     fitting = [delimiter for delimiter, header in headers.items() if set(COLUMNS) <= set(header)]
     delimiter = (fitting or _DELIMITERS)[0]
     return headers[delimiter], delimiter
+
+
+def _read_of(header: Sequence[str]) -> list[str]:
+    return [*COLUMNS, *([FILE] if list(header).count(FILE) == 1 else [])]
 
 
 def _refuse_others(header: Sequence[str]) -> None:
@@ -154,20 +169,24 @@ def _parquet_columns(data: bytes) -> pl.DataFrame:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         _refuse_others(file.schema_arrow.names)
-        table = file.read(columns=list(COLUMNS), use_threads=False)
+        columns = _read_of([field.name for field in file.schema_arrow if field.name != FILE or _is_text(field.type)])
+        table = file.read(columns=columns, use_threads=False).select(columns)
     except (pa.ArrowException, OSError) as error:
         raise SpecError(f"not readable as Parquet, it may be cut off: {error}") from error
     for field in table.schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-        if not (is_number if field.name == "score" else is_text):
+        is_number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        if not (is_number if field.name == "score" else _is_text(field.type)):
             expected = "numbers" if field.name == "score" else "text"
             raise SpecError(f"column {field.name}: expected {expected}, got {field.type}")
-    frame = pl.from_arrow(table.select(list(COLUMNS)))
+    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    frame = frame.with_columns(pl.col(name).cast(pl.String) for name in KEY)
+    frame = frame.with_columns(pl.col(name).cast(pl.String) for name in columns if name != "score")
     return frame.with_columns(number=pl.col("score").cast(pl.Float64))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 @step(
@@ -191,28 +210,29 @@ def score_by_table(
     """The scores that a table has for all shards of canonical pictures in every missing view, not calibrated yet.
 
     Raises:
-        SpecError: a picture that a view shows has no score, or one that is no val or test picture has one.
+        SpecError: a picture that a view shows has no score, one that is no val or test picture has one, or a score is
+            of a picture that had the id before.
     """
     scores = read_scores(read_file(run.store, table))
     tested = {
-        (row["source"], row["image_id"]): row
+        (row["source"], row["image_id"]): {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
         for ref in pictures
-        for row in _identities(run.store, ref)
+        for row in picture_rows(run.store, ref)
         if tested_as(row, splits)
     }
     names = {view: Cell(resolution=view.resolution, perturbation=view.perturbation).name for view in views}
-    by_cell = {name: _of_cell(scores, name) for name in names.values()}
+    given = {view: _of_cell(scores, name) for view, name in names.items()}
     shown = {
         view: {key: roles for key, row in tested.items() if (roles := shown_as(row, view, val_views, splits))}
         for view in views
     }
-    problems = [line for view in views for line in _problems(names[view], by_cell[names[view]], shown[view], tested)]
+    problems = [line for view in views for line in _problems(names[view], given[view], shown[view], tested)]
     if problems:
         raise SpecError(f"{fit.label}: {'; '.join(problems[:6])}: `telltale pictures` writes the table to fill in")
     ignored = sorted(set(scores["cell"].unique()) - {cell.name for cell in cells})
     if ignored:
         logger.warning("%s: the table's cells %s are none of this experiment: ignored", fit.label, ", ".join(ignored))
-    made = {view: list(_rows(fit, view, by_cell[names[view]], shown[view], tested)) for view in views}
+    made = {view: list(_rows(fit, view, given[view], shown[view], tested)) for view in views}
     return {
         view: Output(
             {ROWS: pa.Table.from_pylist(rows, schema=SCORE_SCHEMA).sort_by(SCORE_ORDER)},
@@ -222,21 +242,16 @@ def score_by_table(
     }
 
 
-def _identities(store: Store, ref: Ref) -> list[dict[str, Any]]:
-    """The columns that say what each canonical picture is; no picture is read."""
-    with opened_part(store, ref) as file:
-        rows: list[dict[str, Any]] = (
-            pq.ParquetFile(file).read(columns=list(FEATURE_COLUMNS), use_threads=False).to_pylist()
-        )
-    return rows
-
-
-def _of_cell(scores: pl.DataFrame, cell: str) -> dict[Picture, float]:
-    return {(source, image_id): score for source, image_id, _, score in scores.filter(cell=cell).iter_rows()}
+def _of_cell(scores: pl.DataFrame, cell: str) -> dict[Picture, Given]:
+    """The scores of a cell, each with the `picture_name` that it is said to be of, None where that is not said."""
+    return {(source, image_id): given for source, image_id, _, *given in scores.filter(cell=cell).iter_rows()}
 
 
 def _problems(
-    cell: str, given: Mapping[Picture, float], shown: Mapping[Picture, Any], tested: Mapping[Picture, Any]
+    cell: str,
+    given: Mapping[Picture, Given],
+    shown: Mapping[Picture, Any],
+    tested: Mapping[Picture, Mapping[str, Any]],
 ) -> Iterator[str]:
     """What is wrong with a cell's scores, a sentence each."""
     lacking = [key for key in shown if key not in given]
@@ -245,12 +260,15 @@ def _problems(
     others = [key for key in given if key not in tested]
     if others:
         yield f"{cell}: {len(others)} scores are of no val or test picture, such as {_such_as(others)}"
+    changed = [key for key, (_, name) in given.items() if key in tested and name not in (None, tested[key]["picture"])]
+    if changed:
+        yield f"{cell}: {len(changed)} scores are of pictures that have changed since, such as {_such_as(changed)}"
 
 
 def _rows(
     fit: Fit,
     view: View,
-    given: Mapping[Picture, float],
+    given: Mapping[Picture, Given],
     shown: Mapping[Picture, Sequence[tuple[int, str]]],
     tested: Mapping[Picture, Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
@@ -258,7 +276,7 @@ def _rows(
     for key, roles in shown.items():
         of = {name: tested[key][name] for name in ("image_id", "group_id", "source", "label")}
         for rotation, split in roles:
-            yield of | place | {"decision": given[key], "split": split, "fold": rotation}
+            yield of | place | {"decision": given[key][0], "split": split, "fold": rotation}
 
 
 def _such_as(pictures: Sequence[Picture]) -> str:

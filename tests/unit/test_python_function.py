@@ -238,6 +238,14 @@ def test_a_picture_that_it_fails_on_is_left_out_and_counted(store: LocalStore, i
     assert notes[0]["reasons"] == ["IndexError: no such place (1)"]
 
 
+def test_a_function_that_ends_the_process_fails_like_any_other(store: LocalStore, install: Install) -> None:
+    install("import sys\ndef score(pictures):\n    sys.exit('no weights')\n")
+    with pytest.raises(
+        SpecError, match=r"fails on every picture so far, .*RuntimeError: it called sys.exit\(no weights"
+    ):
+        scored(store, detector())
+
+
 def test_pictures_cannot_be_written_into(store: LocalStore, install: Install) -> None:
     install("def score(pictures):\n    pictures[0][:] = 0\n    return [0.0] * len(pictures)\n")
     with pytest.raises(SpecError, match=r"mine fails on every picture so far, .*read-only"):

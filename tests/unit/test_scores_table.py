@@ -17,6 +17,7 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, notes_of, read_part, read_table
 from storage.tables import SCORE_SCHEMA
 from tasks.brought_files import BroughtFiles, bring_files
+from tasks.data.canonical import picture_name, picture_rows
 from tasks.detectors.scores_table import COLUMNS, ScoresTable, read_scores, score_by_table
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits, Folds, Splits
@@ -120,6 +121,33 @@ def test_val_pictures_need_no_score_where_no_thresholds_come_from(store: LocalSt
     assert read_table(store, refs[2]).num_rows == 6
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
+def test_scores_of_pictures_that_have_changed_since_are_refused(store: LocalStore, tmp_path: Path, name: str) -> None:
+    """Another training of a generator gives other pictures the same ids."""
+    of = {
+        (source, f"{number:03d}"): picture_name(one)
+        for source in ("coco", "stable")
+        for number, one in enumerate(
+            picture_rows(store, shard(store, [row(source, n, place) for n, place in enumerate(PLACES)], source))
+        )
+    }
+    rows = table(full())
+    files = [f"elsewhere/{of[source, image_id]}.webp" for source, image_id in rows.select("source", "image_id").rows()]
+    same = rows.with_columns(file=pl.Series(files))
+    assert len(scored(store, written(tmp_path, same, name))) == 3
+    other = same.with_columns(pl.col("file").str.replace("elsewhere/....", "32/beef"))
+    with pytest.raises(SpecError, match="32/q20: 10 scores are of pictures that have changed since, such as coco, 001"):
+        scored(store, written(tmp_path, other, f"other-{name}"))
+
+
+@pytest.mark.parametrize("files", [["a.png"], ["0123456789abcdef.png"], [None], [7]])
+def test_files_of_other_names_say_nothing(files: list[Any]) -> None:
+    frame = table([("coco", "1", "64/q20", 0.5)]).with_columns(file=pl.Series(files))
+    for write in (pl.DataFrame.write_csv, pl.DataFrame.write_parquet):
+        write(frame, file := io.BytesIO())
+        assert read_scores(file.getvalue())["picture"].to_list() == [None]
+
+
 def test_cells_that_the_experiment_has_not_are_ignored_and_noted(
     store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +243,7 @@ def test_a_sound_table_lacks_nothing(tmp_path: Path) -> None:
 
 def test_semicolons_and_a_mark_of_spreadsheets_are_read() -> None:
     text = "score;source;more;image_id;cell\r\n0.5;coco;x;007;64/q20\r\n"
-    assert read_scores(b"\xef\xbb\xbf" + text.encode()).rows() == [("coco", "007", "64/q20", 0.5)]
+    assert read_scores(b"\xef\xbb\xbf" + text.encode()).rows() == [("coco", "007", "64/q20", 0.5, None)]
 
 
 @pytest.mark.parametrize(
