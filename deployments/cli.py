@@ -1,4 +1,4 @@
-"""The console command `telltale`: what a published network says of pictures from anywhere."""
+"""The console command `telltale`: what a published network says of pictures from anywhere, and pictures to score."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deployments.failures import sentence
+from deployments.pictures import export_pictures
 from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
 from storage.opening import open_store, store_url
 from storage.paths import with_home
@@ -109,6 +110,9 @@ def detect(
     except BrokenPipeError as error:
         raise typer.Exit(READER_GONE) from error
     raise typer.Exit(SOME_UNREADABLE if failures else 0)
+
+
+app.command("pictures")(export_pictures)
 
 
 def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:

@@ -1,52 +1,25 @@
 """`make demo` and `make subset`: run an experiment in this process against a local server, and show the result."""
 
-import logging
 import os
 import time
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from deployments.failures import exit_status, sentence
 from deployments.home_folder import check_settings
 from deployments.services import ensure_reports, ensure_server
+from deployments.terminal import leave_the_log_to_the_ui, task_bars
 from storage.errors import TelltaleError
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.runs import REPORTS_SETTING
 from tasks.overrides import parse_overrides
 from tasks.presets import load_unfilled
-from tasks.progress import Progress
 
 app = typer.Typer(add_completion=False)
-
-
-class Bars:
-    """Progress bars of the running tasks; a finished task's bar stays for the last few, then goes."""
-
-    kept = 4
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:<52.52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.rich = RichProgress(*columns, console=console, transient=False, refresh_per_second=4)
-        self._bars: dict[str, TaskID] = {}
-        self._finished: list[str] = []
-
-    def update(self, progress: Progress) -> None:
-        """A task has done more."""
-        name, done, total = progress.name, progress.done, progress.total
-        if name not in self._bars:
-            self._bars[name] = self.rich.add_task(name, total=total)
-        self.rich.update(self._bars[name], completed=done, total=total)
-        if done >= total and name not in self._finished:
-            self._finished.append(name)
-            if len(self._finished) > self.kept:
-                old = self._bars.pop(self._finished.pop(0))
-                self.rich.remove_task(old)
 
 
 @app.command(epilog="Exit status: 0; 2 for a wrong input, option or setting, or a missing one; 1 for other failures.")
@@ -62,10 +35,7 @@ def main(
         changes = parse_overrides(overrides)
         # What is wrong is said before a server is started, which takes up to a minute.
         check_settings()
-        # The bars are for the terminal; the log goes to the UI.
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-        # As on the pools: a row for each task that has ended says what its state says.
-        os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")
+        leave_the_log_to_the_ui()
         load_unfilled(experiment, changes, seed)
         server = ensure_server()
         os.environ.update(server.environment)
@@ -88,31 +58,9 @@ def main(
 def _evaluate(console: Console, experiment: str, overrides: dict[str, Any], seed: int | None) -> str:
     # Prefect reads its settings when it is first imported: only now is the server's address known.
     from flows.evaluate import evaluate_all
-    from tasks.progress import show_on
 
-    _leave_failures_to_the_end()
-    bars = Bars(console)
-    stop_showing = show_on(bars)
-    try:
-        with bars.rich:
-            return str(evaluate_all(experiment=experiment, overrides=overrides or None, seed=seed))
-    finally:
-        stop_showing()
-
-
-def _leave_failures_to_the_end() -> None:
-    """Keep Prefect's account of a failure from the terminal: it goes to the UI, and here one sentence says what it is.
-
-    What Prefect's own threads say of events that they could not send concerns no result.
-    """
-
-    def is_no_failed_run(record: logging.LogRecord) -> bool:
-        return record.levelno < logging.ERROR or not record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
-
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(is_no_failed_run)
-    for threads in ("prefect._internal", "APILogWorker", "EventsWorker"):
-        logging.getLogger(threads).setLevel(logging.CRITICAL)
+    with task_bars(console):
+        return str(evaluate_all(experiment=experiment, overrides=overrides or None, seed=seed))
 
 
 def _print_results(console: Console, place: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from flows.collect import mended
 from flows.names import Request
 from flows.overview import watched
-from flows.preflight import checked_experiment, refuse_missing, wanted_facts
+from flows.preflight import CHECKS, Check, checked_experiment, refuse_missing, wanted_facts
 from tasks.facts import Facts, ask_all, facts_known
 from tasks.recipe import Pool
 from tasks.spec.experiment import Experiment
@@ -20,19 +20,23 @@ logger = logging.getLogger(__name__)
 
 
 def computed(
-    request: Request, dispatch: Dispatch, compute: Callable[[Experiment], T], pools: Sequence[Pool] = ("cpu", "gpu")
+    request: Request,
+    dispatch: Dispatch,
+    compute: Callable[[Experiment], T],
+    pools: Sequence[Pool] = ("cpu", "gpu"),
+    checks: Sequence[Check] = CHECKS,
 ) -> tuple[Experiment, T]:
     """The experiment, and what `compute` returns of it: refs of finished objects.
 
-    Inline, `compute` runs its tasks in the current flow. On pools it is the plan: what is missing is made by lanes on
-    these pools.
+    Inline, `compute` runs its tasks in the current flow, once `checks` find nothing missing here. On pools it is the
+    plan: what is missing is made by lanes on these pools.
 
     Raises:
         MissingInput: everything that the work needs and that is not there, with remedies.
     """
     if dispatch == "inline":
         with facts_known(Facts()):
-            experiment = checked_experiment(request.experiment, request.overrides, request.seed)
+            experiment = checked_experiment(request.experiment, request.overrides, request.seed, checks=checks)
             with watched(experiment.name, request.title):
                 return experiment, mended(lambda: compute(experiment))
     from flows.pools import computed_on_pools

@@ -19,13 +19,20 @@ from tasks.spec.experiment import Experiment
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+# Gives what this machine lacks of an experiment, each with its remedy.
+Check = Callable[[Experiment], tuple[str, ...]]
+
 POOLS = ("coordinator", "cpu", "gpu")
 # Prefect's workers report every 30 s unless told otherwise.
 WORKER_SILENCE_S = 120
 
 
 def checked_experiment(
-    name: str, overrides: dict[str, Any] | None = None, seed: int | None = None, pools: Sequence[str] = ()
+    name: str,
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    pools: Sequence[str] = (),
+    checks: Sequence[Check] | None = None,
 ) -> Experiment:
     """Load an experiment, and raise `MissingInput` that names everything missing at once.
 
@@ -37,9 +44,10 @@ def checked_experiment(
         overrides: values put over it, by dotted keys.
         seed: the experiment's seed, if another than the preset's.
         pools: work pools that must exist and have a worker online.
+        checks: what is looked for here, where no pools are named; without them all of `CHECKS`.
     """
     experiment, unset = load_unfilled(name, overrides, seed)
-    of_data = () if pools else [line for check in CHECKS for line in check(experiment)]
+    of_data = () if pools else [line for check in checks or CHECKS for line in check(experiment)]
     missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *_missing_pools(pools)]
     if missing:
         raise MissingInput(*missing)
@@ -106,6 +114,11 @@ def _missing_of_detectors(experiment: Experiment, pool: FactPool) -> tuple[str, 
     checks = [detector.missing for detector in experiment.all_detectors if detector.pool == pool]
     checks += [perturbation.missing for perturbation in experiment.perturbations]
     return tuple(line for check in checks for line in _lacking(check))
+
+
+def missing_sources(experiment: Experiment) -> tuple[str, ...]:
+    """What this machine lacks of an experiment's sources, on whichever pool: enough for who needs pictures alone."""
+    return tuple(line for source in experiment.sources for line in _lacking(source.missing))
 
 
 CHECKS = (missing_photographs, missing_weights, missing_detectors, missing_gpu_detectors)

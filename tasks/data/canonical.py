@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from storage.digest import digest_of, sha256_hex
 from storage.errors import BadImage
-from storage.objects import ROWS, Ref, read_table
+from storage.objects import ROWS, Ref, opened_part, read_table
+from storage.store import Store
 from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
 from tasks.data.views import decode_for_fair, fair_canonical_jpeg, is_enlarged
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import Canonical
+
+_ROWS_AT_ONCE = 16
+_NAME_LENGTH = 20
+
+
+def picture_rows(store: Store, pictures: Ref) -> Iterator[dict[str, Any]]:
+    """The rows of a shard of canonical pictures, of which a few at a time are in memory."""
+    with opened_part(store, pictures) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, use_threads=False):
+            yield from batch.to_pylist()
+
+
+def picture_name(row: Mapping[str, Any]) -> str:
+    """What a canonical picture's files are called elsewhere: 20 hexadecimal digits of its source, id and content.
+
+    So scores that come back under it are seen to be of this picture, and not of one that had its id before.
+    """
+    return digest_of([row["source"], row["image_id"], sha256_hex(row["canonical"])])[:_NAME_LENGTH]
 
 
 @step(

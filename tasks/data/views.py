@@ -128,6 +128,11 @@ def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Can
     return {view: _perturbed(bare(View(path=view.path, resolution=view.resolution)), view) for view in views}
 
 
+def posted_file(picture: ViewPicture) -> bytes:
+    """The file of a picture in a view: its own encoding where it has one, else PNG, without loss."""
+    return encode_png(picture.pixels) if picture.encoded is None else picture.encoded
+
+
 def probe_vector(
     original: PictureFacts, original_size: int, view: View, picture: ViewPicture
 ) -> npt.NDArray[np.float32]:
@@ -187,7 +192,7 @@ def _posted_file(
 ) -> tuple[PictureFacts, int]:
     if view == View(path="raw", resolution="native"):
         return original, original_size
-    encoded = picture.encoded if picture.encoded is not None else encode_png(picture.pixels)
+    encoded = posted_file(picture)
     return inspect_picture(encoded), len(encoded)
 
 

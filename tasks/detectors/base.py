@@ -101,8 +101,11 @@ class DetectorBase(Spec):
 
     # Whether `parts` reads canonical pictures, which are made then.
     reads_pictures: ClassVar[bool] = False
-    # Where it scores pictures, and where what it needs for that lies.
-    pool: ClassVar[Pool] = "cpu"
+
+    @property
+    def pool(self) -> Pool:
+        """Whose workers score pictures, and have what it needs for that."""
+        return "cpu"
 
     @property
     def title(self) -> str:
@@ -179,3 +182,11 @@ def tested_as(row: Mapping[str, Any], splits: Splits) -> list[tuple[int, str]]:
     """The rotations in which a picture is `val` or `test`, and which of them."""
     roles = [(rotation, role(row, rotation, splits)) for rotation in range(splits.rotations)]
     return [(rotation, split) for rotation, split in roles if split != "train"]
+
+
+def shown_as(row: Mapping[str, Any], view: View, val_views: Sequence[View], splits: Splits) -> list[tuple[int, str]]:
+    """The rotations in which a detector is shown a picture in a view, and as what.
+
+    Test pictures are shown in every view, val pictures in those alone that give thresholds.
+    """
+    return [(rotation, split) for rotation, split in tested_as(row, splits) if split == "test" or view in val_views]

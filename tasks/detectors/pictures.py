@@ -33,6 +33,7 @@ from tasks.detectors.base import (
     Inputs,
     picture_shards,
     score_place,
+    shown_as,
     tested_as,
 )
 from tasks.detectors.calibration import calibrate_scores
@@ -225,11 +226,7 @@ class Scoring:
         return {view: list(rows.values()) for view, rows in made.items()}
 
     def _roles(self, row: Row, view: View) -> list[tuple[int, str]]:
-        return [
-            (rotation, split)
-            for rotation, split in tested_as(row, self.splits)
-            if split == "test" or view in self.val_views
-        ]
+        return shown_as(row, view, self.val_views, self.splits)
 
     def _are_made(self, batch: Sequence[Row], view: View, made: Mapping[tuple[str, str, int], Row]) -> bool:
         return all(

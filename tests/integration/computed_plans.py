@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from flows.evaluate import Evaluation, evaluation_of
+from flows.evaluate import evaluation_of
 from storage.errors import NotFinished
 from storage.store import Store
 from tasks.elements import element_of
@@ -14,14 +15,16 @@ from tasks.planning import Finished, Plan
 from tasks.recipe import Pool, planned_by
 from tasks.spec.experiment import Experiment
 
+T = TypeVar("T")
+
 
 class _Installed(dict[str, str | None]):
     def __missing__(self, library: str) -> str | None:
         return library_version(library)
 
 
-def computed_here(experiment: Experiment, store: Store) -> Evaluation:
-    """Everything of an experiment, made here; `store` is the one that the process has as its setting."""
+def computed_here(experiment: Experiment, store: Store, compute: Callable[[Experiment], T] = evaluation_of) -> T:
+    """What `compute` gives of an experiment, made here; `store` is the one that the process has as its setting."""
 
     def needs(pool: Pool) -> dict[str, Any]:
         return {"device": "cpu", "versions": _Installed()}
@@ -31,7 +34,7 @@ def computed_here(experiment: Experiment, store: Store) -> Evaluation:
         if found is None:
             try:
                 with facts_known(facts), planned_by(plan):
-                    found = evaluation_of(experiment)
+                    found = compute(experiment)
             except NotFinished:
                 pass
         for element in plan.take_ready():

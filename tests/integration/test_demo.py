@@ -36,6 +36,8 @@ class Demo:
     again: str
     store: LocalStore
     made_again: set[str]
+    pictures: Path  # the folder that `telltale pictures` made
+    made_for_pictures: set[str]
 
     @property
     def place(self) -> str:
@@ -78,7 +80,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         store = LocalStore(folder / "telltale" / "store")
         before = set(store.list("objects"))
         again = run("deployments.demo")
-        yield Demo(printed, again, store, set(store.list("objects")) - before)
+        after = set(store.list("objects"))
+        run("deployments.cli", "pictures", "sample", "--to", str(folder / "pictures"), "--cell", "64/q20")
+        made_for_pictures = set(store.list("objects")) - after
+        yield Demo(printed, again, store, after - before, folder / "pictures", made_for_pictures)
     finally:
         run("deployments.bootstrap", "stop")
         assert marked_processes(folder / "telltale") == []
@@ -98,6 +103,14 @@ def test_again_it_computes_nothing_and_names_the_same_run(demo: Demo) -> None:
         [line for line in text.splitlines() if line.startswith("report:")] for text in (demo.printed, demo.again)
     )
     assert first == second
+
+
+def test_its_pictures_are_written_as_files_without_making_any(demo: Demo) -> None:
+    assert demo.made_for_pictures == set()
+    lines = pl.read_csv(demo.pictures / "pictures.csv", infer_schema=False)
+    assert set(lines["cell"]) == {"64/q20"}
+    assert set(lines["source"]) == {"photographs", "gan", "tiny-diffusion"}
+    assert {str(path.relative_to(demo.pictures)) for path in demo.pictures.glob("*/*/*")} == set(lines["file"])
 
 
 def test_every_cell_of_the_grid_has_results(demo: Demo) -> None:

@@ -38,12 +38,14 @@ ANSWERS: dict[str, Any] = {
     "diffusion_model": SHA256,
     "vgg16_digest": f"sha256:{SHA256}",
     "mobilenet_digest": f"sha256:{SHA256}",
+    "files_of_cpu_workers": SHA256,
+    "function_of_cpu_workers": {"distribution": "theirs", "version": "1.0", "digest": SHA256},
+    "function_of_gpu_workers": {"distribution": "theirs", "version": "1.1", "digest": SHA256},
 }
-
-
-# Detectors that are brought, beside one that every preset has.
-BROUGHT: tuple[dict[str, Any], ...] = (
-    {"kind": "linear", "name": "svm"},
+# Detectors that are brought, with what only workers have of them.
+BROUGHT = [
+    {"kind": "callable", "name": "theirs", "function": "theirs:score"},
+    {"kind": "callable", "name": "theirs-on-a-gpu", "function": "theirs:score", "runs_on": "gpu"},
     {
         "kind": "hub",
         "name": "classifier",
@@ -51,13 +53,26 @@ BROUGHT: tuple[dict[str, Any], ...] = (
         "fake": ["artificial"],
         "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
     },
-)
+    {
+        "kind": "onnx",
+        "name": "onnx",
+        "model": "${MODELS:-/models}/detector.onnx",
+        "fake": [1],
+        "output": "logits",
+        "answer": "softmax",
+        "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+    },
+    {"kind": "scores", "name": "elsewhere", "table": "${TELLTALE_SCORES}/scores.csv"},
+]
+
 EXPERIMENTS = [
     load_experiment(name, changes, seed)
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
 ]
-WITH_BROUGHT = load_experiment("sample", {"mobile": None, "detectors": list(BROUGHT)})
+WITH_BROUGHT = load_experiment(
+    "sample", {"detectors": [{"kind": "linear", "name": "svm"}, *BROUGHT], "mobile": None}, 8
+)
 EXPERIMENTS.append(WITH_BROUGHT)
 
 
@@ -136,8 +151,7 @@ def test_what_workers_lack_is_said_with_its_remedies_at_once() -> None:
 
 
 def test_facts_are_asked_where_the_data_are() -> None:
-    experiments = [*map(load_experiment, NAMES), WITH_BROUGHT]
-    pools = {fact.name: fact.pool for experiment in experiments for fact, _ in wanted_facts(experiment)}
+    pools = {fact.name: fact.pool for experiment in EXPERIMENTS for fact, _ in wanted_facts(experiment)}
     assert pools == {
         "missing_photographs": "cpu",
         "coco_content": "cpu",
@@ -150,4 +164,8 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
         "model_of_gpu_workers": "gpu",
+        "inception_weights": "gpu",
+        "files_of_cpu_workers": "cpu",
+        "function_of_cpu_workers": "cpu",
+        "function_of_gpu_workers": "gpu",
     }

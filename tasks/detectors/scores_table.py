@@ -1,0 +1,287 @@
+"""Detectors that ran elsewhere: a table says which score each picture got in each cell."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import SpecError
+from storage.objects import ROWS, Ref
+from storage.tables import FEATURE_COLUMNS, SCORE_SCHEMA
+from tasks.brought_files import BroughtFiles, files_question, missing_files, read_file
+from tasks.data.canonical import picture_name, picture_rows
+from tasks.data.entries import refuse_large
+from tasks.detectors.base import SCORE_ORDER, Grid, Inputs, picture_shards, score_place, shown_as, tested_as
+from tasks.detectors.pictures import PictureDetector
+from tasks.facts import Question
+from tasks.recipe import Output, StepRun, step
+from tasks.spec.base import LocalPath
+from tasks.spec.detectors import Fit
+from tasks.spec.splits import Splits
+from tasks.spec.views import Cell, View
+from tasks.variables import needed
+
+KEY = ("source", "image_id", "cell")
+COLUMNS = (*KEY, "score")
+# Of a table that `telltale pictures` wrote: what it calls a picture's file says which picture it is.
+FILE = "file"
+
+_DELIMITERS = (",", ";", "\t")
+# How many pictures a sentence names.
+_EXAMPLES = 3
+
+# `picture_name` of a file, in whatever folder and format.
+_NAME = r"(?:^|[/\\])([0-9a-f]{20})(?:\.\w+)?$"
+
+Picture = tuple[str, str]  # source, image_id
+Given = Sequence[Any]  # a score, and the `picture_name` that the table says with it
+
+logger = logging.getLogger(__name__)
+
+
+class ScoresTable(PictureDetector):
+    """Scores from any system: a CSV or Parquet file with the columns `source`, `image_id`, `cell` and `score`.
+
+    Cells go by their names (`64/q20`). A larger score looks more like a fake. Every val and test picture stands there
+    once for each cell that shows it, val pictures at least in the cells without a perturbation, from which thresholds
+    come; `telltale pictures` writes these pictures, and the table to fill in. Where its column `file` is left as it is,
+    scores of pictures that have changed since are refused. Other columns are not looked at, nor are cells that the
+    experiment has not.
+    """
+
+    kind: Literal["scores"] = "scores"
+    table: LocalPath
+
+    @property
+    def title(self) -> str:
+        return "scores from a table"
+
+    @property
+    def brings(self) -> BroughtFiles:
+        return BroughtFiles.at(self.table, self.pool)
+
+    def missing(self) -> list[str]:
+        absent = missing_files(self.table, f"{self.name}: the table of scores")
+        if absent:
+            return absent
+        path = Path(needed(self.table))
+        try:
+            refuse_large(path)
+            read_scores(path.read_bytes())
+        except (SpecError, OSError) as error:
+            return [f"{self.name}: {path}: {error}"]
+        return []
+
+    def facts(self) -> list[Question]:
+        return [files_question(self.table, self.pool)]
+
+    def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
+        return [
+            score_by_table.submit(
+                fit=fit,
+                table=inputs.models[self.brings],
+                pictures=tuple(shard["pictures"] for shard in picture_shards(grid, inputs)),
+                views=views,
+                val_views=grid.threshold_views,
+                splits=grid.splits,
+                cells=grid.cells,
+            )
+        ]
+
+
+def read_scores(data: bytes) -> pl.DataFrame:
+    """The columns `COLUMNS` of a CSV or Parquet file, cells by the names that grids have, scores as float64.
+
+    A fifth column, `picture`, is the `picture_name` in the name of a file, null where none is told.
+
+    Raises:
+        SpecError: columns are missing or of other types, a cell cannot be read, a score is not finite, or a picture
+            has two in a cell.
+    """
+    frame = _parquet_columns(data) if data.startswith(b"PAR1") else _csv_columns(data)
+    for name in KEY:
+        unsaid = frame.filter(pl.col(name).is_null() | (pl.col(name) == ""))
+        if len(unsaid):
+            raise SpecError(f"{name} is empty in {len(unsaid)} of {len(frame)} rows")
+    names, unreadable = {}, []
+    for cell in frame["cell"].unique(maintain_order=True):
+        try:
+            names[cell] = Cell.parse(cell).name
+        except SpecError as error:
+            unreadable.append(str(error))
+    if unreadable:
+        raise SpecError("; ".join(unreadable[:_EXAMPLES]))
+    frame = frame.with_columns(pl.col("cell").replace_strict(names, return_dtype=pl.String))
+    unscored = frame.filter(~pl.col("number").is_finite().fill_null(False))
+    if len(unscored):
+        shown = [f"{_named(row[:2])} in {row[2]} ({row[3]!r})" for row in unscored.head(_EXAMPLES).iter_rows()]
+        raise SpecError(f"{len(unscored)} of {len(frame)} rows have no finite score, such as {'; '.join(shown)}")
+    twice = frame.filter(frame.select(KEY).is_duplicated()).unique(KEY, maintain_order=True)
+    if len(twice):
+        shown = [f"{_named(row[:2])} in {row[2]}" for row in twice.head(_EXAMPLES).iter_rows()]
+        raise SpecError(f"{len(twice)} pictures are there more than once in a cell, such as {'; '.join(shown)}")
+    named = pl.col(FILE).str.extract(_NAME) if FILE in frame.columns else pl.lit(None, pl.String)
+    return frame.select(*KEY, score="number", picture=named)
+
+
+def _csv_columns(data: bytes) -> pl.DataFrame:
+    header, delimiter = _csv_header(data)
+    _refuse_others(header)
+    try:
+        columns = _read_of(header)
+        frame = pl.read_csv(data, separator=delimiter, columns=columns, infer_schema=False, empty_string_is_null=False)
+    except pl.exceptions.PolarsError as error:
+        said = str(error).partition("\n")[0]
+        raise SpecError(f"neither Parquet nor readable as CSV in UTF-8, it may be cut off: {said}") from error
+    number = pl.col("score").str.strip_chars().cast(pl.Float64, strict=False)
+    return frame.select(columns).with_columns(number=number)
+
+
+def _csv_header(data: bytes) -> tuple[list[str], str]:
+    """The names of a CSV file's columns, and what separates them: spreadsheets of some languages write semicolons."""
+    line = data[:100_000].removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].decode(errors="replace").rstrip("\r")
+    headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    fitting = [delimiter for delimiter, header in headers.items() if set(COLUMNS) <= set(header)]
+    delimiter = (fitting or _DELIMITERS)[0]
+    return headers[delimiter], delimiter
+
+
+def _read_of(header: Sequence[str]) -> list[str]:
+    return [*COLUMNS, *([FILE] if list(header).count(FILE) == 1 else [])]
+
+
+def _refuse_others(header: Sequence[str]) -> None:
+    if not set(COLUMNS) <= set(header):
+        raise SpecError(f"expected the columns {', '.join(COLUMNS)}, got {', '.join(header)[:200] or 'none'}")
+    doubled = [name for name in COLUMNS if list(header).count(name) > 1]
+    if doubled:
+        raise SpecError(f"two columns are called {doubled[0]}: rename one")
+
+
+def _parquet_columns(data: bytes) -> pl.DataFrame:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _refuse_others(file.schema_arrow.names)
+        columns = _read_of([field.name for field in file.schema_arrow if field.name != FILE or _is_text(field.type)])
+        table = file.read(columns=columns, use_threads=False).select(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise SpecError(f"not readable as Parquet, it may be cut off: {error}") from error
+    for field in table.schema:
+        is_number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        if not (is_number if field.name == "score" else _is_text(field.type)):
+            expected = "numbers" if field.name == "score" else "text"
+            raise SpecError(f"column {field.name}: expected {expected}, got {field.type}")
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    frame = frame.with_columns(pl.col(name).cast(pl.String) for name in columns if name != "score")
+    return frame.with_columns(number=pl.col("score").cast(pl.Float64))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+@step(
+    "score/table",
+    version=1,
+    label=lambda *, fit, views, **_: f"{fit.label}/{views.name}",
+    each="views",
+    unkeyed=("cells",),
+)
+def score_by_table(
+    run: StepRun,
+    *,
+    fit: Fit,
+    table: Ref,
+    pictures: tuple[Ref, ...],
+    views: tuple[View, ...],
+    val_views: tuple[View, ...],
+    splits: Splits,
+    cells: tuple[Cell, ...],
+) -> dict[View, Output]:
+    """The scores that a table has for all shards of canonical pictures in every missing view, not calibrated yet.
+
+    Raises:
+        SpecError: a picture that a view shows has no score, one that is no val or test picture has one, or a score is
+            of a picture that had the id before.
+    """
+    scores = read_scores(read_file(run.store, table))
+    tested = {
+        (row["source"], row["image_id"]): {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
+        for ref in pictures
+        for row in picture_rows(run.store, ref)
+        if tested_as(row, splits)
+    }
+    names = {view: Cell(resolution=view.resolution, perturbation=view.perturbation).name for view in views}
+    given = {view: _of_cell(scores, name) for view, name in names.items()}
+    shown = {
+        view: {key: roles for key, row in tested.items() if (roles := shown_as(row, view, val_views, splits))}
+        for view in views
+    }
+    problems = [line for view in views for line in _problems(names[view], given[view], shown[view], tested)]
+    if problems:
+        raise SpecError(f"{fit.label}: {'; '.join(problems[:6])}: `telltale pictures` writes the table to fill in")
+    ignored = sorted(set(scores["cell"].unique()) - {cell.name for cell in cells})
+    if ignored:
+        logger.warning("%s: the table's cells %s are none of this experiment: ignored", fit.label, ", ".join(ignored))
+    made = {view: list(_rows(fit, view, given[view], shown[view], tested)) for view in views}
+    return {
+        view: Output(
+            {ROWS: pa.Table.from_pylist(rows, schema=SCORE_SCHEMA).sort_by(SCORE_ORDER)},
+            {"rows": len(rows), "unscored": 0, "ignored_cells": ignored},
+        )
+        for view, rows in made.items()
+    }
+
+
+def _of_cell(scores: pl.DataFrame, cell: str) -> dict[Picture, Given]:
+    """The scores of a cell, each with the `picture_name` that it is said to be of, None where that is not said."""
+    return {(source, image_id): given for source, image_id, _, *given in scores.filter(cell=cell).iter_rows()}
+
+
+def _problems(
+    cell: str,
+    given: Mapping[Picture, Given],
+    shown: Mapping[Picture, Any],
+    tested: Mapping[Picture, Mapping[str, Any]],
+) -> Iterator[str]:
+    """What is wrong with a cell's scores, a sentence each."""
+    lacking = [key for key in shown if key not in given]
+    if lacking:
+        yield f"{cell}: {len(lacking)} of {len(shown)} pictures have no score, such as {_such_as(lacking)}"
+    others = [key for key in given if key not in tested]
+    if others:
+        yield f"{cell}: {len(others)} scores are of no val or test picture, such as {_such_as(others)}"
+    changed = [key for key, (_, name) in given.items() if key in tested and name not in (None, tested[key]["picture"])]
+    if changed:
+        yield f"{cell}: {len(changed)} scores are of pictures that have changed since, such as {_such_as(changed)}"
+
+
+def _rows(
+    fit: Fit,
+    view: View,
+    given: Mapping[Picture, Given],
+    shown: Mapping[Picture, Sequence[tuple[int, str]]],
+    tested: Mapping[Picture, Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    place = score_place(fit, view) | {"p_fake": None, "class_probabilities": None}
+    for key, roles in shown.items():
+        of = {name: tested[key][name] for name in ("image_id", "group_id", "source", "label")}
+        for rotation, split in roles:
+            yield of | place | {"decision": given[key][0], "split": split, "fold": rotation}
+
+
+def _such_as(pictures: Sequence[Picture]) -> str:
+    return "; ".join(_named(picture) for picture in sorted(pictures)[:_EXAMPLES])
+
+
+def _named(picture: Sequence[str]) -> str:
+    return f"{picture[0]}, {picture[1]}"
