@@ -28,8 +28,8 @@ SECTION = README.partition("## Bring a detector\n")[2].partition("\n## ")[0]
 
 
 def printed(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
-    return str(block)
+    first, *_ = re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
+    return str(first)
 
 
 @pytest.fixture(scope="module")

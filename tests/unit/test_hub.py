@@ -26,6 +26,7 @@ from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels
 from tasks.detectors.base import KINDS, Detector
 from tasks.detectors.hub import Hub, fake_places, labels_of, log_odds
+from tasks.detectors.onnx_file import OnnxFile
 from tasks.detectors.pictures import score_pictures
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
@@ -361,10 +362,11 @@ def test_code_that_lies_beside_a_model_is_not_run(vit: Path, store: LocalStore, 
     assert not ran.exists()
 
 
-def test_the_example_of_the_readme_is_one() -> None:
-    example = re.search(r"```yaml\n(detectors:.*?)```", README.read_text(), flags=re.S)
-    assert example is not None
-    plain, published = TypeAdapter(tuple[Detector, ...]).validate_python(yaml.safe_load(example[1])["detectors"])
+def test_the_readmes_examples_of_networks_are_read() -> None:
+    examples = re.findall(r"```yaml\n(detectors:.*?)```", README.read_text(), flags=re.S)
+    plain, onnx, published = TypeAdapter(tuple[Detector, ...]).validate_python(yaml.safe_load(examples[1])["detectors"])
+    assert isinstance(onnx, OnnxFile)
+    assert onnx.published == 0
     assert isinstance(published, Hub)
     assert published.title == "classifier owner/name@COMMIT, fake: artificial"
     assert plain.name == "svm"
