@@ -37,14 +37,28 @@ ANSWERS: dict[str, Any] = {
     "diffusion_model": SHA256,
     "vgg16_digest": f"sha256:{SHA256}",
     "mobilenet_digest": f"sha256:{SHA256}",
+    "backbone_found": {"digest": f"sha256:{SHA256}", "hub": None, "version": "5.20"},
 }
 
+# What no preset has.
+BACKBONE = {
+    "kind": "backbone",
+    "library": "transformers",
+    "model": "${TELLTALE_CLIP}",
+    "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]},
+}
+OTHERS = {
+    "detectors": [
+        {"kind": "linear", "name": "plain"},
+        {"kind": "linear", "name": "clip", "extractor": BACKBONE, "loss": "logistic"},
+    ]
+}
 
 EXPERIMENTS = [
     load_experiment(name, changes, seed)
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
-]
+] + [load_experiment("subset", OTHERS, 1)]
 
 
 class Asked(dict[str, Any]):
@@ -121,7 +135,7 @@ def test_what_workers_lack_is_said_with_its_remedies_at_once() -> None:
 
 
 def test_facts_are_asked_where_the_data_are() -> None:
-    pools = {fact.name: fact.pool for name in NAMES for fact, _ in wanted_facts(load_experiment(name))}
+    pools = {fact.name: fact.pool for experiment in EXPERIMENTS for fact, _ in wanted_facts(experiment)}
     assert pools == {
         "missing_photographs": "cpu",
         "coco_content": "cpu",
@@ -132,4 +146,6 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
+        "inception_weights": "gpu",
+        "backbone_found": "gpu",
     }
