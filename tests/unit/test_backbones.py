@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
-from benchmarks.made_up import needs
+from benchmarks.made_up import needs, preset
 from storage.errors import MissingInput, SpecError
 from storage.local import LocalStore
 from storage.objects import notes_of
 from storage.tables import embedding_matrix, read_features
 from tasks import hub_models
+from tasks.detectors.linear import Linear
 from tasks.elements import element_of
 from tasks.facts import library_version
 from tasks.features.backbone import backbone_files, import_backbone
@@ -46,6 +49,16 @@ def test_features_are_called_by_what_people_want_to_tell_apart() -> None:
 def test_onnx_files_are_computed_on_cpus_and_networks_of_torch_where_the_gpus_are() -> None:
     assert spec("onnx", "/a.onnx").pool == "cpu"
     assert spec().pool == spec("transformers", "/a").pool == "gpu"
+
+
+def test_the_readmes_example_is_read() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = (text for text in re.findall(r"```yaml\n(.*?)```", readme, flags=re.S) if "kind: backbone" in text)
+    _, clip = preset("sample", yaml.safe_load(example)).all_detectors[:2]
+    assert isinstance(clip, Linear)
+    assert clip.title == (
+        "logistic regression on backbone-clip-vit-large-patch14-pooled-224, fitted on uncompressed pictures"
+    )
 
 
 # What is taken of a network.
