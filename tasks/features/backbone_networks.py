@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from storage.errors import SpecError
 from tasks.data.network_input import NetworkInput
-from tasks.device import full_precision
+from tasks.device import full_precision, is_device_error
 from tasks.features.base import Array
 from tasks.hub_models import CONFIG
 from tasks.onnx_sessions import open_session
@@ -105,7 +105,9 @@ def tried_backbone(wanted: Wanted, forward: Callable[[Float32], Float32]) -> Bac
         dimension = forward(np.zeros(wanted.tried, np.float32)).shape[1]
     except SpecError:
         raise
-    except Exception as error:  # whatever a library raises here is about the input
+    except Exception as error:  # whatever else a library raises here is about the input
+        if is_device_error(error):
+            raise
         raise SpecError(_refused(wanted, error)) from error
     return Backbone(forward, dimension, wanted.title)
 

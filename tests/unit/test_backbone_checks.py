@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from storage.errors import DamagedObject, OtherVersion, SpecError
 from storage.local import LocalStore
 from tasks.features import backbone
+from tasks.features.backbone_networks import tried_backbone
 from tests.unit.backbone_models import INPUT, brought, described, entered, opened, pictures, spec
 from tests.unit.test_export import model_with_external_tensor
 from tests.unit.tiny_models import SIDE, onnx_model, saved_model
@@ -163,6 +164,14 @@ def test_another_version_of_the_library_makes_no_features_under_the_planned_ones
     planned = named.keyed().model_copy(update={"library_version": "0.1"})
     with pytest.raises(OtherVersion, match=r"planned with onnx 0\.1, here is"):
         planned.load(store, brought(store, named), "cpu")
+
+
+def test_a_device_that_fails_is_not_taken_for_a_model_that_does_not_fit() -> None:
+    def forward(batch: object) -> np.ndarray:
+        raise RuntimeError("CUDA error: out of memory")
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        tried_backbone(spec().wanted, forward)
 
 
 def test_damaged_weights_are_noticed(tmp_path: Path, store: LocalStore) -> None:
