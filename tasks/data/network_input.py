@@ -18,6 +18,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+Layout = Literal["channels-first", "channels-last"]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -42,7 +43,7 @@ class NetworkInput(Spec):
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
     channels: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["channels-first", "channels-last"] = "channels-first"
+    layout: Layout = "channels-first"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

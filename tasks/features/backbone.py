@@ -19,7 +19,7 @@ from storage.errors import MissingInput, OtherVersion, SpecError, StoreError
 from storage.objects import Ref
 from storage.store import Store
 from tasks.brought_files import files_output, read_file, write_files
-from tasks.data.network_input import NetworkInput
+from tasks.data.network_input import Layout, NetworkInput
 from tasks.facts import Fact, fact, library_version
 from tasks.features.backbone_networks import (
     Backbone,
@@ -71,8 +71,9 @@ class BackboneSpec(ExtractorBase):
     `output` `pooled` is what the last layer of a classifier reads (torchvision, timm), or a transformers model's
     `pooler_output`; of a model with a text part as well its vision tower is taken alone, before the projection to what
     both share. Else `output` names a layer, or by its number one of the `hidden_states` of a transformers model; of an
-    ONNX file it always names one of the outputs. Maps (N, C, h, w), with the layout `channels-last` (N, h, w, C), are
-    averaged over their places; of `tokens` (N, T, D) the `mean` is taken, or the `first`.
+    ONNX file it always names one of the outputs. Of `tokens` (N, T, D) the `mean` is taken, or the `first`. `maps` are
+    averaged over their places: (N, C, h, w), or (N, h, w, C) where they are `channels-last`, as in torchvision's Swin
+    Transformers; unless that is said they are as the input is.
     """
 
     kind: Literal["backbone"] = "backbone"
@@ -81,6 +82,7 @@ class BackboneSpec(ExtractorBase):
     weights: LocalPath | None = None
     output: Annotated[int, Field(ge=-1000, le=1000)] | Annotated[str, Field(min_length=1)] = "pooled"
     tokens: Literal["mean", "first"] = "mean"
+    maps: Layout | None = None
     input: NetworkInput
     batch: int = Field(default=16, ge=1)
     # Decides the features as well; planning finds it where the step that embeds does not name the library.
@@ -94,7 +96,7 @@ class BackboneSpec(ExtractorBase):
     @property
     def wanted(self) -> Wanted:
         """What its network is to compute."""
-        return Wanted(self.library, self.model, self.output, self.tokens, self.input)
+        return Wanted(self.library, self.model, self.output, self.tokens, self.maps, self.input)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

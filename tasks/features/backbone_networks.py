@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import SpecError
-from tasks.data.network_input import NetworkInput
+from tasks.data.network_input import Layout, NetworkInput
 from tasks.device import full_precision, is_device_error
 from tasks.features.base import Array
 from tasks.hub_models import CONFIG
@@ -45,6 +45,7 @@ class Wanted:
     model: str
     output: int | str
     tokens: Literal["mean", "first"]
+    maps: Layout | None
     input: NetworkInput
 
     @property
@@ -71,7 +72,7 @@ class Wanted:
                 f"({count}, D), tokens ({count}, T, D), or maps of four dimensions; name another output"
             )
         if len(shape) == 4:
-            return found.mean((2, 3) if self.input.layout == "channels-first" else (1, 2))
+            return found.mean((2, 3) if (self.maps or self.input.layout) == "channels-first" else (1, 2))
         if len(shape) == 3:
             return found.mean(1) if self.tokens == "mean" else found[:, 0]
         return found
@@ -199,8 +200,8 @@ def check_torch(
 
 
 def _refused(wanted: Wanted, error: BaseException) -> str:
-    side = "any" if wanted.input.side is None else wanted.input.side
-    return f"{wanted.title} does not take pictures of side {side} ({first_line(error)}); declare the input that it has"
+    size = "their own size" if wanted.input.side is None else f"side {wanted.input.side}"
+    return f"{wanted.title} does not take pictures of {size} ({first_line(error)}); declare the input that it has"
 
 
 def first_line(error: BaseException) -> str:

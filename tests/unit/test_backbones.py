@@ -119,6 +119,7 @@ def test_maps_are_averaged_over_their_places(store: LocalStore, tmp_path: Path) 
         ("squeezenet1_1", "pooled", 512),
         ("regnet_x_400mf", "pooled", 400),
         ("swin_t", "pooled", 768),
+        ("swin_t", "features.3", 192),
     ],
 )
 def test_a_torchvision_model_gives_what_its_last_layer_reads_or_what_a_layer_says(
@@ -131,7 +132,9 @@ def test_a_torchvision_model_gives_what_its_last_layer_reads_or_what_a_layer_say
 
     network = models.get_model(model).eval()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    named = spec(model=model, output=output, weights=str(tmp_path / "weights.safetensors"))
+    last = model == "swin_t" and output != "pooled"
+    maps = {"maps": "channels-last"} if last else {}
+    named = spec(model=model, output=output, weights=str(tmp_path / "weights.safetensors"), **maps)
     extractor = opened(store, named)
     found = described(extractor, pictures(3))
     assert (extractor.dimension, found.shape) == (dimension, (3, dimension))
@@ -142,7 +145,7 @@ def test_a_torchvision_model_gives_what_its_last_layer_reads_or_what_a_layer_say
         network.get_submodule(output).register_forward_hook(lambda module, given, made: kept.append(made))
     with torch.inference_mode():
         network(entered(named, pictures(3)))
-    expected = kept[0].mean((2, 3)) if kept[0].ndim == 4 else kept[0]
+    expected = kept[0].mean((1, 2) if last else (2, 3)) if kept[0].ndim == 4 else kept[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
