@@ -19,7 +19,8 @@ from tests.unit.tiny_models import SIDE, saved_model, transformers_model
 
 SIZES = [(300, 401), (401, 300), (233, 350), (224, 224), (100, 131), (225, 225), (640, 427)]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-MOBILENET = os.environ.get("TELLTALE_MOBILENET", "")
+SHARED = Path(os.environ.get("TELLTALE_SHARED", Path(__file__).parents[3] / "shared"))
+MOBILENET = SHARED / "weights" / "mobilenet_v2_imagenet.safetensors"
 
 
 def picture(height: int, width: int) -> Pixels:
@@ -118,7 +119,7 @@ def test_a_backbone_is_transformers_own_processor_and_model(kind: str, processor
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(not MOBILENET, reason="TELLTALE_MOBILENET names no weights of MobileNetV2 (safetensors)")
+@pytest.mark.skipif(not MOBILENET.is_file(), reason=f"no ImageNet weights at {MOBILENET}: set TELLTALE_SHARED")
 def test_a_backbone_is_torchvisions_own_transforms_and_model(tmp_path: Path) -> None:
     define_missing_torchvision_schemas()
     import torch
@@ -134,7 +135,7 @@ def test_a_backbone_is_torchvisions_own_transforms_and_model(tmp_path: Path) -> 
         batch = torch.stack([ImageClassification(crop_size=224)(Image.fromarray(each)) for each in chosen])
         expected = network.features(batch).mean((2, 3)).numpy()
     declared = {"side": 224, "resize": "shorter-side", "resized_side": 256, "filter": "bilinear", **IMAGENET}
-    named = spec(model="mobilenet_v2", weights=MOBILENET, input=declared)
+    named = spec(model="mobilenet_v2", weights=str(MOBILENET), input=declared)
     found = described(opened(LocalStore(tmp_path / "store"), named), chosen)
     assert found.shape == (2, 1280)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())

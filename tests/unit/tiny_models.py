@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
@@ -63,6 +64,11 @@ def saved_model(folder: Path, kind: str) -> Path:
     return folder
 
 
+def onnx_kernel() -> npt.NDArray[np.float32]:
+    """The convolution of `onnx_model`."""
+    return np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+
+
 def onnx_model(
     side: int | str = "side",
     *,
@@ -83,7 +89,7 @@ def onnx_model(
 
     kind = getattr(TensorProto, element)
     dtype = {"FLOAT": np.float32, "FLOAT16": np.float16}[element]
-    kernel = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(dtype)
+    kernel = onnx_kernel().astype(dtype)
     sides = [count, side, side] if channels_last else [count, 3, side, side]
     given = [
         helper.make_tensor_value_info(f"pixels{number or ''}", kind, [*sides, 3] if channels_last else sides)
