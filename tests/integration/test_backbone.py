@@ -16,7 +16,7 @@ from tasks.presets import load_experiment
 from tasks.report.run import HTML
 from tests.integration.computed_plans import computed_here
 from tests.integration.small_sample import WITHOUT_NETWORKS
-from tests.unit.tiny_models import SIDE, onnx_model, saved_model
+from tests.unit.tiny_backbones import SIDE, onnx_model, saved_model
 
 INPUT = {"side": SIDE, "resize": "stretch", "filter": "bicubic", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 TITLES = {

@@ -15,7 +15,7 @@ from tasks.data.network_input import NetworkInput
 from tasks.data.pictures import Pixels
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tests.unit.backbone_models import described, opened, spec
-from tests.unit.tiny_models import SIDE, saved_model, transformers_model
+from tests.unit.tiny_backbones import SIDE, saved_model, transformers_model
 
 SIZES = [(300, 401), (401, 300), (233, 350), (224, 224), (100, 131), (225, 225), (640, 427)]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

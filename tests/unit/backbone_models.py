@@ -17,7 +17,7 @@ from tasks.features.backbone import BackboneSpec, backbone_found, import_backbon
 from tasks.features.base import Extractor
 from tasks.features.kinds import ExtractorSpec
 from tests.unit.embedded_shards import RAW
-from tests.unit.tiny_models import SIDE
+from tests.unit.tiny_backbones import SIDE
 
 INPUT = {"side": SIDE, "resize": "stretch", "filter": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 

@@ -17,7 +17,7 @@ from tasks.features import backbone
 from tasks.features.backbone_networks import tried_backbone
 from tests.unit.backbone_models import INPUT, brought, described, entered, opened, pictures, spec
 from tests.unit.test_export import model_with_external_tensor
-from tests.unit.tiny_models import SIDE, onnx_model, saved_model
+from tests.unit.tiny_backbones import SIDE, onnx_model, saved_model
 
 
 @pytest.fixture

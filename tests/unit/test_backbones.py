@@ -29,7 +29,7 @@ from tasks.recipe import planned_by
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tests.unit.backbone_models import INPUT, brought, described, entered, opened, pictures, spec
 from tests.unit.embedded_shards import CANONICAL, FAIR, RAW, embed, jpeg, seven_pictures, shard
-from tests.unit.tiny_models import KINDS, SIDE, onnx_kernel, onnx_model, saved_model, transformers_model
+from tests.unit.tiny_backbones import KINDS, SIDE, onnx_kernel, onnx_model, saved_model, transformers_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
