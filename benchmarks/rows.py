@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from benchmarks.brought import onnx_case
 from benchmarks.embedding import exact_case
 from benchmarks.feature_store import reading_case, writing_case
 from benchmarks.frechet import frechet_case
@@ -76,6 +77,18 @@ ROWS = {
             case=exact_case,
             reach=1.3,
             libraries=("torch", "torchvision", "ncnn", "numpy"),
+        ),
+        Row(
+            name="onnx",
+            what="a brought ONNX detector of 100 MB, all 12 views of a picture",
+            plainly="ONNX Runtime alone on prepared tensors",
+            unit="pictures",
+            sizes=(2, 4, 6),
+            full_sizes=(4, 8, 16, 32),
+            case=onnx_case,
+            reach=0.8,
+            pairs=3,
+            libraries=("onnxruntime", "pillow", "numpy"),
         ),
         Row(
             name="svm",

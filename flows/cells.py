@@ -59,6 +59,7 @@ def _scored(experiment: Experiment, cell: Cell, scores: Scores) -> tuple[Scored,
             scores=scores.of[entry.fit, cell],
             reference=scores.of[entry.fit, entry.reference],
             mixes=mixes_of(experiment, entry.fit),
+            published=entry.published,
         )
         for entry in evaluated(scores, cell)
     )

@@ -10,6 +10,7 @@ from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs
 from tasks.detectors.linear import Linear
 from tasks.evaluation.protocols import detectors_of, further_heads, grid_of
+from tasks.features.kept_networks import networks_kept
 from tasks.spec.base import Spec
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
@@ -42,14 +43,15 @@ def fitted_models(experiment: Experiment, features: Features) -> dict[Spec, Ref]
 
 def detector_scores(detectors: Sequence[DetectorBase], grid: Grid, inputs: Inputs) -> Scores:
     """The scores of detectors; those that read no pictures first, as they wait for nothing."""
-    waiting = [_DetectorParts.of(detector, grid, inputs) for detector in detectors]
-    futures: dict[tuple[Fit, Cell], Any] = {}
-    for parts in sorted(waiting, key=lambda one: bool(one.futures)):
-        of = parts.collected()
-        for entry in parts.entries:
-            futures[entry.fit, entry.cell] = parts.detector.scores(entry, of.get(entry.fit, {}), grid, inputs)
-    entries = tuple(entry for parts in waiting for entry in parts.entries)
-    return Scores(entries, dict(zip(futures, collect(futures.values()), strict=True)))
+    with networks_kept():
+        waiting = [_DetectorParts.of(detector, grid, inputs) for detector in detectors]
+        futures: dict[tuple[Fit, Cell], Any] = {}
+        for parts in sorted(waiting, key=lambda one: bool(one.futures)):
+            of = parts.collected()
+            for entry in parts.entries:
+                futures[entry.fit, entry.cell] = parts.detector.scores(entry, of.get(entry.fit, {}), grid, inputs)
+        entries = tuple(entry for parts in waiting for entry in parts.entries)
+        return Scores(entries, dict(zip(futures, collect(futures.values()), strict=True)))
 
 
 @dataclass(frozen=True)

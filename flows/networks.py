@@ -282,11 +282,13 @@ def _rejections(
 
 
 def with_keyed_weights(experiment: Experiment) -> Experiment:
-    """The experiment with its weights named by what they are, as a report tells them."""
+    """The experiment with its weights and detectors named by what they are, as a report tells of them."""
     networks = () if experiment.mobile is None else experiment.mobile.networks
     keyed = tuple(keyed_mobilenet(network) if isinstance(network, FineTuned) else network for network in networks)
     mobile = None if experiment.mobile is None else experiment.mobile.model_copy(update={"networks": keyed})
-    return experiment.model_copy(update={"extractor": experiment.extractor.keyed(), "mobile": mobile})
+    detectors = tuple(detector.reported() for detector in experiment.detectors)
+    update = {"extractor": experiment.extractor.keyed(), "detectors": detectors, "mobile": mobile}
+    return experiment.model_copy(update=update)
 
 
 def _keyed(variant: Variant) -> Variant:

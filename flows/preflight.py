@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from storage.errors import MissingInput, SpecError, StoreError
 from storage.opening import open_store
 from storage.store import check_writable
-from tasks.data.sources.base import Question
-from tasks.facts import FactPool, answered_by, ask_all, fact
+from tasks.facts import FactPool, Question, answered_by, ask_all, fact
 from tasks.networks.mobilenet_weights import check_mobilenet, mobilenet_digest
 from tasks.presets import load_unfilled
 from tasks.spec.base import on_this_machine
@@ -71,6 +70,7 @@ def wanted_facts(experiment: Experiment) -> list[Question]:
     for extractor in experiment.extractors:
         wanted += extractor.facts()
     wanted += [question for source in experiment.sources for question in source.facts()]
+    wanted += [question for detector in experiment.all_detectors for question in detector.facts()]
     wanted += [(mobilenet_digest, (network.weights, network.width)) for network in _networks_with_weights(experiment)]
     return wanted
 
@@ -92,11 +92,23 @@ def missing_weights(experiment: Experiment) -> tuple[str, ...]:
 
 @fact(pool="cpu")
 def missing_detectors(experiment: Experiment) -> tuple[str, ...]:
-    """What this machine lacks of the detectors that an experiment names, each with its remedy; fast."""
-    return tuple(line for detector in experiment.all_detectors for line in _lacking(detector.missing))
+    """What this machine lacks of perturbations, and of detectors that score on the pool `cpu`, each with its remedy."""
+    return _missing_of_detectors(experiment, "cpu")
 
 
-CHECKS = (missing_photographs, missing_weights, missing_detectors)
+@fact(pool="gpu")
+def missing_gpu_detectors(experiment: Experiment) -> tuple[str, ...]:
+    """The same of the pool `gpu`, whose workers make views as well; a few seconds at most."""
+    return _missing_of_detectors(experiment, "gpu")
+
+
+def _missing_of_detectors(experiment: Experiment, pool: FactPool) -> tuple[str, ...]:
+    checks = [detector.missing for detector in experiment.all_detectors if detector.pool == pool]
+    checks += [perturbation.missing for perturbation in experiment.perturbations]
+    return tuple(line for check in checks for line in _lacking(check))
+
+
+CHECKS = (missing_photographs, missing_weights, missing_detectors, missing_gpu_detectors)
 
 
 def _lacking(check: Callable[[], list[str]]) -> list[str]:

@@ -73,7 +73,7 @@ SCORE_SCHEMA = pa.schema(
         ("resolution", pa.string()),
         ("perturbation", pa.string()),  # such as q20; none where nothing happens to the picture
         ("p_fake", pa.float64()),
-        ("decision", pa.float64()),  # the raw decision value, positive for fake
+        ("decision", pa.float64()),  # the raw decision value, larger for fake; null where the detector failed
         ("class_probabilities", pa.list_(pa.float64())),  # null for a detector of two classes
     ]
 )
@@ -101,7 +101,7 @@ RESULT_SCHEMA = pa.schema(
         ("perturbation", pa.string()),
         ("mix", pa.string()),
         *FIT_COLUMNS,
-        ("threshold_rule", pa.string()),  # val, half, oracle, zero; null where no threshold is needed
+        ("threshold_rule", pa.string()),  # val, half, oracle, published, zero; null where no threshold is needed
         ("metric", pa.string()),
         ("value", pa.float64()),
         ("low", pa.float64()),

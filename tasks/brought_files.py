@@ -11,7 +11,7 @@ from storage.digest import digest_of, file_sha256
 from storage.errors import MissingInput, SpecError
 from storage.objects import Ref, read_part
 from storage.store import Store
-from tasks.facts import Fact, fact
+from tasks.facts import Fact, Question, fact
 from tasks.recipe import Output, Pool, StepRun, step
 from tasks.spec.base import LocalPath, Spec
 from tasks.variables import needed
@@ -105,7 +105,7 @@ def missing_files(path: str, what: str) -> list[str]:
     return [] if here.exists() else [f"{what}: {here} does not exist"]
 
 
-def files_question(path: str, pool: Pool) -> tuple[Fact[..., Any], tuple[Any, ...]]:
+def files_question(path: str, pool: Pool) -> Question:
     """The fact that `BroughtFiles.at` asks, with its argument."""
     return _CONTENTS[pool], (path,)
 

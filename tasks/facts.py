@@ -129,6 +129,10 @@ class Fact(Generic[P, T]):
         return {name: TypeAdapter(hint) for name, hint in get_type_hints(self.function, include_extras=True).items()}
 
 
+# A fact and the arguments that it is asked with.
+Question = tuple[Fact[..., Any], tuple[Any, ...]]
+
+
 def fact(*, pool: FactPool) -> Callable[[Callable[P, T]], Fact[P, T]]:
     """Make a fact of a function; see `Fact`."""
 

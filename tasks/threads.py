@@ -6,7 +6,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -92,11 +92,12 @@ def made_ahead(function: Callable[[Item], Result], items: Iterable[Item], device
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of every item, in order, by so many threads, while a thread of its own draws the items.
 
     At most `ahead` results wait for the caller: then the drawing is held back. An error of `items` or of `function` is
-    raised in its turn. After one, and when the caller stops early, no more than the item at hand is drawn.
+    raised in its turn. After one, and when the caller closes it early (`contextlib.closing`), no more than the item at
+    hand is drawn.
     """
     waiting: queue.Queue[Future[Result] | None] = queue.Queue(maxsize=max(1, ahead))
     stopped = threading.Event()
@@ -120,7 +121,8 @@ def in_order(
         put(None)
 
     with ThreadPoolExecutor(threads) as pool:
-        drawing = threading.Thread(target=draw, name="drawing")
+        # A caller that fails keeps this generator for as long as anybody keeps its traceback: a process can end anyway.
+        drawing = threading.Thread(target=draw, name="drawing", daemon=True)
         drawing.start()
         try:
             while (future := waiting.get()) is not None:

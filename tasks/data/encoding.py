@@ -1,4 +1,4 @@
-"""Pixels as JPEG and as PNG."""
+"""Pixels as JPEG, PNG, WebP and AVIF."""
 
 import io
 
@@ -31,4 +31,36 @@ def encode_png(rgb: Pixels) -> bytes:
     """
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_webp(rgb: Pixels, quality: int) -> bytes:
+    """`rgb`, uint8 (H, W, 3), as lossy WebP (chroma 4:2:0) at libwebp's `quality` 0..100.
+
+    Everything that decides pixels is said here or decided by libwebp, whose version is that of Pillow's wheel: recipes
+    name Pillow.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="WEBP", lossless=False, quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def encode_avif(rgb: Pixels, quality: int) -> bytes:
+    """`rgb`, uint8 (H, W, 3), as AVIF by libaom (chroma 4:2:0, full range) at libavif's `quality` 0..100.
+
+    As for WebP, its libraries come with Pillow. Left to itself Pillow takes as many threads as there are cores, and
+    libavif as many tiles as there are threads: another file on every machine.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(
+        buffer,
+        format="AVIF",
+        quality=quality,
+        subsampling="4:2:0",
+        range="full",
+        codec="aom",
+        speed=6,
+        max_threads=1,
+        autotiling=False,
+    )
     return buffer.getvalue()

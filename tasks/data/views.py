@@ -12,10 +12,8 @@ from storage.errors import SpecError
 from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
 from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import PictureFacts, Pixels, decode_rgb, inspect_picture
+from tasks.data.resizing import resized
 from tasks.spec.views import Canonical, View
-
-# All resizes are Pillow's bicubic, whose kernel widens with the reduction: antialiased, as the first project's was.
-_RESAMPLING = Image.Resampling.BICUBIC
 
 _BLOCK = 8  # side of a JPEG block, pixels
 
@@ -124,10 +122,10 @@ def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Can
         return fair_canonical(decoded(canonical.kernel == "exact"), image_id, canonical)
 
     @functools.cache
-    def resized(unperturbed: View) -> Pixels:
+    def bare(unperturbed: View) -> Pixels:
         return _at_resolution(origin(unperturbed.path), unperturbed)
 
-    return {view: _perturbed(resized(View(path=view.path, resolution=view.resolution)), view) for view in views}
+    return {view: _perturbed(bare(View(path=view.path, resolution=view.resolution)), view) for view in views}
 
 
 def probe_vector(
@@ -135,10 +133,10 @@ def probe_vector(
 ) -> npt.NDArray[np.float32]:
     """What the probe sees of a posted picture, float32 (16,), in the order of `PROBE_FEATURE_NAMES`.
 
-    The posted file is the view's own JPEG where it has one; the untouched original (`original_size` bytes) for
-    `raw/native/none`; else the pixels as PNG. Its size is in bytes, `log_bytes_per_pixel` natural; table means and the
-    estimated quality are 0 where the file has no quantisation table, and a grey JPEG's only table stands for both.
-    Colour means lie in 0..255. Blockiness is `blockiness` of the posted pixels.
+    The posted file is the view's own, where its perturbation encodes one; the untouched original (`original_size`
+    bytes) for `raw/native/none`; else the pixels as PNG. Its size is in bytes, `log_bytes_per_pixel` natural; table
+    means and the estimated quality are 0 where the file has no quantisation table, and a grey JPEG's only table stands
+    for both. Colour means lie in 0..255. Blockiness is `blockiness` of the posted pixels.
     """
     posted, size = _posted_file(original, original_size, view, picture)
     height, width = picture.pixels.shape[:2]
@@ -187,7 +185,7 @@ def _border_ratio(luma: npt.NDArray[np.int16]) -> float:
 def _posted_file(
     original: PictureFacts, original_size: int, view: View, picture: ViewPicture
 ) -> tuple[PictureFacts, int]:
-    if picture.encoded is None and view.path == "raw" and view.resolution == "native":
+    if view == View(path="raw", resolution="native"):
         return original, original_size
     encoded = picture.encoded if picture.encoded is not None else encode_png(picture.pixels)
     return inspect_picture(encoded), len(encoded)
@@ -202,9 +200,7 @@ def _at_resolution(picture: Pixels, view: View) -> Pixels:
 
 
 def _resize(picture: Pixels, side: int) -> Pixels:
-    if picture.shape[:2] == (side, side):
-        return picture
-    return np.array(Image.fromarray(picture).resize((side, side), _RESAMPLING))
+    return resized(picture, side, side)
 
 
 def _resize_integers(picture: Pixels, side: int) -> Pixels:

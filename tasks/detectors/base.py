@@ -7,15 +7,18 @@ pictures (`parts`), and the finished scores (`scores`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import SerializeAsAny
 
 from storage.objects import Ref
 from tasks.data.perturbations.base import PerturbationBase
+from tasks.data.splits import role
+from tasks.facts import Question
 from tasks.features.base import ExtractorBase
+from tasks.recipe import Pool
 from tasks.spec.base import Name, Spec, of_kind
 from tasks.spec.detectors import Fit, Role, SvmSpec
 from tasks.spec.splits import Splits
@@ -55,13 +58,15 @@ class Grid:
 class Entry:
     """Scores of a fit in a cell. Its thresholds come from val pictures of the cell `reference`, which it scores too.
 
-    One that is not `evaluated` is scored alone: others compare it, or look at what it rejects.
+    One that is not `evaluated` is scored alone: others compare it, or look at what it rejects. `published` is the
+    decision value from which its makers call a picture fake, if they say so.
     """
 
     fit: Fit
     cell: Cell
     reference: Cell
     evaluated: bool = True
+    published: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Inputs:
     Attributes:
         features: of some sources, by an extractor, in some views.
         pictures: canonical ones (`CANONICAL_SCHEMA`), shard by shard, by source.
-        models: what was fitted, by what `trains` said.
+        models: what was fitted or brought, by what `trains` said.
         networks: exported files of the experiment's own networks, one per rotation, by fit.
     """
 
@@ -96,6 +101,8 @@ class DetectorBase(Spec):
 
     # Whether `parts` reads canonical pictures, which are made then.
     reads_pictures: ClassVar[bool] = False
+    # Where it scores pictures, and where what it needs for that lies.
+    pool: ClassVar[Pool] = "cpu"
 
     @property
     def title(self) -> str:
@@ -107,8 +114,20 @@ class DetectorBase(Spec):
         """The extractors that it names, beside the experiment's own."""
         return ()
 
+    def reported(self) -> Self:
+        """It as a report tells of it: what lies somewhere is named by what it is."""
+        return self
+
     def missing(self) -> list[str]:
-        """What this machine lacks of it, each with its remedy."""
+        """What this machine lacks of it, each with its remedy; asked of a worker of its pool."""
+        return []
+
+    def facts(self) -> list[Question]:
+        """The facts that `trains`, `parts` and `scores` ask, with their arguments (`tasks.facts`)."""
+        return []
+
+    def remarks(self, sources: Sequence[str]) -> list[str]:
+        """What those who read its numbers on pictures of these sources must know, a sentence each."""
         return []
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
@@ -121,11 +140,11 @@ class DetectorBase(Spec):
         yield from ()
 
     def trains(self, entry: Entry, grid: Grid) -> Spec | None:
-        """What is fitted for an entry; None where nothing is."""
+        """What is fitted for an entry, or brought for it; None where nothing is."""
         return None
 
     def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
-        """The future of what is fitted."""
+        """The future of what is fitted or brought."""
         raise NotImplementedError
 
     def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
@@ -151,3 +170,12 @@ def score_place(fit: Fit, view: View) -> dict[str, Any]:
         "resolution": str(view.resolution),
         "perturbation": view.perturbation_name,
     }
+
+
+SCORE_ORDER = [("split", "ascending"), ("fold", "ascending"), ("image_id", "ascending"), ("source", "ascending")]
+
+
+def tested_as(row: Mapping[str, Any], splits: Splits) -> list[tuple[int, str]]:
+    """The rotations in which a picture is `val` or `test`, and which of them."""
+    roles = [(rotation, role(row, rotation, splits)) for rotation in range(splits.rotations)]
+    return [(rotation, split) for rotation, split in roles if split != "train"]

@@ -1,65 +1,155 @@
-"""Detectors that read pictures: every val and test picture of a shard in every view, then calibration on val.
+"""Detectors that are brought: every val and test picture of a shard in every view, then calibration on val.
 
 A kind is a `PictureDetector` with a field `kind` and the function `opened`; everything else is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
-from storage.digest import hash_fraction
 from storage.errors import SpecError, TelltaleError
 from storage.objects import ROWS, Ref, read_table
-from storage.tables import FAKE, REAL, SCORE_SCHEMA
+from storage.store import Store
+from storage.tables import SCORE_SCHEMA
+from tasks.brought_files import BroughtFiles
+from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.data.splits import role
 from tasks.data.views import apply_view
-from tasks.detectors.base import Detector, DetectorBase, Entry, Grid, Inputs, picture_shards, score_place
-from tasks.detectors.svm import Float, balanced_weights, fit_platt
+from tasks.detectors.base import (
+    SCORE_ORDER,
+    Detector,
+    DetectorBase,
+    Entry,
+    Grid,
+    Inputs,
+    picture_shards,
+    score_place,
+    tested_as,
+)
+from tasks.detectors.calibration import calibrate_scores
+from tasks.device import device_alone, is_device_error
 from tasks.pieces import RowPieces
-from tasks.recipe import Output, StepRun, step
+from tasks.recipe import Output, StepRun, chosen_device, step
+from tasks.spec.base import Spec, path_fields
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import Splits
-from tasks.spec.views import View
+from tasks.spec.views import Cell, View
+from tasks.threads import helper_threads, in_order
 
 Row = dict[str, Any]
-# What is said of uint8 (H, W, 3), RGB, in a rotation: columns of a score table beside those that name the picture.
-Answer = Callable[[Pixels, int], Row]
+Decisions = Sequence[float] | np.ndarray
 
-# In median absolute deviations.
-_LINEAR_WITHIN = 10.0
-# The share of distinct decision values that may become equal as probabilities.
-_MAY_TIE = 0.01
+# How many pictures a detector may fail on before it is given up, when it has scored none.
+_FAILURES_IN_A_ROW = 20
+# How far decoding may be ahead of the detector, per thread and picture of a batch.
+_BATCHES_AHEAD = 2
 
-SCORE_ORDER = [("split", "ascending"), ("fold", "ascending"), ("image_id", "ascending"), ("source", "ascending")]
+
+@dataclass(frozen=True)
+class Opened:
+    """A detector at work: one item of each picture, then the decision values (N,) of up to `batch` items.
+
+    `prepare` is called by several threads at once, `decide` by one. A decision value is larger for a fake: a log-odds
+    is best, and any finite number will do. A picture on which either fails is left out, and counted.
+    """
+
+    prepare: Callable[[ViewPicture], Any]
+    decide: Callable[[Sequence[Any]], Decisions]
+    batch: int = 1
+
+    @classmethod
+    def one_by_one(cls, decide: Callable[[Pixels], float]) -> Opened:
+        """A detector that gives the decision value of uint8 (H, W, 3), RGB, which it must not write into."""
+        return cls(lambda picture: picture.pixels, lambda pictures: [decide(pixels) for pixels in pictures])
 
 
 class PictureDetector(DetectorBase):
     """A detector that is brought, not fitted: it says of every picture how much it looks like a fake.
 
     What it says is calibrated on val pictures that nothing happened to, one resolution at a time, and thresholds come
-    from there, as for every other detector.
+    from there, as for every other detector. `trained_on` names the sets of pictures that its makers fitted it on; where
+    it is left out that is not known.
     """
 
     reads_pictures: ClassVar[bool] = True
 
-    def opened(self) -> Callable[[Pixels], float]:
-        """What gives the decision value of uint8 (H, W, 3), RGB: any finite number, larger for a fake."""
+    trained_on: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None = None
+    # From which answer on its makers call a picture fake.
+    threshold: float | None = None
+
+    @property
+    def published(self) -> float | None:
+        """The decision value from which its makers call a picture fake; None where they do not say."""
+        return self.threshold
+
+    @property
+    def brings(self) -> BroughtFiles | None:
+        """The files that workers need of it, which are brought into the store."""
+        return None
+
+    def opened(self, store: Store, files: Ref | None, device: str) -> Opened:
+        """What scores pictures; asked of `keyed()`.
+
+        Args:
+            store: where the files lie.
+            files: the object of what `brings` names.
+            device: `cpu`, or `cuda` for kinds of the pool `gpu`.
+
+        Raises:
+            SpecError: what was brought is not what was declared.
+        """
         raise NotImplementedError
 
+    def keyed(self) -> Self:
+        """The specification without what decides no score, as recipes hold it: files are told apart by their object."""
+        update = dict.fromkeys(path_fields(type(self)), "") | dict.fromkeys(("trained_on", "threshold"))
+        return self.model_copy(update=update)
+
+    def reported(self) -> Self:
+        # Where a file lies is nobody's business; what it is called may say what it is.
+        paths = {name: getattr(self, name) for name in path_fields(type(self))}
+        return self.model_copy(update={name: Path(path).name for name, path in paths.items() if path})
+
+    def remarks(self, sources: Sequence[str]) -> list[str]:
+        if self.trained_on is None:
+            return [f"{self.name}: what it was trained on is not declared: it may know some of these pictures."]
+        declared = f"{self.name}: declared as trained on {', '.join(self.trained_on) or 'nothing'}"
+        known = [source for source in sources if source in {name.lower() for name in self.trained_on}]
+        return [f"{declared}; it may know pictures of {', '.join(known)}." if known else f"{declared}."]
+
+    def entries(self, grid: Grid) -> tuple[Entry, ...]:
+        fit = Fit(detector=self.name, role=self.role)
+        return tuple(
+            Entry(fit, cell, Cell(resolution=cell.resolution), published=self.published) for cell in grid.cells
+        )
+
+    def trains(self, entry: Entry, grid: Grid) -> Spec | None:
+        return self.brings
+
+    def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
+        assert isinstance(model, BroughtFiles)
+        return model.bring()
+
     def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
+        brought = self.brings
         return [
             score_pictures.submit(
-                detector=self,
+                detector=self.keyed(),
+                files=None if brought is None else inputs.models[brought],
                 fit=fit,
                 views=views,
                 val_views=grid.threshold_views,
                 splits=grid.splits,
+                device=chosen_device() if self.pool == "gpu" else "cpu",
                 **shard,
             )
             for shard in picture_shards(grid, inputs)
@@ -71,176 +161,191 @@ class PictureDetector(DetectorBase):
         return calibrate_scores.submit(fit=entry.fit, view=view, scores=parts[view], reference=reference)
 
 
-def answers_of(
-    pictures: pa.Table,
-    answer: Answer,
-    fit: Fit,
-    views: Sequence[View],
-    val_views: Sequence[View],
-    splits: Splits,
-    *,
-    unseen: bool = False,
-    kept: Mapping[View, RowPieces] | None = None,
-    advance: Callable[[int], None] = lambda count: None,
-) -> dict[View, list[Row]]:
-    """What is said of every val and test picture in some views: `SCORE_SCHEMA` and whatever else `answer` gives.
+@dataclass(frozen=True)
+class Failed:
+    """Why a picture has no decision value."""
 
-    Args:
-        pictures: rows in CANONICAL_SCHEMA; each is decoded once.
-        answer: is asked once for each picture, view and rotation in which it is val or test.
+    reason: str
+
+
+@dataclass
+class Scoring:
+    """One detector over one shard, view by view.
+
+    Attributes:
+        opened: the detector at work.
+        fit: what its rows are called by.
+        views: what it is shown of every test picture.
         val_views: the views that give thresholds; val pictures are scored in these only.
-        unseen: nothing was fitted on this source: every picture is a test picture, scored once, in a rotation that the
-            hash of its group draws.
-        kept: where answers are kept for an attempt that goes on, and those of earlier ones.
+        splits: which pictures are val and test.
+        kept: where rows are kept for an attempt that goes on, and those of earlier ones.
+        threads: how many prepare pictures beside the one that decides.
+        failures: the reasons why pictures have no score, with their numbers, as they came.
     """
-    kept = kept or {}
-    found = {view: kept[view].rows() if view in kept else () for view in views}
-    made = {view: {_identity(row): row for row in rows} for view, rows in found.items()}
-    places = {view: score_place(fit, view) for view in views}
-    for row in pictures.to_pylist():
-        advance(len(views))
-        roles = _roles(row, splits, unseen)
-        wanted = [
-            (view, rotation, split)
-            for view in views
-            for rotation, split in roles
-            if (split == "test" or view in val_views) and _identity(row | {"fold": rotation}) not in made[view]
+
+    opened: Opened
+    fit: Fit
+    views: Sequence[View]
+    val_views: Sequence[View]
+    splits: Splits
+    kept: Mapping[View, RowPieces] = field(default_factory=dict)
+    threads: int = 1
+    failures: dict[str, int] = field(default_factory=dict)
+    _scored: int = 0
+
+    def rows(self, pictures: pa.Table, advance: Callable[[int], None] = lambda count: None) -> dict[View, list[Row]]:
+        """`SCORE_SCHEMA` rows of every val and test picture of CANONICAL_SCHEMA rows, not calibrated.
+
+        A picture is scored once in a view, whatever rotations it is val or test in. Batches are made of the shard's
+        rows in their order, so that they are the same in every attempt.
+
+        Raises:
+            SpecError: the detector fails on every one of the first pictures.
+        """
+        found = {view: self.kept[view].rows() if view in self.kept else () for view in self.views}
+        made = {view: {_identity(row): row for row in rows} for view, rows in found.items()}
+        wanted = [row for row in pictures.to_pylist() if tested_as(row, self.splits)]
+        ahead = _BATCHES_AHEAD * self.opened.batch * self.threads
+
+        def todo() -> Iterator[tuple[Row, list[View]]]:
+            for begin in range(0, len(wanted), self.opened.batch):
+                batch = wanted[begin : begin + self.opened.batch]
+                missing = [view for view in self.views if not self._are_made(batch, view, made[view])]
+                yield from ((row, missing) for row in batch)
+
+        with closing(in_order(self._prepared, todo(), threads=self.threads, ahead=ahead)) as prepared:
+            while batch := list(islice(prepared, self.opened.batch)):
+                for view in self.views:
+                    shown = [(row, items[view]) for row, items in batch if view in items]
+                    for said in self._decided(shown, view):
+                        made[view][_identity(said)] = said
+                        if view in self.kept:
+                            self.kept[view].add(said)
+                advance(len(batch) * len(self.views))
+        return {view: list(rows.values()) for view, rows in made.items()}
+
+    def _roles(self, row: Row, view: View) -> list[tuple[int, str]]:
+        return [
+            (rotation, split)
+            for rotation, split in tested_as(row, self.splits)
+            if split == "test" or view in self.val_views
         ]
-        if not wanted:
-            continue
+
+    def _are_made(self, batch: Sequence[Row], view: View, made: Mapping[tuple[str, str, int], Row]) -> bool:
+        return all(
+            (row["source"], row["image_id"], rotation) in made
+            for row in batch
+            for rotation, _ in self._roles(row, view)
+        )
+
+    def _prepared(self, numbered: tuple[Row, list[View]]) -> tuple[Row, dict[View, Any]]:
+        """The items of one picture in those of some views in which it is scored."""
+        row, views = numbered
+        shown = [view for view in views if self._roles(row, view)]
+        if not shown:
+            return row, {}
         rgb = decode_rgb(row["canonical"])
-        seen = {view: apply_view(rgb, view).pixels for view in dict.fromkeys(view for view, _, _ in wanted)}
-        for view, rotation, split in wanted:
-            said = {name: row[name] for name in ("image_id", "group_id", "source", "label")}
-            said |= {"split": split, "fold": rotation} | places[view]
-            try:
-                said |= answer(seen[view], rotation)
-            except SpecError as error:
-                raise SpecError(f"{fit.label}: {row['source']}, {row['image_id']} in {view.name}: {error}") from error
-            made[view][_identity(said)] = said
-            if view in kept:
-                kept[view].add(said)
-    return {view: list(rows.values()) for view, rows in made.items()}
+        return row, {view: self._item(apply_view(rgb, view)) for view in shown}
+
+    def _item(self, picture: ViewPicture) -> Any:
+        picture.pixels.setflags(write=False)  # the next view may be made of the same pixels
+        return self._tried(lambda: self.opened.prepare(picture))
+
+    def _tried(self, function: Callable[[], Any]) -> Any:
+        """What a function of the detector's gives, or why it gives nothing; telltale's own errors are raised."""
+        try:
+            return function()
+        except TelltaleError:
+            raise
+        except Exception as error:
+            if isinstance(error, RuntimeError) and is_device_error(error):
+                raise
+            return Failed(f"{type(error).__name__}: {error}"[:300])
+
+    def _decided(self, shown: Sequence[tuple[Row, Any]], view: View) -> Iterator[Row]:
+        """The rows of one batch of items in a view, one for each rotation in which a picture is val or test."""
+        items = [item for _, item in shown if not isinstance(item, Failed)]
+        given = self._tried(lambda: self._numbers(items)) if items else []
+        if isinstance(given, Failed):
+            # One of them made all fail: each by itself.
+            given = [self._tried(lambda item=item: self._numbers([item])[0]) for item in items]  # type: ignore[misc]
+        decisions = iter(given)
+        place = score_place(self.fit, view) | {"p_fake": None, "class_probabilities": None}
+        for row, item in shown:
+            decision = item if isinstance(item, Failed) else next(decisions)
+            if not isinstance(decision, Failed) and not np.isfinite(decision):
+                decision = Failed(f"expected a finite number, got {decision}")
+            self._count(decision, row, view)
+            said = {name: row[name] for name in ("image_id", "group_id", "source", "label")} | place
+            said["decision"] = None if isinstance(decision, Failed) else float(decision)
+            for rotation, split in self._roles(row, view):
+                yield said | {"split": split, "fold": rotation}
+
+    def _numbers(self, items: Sequence[Any]) -> Sequence[float]:
+        given = np.asarray(self.opened.decide(items), dtype=np.float64)
+        if given.shape != (len(items),):
+            raise SpecError(f"{self.fit.label}: expected {len(items)} scores of as many pictures, got {given.shape}")
+        numbers: list[float] = given.tolist()
+        return numbers
+
+    def _count(self, decision: float | Failed, row: Row, view: View) -> None:
+        if not isinstance(decision, Failed):
+            self._scored += 1
+            return
+        self.failures[decision.reason] = self.failures.get(decision.reason, 0) + 1
+        if not self._scored and sum(self.failures.values()) >= _FAILURES_IN_A_ROW:
+            raise SpecError(
+                f"{self.fit.label} fails on every picture so far, the last of them {row['source']}, {row['image_id']} "
+                f"in {view.name}: {decision.reason}"
+            )
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["source"], row["image_id"], row["fold"]
 
 
-def _roles(row: Mapping[str, Any], splits: Splits, unseen: bool) -> list[tuple[int, str]]:
-    if unseen:
-        return [(int(hash_fraction("unseen", row["group_id"]) * splits.rotations), "test")]
-    roles = [(rotation, role(row, rotation, splits)) for rotation in range(splits.rotations)]
-    return [(rotation, split) for rotation, split in roles if split != "train"]
-
-
 @step(
     "score/pictures",
-    version=1,
+    version=2,
     label=lambda *, fit, views, source, shard, **_: f"{fit.label}/{views.name}/{source}-{shard:05d}",
     each="views",
     unkeyed=("shard",),
-    libraries=("pillow", "simplejpeg", "numpy"),
+    libraries=("onnxruntime", "torch", "transformers", "pillow", "simplejpeg", "numpy"),
+    pool=lambda *, detector, **_: detector.pool,
 )
 def score_pictures(
     run: StepRun,
     *,
     detector: Detector,
+    files: Ref | None,
     fit: Fit,
     pictures: Ref,
     views: tuple[View, ...],
     val_views: tuple[View, ...],
     splits: Splits,
+    device: str,
     source: str,
     shard: int,
 ) -> dict[View, Output]:
     """Decision values of a shard of canonical pictures in every missing view, an object each, not calibrated yet.
 
     Raises:
-        SpecError: the detector gives something else than a finite number.
+        SpecError: the detector is not what was declared, or fails on every picture.
     """
     assert isinstance(detector, PictureDetector)
-    decide = detector.opened()
-
-    def answer(pixels: Pixels, rotation: int) -> Row:
-        pixels.setflags(write=False)  # the next view may be made of the same pixels
-        try:
-            decision = float(decide(pixels))
-        except TelltaleError:
-            raise
-        except Exception as error:
-            raise SpecError(f"the detector failed: {type(error).__name__}: {error}") from error
-        if not np.isfinite(decision):
-            raise SpecError(f"expected a finite number, got {decision}")
-        return {"decision": decision, "p_fake": None, "class_probabilities": None}
-
     table = read_table(run.store, pictures)
-    progress = run.progress(table.num_rows * len(views))
+    progress = run.progress(table.num_rows * len(views), device=device)
     kept = {view: RowPieces(run.store, run.checkpoints_of(view), SCORE_SCHEMA) for view in views}
-    rows = answers_of(table, answer, fit, views, val_views, splits, kept=kept, advance=progress.advance)
+    with device_alone(device):
+        opened = detector.opened(run.store, files, device)
+        scoring = Scoring(opened, fit, views, val_views, splits, kept, threads=helper_threads(device))
+        rows = scoring.rows(table, progress.advance)
+    reasons = [f"{reason} ({count})" for reason, count in list(scoring.failures.items())[:10]]
     return {
         view: Output(
             {ROWS: pa.Table.from_pylist(made, schema=SCORE_SCHEMA).sort_by(SCORE_ORDER)},
-            {"rows": len(made)},
+            {"rows": len(made), "unscored": sum(row["decision"] is None for row in made), "reasons": reasons},
             kept[view],
         )
         for view, made in rows.items()
     }
-
-
-def steadied(decisions: Float, val: Float) -> Float:
-    """Decision values (N,) on a scale on which a logistic function neither saturates nor ties them.
-
-    Linear within ten median absolute deviations of the val pictures' median, logarithmic beyond: so the order is kept,
-    log-odds are what they were but for a factor, and a scale with a heavy tail fits into one calibration as well.
-    """
-    centre = np.median(val)
-    spread = np.median(np.abs(val - centre)) or np.max(np.abs(val - centre)) or 1.0
-    return np.arcsinh((decisions - centre) / spread / _LINEAR_WITHIN) * _LINEAR_WITHIN
-
-
-def calibrated(scores: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
-    """Scores whose p(fake) is that of Platt's calibration on the reference's val rows, fold by fold.
-
-    Raises:
-        SpecError: a class has no val picture in a fold, or probabilities cannot tell decision values apart.
-    """
-    from scipy.special import expit
-
-    made: list[pl.DataFrame] = []
-    references = reference.filter(pl.col("split") == "val").partition_by("fold", as_dict=True)
-    for (fold,), rows in scores.partition_by("fold", as_dict=True).items():
-        val = references.get((fold,))
-        name = scores["detector"][0]
-        if val is None:
-            raise SpecError(f"{name}: rotation {fold} has no val pictures to calibrate on")
-        labels = val["label"].to_numpy().astype(np.int64)
-        for label, missing in ((REAL, "photograph"), (FAKE, "fake")):
-            if not (labels == label).any():
-                raise SpecError(f"{name}: no {missing} in val (rotation {fold}) to calibrate on")
-        weights = balanced_weights(labels, val["source"].to_numpy().astype(np.str_))
-        decisions, known = rows["decision"].to_numpy(), val["decision"].to_numpy()
-        slope, offset = fit_platt(steadied(known, known), labels, weights)
-        p_fake = expit(slope * steadied(decisions, known) + offset)
-        # A few that differ in their last digit alone, such as shares next to 1, may become one.
-        if len(np.unique(p_fake)) < (1 - _MAY_TIE) * len(np.unique(decisions)):
-            raise SpecError(
-                f"{name}: its decision values span too much to be told apart as probabilities (from "
-                f"{decisions.min():g} to {decisions.max():g}): let it give log-odds, or their like"
-            )
-        made.append(rows.with_columns(p_fake=pl.Series(p_fake, dtype=pl.Float64)))
-    return pl.concat(made) if made else scores
-
-
-@step("score/calibrated", version=1, label=lambda *, fit, view, **_: f"{fit.label}/{view.name}", libraries=("scipy",))
-def calibrate_scores(
-    run: StepRun, *, fit: Fit, view: View, scores: tuple[Ref, ...], reference: tuple[Ref, ...]
-) -> Output:
-    """All shards' scores of one fit in one view, calibrated on val pictures of the reference view, as one object."""
-    frames = []
-    for refs in (scores, reference):
-        frame = pl.from_arrow(pa.concat_tables([read_table(run.store, ref) for ref in refs]))
-        assert isinstance(frame, pl.DataFrame)
-        frames.append(frame)
-    table = calibrated(*frames).to_arrow().cast(SCORE_SCHEMA).sort_by(SCORE_ORDER)
-    return Output({ROWS: table}, {"rows": table.num_rows})

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
@@ -32,6 +33,10 @@ from tasks.spec.views import Cell
 ROC = "roc.parquet"
 ROC_POINTS = 400
 
+# The threshold that a detector's makers gave it, and how many of a mix's test pictures it could not score.
+PUBLISHED = "published"
+UNSCORED = "unscored"
+
 Row = dict[str, Any]
 
 
@@ -45,60 +50,83 @@ def evaluate_scores(
     protocol: str,
     seed: int,
     resamples: int,
+    published: float | None = None,
 ) -> tuple[list[Row], list[Row]]:
     """Results and ROC points of one fit in one cell.
+
+    Pictures that the detector could not score take no part, and are counted.
 
     Args:
         scores: SCORE_SCHEMA rows of the cell's view; the test rows are evaluated, each image once.
         reference: SCORE_SCHEMA rows of the view that gives the thresholds; its val rows are used, fold by fold.
         mixes: which sources stand against which.
+        published: the decision value from which the detector's makers call a picture fake.
 
     Returns:
         Rows in RESULT_SCHEMA, and rows in ROC_SCHEMA.
     """
-    thresholds = val_thresholds(reference)
+    thresholds = val_thresholds(reference.drop_nulls("p_fake"))
     rows: list[Row] = []
     points: list[Row] = []
-    test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
+    tested = scores.filter(pl.col("split") == "test").sort("image_id", "source")
+    test = tested.drop_nulls("p_fake")
     for mix in mixes:
         drawn = _drawn(test, mix.real, mix.fakes, seed)
         key = _key(cell, protocol, mix.name, fit)
-        rows += list(_mix_rows(drawn, thresholds, key, seed, resamples))
+        rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
+        unscored = _of_mix(tested, mix.real, mix.fakes)["p_fake"].null_count()
+        if unscored:
+            rows.append(_result(key | _counts(drawn), None, UNSCORED, float(unscored), None, None))
         points += _roc_points(drawn, key)
     return rows, points
 
 
 def _drawn(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: int) -> pl.DataFrame:
     """The test rows of a mix at 1:1, with equally many fakes of each source."""
-    rows = test.filter(
-        (pl.col("source").is_in(list(real)) & (pl.col("label") == REAL))
-        | (pl.col("source").is_in(list(fakes)) & (pl.col("label") == FAKE))
-    )
+    rows = _of_mix(test, real, fakes)
     mask = draw_balanced_mix(rows["image_id"].to_numpy(), rows["label"].to_numpy(), rows["source"].to_numpy(), seed)
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
 
 
+def _of_mix(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str]) -> pl.DataFrame:
+    return test.filter(
+        (pl.col("source").is_in(list(real)) & (pl.col("label") == REAL))
+        | (pl.col("source").is_in(list(fakes)) & (pl.col("label") == FAKE))
+    )
+
+
 def _mix_rows(
-    drawn: pl.DataFrame, thresholds: dict[int, float | None], key: Row, seed: int, resamples: int
+    drawn: pl.DataFrame,
+    thresholds: dict[int, float | None],
+    key: Row,
+    seed: int,
+    resamples: int,
+    published: float | None,
 ) -> Iterator[Row]:
     label, score = drawn["label"].to_numpy(), drawn["p_fake"].to_numpy()
     counts = _counts(drawn)
     if len(drawn) == 0:
         yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
         return
-    rules: dict[str, Float] = {"half": np.full(len(score), 0.5)}
+    if len(score) > 1 and len(np.unique(score)) == 1:
+        yield from _constant_rows(key | counts, score[0])
+        return
+    # What is compared with which threshold (N,), by rule.
+    rules: dict[str, tuple[Float, Float]] = {"half": (score, np.full(len(score), 0.5))}
     own = threshold_per_picture(drawn["fold"].to_list(), thresholds)
     if not np.isnan(own).any():
-        rules["val"] = own
+        rules["val"] = score, own
     if counts["n_real"] and counts["n_fake"]:
-        rules["oracle"] = np.full(len(score), balanced_accuracy_threshold(label, score))
+        rules["oracle"] = score, np.full(len(score), balanced_accuracy_threshold(label, score))
+    if published is not None:
+        rules[PUBLISHED] = drawn["decision"].to_numpy(), np.full(len(score), published)
     free = _intervals(drawn, score >= 0.5, seed, resamples, FREE_METRICS)
     values = binary_metrics(label, score, score >= 0.5).to_dict()
     reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
     for metric in FREE_METRICS:
         yield _result(key | counts, None, metric, values[metric], free[metric], reasons.get(metric))
-    for rule, limits in rules.items():
-        decision = score >= limits
+    for rule, (compared, limits) in rules.items():
+        decision = compared >= limits
         values = binary_metrics(label, score, decision).to_dict()
         reasons = values["reasons"]  # type: ignore[assignment]
         intervals = _intervals(drawn, decision, seed, resamples, COUNT_METRICS)
@@ -108,6 +136,15 @@ def _mix_rows(
             yield _result(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
         shown = shown_threshold(limits)
         yield _result(key | counts, rule, "threshold", shown.value, None, shown.reason)
+
+
+def _constant_rows(key: Row, score: float) -> Iterator[Row]:
+    """Nothing is ranked by a detector that says the same of every picture."""
+    reason = f"every picture has the same score ({score:.4g})"
+    for metric in FREE_METRICS:
+        yield _result(key, None, metric, None, None, reason)
+    for metric in COUNT_METRICS:
+        yield _result(key, "val", metric, None, None, reason)
 
 
 def _intervals(
@@ -192,24 +229,29 @@ ROC_SCHEMA = pa.schema(
 
 
 def read_scores(store: Store, ref: Ref) -> pl.DataFrame:
-    """One score object as a frame."""
+    """One score object as a frame; a picture that the detector could not score has no p(fake)."""
     frame = pl.from_arrow(read_table(store, ref))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 class Scored(Spec):
-    """Scores of a fit in a cell, those that give its thresholds, and the mixes that it is evaluated on."""
+    """Scores of a fit in a cell, those that give its thresholds, and the mixes that it is evaluated on.
+
+    `published` is the decision value from which its makers call a picture fake.
+    """
 
     fit: Fit
     scores: Ref
     reference: Ref
     mixes: tuple[Mix, ...]
+    # Left out where there is none, so that recipes from before it could be said stay what they are.
+    published: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 @step(
     "evaluate-cell",
-    version=2,
+    version=3,
     label=lambda cell, protocol, **_: f"{protocol}/{cell.name}",
     libraries=("numpy",),
 )
@@ -236,6 +278,7 @@ def evaluate_cell_scores(
             protocol=protocol,
             seed=seed,
             resamples=resamples,
+            published=one.published,
         )
         rows += made[0]
         points += made[1]

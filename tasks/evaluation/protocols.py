@@ -295,9 +295,10 @@ def needed_features(
         note(scoring.extractor, (scoring.view,), scoring.sources)
     for head in (*further_heads(experiment, extractor), control_head(experiment, extractor)):
         note(head.extractor, head.views, (*head.real, *head.fakes))
-    if inception is not None:
-        uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
-        note(inception, uncompressed, (*experiment.real_names, *experiment.fake_names))
+    # How far fakes are from photographs is measured on these, whatever the detectors read.
+    uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
+    for measuring in (extractor, *([] if inception is None else [inception])):
+        note(measuring, uncompressed, (*experiment.real_names, *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}
 
 

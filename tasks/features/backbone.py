@@ -7,20 +7,27 @@ or the ONNX file itself; no program of a model's is run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from storage.digest import digest_of, file_sha256
+from storage.digest import file_sha256
 from storage.errors import MissingInput, OtherVersion, SpecError, StoreError
 from storage.objects import Ref
 from storage.store import Store
-from tasks.brought_files import files_output, read_file, write_files
+from tasks.brought_files import BroughtFiles, files_output, read_file
+from tasks.brought_models import (
+    BroughtModel,
+    input_difference,
+    is_folder,
+    missing_model,
+    model_of_gpu_workers,
+    model_written,
+    revision_of,
+)
 from tasks.data.network_input import Layout, NetworkInput
-from tasks.facts import Fact, fact, library_version
+from tasks.facts import Question, fact, library_version
 from tasks.features.backbone_networks import (
     Backbone,
     Library,
@@ -42,12 +49,11 @@ from tasks.features.backbone_networks import (
 )
 from tasks.features.base import Extractor, ExtractorBase
 from tasks.features.kept_networks import shared_network
-from tasks.hub_models import CONFIG, WEIGHTS, cached_files, check_model, is_folder, model_files
 from tasks.recipe import Output, Pool, StepRun, step
-from tasks.spec.base import LocalPath, Spec
+from tasks.spec.base import LocalPath, Spec, Truth
 from tasks.threads import limit_threads
 from tasks.variables import needed
-from tasks.weight_files import check_weights, random_seed
+from tasks.weight_files import check_weights, random_seed, unchanged_file
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +72,8 @@ class BackboneSpec(ExtractorBase):
     | transformers | a folder or a hub id | its own: not named |
     | onnx | a path | its own: not named |
 
-    A path begins with a dot or a slash, once variables are filled in. A hub id may name its revision, `owner/name@...`.
+    A hub id may name its revision, `owner/name@...`. Where a transformers model's own `preprocessor_config.json` would
+    give the network something else than `input`, it is refused, unless `input_differs` says that this is meant.
 
     `output` `pooled` is what the last layer of a classifier reads (torchvision, timm), or a transformers model's
     `pooler_output`; of a model with a text part as well its vision tower is taken alone, before the projection to what
@@ -84,6 +91,8 @@ class BackboneSpec(ExtractorBase):
     tokens: Literal["mean", "first"] = "mean"
     maps: Layout | None = None
     input: NetworkInput
+    # Decides no feature: for whom the model's own input is known and another one meant.
+    input_differs: Truth = Field(default=False, exclude=True)
     batch: int = Field(default=16, ge=1)
     # Decides the features as well; planning finds it where the step that embeds does not name the library.
     library_version: str | None = Field(default=None, exclude_if=lambda version: version is None)
@@ -129,7 +138,7 @@ class BackboneSpec(ExtractorBase):
         except (SpecError, StoreError) as error:
             return [str(error)]
 
-    def facts(self) -> list[tuple[Fact[..., Any], tuple[Any, ...]]]:
+    def facts(self) -> list[Question]:
         return [(backbone_found, (self.library, self.model, self.weights))]
 
     def keyed(self) -> Self:
@@ -137,16 +146,22 @@ class BackboneSpec(ExtractorBase):
         keyed = {"weights": found.digest, "library_version": found.version}
         if self.library in ("transformers", "onnx"):
             # What is on a disk goes by its content, wherever it lies.
-            keyed["model"] = found.digest if found.hub is None else found.hub.partition("@")[0]
+            keyed["model"] = found.digest if found.hub is None else revision_of(found.hub)[0]
         return self.model_copy(update=keyed)
 
     def import_weights(self) -> Ref | None:
         found = backbone_found(self.library, self.model, self.weights)
-        if not found.digest.startswith("sha256:"):
+        algorithm, _, digest = found.digest.partition(":")
+        if algorithm != "sha256":
             return None
-        of_hub = {} if found.hub is None else {"model" if self.weights is None else "weights": found.hub}
-        named = {"library": self.library, "model": self.model, "weights": self.weights} | of_hub
-        ref: Ref = import_backbone(digest=found.digest, **named)
+        path = self.model if self.weights is None else self.weights
+        ref: Ref
+        if self.library == "transformers" or found.hub is not None:
+            ref = BroughtModel(digest=digest, path=found.hub or path, pool="gpu").bring().result()
+        elif self.library == "torchvision":
+            ref = import_torchvision(sha256=digest, model=self.model, weights=path)
+        else:
+            ref = BroughtFiles(digest=digest, path=path, pool="gpu").bring().result()
         return ref
 
     def load(self, store: Store, weights: Ref | None, device: str) -> Extractor:
@@ -189,64 +204,44 @@ def backbone_found(library: Library, model: str, weights: str | None) -> Found:
         MissingInput: it is not there, or the download is not reachable.
         SpecError: it has no weights that can be read.
     """
+    named = needed(model if weights is None else weights)
     version = _installed(library)
-    if weights is not None and needed(weights).startswith("random:"):
-        random_seed(needed(weights), library)
-        return Found(digest=needed(weights), hub=None, version=version)
-    files, commit = backbone_files(library, model, weights)
-    name = needed(model if weights is None else weights).partition("@")[0]
-    return Found(digest=_digest(files), hub=None if commit is None else f"{name}@{commit}", version=version)
-
-
-def backbone_files(library: Library, model: str, weights: str | None) -> tuple[dict[str, Path], str | None]:
-    """The files of a model by name, and its commit on the hub if it is from there; raises as `backbone_found`."""
-    if library == "transformers":
-        return model_files(model)
-    if library == "onnx":
-        return {"model.onnx": _existing(model, "the ONNX model")}, None
-    named = needed(weights or "")
+    if weights is not None and named.startswith("random:"):
+        random_seed(named, library)
+        return Found(digest=named, hub=None, version=version)
     if library == "torchvision":
-        return {WEIGHTS: torchvision_file(model, named)}, None
-    if is_folder(named):
-        return {WEIGHTS: _existing(named, f"timm weights of {model}")}, None
-    files, commit = model_files(named)
-    return {WEIGHTS: files[WEIGHTS]}, commit
+        return Found(digest=f"sha256:{file_sha256(torchvision_file(model, named))}", hub=None, version=version)
+    if library == "transformers" or (library == "timm" and not _is_path(named)):
+        name, digest = model_of_gpu_workers(model if weights is None else weights)
+        return Found(digest=f"sha256:{digest}", hub=None if is_folder(named) else name, version=version)
+    return Found(digest=f"sha256:{file_sha256(_existing(named, library))}", hub=None, version=version)
 
 
 @step(
-    "weights/backbone",
+    "weights/torchvision",
     version=1,
-    label=lambda *, digest, **_: digest.removeprefix("sha256:")[:12],
-    unkeyed=("library", "model", "weights"),
+    label=lambda *, sha256, **_: sha256[:12],
+    unkeyed=("model", "weights"),
+    paths=("weights",),
     pool="gpu",
 )
-def import_backbone(run: StepRun, *, digest: str, library: Library, model: str, weights: str | None) -> Output:
-    """Bring a model's files into the store, where every worker finds them.
+def import_torchvision(run: StepRun, *, sha256: str, model: str, weights: str) -> Output:
+    """Bring the file of a torchvision model's weights into the store, from wherever an experiment says that it is.
 
     Raises:
-        SpecError: they are not what the digest is of.
+        SpecError: it is not what the digest is of.
     """
-    files, commit = backbone_files(library, model, weights)
-    if _digest(files) != digest:
-        raise SpecError(f"{model}: it changed while it was read, or another worker has another one")
-    sha256 = {name: file_sha256(path) for name, path in files.items()}
-    output = files_output(files)
-    return Output(output.parts, {**output.notes, "library": library, "commit": commit, "sha256": sha256})
+    return files_output({"model.safetensors": unchanged_file(weights, sha256, weights_of(model))})
 
 
 def _missing(spec: BackboneSpec) -> list[str]:
     """What `missing` says, or raises."""
     if lines := missing_library(spec.library):
         return lines
-    if spec.library == "onnx":
-        open_onnx(spec.wanted, _existing(spec.model, "the ONNX model").read_bytes())
-        return []
     if spec.library == "transformers":
-        if lines := check_model(spec.model):
-            return lines
-        files = cached_files(spec.model)
-        if files is not None:  # else the hub has them, and nobody has looked into them yet
-            _checked(spec, files[CONFIG].parent)
+        return missing_model(spec.model, lambda folder: _check_documents(spec, folder))
+    if spec.library == "onnx":
+        open_onnx(spec.wanted, _existing(needed(spec.model), "onnx").read_bytes())
         return []
     network = _checked(spec, None)
     weights = needed(spec.weights or "")
@@ -256,10 +251,20 @@ def _missing(spec: BackboneSpec) -> list[str]:
 
     if spec.library == "torchvision" or weights.startswith("random:"):
         return check_weights(weights, weights_of(spec.model, find_problem))
-    if not is_folder(weights):
-        return check_model(weights)
-    problem = find_problem(_existing(weights, f"timm weights of {spec.model}"))
+    if not _is_path(weights):
+        return missing_model(weights, lambda folder: None)
+    problem = find_problem(_existing(weights, "timm"))
     return [] if problem is None else [problem]
+
+
+def _check_documents(spec: BackboneSpec, folder: Path) -> None:
+    """Refuse a transformers model that does not give what is declared; its weights need not be there. `SpecError`."""
+    _checked(spec, folder)
+    difference = None if spec.input_differs else input_difference(folder, spec.input)
+    if difference:
+        raise SpecError(
+            f"{spec.wanted.title}: {difference}; declare the input so, or say input_differs: true if another is meant"
+        )
 
 
 def _checked(spec: BackboneSpec, folder: Path | None) -> torch.nn.Module:
@@ -285,15 +290,15 @@ def _opened(spec: BackboneSpec, store: Store, weights: Ref | None, device: str) 
     if spec.library == "onnx":
         return open_onnx(spec.wanted, read_file(store, _needed_weights(spec, weights)))
     if spec.library == "transformers":
-        with TemporaryDirectory() as folder:
-            write_files(store, _needed_weights(spec, weights), Path(folder))
-            network = load_transformers(spec.wanted, Path(folder))
+        with model_written(store, _needed_weights(spec, weights)) as folder:
+            network = load_transformers(spec.wanted, folder)
     else:
         network = _architecture(spec, None)
         if weights is None:
             fill_randomly(network, spec.weights or "", spec.library)
         else:
-            fill(network, read_file(store, weights), spec.wanted.title)
+            with model_written(store, weights) as folder:
+                fill(network, next(folder.glob("*.safetensors")), spec.wanted.title)
     return open_torch(spec.wanted, network, answer_of(spec.wanted, network), device)
 
 
@@ -303,18 +308,16 @@ def _needed_weights(spec: BackboneSpec, weights: Ref | None) -> Ref:
     return weights
 
 
-def _existing(path: str, what: str) -> Path:
-    here = Path(needed(path))
+def _existing(path: str, library: Library) -> Path:
+    here = Path(path)
     if not here.is_file():
-        raise MissingInput(f"{what}: {here} does not exist; name the path of a file")
+        raise MissingInput(f"the file for {library} {here}: it does not exist; name the path of one")
     return here
 
 
-def _digest(files: Mapping[str, Path]) -> str:
-    """Of one file its sha256, of several one over their names and contents."""
-    digests = {name: file_sha256(path) for name, path in files.items()}
-    (only,) = digests.values() if len(digests) == 1 else (digest_of(digests),)
-    return f"sha256:{only}"
+def _is_path(weights: str) -> bool:
+    """Whether timm's weights lie on a disk: else they are the hub's."""
+    return weights.startswith((".", "/"))
 
 
 def _installed(library: Library) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import SpecError
+from tasks.brought_models import CONFIG, first_line, loading, read_document, refuse_foreign_code
 from tasks.data.network_input import Layout, NetworkInput
 from tasks.device import full_precision, is_device_error
 from tasks.features.base import Array
-from tasks.hub_models import CONFIG
 from tasks.onnx_sessions import open_session
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tasks.weight_files import WeightsOf, find_header_problem, random_seed, resolve_weights
@@ -204,10 +203,6 @@ def _refused(wanted: Wanted, error: BaseException) -> str:
     return f"{wanted.title} does not take pictures of {size} ({first_line(error)}); declare the input that it has"
 
 
-def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 class _Reached(Exception):
     """Ends a network's computation at the layer whose output is wanted; holds it."""
 
@@ -292,15 +287,15 @@ def tensor_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
 
-def fill(network: torch.nn.Module, weights: bytes, title: str) -> None:
+def fill(network: torch.nn.Module, weights: Path, title: str) -> None:
     """Take a network's floats from safetensors; other tensors in it do not matter.
 
     Raises:
         SpecError: one is missing, or has another shape.
     """
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
-    tensors = load(weights)
+    tensors = load_file(weights)
     wanted = tensor_shapes(network)
     for name, shape in wanted.items():
         found = tuple(tensors[name].shape) if name in tensors else "none"
@@ -328,7 +323,7 @@ def fill_randomly(network: torch.nn.Module, weights: str, library: Library) -> N
     network.load_state_dict(drawn, strict=False)
 
 
-def weights_of(model: str, find_problem: Callable[[Path], str | None]) -> WeightsOf:
+def weights_of(model: str, find_problem: Callable[[Path], str | None] = lambda path: None) -> WeightsOf:
     """How the weights of a torchvision model are found (`tasks.weight_files`)."""
     return WeightsOf(
         title=model,
@@ -341,7 +336,7 @@ def weights_of(model: str, find_problem: Callable[[Path], str | None]) -> Weight
 
 def torchvision_file(model: str, weights: str) -> Path:
     """The local file of a torchvision model's weights by their name, downloaded where that is what the name says."""
-    _, path = resolve_weights(weights, weights_of(model, find_problem=lambda path: None))
+    _, path = resolve_weights(weights, weights_of(model))
     assert path is not None, "random weights have no file"
     return Path(path)
 
@@ -374,8 +369,8 @@ def about_the_model(wanted: Wanted) -> Iterator[None]:
     """Whatever transformers raises about somebody's files in this block is a `SpecError`."""
     try:
         yield
-    except SpecError:
-        raise
+    except SpecError as error:
+        raise SpecError(f"{wanted.title}: {error}") from error
     except Exception as error:  # a library of many authors, whose errors have no root
         raise SpecError(f"{wanted.title} cannot be loaded: {first_line(error)}") from error
 
@@ -390,11 +385,9 @@ def transformers_config(wanted: Wanted, folder: Path) -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     with about_the_model(wanted):
-        document = json.loads((folder / CONFIG).read_bytes())
-        kind = document.get("model_type")
-        if kind not in CONFIG_MAPPING:
-            raise SpecError(f"{wanted.title}: transformers knows no model type {kind!r}; install a version that does")
-        config = CONFIG_MAPPING[kind].from_dict(document)
+        document = read_document(folder / CONFIG)
+        refuse_foreign_code(document)
+        config = CONFIG_MAPPING[document["model_type"]].from_dict(document)
     return getattr(config, "vision_config", config)
 
 
@@ -408,9 +401,9 @@ def load_transformers(wanted: Wanted, folder: Path) -> torch.nn.Module:
     from transformers import AutoModel
 
     config = transformers_config(wanted, folder)
-    with about_the_model(wanted):
+    with about_the_model(wanted), loading:
         network: torch.nn.Module
-        network, loading = AutoModel.from_pretrained(
+        network, found = AutoModel.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -419,7 +412,7 @@ def load_transformers(wanted: Wanted, folder: Path) -> torch.nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    missing = sorted(loading["missing_keys"])
+    missing = sorted(found["missing_keys"])
     if wanted.output != "pooled":
         missing = [name for name in missing if "pooler." not in name]
     if missing:

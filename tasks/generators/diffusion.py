@@ -14,7 +14,6 @@ import hashlib
 import inspect
 import json
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from storage.errors import MissingInput, SpecError
 from storage.opening import open_store
+from tasks.brought_models import first_line, loading, revision_of
 from tasks.generators.kept_models import STORED, find_model, missing_from_store
 from tasks.generators.sampling import BatchSize, Sampler
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS, load_tiny_pipeline, silence_progress_bars
@@ -37,10 +37,6 @@ logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 ATTEMPTS = 3
-
-# While a model is loaded, diffusers and transformers put functions of their own in the place of torch's, and put back
-# what they found: two at once would leave the wrong ones there.
-_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def load_pipeline(spec: DiffusionSpec, device: Literal["cpu", "cuda"]) -> Any:
         )
     silence_progress_bars()
     dtype = getattr(torch, spec.dtype)
-    with _loading:
+    with loading:
         pipeline = load_tiny_pipeline() if spec.model == TINY else _load_pretrained(spec.model, dtype)
     if spec.scheduler is not None:
         pipeline.scheduler = _scheduler_class(spec.scheduler).from_config(pipeline.scheduler.config)
@@ -125,7 +121,7 @@ def check_pipeline(spec: DiffusionSpec, timeout_s: float = 3.0) -> list[str]:
         return [] if find_model(open_store(), spec.model) else [missing_from_store(spec.model)]
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    name, revision = _revision_of(spec.model)
+    name, revision = revision_of(spec.model)
     try:
         if isinstance(try_to_load_from_cache(name, "model_index.json", revision=revision), str):
             return []
@@ -230,7 +226,7 @@ def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
             f"the diffusion model in {model}: expected a diffusers directory with model_index.json; save one with "
             "DiffusionPipeline.save_pretrained, or name a hub id"
         )
-    source, revision = (str(directory), None) if is_path else _revision_of(model)
+    source, revision = (str(directory), None) if is_path else revision_of(model)
     try:
         index = (
             directory / "model_index.json"
@@ -246,14 +242,8 @@ def _load_pretrained(model: str, dtype: torch.dtype) -> Any:
     except (OSError, HFValidationError) as error:
         raise MissingInput(
             f"the diffusion model {model} (with safetensors weights): download it with `hf download {model}` where "
-            f"there is a network, or give the path of a diffusers directory ({_first_line(error)})"
+            f"there is a network, or give the path of a diffusers directory ({first_line(error)})"
         ) from error
-
-
-def _revision_of(model: str) -> tuple[str, str | None]:
-    """A hub id and its revision: `owner/name@<commit>`, or `owner/name` for what is newest."""
-    name, _, revision = model.partition("@")
-    return name, revision or None
 
 
 def _scheduler_class(name: str) -> Any:
@@ -263,7 +253,3 @@ def _scheduler_class(name: str) -> Any:
     if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
         raise SpecError(f"scheduler: expected the name of a diffusers scheduler such as DDIMScheduler, got {name!r}")
     return found
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

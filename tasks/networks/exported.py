@@ -18,6 +18,7 @@ from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
 from storage.objects import Ref, read_part
 from storage.store import Store
 from tasks.data.pictures import Pixels
+from tasks.data.resizing import sides_within
 from tasks.device import processor_name
 from tasks.networks.familiarity import SCORES
 from tasks.onnx_sessions import open_session, sums_saturate
@@ -152,7 +153,7 @@ def checked_picture(pixels: Pixels) -> Pixels:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise BadImage("not-rgb", f"expected uint8 (height, width, 3), got {pixels.dtype} {pixels.shape}")
     height, width = pixels.shape[:2]
-    if min(reduced_sides(height, width)) < SHORTEST_SIDE:
+    if min(sides_within(height, width, LONGEST_SIDE)) < SHORTEST_SIDE:
         raise BadImage(
             "too-narrow",
             f"expected at least {SHORTEST_SIDE} pixels in the shorter side with at most {LONGEST_SIDE} in the longer, "
@@ -161,17 +162,8 @@ def checked_picture(pixels: Pixels) -> Pixels:
     return reduce_picture(pixels)
 
 
-def reduced_sides(height: int, width: int, longest: int = LONGEST_SIDE) -> tuple[int, int]:
-    """(height, width) within `longest`: the longer side becomes `longest`, the other is rounded, halves up."""
-    larger = max(height, width)
-    if larger <= longest:
-        return height, width
-    reduced = [max(1, (2 * side * longest + larger) // (2 * larger)) for side in (height, width)]
-    return reduced[0], reduced[1]
-
-
 def reduce_picture(pixels: Pixels, longest: int = LONGEST_SIDE) -> Pixels:
-    """uint8 (H, W, 3) with no side above `longest`: as it is, or reduced to `reduced_sides`.
+    """uint8 (H, W, 3) with no side above `longest`: as it is, or reduced to `sides_within`.
 
     The kernel is Pillow's `BILINEAR` (an antialiased triangle in integers), which the app repeats bit by bit. For one
     side, from n to m pixels, in double precision: `scale` = n / m, `support` = max(scale, 1). Output pixel i lies at
@@ -181,7 +173,7 @@ def reduce_picture(pixels: Pixels, longest: int = LONGEST_SIDE) -> Pixels:
     reduced first, to bytes, then columns; a side that keeps its length is left alone.
     """
     height, width = pixels.shape[:2]
-    sides = reduced_sides(height, width, longest)
+    sides = sides_within(height, width, longest)
     if sides == (height, width):
         return pixels
     # In two calls: in one, Pillow reduces the columns of tall pictures first.

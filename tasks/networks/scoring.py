@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from storage.digest import hash_fraction
+from storage.errors import SpecError
 from storage.objects import ROWS, PartContent, Ref, read_table
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
-from tasks.detectors.pictures import SCORE_ORDER, answers_of
+from tasks.data.pictures import Pixels, decode_rgb
+from tasks.data.views import apply_view
+from tasks.detectors.base import SCORE_ORDER, score_place, tested_as
 from tasks.pieces import Pieces, RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Fit
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from tasks.networks.exported import Detection
 
 Row = dict[str, Any]
+# What is said of uint8 (H, W, 3), RGB, in a rotation: columns of a score table beside those that name the picture.
+Answer = Callable[[Pixels, int], Row]
 
 # What both tables say of a picture, side by side.
 ANSWER_SCHEMA = pa.unify_schemas([SCORE_SCHEMA, FAMILIARITY_SCHEMA])
@@ -37,6 +44,68 @@ def answer_of(found: Detection) -> Row:
         "energy": energy,
         "distance": distance,
     }
+
+
+def answers_of(
+    pictures: pa.Table,
+    answer: Answer,
+    fit: Fit,
+    views: Sequence[View],
+    val_views: Sequence[View],
+    splits: Splits,
+    *,
+    unseen: bool = False,
+    kept: Mapping[View, RowPieces] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[View, list[Row]]:
+    """What is said of every val and test picture in some views: `SCORE_SCHEMA` and whatever else `answer` gives.
+
+    Args:
+        pictures: rows in CANONICAL_SCHEMA; each is decoded once.
+        answer: is asked once for each picture, view and rotation in which it is val or test.
+        val_views: the views that give thresholds; val pictures are scored in these only.
+        unseen: nothing was fitted on this source: every picture is a test picture, scored once, in a rotation that the
+            hash of its group draws.
+        kept: where answers are kept for an attempt that goes on, and those of earlier ones.
+    """
+    kept = kept or {}
+    found = {view: kept[view].rows() if view in kept else () for view in views}
+    made = {view: {_identity(row): row for row in rows} for view, rows in found.items()}
+    places = {view: score_place(fit, view) for view in views}
+    for row in pictures.to_pylist():
+        advance(len(views))
+        roles = _roles(row, splits, unseen)
+        wanted = [
+            (view, rotation, split)
+            for view in views
+            for rotation, split in roles
+            if (split == "test" or view in val_views) and _identity(row | {"fold": rotation}) not in made[view]
+        ]
+        if not wanted:
+            continue
+        rgb = decode_rgb(row["canonical"])
+        seen = {view: apply_view(rgb, view).pixels for view in dict.fromkeys(view for view, _, _ in wanted)}
+        for view, rotation, split in wanted:
+            said = {name: row[name] for name in ("image_id", "group_id", "source", "label")}
+            said |= {"split": split, "fold": rotation} | places[view]
+            try:
+                said |= answer(seen[view], rotation)
+            except SpecError as error:
+                raise SpecError(f"{fit.label}: {row['source']}, {row['image_id']} in {view.name}: {error}") from error
+            made[view][_identity(said)] = said
+            if view in kept:
+                kept[view].add(said)
+    return {view: list(rows.values()) for view, rows in made.items()}
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["source"], row["image_id"], row["fold"]
+
+
+def _roles(row: Mapping[str, Any], splits: Splits, unseen: bool) -> list[tuple[int, str]]:
+    if unseen:
+        return [(int(hash_fraction("unseen", row["group_id"]) * splits.rotations), "test")]
+    return tested_as(row, splits)
 
 
 def _tables(rows: list[Row]) -> tuple[pa.Table, pa.Table]:

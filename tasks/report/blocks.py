@@ -231,6 +231,13 @@ def plain_cell(value: float | None) -> Cell:
     return Cell(number(value))
 
 
+def perturbations_note(data: ReportData) -> tuple[Text, ...]:
+    """What happens to pictures in cells whose names do not say it all."""
+    named = data.experiment.perturbations
+    said = [f"{one.name}: {one.title}" for one in named if one.title != one.name]
+    return (Text(f"{'; '.join(said)}.", "note"),) if said else ()
+
+
 def random_weights_warning(data: ReportData) -> tuple[Text, ...]:
     weights = data.experiment.extractor.weights
     if not weights.startswith("random"):

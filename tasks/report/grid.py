@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.evaluation.cells import PUBLISHED, UNSCORED
 from tasks.evaluation.classification import FREE_METRICS
 from tasks.report.blocks import (
     Block,
@@ -19,6 +20,7 @@ from tasks.report.blocks import (
     cell_map,
     estimate_cell,
     joined,
+    perturbations_note,
     reasons_note,
     row_estimate,
 )
@@ -42,7 +44,7 @@ METRICS = (
     "auroc", "average_precision", "eer", "ece",
     "accuracy", "precision", "recall", "f1", "balanced_accuracy", "threshold",
 )  # fmt: skip
-THRESHOLD_RULES = ("val", "half", "oracle")
+THRESHOLD_RULES = ("val", "half", "oracle", PUBLISHED)
 _HEAT_METRICS = (("auroc", None, "AUROC"), ("balanced_accuracy", HEADLINE_RULE, "balanced accuracy"))
 
 
@@ -59,8 +61,10 @@ def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
             "chosen on validation pictures of the uncompressed view."
         )
     ]
+    blocks += perturbations_note(data)
     blocks += _heats(data, index, shown)
     blocks.append(Text(f"{'; '.join(one.label for one in shown)}.", "note"))
+    blocks += _detector_notes(data, tables["grid"])
     blocks += reasons_note(
         index.get(FAIR, cell, one.fit, metric, rule)
         for one in index.detectors
@@ -71,6 +75,22 @@ def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
     for one in others:
         blocks.append(Fold(one.label, (*_heats(data, index, [one]), _grid_numbers(tables["grid"], [one.name]))))
     return tuple(blocks)
+
+
+def _detector_notes(data: ReportData, grid: pl.DataFrame) -> Iterable[Text]:
+    """What a reader must know of the detectors: their remarks, and how many pictures they could not score."""
+    sources = [source.name for source in data.experiment.evaluated_sources]
+    for one in data.experiment.all_detectors:
+        for remark in one.remarks(sources):
+            yield Text(remark, "note")
+        cells = grid.filter((pl.col("detector") == one.name) & (pl.col("unscored") > 0))
+        if len(cells):
+            most = cells.sort("unscored", descending=True).row(0, named=True)
+            yield Text(
+                f"{one.name} could not score some test pictures, which take no part: at most {most['unscored']}, in "
+                f"{most['mix']}, {most['cell']}. Why is in the notes of its scores.",
+                "note",
+            )
 
 
 def _heats(data: ReportData, index: ResultIndex, detectors: Sequence[Evaluated]) -> Iterable[Heats]:
@@ -96,8 +116,10 @@ def _enlarged_note(data: ReportData, mix_name: str) -> str:
 
 def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
     """Every cell of some detectors at every threshold, folded: the heat maps show what matters first."""
-    rules = (("val", "chosen on val"), ("half", "0.5"), ("oracle", "oracle: chosen on test"))
+    rules = [("val", "chosen on val"), ("half", "0.5"), ("oracle", "oracle: chosen on test")]
     shown = grid.filter(pl.col("detector").is_in(detectors)).with_columns(reason=pl.lit(""))
+    if shown[f"balanced_accuracy@{PUBLISHED}"].count():
+        rules.append((PUBLISHED, "as published, uncalibrated"))
     columns = (
         Column("mix", "text"), Column("detector", "text"), Column("cell", "text"), Column("AUROC"),
         Column("average precision"), Column("EER"),
@@ -134,7 +156,8 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     columns = {(metric, rule): metric if rule is None else f"{metric}@{rule}" for metric, rule in names}
     schema: dict[str, Any] = {
         "mix": pl.String, "detector": pl.String, "title": pl.String, "role": pl.String, **CELL_COLUMNS,
-        "n_real": pl.Int64, "n_fake": pl.Int64, "n_groups": pl.Int64, "enlarged": pl.Boolean, "reason": pl.String,
+        "n_real": pl.Int64, "n_fake": pl.Int64, "n_groups": pl.Int64, "unscored": pl.Int64, "enlarged": pl.Boolean,
+        "reason": pl.String,
     }  # fmt: skip
     for column in columns.values():
         schema |= estimate_columns(column)
@@ -145,6 +168,7 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
             estimates = {
                 column: index.get(FAIR, cell, one.fit, metric, rule) for (metric, rule), column in columns.items()
             }
+            unscored = index.get(FAIR, cell, one.fit, UNSCORED, None)
             some = next((found for found in estimates.values() if found is not None), Estimate(None))
             row: dict[str, Any] = {
                 "mix": cell.mix,
@@ -155,6 +179,7 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
                 "n_real": some.n_real,
                 "n_fake": some.n_fake,
                 "n_groups": some.n_groups,
+                "unscored": 0 if unscored is None else int(unscored.value or 0),
                 "enlarged": is_enlarged(data, mixes[cell.mix], cell.resolution) if cell.mix in mixes else None,
                 "reason": "; ".join(dict.fromkeys(each.reason for each in estimates.values() if each and each.reason)),
             }

@@ -21,6 +21,7 @@ def provenance_blocks(data: ReportData) -> tuple[Block, ...]:
         "resolutions": ", ".join(str(one) for one in experiment.resolutions),
         "perturbations": ", ".join(perturbations(experiment)),
         "splits": ", ".join(f"{key} {value}" for key, value in experiment.splits.model_dump().items() if value),
+        **{f"perturbation {one.name}": one.title for one in experiment.perturbations},
         **{f"detector {one.name}": one.title for one in detectors_of(experiment)},
         "bootstrap resamples": experiment.bootstrap_resamples,
     }

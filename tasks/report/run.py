@@ -36,7 +36,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=5, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=6, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Self, get_origin
 
 from pydantic import Field, model_validator
 
+from tasks.data.perturbations.base import Perturbation
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.perturbations.kinds import Perturbation, name_of
+from tasks.data.perturbations.kinds import name_of
 from tasks.data.sources.base import GeneratedSource, SourceBase
 from tasks.data.sources.column import with_columns_as_sources
 from tasks.data.sources.kinds import KINDS, Source
@@ -21,7 +22,7 @@ from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
 from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, SvmSpec
 from tasks.spec.splits import FixedSplits, Folds, Splits
-from tasks.spec.views import Cell, Kernel, Quality, Resolution, is_exact
+from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Quality, Resolution, is_exact
 
 # What tables call something themselves: a class or answer, an automatic mix.
 REAL, UNKNOWN = "real", "unknown"
@@ -66,7 +67,7 @@ class Experiment(Spec):
     canonical_kernel: Kernel = Field(default="exact", exclude_if=is_exact)
     resolutions: Annotated[tuple[Resolution, ...], Once] = Field(default=("native", 256, 64), min_length=1)
     qualities: Annotated[tuple[Quality | None, ...], Once] = (None, 60, 40, 20)
-    # What else may happen to pictures, each a cell at every resolution, by name (`q30`) or by kind and fields.
+    # What else may happen to pictures, each a cell at every resolution, by name (`webp-50`) or by kind and fields.
     perturbations: Annotated[tuple[Perturbation, ...], Once] = ()
     extractor: Vgg16Spec = Vgg16Spec()
     # Path of the 2015 Inception weights; without them FID, KID and IS are not printed.
@@ -101,9 +102,7 @@ class Experiment(Spec):
             raise ValueError(f"an experiment needs real and fake sources, got only {sorted(labels)}")
         if None not in self.qualities:
             raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
-        for one in self.perturbations:
-            if one.name in [name_of(jpeg(quality)) for quality in self.qualities]:
-                raise ValueError(f"perturbations: {one.name} is among the qualities already")
+        self._check_perturbations()
         self._check_detectors()
         for source in self.sources:
             self._check_generator(source, sources)
@@ -128,6 +127,21 @@ class Experiment(Spec):
                     f"mobile.rejection: {name!r} must be {kinds} with evaluated: false, expected one of {unseen}"
                 )
         return self
+
+    def _check_perturbations(self) -> None:
+        """No two cells share a name, and none has pictures that are smaller than any resolution may be."""
+        for one in self.perturbations:
+            if one.name in [name_of(jpeg(quality)) for quality in self.qualities]:
+                raise ValueError(f"perturbations: {one.name} is among the qualities already")
+        for cell in self.cells:
+            side = self.canonical_side if cell.resolution == "native" else cell.resolution
+            if cell.perturbation is not None:
+                left = min(cell.perturbation.size(side, side))
+                if left < LEAST_SIDE:
+                    raise ValueError(
+                        f"perturbations: in {cell.name} {left} of {side} pixels are left of a side, expected at least "
+                        f"{LEAST_SIDE}: leave out {cell.perturbation_name} or the resolution {cell.resolution}"
+                    )
 
     def _check_detectors(self) -> None:
         """No two of them share a name, and one of them is more than a probe."""

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from storage.errors import SpecError
+from tasks.data.perturbations.base import Perturbation
 from tasks.data.perturbations.jpeg import Jpeg, Quality
-from tasks.data.perturbations.kinds import Perturbation, name_of, perturbation_named
+from tasks.data.perturbations.kinds import name_of, perturbation_named
 from tasks.spec.base import Spec
 
-Resolution = Literal["native"] | Annotated[int, Field(ge=16, le=2048)]
+# Pixels of a side, in every cell: networks take no less.
+LEAST_SIDE = 16
+Resolution = Literal["native"] | Annotated[int, Field(ge=LEAST_SIDE, le=2048)]
 Kernel = Literal["exact", "scaled"]
 
 
@@ -19,7 +22,7 @@ def is_exact(kernel: str) -> bool:
 
 
 class _Perturbed(Spec):
-    """A resolution, and what happens to the picture then.
+    """A resolution, and what happens to the picture then, by which it may become smaller.
 
     Written with a JPEG's quality alone where nothing else happens, as it was before there were other perturbations:
     recipes and tables of then stay what they are.
@@ -84,7 +87,10 @@ class Cell(_Perturbed):
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
-        """Read a cell's name back; `SpecError` for anything else."""
+        """Read a cell's name back; `SpecError` for anything else.
+
+        A chain of an experiment's own is not known by its name: who has the experiment looks among its cells.
+        """
         match = re.fullmatch(r"(native|[1-9][0-9]*)/(.+)", name)
         if match is None:
             raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}")

@@ -88,7 +88,7 @@ def test_machines_on_the_same_model_share_its_features_and_its_one_copy(store: S
             "/".join(key.split("/")[:-1]) for key in store.list(f"objects/{step}/") if key.endswith("/manifest.json")
         }
 
-    assert len(made("weights/backbone")) == 2
+    assert (len(made("weights/transformers")), len(made("files"))) == (1, 1)
     names = {place.split("/")[2] for place in made("embed")}
     assert len([name for name in names if name.startswith("backbone-")]) == 2
 
@@ -96,7 +96,7 @@ def test_machines_on_the_same_model_share_its_features_and_its_one_copy(store: S
 def test_no_features_heads_or_scores_depend_on_where_a_model_lies(
     store: Store, evaluation: Evaluation, models: Path
 ) -> None:
-    steps = ("weights", "embed", "train", "score", "evaluate-cell")
+    steps = ("weights", "files", "embed", "train", "score", "evaluate-cell")
     manifests = [key for step in steps for key in store.list(f"objects/{step}/") if key.endswith("/manifest.json")]
     assert len(manifests) > 20
     for key in manifests:

@@ -1,4 +1,4 @@
-"""A toy detector and a toy perturbation, one file each, appear wherever an evaluation is shown."""
+"""A toy detector, a toy perturbation and a chain, one file each, appear wherever an evaluation is shown."""
 
 import io
 
@@ -24,6 +24,7 @@ from tests.unit.toy_detector import Blueness
 from tests.unit.toy_perturbation import Flip
 
 TITLE = "how blue a picture is"
+PROBE = {"kind": "linear", "name": "probe", "role": "probe", "extractor": {"kind": "probe"}, "fitted_in": "each-cell"}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,8 @@ def patched(store: Store) -> pytest.MonkeyPatch:
 @pytest.fixture(scope="module")
 def evaluation(store: Store, patched: pytest.MonkeyPatch) -> tuple[Evaluation, str]:
     overrides = WITHOUT_NETWORKS | {
-        "detectors": [{"kind": "linear", "name": "plain"}, {"kind": "blueness", "name": "blue"}],
-        "perturbations": ["flip-1"],
+        "detectors": [{"kind": "linear", "name": "plain"}, {"kind": "blueness", "name": "blue"}, PROBE],
+        "perturbations": ["flip-1", "social"],
     }
     experiment = load_experiment("sample", overrides)
     found = computed_here(experiment, store)
@@ -58,10 +59,10 @@ def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
 
 def test_they_are_in_the_results_of_every_cell(store: Store, evaluation: tuple[Evaluation, str]) -> None:
     fair = table(store, evaluation[0], "results").filter(protocol="fair")
-    cells = {("64", "none"), ("64", "q20"), ("64", "flip-1")}
-    for detector in ("plain", "blue"):
+    cells = {("64", "none"), ("64", "q20"), ("64", "flip-1"), ("64", "social")}
+    for detector in ("plain", "blue", "probe"):
         assert set(fair.filter(detector=detector).select("resolution", "perturbation").iter_rows()) == cells
-    assert set(fair["detector"]) == {"plain", "blue"}
+    assert set(fair["detector"]) == {"plain", "blue", "probe"}
     # A mirror image is as blue as the picture.
     by_cell = {
         perturbation: fair.filter(detector="blue", perturbation=perturbation, metric="auroc")["value"].to_list()
@@ -74,7 +75,7 @@ def test_they_are_in_the_tables(store: Store, evaluation: tuple[Evaluation, str]
     for name in ("grid", "roc"):
         found = table(store, evaluation[0], name)
         assert {"plain", "blue"} <= set(found["detector"]), name
-        assert "flip-1" in set(found["perturbation"]), name
+        assert {"flip-1", "social"} <= set(found["perturbation"]), name
     assert "64/flip-1" in set(table(store, evaluation[0], "grid")["cell"])
 
 
@@ -83,6 +84,7 @@ def test_they_are_in_the_report(store: Store, evaluation: tuple[Evaluation, str]
     text = read_part(store, evaluation[0].report, page).decode()
     assert TITLE in text
     assert "flip-1" in text
+    assert "social: a simulation of a platform, not measured on one" in text
 
 
 def test_they_are_in_the_terminal_and_in_the_ui(store: Store, evaluation: tuple[Evaluation, str]) -> None:
@@ -95,4 +97,4 @@ def test_they_are_in_the_terminal_and_in_the_ui(store: Store, evaluation: tuple[
     assert TITLE in console.export_text()
     rows = headline_rows(store, found.report)
     assert {row["detector"] for row in rows} == {"plain", "blue"}
-    assert {row["cell"] for row in rows} == {"64/none", "64/q20", "64/flip-1"}
+    assert {row["cell"] for row in rows} == {"64/none", "64/q20", "64/flip-1", "64/social"}

@@ -9,13 +9,16 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
+from benchmarks.made_up import needs
 from storage.local import LocalStore
-from storage.objects import Ref
+from storage.objects import Ref, find
 from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels
-from tasks.features.backbone import BackboneSpec, backbone_found, import_backbone
+from tasks.features.backbone import BackboneSpec
 from tasks.features.base import Extractor
 from tasks.features.kinds import ExtractorSpec
+from tasks.planning import Finished, Plan
+from tasks.recipe import planned_by
 from tests.unit.embedded_shards import RAW
 from tests.unit.tiny_backbones import SIDE
 
@@ -30,14 +33,13 @@ def spec(library: str = "torchvision", model: str | Path = "resnet18", **changes
 
 
 def brought(store: LocalStore, named: BackboneSpec) -> Ref | None:
-    found = backbone_found(named.library, named.model, named.weights)
-    if found.digest.startswith("random:"):
-        return None
-    ref, _ = import_backbone.compute(
-        store, digest=found.digest, library=named.library, model=named.model, weights=named.weights
-    )
-    made: Ref = ref
-    return made
+    """Its weights in the store; None where it draws them."""
+    plan = Plan(Finished(store), needs)
+    with planned_by(plan):
+        found = named.import_weights()
+    for element in plan.take_ready():
+        element.step.compute(store, **element.arguments)
+    return None if found is None else find(store, found.uri)
 
 
 def opened(store: LocalStore, named: BackboneSpec) -> Extractor:

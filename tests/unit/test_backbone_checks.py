@@ -92,7 +92,7 @@ def test_a_file_that_does_not_fit_is_said_and_needs_no_more_than_the_output_does
 def test_what_a_transformers_model_cannot_do_is_said(tmp_path: Path) -> None:
     clip = saved_model(tmp_path / "clip", "clip")
     said = [
-        (spec("transformers", tmp_path / "none"), "none: no such folder; save one with save_pretrained"),
+        (spec("transformers", tmp_path / "none"), "none: no such folder; name one as save_pretrained writes it"),
         (spec("transformers", clip, input=INPUT | {"side": 64}), "does not take pictures of side 64"),
         (spec("transformers", clip, output=9), "it has hidden states 0 to 3, got 9"),
         (spec("transformers", clip, output="encoder.layers.7"), "it has no layer 'encoder.layers.7'; there are"),
@@ -102,9 +102,26 @@ def test_what_a_transformers_model_cannot_do_is_said(tmp_path: Path) -> None:
         assert message in line
         assert "missing:" not in line
     (clip / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoModel": "modeling.Own"}}')
-    assert "transformers knows no model type 'own'" in spec("transformers", clip).missing()[0]
+    assert "'own', needs code of its own, which is never run" in spec("transformers", clip).missing()[0]
     (clip / "config.json").write_text('{"model_type": "bert"}')
     assert len(spec("transformers", clip).missing()) == 1
+
+
+def test_an_input_that_the_models_own_file_contradicts_is_said_unless_it_is_meant(tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    folder = saved_model(tmp_path / "clip", "clip")
+    size = {"shortest_edge": SIDE}
+    own = CLIPImageProcessorPil(size=size, crop_size=SIDE, image_mean=INPUT["mean"], image_std=INPUT["std"])
+    own.save_pretrained(folder)
+    named = spec("transformers", folder)
+    (line,) = named.missing()
+    assert "preprocessor_config.json gives other values" in line
+    assert "declare the input so, or say input_differs: true" in line
+    assert spec("transformers", folder, input=INPUT | {"resize": "shorter-side"}).missing() == []
+    meant = spec("transformers", folder, input_differs=True)
+    assert meant.missing() == []
+    assert meant.keyed().model_dump_json() == named.keyed().model_dump_json()
 
 
 def test_a_pooling_that_nobody_has_trained_is_refused(store: LocalStore, tmp_path: Path) -> None:
@@ -152,7 +169,7 @@ def test_an_onnx_file_that_does_not_fit_its_declaration_is_said(
 
 def test_an_onnx_file_that_is_not_there_is_said() -> None:
     assert spec("onnx", "/nowhere.onnx").missing() == [
-        "the ONNX model: /nowhere.onnx does not exist; name the path of a file"
+        "the file for onnx /nowhere.onnx: it does not exist; name the path of one"
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,21 @@ import yaml
 from pydantic import TypeAdapter
 
 from benchmarks.made_up import needs, preset
-from storage.errors import MissingInput, SpecError
+from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import notes_of
 from storage.tables import embedding_matrix, read_features
-from tasks import hub_models
 from tasks.detectors.linear import Linear
 from tasks.elements import element_of
 from tasks.facts import library_version
-from tasks.features.backbone import backbone_files, import_backbone
 from tasks.features.kinds import ExtractorSpec
 from tasks.planning import Finished, Plan
 from tasks.recipe import planned_by
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tests.unit.backbone_models import INPUT, brought, described, entered, opened, pictures, spec
 from tests.unit.embedded_shards import CANONICAL, FAIR, RAW, embed, jpeg, seven_pictures, shard
+from tests.unit.local_hub import LocalHub, local_hub
 from tests.unit.tiny_backbones import KINDS, SIDE, onnx_kernel, onnx_model, saved_model, transformers_model
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -252,55 +250,61 @@ def test_a_single_file_goes_by_its_own_sha256(tmp_path: Path) -> None:
     assert spec().keyed() == spec()
 
 
-def test_a_file_that_changes_between_planning_and_bringing_is_refused(tmp_path: Path, store: LocalStore) -> None:
-    (tmp_path / "tiny.onnx").write_bytes(onnx_model())
-    named = spec("onnx", tmp_path / "tiny.onnx")
-    digest = named.keyed().weights
-    (tmp_path / "tiny.onnx").write_bytes(onnx_model(SIDE))
-    with pytest.raises(SpecError, match="it changed while it was read, or another worker has another one"):
-        import_backbone.compute(store, digest=digest, library="onnx", model=named.model, weights=None)
+@pytest.mark.parametrize("library", ["onnx", "torchvision", "transformers"])
+def test_a_file_that_changes_between_planning_and_bringing_is_refused(
+    library: str, tmp_path: Path, store: LocalStore
+) -> None:
+    (tmp_path / "tiny").write_bytes(onnx_model())
+    named = spec("onnx", tmp_path / "tiny")
+    if library == "torchvision":
+        named = spec(weights=str(tmp_path / "tiny"))
+    elif library == "transformers":
+        named = spec("transformers", saved_model(tmp_path / "clip", "clip"))
+    plan = Plan(Finished(store), needs)
+    with planned_by(plan):
+        named.import_weights()
+    (element,) = plan.take_ready()
+    changed = tmp_path / ("clip/config.json" if library == "transformers" else "tiny")
+    changed.write_bytes(changed.read_bytes() + b" ")
+    with pytest.raises(SpecError, match="changed"):
+        element.step.compute(store, **element.arguments)
 
 
 @pytest.fixture
-def of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of the hub holds `owner/tiny` at a commit; a download gives that."""
-    folder = saved_model(tmp_path / "cache" / COMMIT, "clip")
-
-    def snapshot(model: str, *, local_files_only: bool = False) -> Path:
-        if model.partition("@")[0] != "owner/tiny":
-            raise OSError("no network")
-        return folder
-
-    monkeypatch.setattr(hub_models, "_snapshot", snapshot)
-    return folder
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+    with local_hub(monkeypatch, tmp_path / "cache") as found:
+        yield found
 
 
-@pytest.mark.usefixtures("of_the_hub")
-@pytest.mark.parametrize("name", ["owner/tiny", "owner/tiny@v1", "${TINY}"])
+@pytest.mark.parametrize("name", ["owner/tiny", "owner/tiny@{commit}", "${TINY}"])
 def test_a_model_of_the_hub_is_fetched_at_the_commit_that_was_planned_with(
-    name: str, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    name: str, hub: LocalHub, store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("TINY", "owner/tiny@v1")
-    named = spec("transformers", name)
+    commit = hub.publish("owner/tiny", saved_model(tmp_path / "clip", "clip"))
+    monkeypatch.setenv("TINY", "owner/tiny@main")
+    named = spec("transformers", name.format(commit=commit) if "commit" in name else name)
     assert named.missing() == []
-    assert named.keyed().model == "owner/tiny"
-    assert named.keyed().name == "backbone-tiny-pooled-32"
+    assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".safetensors")]
+    keyed = named.keyed()
+    assert (keyed.model, keyed.name) == ("owner/tiny", "backbone-tiny-pooled-32")
     plan = Plan(Finished(store), needs)
     with planned_by(plan):
         named.import_weights()
         (element,) = plan.take_ready()
-        assert element.arguments["model"] == f"owner/tiny@{COMMIT}"
+        assert element.arguments["path"] == f"owner/tiny@{commit}"
         assert element.step.pool(**element.arguments) == "gpu"
         assert element_of(element.document()).document() == element.document()
     ref, _ = element.step.compute(store, **element.arguments)
-    assert notes_of(store, ref)["commit"] == COMMIT
-    assert described(named.keyed().load(store, ref, "cpu"), pictures(1)).shape == (1, 24)
+    found = described(keyed.load(store, ref, "cpu"), pictures())
+    folder = spec("transformers", tmp_path / "clip")
+    assert folder.keyed().weights == keyed.weights
+    np.testing.assert_array_equal(found, described(opened(store, folder), pictures()))
+    hub.publish("owner/tiny", saved_model(tmp_path / "newer", "dinov2"))
+    assert (named.keyed() == keyed) == ("commit" in name)
 
 
-@pytest.mark.usefixtures("of_the_hub")
-def test_a_model_that_the_hub_does_not_give_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_models, "_problem_on_hub", lambda model: "no network")
-    (line,) = spec("transformers", "owner/other").missing()
-    assert "no network; download it with `hf download owner/other`" in line
-    with pytest.raises(MissingInput, match="hf download owner/other"):
-        backbone_files("transformers", "owner/other", None)
+def test_what_a_model_of_the_hub_cannot_do_is_said_before_its_weights_come(hub: LocalHub, tmp_path: Path) -> None:
+    hub.publish("owner/tiny", saved_model(tmp_path / "clip", "clip"))
+    assert "it has no layer 'head'" in spec("transformers", "owner/tiny", output="head").missing()[0]
+    assert "hf download owner/other" in spec("transformers", "owner/other").missing()[0]
+    assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".safetensors")]

@@ -49,7 +49,9 @@ def scores(n: int = 60, seed: int = 0, groups: int = 30, folds: int = 1) -> pl.D
     return pl.DataFrame(rows, schema_overrides=types)
 
 
-def evaluated(frame: pl.DataFrame, reference: pl.DataFrame | None = None, mix: Mix = MIX) -> dict[Any, dict[str, Any]]:
+def evaluated(
+    frame: pl.DataFrame, reference: pl.DataFrame | None = None, mix: Mix = MIX, published: float | None = None
+) -> dict[Any, dict[str, Any]]:
     rows, _ = evaluate_scores(
         frame,
         frame if reference is None else reference,
@@ -59,6 +61,7 @@ def evaluated(frame: pl.DataFrame, reference: pl.DataFrame | None = None, mix: M
         protocol="fair",
         seed=0,
         resamples=200,
+        published=published,
     )
     return {(row["threshold_rule"], row["metric"]): row for row in rows}
 
@@ -108,6 +111,39 @@ def test_few_groups_give_no_interval_and_say_so() -> None:
 def test_enough_groups_give_an_interval_around_the_value() -> None:
     row = evaluated(scores(n=400, groups=200))[None, "auroc"]
     assert row["low"] < row["value"] < row["high"]
+
+
+def test_the_published_decision_is_judged_beside_the_others_on_its_own_scale() -> None:
+    frame = scores().with_columns(decision=pl.col("decision") * 100 + 7)
+    test = frame.filter(pl.col("split") == "test")
+    found = evaluated(frame, published=50.0)
+    expected = balanced_accuracy_score(test["label"], test["decision"] >= 50)
+    assert found["published", "balanced_accuracy"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert found["published", "balanced_accuracy"]["low"] is not None
+    assert found["published", "threshold"]["value"] == 50
+    plain = evaluated(frame)
+    assert not [rule for rule, _ in plain if rule == "published"]
+    assert plain["val", "balanced_accuracy"] == found["val", "balanced_accuracy"]
+
+
+def test_pictures_without_a_score_take_no_part_and_are_counted() -> None:
+    frame = scores()
+    lost = pl.col("image_id").is_in(["test-0000", "test-0001", "test-0003", "val-0000"])
+    holey = frame.with_columns(
+        *(pl.when(lost).then(None).otherwise(pl.col(c)).alias(c) for c in ("p_fake", "decision"))
+    )
+    found = evaluated(holey)
+    assert found[None, "unscored"]["value"] == 3
+    assert found[None, "auroc"] == evaluated(frame.filter(~lost))[None, "auroc"]
+    assert found["val", "threshold"] == evaluated(frame.filter(~lost))["val", "threshold"]
+    assert (None, "unscored") not in evaluated(frame)
+
+
+def test_one_score_for_all_pictures_ranks_nothing() -> None:
+    found = evaluated(scores().with_columns(p_fake=pl.lit(0.25)), published=0.0)
+    assert {row["value"] for row in found.values()} == {None}
+    assert {row["reason"] for row in found.values()} == {"every picture has the same score (0.25)"}
+    assert (None, "auroc") in found
 
 
 def test_the_order_of_scores_does_not_matter() -> None:

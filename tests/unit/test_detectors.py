@@ -1,5 +1,6 @@
 """A detector is one file: its kind is read, planned, scored and calibrated without being named elsewhere."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from toy_detector import Blueness
 
 from benchmarks.made_up import places_by_step, preset
 from flows.preflight import missing_detectors, refuse_missing
-from storage.errors import MissingInput, SpecError
+from storage.errors import MissingInput, SpecError, WrongAnswers
 from storage.local import LocalStore
-from storage.objects import ROWS, Ref, read_part, read_table
+from storage.objects import ROWS, Ref, notes_of, read_part, read_table
 from storage.tables import SCORE_SCHEMA
 from tasks.data.pictures import Pixels
 from tasks.data.views import make_views
 from tasks.detectors.base import KINDS, Detector
-from tasks.detectors.pictures import calibrate_scores, calibrated, score_pictures, steadied
+from tasks.detectors.calibration import calibrate_scores, calibrated, steadied
+from tasks.detectors.pictures import Opened, Scoring, score_pictures
 from tasks.detectors.svm import fit_platt
+from tasks.pieces import RowPieces
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import View
@@ -47,18 +50,40 @@ def scored(
     store: LocalStore, detector: Any, splits: Splits = FIXED, places: Any = PLACES, name: str = "mixed"
 ) -> tuple[Ref, ...]:
     rows = [row(source, number, place) for source in ("coco", "stable") for number, place in enumerate(places)]
+    return scored_rows(store, detector, rows, splits=splits, name=name)
+
+
+def scored_rows(
+    store: LocalStore, detector: Any, rows: list[Any], views: Any = VIEWS, splits: Splits = FIXED, name: str = "mixed"
+) -> tuple[Ref, ...]:
     refs, _ = score_pictures.compute(
         store,
         detector=detector,
+        files=None,
         fit=FIT,
         pictures=shard(store, rows, name),
-        views=VIEWS,
+        views=views,
         val_views=VIEWS[:2],
         splits=splits,
+        device="cpu",
         source="coco",
         shard=0,
     )
     return tuple(refs)
+
+
+def opening(decide: Callable[[Any], Any], batch: int = 1) -> Any:
+    """A toy that decides otherwise: on a list of `batch` pictures."""
+
+    class Other(Blueness):
+        def opened(self, store: Any, files: Any, device: str) -> Opened:
+            return Opened(lambda picture: picture.pixels, decide, batch)
+
+    return Other(name="blue")
+
+
+def blue(pixels: Pixels) -> float:
+    return float(pixels[..., 2].mean() - pixels[..., 0].mean())
 
 
 def frame(store: LocalStore, ref: Ref) -> pl.DataFrame:
@@ -115,12 +140,12 @@ def seen(source: str, number: int, view: View) -> Pixels:
 
 
 def test_every_val_and_test_picture_is_scored_once_in_its_own_view(store: LocalStore, toy: Blueness) -> None:
-    refs, decide = scored(store, toy), toy.opened()
+    refs = scored(store, toy)
     for view, ref in zip(VIEWS, refs, strict=True):
         found = frame(store, ref)
         splits = ("val", "test") if view in VIEWS[:2] else ("test",)
         expected = {
-            (source, f"{number:03d}"): decide(seen(source, number, view))
+            (source, f"{number:03d}"): blue(seen(source, number, view))
             for source in ("coco", "stable")
             for number, place in enumerate(PLACES)
             if place in splits
@@ -167,45 +192,120 @@ def test_the_order_of_shards_does_not_matter(store: LocalStore, toy: Blueness) -
 
 def test_val_pictures_of_one_class_are_refused(store: LocalStore, toy: Blueness) -> None:
     rows = [row("coco", 0, "val"), row("coco", 1, "test"), row("stable", 2, "test")]
-    refs, _ = score_pictures.compute(
-        store, detector=toy, fit=FIT, pictures=shard(store, rows, "one"), views=VIEWS[:1], val_views=VIEWS[:1],
-        splits=FIXED, source="coco", shard=0,
-    )  # fmt: skip
-    with pytest.raises(SpecError, match=r"blue: no fake in val \(rotation 0\) to calibrate on"):
+    refs = scored_rows(store, toy, rows, VIEWS[:1], name="one")
+    with pytest.raises(SpecError, match=r"blue: no fake that it scored in val \(rotation 0\) to calibrate on"):
         calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=refs, reference=refs)
     none = [row("coco", 1, "test"), row("stable", 2, "test")]
-    untested, _ = score_pictures.compute(
-        store, detector=toy, fit=FIT, pictures=shard(store, none, "none"), views=VIEWS[:1], val_views=VIEWS[:1],
-        splits=FIXED, source="coco", shard=0,
-    )  # fmt: skip
+    untested = scored_rows(store, toy, none, VIEWS[:1], name="none")
     with pytest.raises(SpecError, match=r"rotation 0 has no val pictures"):
         calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=untested, reference=untested)
 
 
 @pytest.mark.parametrize("decision", [float("nan"), float("inf")])
-def test_what_is_no_number_is_refused(store: LocalStore, decision: float) -> None:
-    class Broken(Blueness):
-        def opened(self) -> Callable[[Pixels], float]:
-            return lambda pixels: decision
+def test_a_picture_without_a_finite_number_has_no_score_and_takes_no_part(store: LocalStore, decision: float) -> None:
+    bad = seen("coco", 4, VIEWS[1])
 
-    with pytest.raises(
-        SpecError, match=r"blue: coco, 001 in fair/native/none: expected a finite number, got (nan|inf)"
-    ):
-        scored(store, Broken(name="blue"))
+    def decide(pictures: Any) -> list[float]:
+        return [decision if np.array_equal(pixels, bad) else blue(pixels) for pixels in pictures]
+
+    refs = scored(store, opening(decide))
+    found = frame(store, refs[1])
+    assert found.filter(pl.col("decision").is_null()).select("source", "image_id").rows() == [("coco", "004")]
+    assert notes_of(store, refs[1])["unscored"] == 1
+    assert notes_of(store, refs[1])["reasons"] == [f"expected a finite number, got {decision} (1)"]
+    made, _ = calibrate_scores.compute(store, fit=FIT, view=VIEWS[1], scores=refs[1:2], reference=refs[1:2])
+    whole = frame(store, made)
+    assert whole["p_fake"].null_count() == 1
+    assert len(whole) == len(found)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_a_picture_that_a_detector_fails_on_fails_alone(store: LocalStore, batch: int, toy: Blueness) -> None:
+    bad = seen("stable", 5, VIEWS[0])
+
+    def decide(pictures: Any) -> list[float]:
+        if any(np.array_equal(pixels, bad) for pixels in pictures):
+            raise IndexError("no such place")
+        return [blue(pixels) for pixels in pictures]
+
+    found = frame(store, scored(store, opening(decide, batch))[0])
+    failed = found.filter(pl.col("decision").is_null())
+    assert failed.select("source", "image_id").rows() == [("stable", "005")]
+    whole = frame(store, scored(store, toy, name="other")[0])
+    assert found.filter(pl.col("decision").is_not_null())["decision"].to_list() == (
+        whole.filter(~((pl.col("source") == "stable") & (pl.col("image_id") == "005")))["decision"].to_list()
+    )
+
+
+def test_a_detector_that_fails_on_every_picture_is_named_with_the_last_one(store: LocalStore) -> None:
+    message = r"blue fails on every picture so far, .* in fair/32/none: IndexError: list index out of range"
+    with pytest.raises(SpecError, match=message):
+        scored(store, opening(lambda pictures: [][len(pictures)]))
+
+
+def test_another_number_of_scores_than_pictures_is_refused(store: LocalStore) -> None:
+    with pytest.raises(SpecError, match=r"blue: expected 3 scores of as many pictures, got \(4,\)"):
+        scored(store, opening(lambda pictures: [0.0] * (len(pictures) + 1), 3))
+
+
+def test_telltales_own_errors_are_no_failures_of_a_picture(store: LocalStore) -> None:
+    def decide(pictures: Any) -> list[float]:
+        raise WrongAnswers("another machine")
+
+    with pytest.raises(WrongAnswers, match="another machine"):
+        scored(store, opening(decide))
+
+
+def test_batches_are_the_same_after_a_break(store: LocalStore) -> None:
+    """Pictures of one batch may decide each other's scores (dynamic quantisation does): so an attempt keeps to them."""
+
+    def noted(calls: list[int], fails_at: int | None = None) -> Any:
+        def decide(pictures: Any) -> list[float]:
+            if len(calls) == fails_at:
+                raise WrongAnswers("the machine goes down")
+            calls.append(len(pictures))
+            together = float(np.mean([blue(pixels) for pixels in pictures]))
+            return [blue(pixels) + together for pixels in pictures]
+
+        return opening(decide, batch=3)
+
+    rows = [row(source, number, place) for source in ("coco", "stable") for number, place in enumerate(PLACES)]
+    table = read_table(store, shard(store, rows, "mixed"))
+
+    def attempt(detector: Any, clock: Callable[[], float]) -> dict[View, list[Any]]:
+        kept = {view: RowPieces(store, f"kept-{n}", SCORE_SCHEMA, clock) for n, view in enumerate(VIEWS)}
+        found = Scoring(detector.opened(store, None, "cpu"), FIT, VIEWS, VIEWS[:2], FIXED, kept).rows(table)
+        return {view: sorted(rows, key=lambda one: (one["source"], one["image_id"])) for view, rows in found.items()}
+
+    whole = attempt(noted(every := []), lambda: 0.0)
+    ticks = itertools.count(0, 10_000)  # every row is kept
+    with pytest.raises(WrongAnswers):
+        attempt(noted(calls := [], fails_at=5), lambda: next(ticks))
+    assert attempt(noted(again := []), lambda: 0.0) == whole
+    assert len(calls) == 5
+    assert 0 < len(again) < len(every)
+
+
+def test_a_picture_is_scored_once_in_a_view_whatever_rotations_it_is_in(store: LocalStore) -> None:
+    calls = []
+
+    def decide(pictures: Any) -> list[float]:
+        calls.append(len(pictures))
+        return [blue(pixels) for pixels in pictures]
+
+    found = frame(store, scored(store, opening(decide), Folds(count=4), places=(0, 1, 2, 3, 0, 1, 2, 3))[0])
+    assert len(found) == 32
+    assert sum(calls) == 16 * len(VIEWS)
 
 
 def test_a_toy_tells_blue_pictures(toy: Blueness) -> None:
-    decide = toy.opened()
-    assert decide(picture("stable", 1)) > decide(picture("coco", 1)) > decide(picture("gan", 1))
+    assert blue(picture("stable", 1)) > blue(picture("coco", 1)) > blue(picture("gan", 1))
 
 
 def test_parts_are_equal_whatever_is_computed_beside_them(store: LocalStore, toy: Blueness, tmp_path: Path) -> None:
     other = LocalStore(tmp_path / "other")
     rows = [row(source, number, place) for source in ("coco", "stable") for number, place in enumerate(PLACES)]
-    alone, _ = score_pictures.compute(
-        other, detector=toy, fit=FIT, pictures=shard(other, rows, "mixed"), views=VIEWS[1:2], val_views=VIEWS[:2],
-        splits=FIXED, source="coco", shard=0,
-    )  # fmt: skip
+    alone = scored_rows(other, toy, rows, VIEWS[1:2])
     assert read_part(other, alone[0], ROWS) == read_part(store, scored(store, toy)[1], ROWS)
 
 
@@ -216,16 +316,6 @@ def test_what_a_toy_lacks_is_said_before_any_work(toy: Blueness, monkeypatch: py
     with pytest.raises(MissingInput, match="a blue pencil for blue"):
         refuse_missing(named, ("cpu", "gpu"))
     refuse_missing(named, ("cpu",))
-
-
-def test_a_detector_that_fails_is_named_with_its_picture(store: LocalStore) -> None:
-    class Broken(Blueness):
-        def opened(self) -> Callable[[Pixels], float]:
-            return lambda pixels: [][len(pixels)]
-
-    message = "blue: coco, 001 in fair/native/none: the detector failed: IndexError: list index out of range"
-    with pytest.raises(SpecError, match=message):
-        scored(store, Broken(name="blue"))
 
 
 def decisions(rng: np.random.Generator, split: str, count: int = 200) -> pl.DataFrame:
@@ -276,3 +366,10 @@ def test_decision_values_that_probabilities_cannot_tell_apart_are_refused() -> N
     for values in ([1e15, 1e15 + 1, 1e15 + 2, 1e15 + 3], [1e-27, 2e-27, 1e30, 1e35]):
         with pytest.raises(SpecError, match="blue: its decision values span too much to be told apart"):
             calibrated(test.with_columns(decision=pl.Series(values)), val)
+
+
+def test_an_experiment_may_have_no_detector_on_its_own_extractor(toy: Blueness) -> None:
+    """How far fakes are from photographs is measured on its features all the same."""
+    named = [{"kind": "blueness", "name": "blue"}]
+    found = places_by_step(preset("sample", {"mobile": None, "detectors": named}))
+    assert found["quality"] == places_by_step(preset("sample", {"mobile": None}))["quality"]

@@ -13,10 +13,11 @@ from storage.digest import sha256_hex
 from storage.errors import BadImage, DamagedObject, SpecError, WrongAnswers
 from storage.local import LocalStore
 from storage.objects import Ref, commit, read_part
+from tasks.data.resizing import sides_within
 from tasks.device import processor_name
 from tasks.networks.architecture import architecture
 from tasks.networks.export import export_network, network_card, reference_picture
-from tasks.networks.exported import CARD, MODEL, ExportedNetwork, reduce_picture, reduced_sides
+from tasks.networks.exported import CARD, LONGEST_SIDE, MODEL, ExportedNetwork, reduce_picture
 from tasks.networks.familiarity import Familiarity, familiarity_scores
 from tasks.networks.network_graph import build_graph, head_layers
 from tasks.networks.trained import TrainedNetwork
@@ -274,13 +275,13 @@ def test_a_picture_within_the_limit_is_not_touched() -> None:
     [((2048, 1024), (1024, 512)), ((1025, 1025), (1024, 1024)), ((1, 3000), (1, 1024)), ((2049, 1023), (1024, 511))],
 )
 def test_reduced_sides_keep_the_proportions(sides: tuple[int, int], reduced: tuple[int, int]) -> None:
-    assert reduced_sides(*sides) == reduced
+    assert sides_within(*sides, LONGEST_SIDE) == reduced
 
 
 @pytest.mark.parametrize(("height", "width"), [(97, 61), (64, 100), (33, 200), (200, 33), (50, 51)])
 def test_a_picture_is_reduced_by_the_documented_integers(height: int, width: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    down, across = reduced_sides(height, width, 40)
+    down, across = sides_within(height, width, 40)
     rows = np.stack([documented_kernel(row, across) for row in pixels])
     expected = np.stack([documented_kernel(column, down) for column in rows.transpose(1, 0, 2)], axis=1)
     assert np.array_equal(reduce_picture(pixels, 40), expected)

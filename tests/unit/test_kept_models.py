@@ -8,7 +8,8 @@ import pytest
 from storage.errors import DamagedObject, MissingInput, SpecError
 from storage.local import LocalStore
 from tasks.brought_files import folder_digest, folder_files
-from tasks.generators.diffusion import _revision_of, check_pipeline
+from tasks.brought_models import revision_of
+from tasks.generators.diffusion import check_pipeline
 from tasks.generators.kept_models import keep_model, local_model, main
 from tasks.generators.shards import generate_diffusion, model_digest
 from tasks.generators.tiny_model import SHIPPED_WEIGHTS
@@ -104,6 +105,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_revision_of_the_hub_is_part_of_the_name() -> None:
-    assert _revision_of("owner/name") == ("owner/name", None)
-    assert _revision_of("owner/name@0a1b") == ("owner/name", "0a1b")
+    assert revision_of("owner/name") == ("owner/name", None)
+    assert revision_of("owner/name@0a1b") == ("owner/name", "0a1b")
     assert model_digest("owner/name@0a1b") == "hub:owner/name@0a1b"

@@ -31,8 +31,9 @@ IN_NO_PRESET = {
     "weights/inception": "no preset has FID, which wants weights that must be named",
     "score/pictures": "no preset has a detector that reads pictures and is not fitted",
     "score/calibrated": "the same",
-    "weights/backbone": "no preset has a model of somebody else's",
     "files": "the same",
+    "weights/transformers": "the same",
+    "weights/torchvision": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

@@ -31,6 +31,7 @@ ANSWERS: dict[str, Any] = {
     "missing_photographs": [],
     "missing_weights": [],
     "missing_detectors": [],
+    "missing_gpu_detectors": [],
     "coco_content": SHA256,
     "column_content": SHA256,
     "inception_weights": SHA256,
@@ -54,11 +55,25 @@ OTHERS = {
     ]
 }
 
+# Detectors that are brought, beside one that every preset has.
+BROUGHT: tuple[dict[str, Any], ...] = (
+    {"kind": "linear", "name": "svm"},
+    {
+        "kind": "hub",
+        "name": "classifier",
+        "model": "${MODELS:-/models}/classifier",
+        "fake": ["artificial"],
+        "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+    },
+)
 EXPERIMENTS = [
     load_experiment(name, changes, seed)
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
-] + [load_experiment("subset", OTHERS, 1)]
+]
+WITH_BROUGHT = load_experiment("sample", {"mobile": None, "detectors": list(BROUGHT)})
+WITH_BACKBONE = load_experiment("subset", OTHERS, 1)
+EXPERIMENTS += [WITH_BROUGHT, WITH_BACKBONE]
 
 
 class Asked(dict[str, Any]):
@@ -95,7 +110,8 @@ def submit(step: Step, **arguments: Any) -> SimpleNamespace:
 
 
 def answer(fact: Fact[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return [as_json(arguments[0]), SHA256] if fact.name == "folder_content" else ANSWERS[fact.name]
+    named = fact.name in ("folder_content", "model_of_gpu_workers")
+    return [as_json(arguments[0]), SHA256] if named else ANSWERS[fact.name]
 
 
 def plan(experiment: Experiment, facts: Facts) -> None:
@@ -143,9 +159,11 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "column_content": "cpu",
         "missing_weights": "gpu",
         "missing_detectors": "cpu",
+        "missing_gpu_detectors": "gpu",
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
         "inception_weights": "gpu",
         "backbone_found": "gpu",
+        "model_of_gpu_workers": "gpu",
     }

@@ -364,3 +364,23 @@ def test_a_toy_section_is_one_file_and_an_entry(data: ReportData, monkeypatch: p
     assert report_sections(data, "svg")[-1].title == "Mixes"
     for document in (render_html(data), render_markdown(data)):
         assert "What stands against what." in document
+
+
+def with_rows(data: ReportData, rows: list[dict[str, Any]]) -> ReportData:
+    return dataclasses.replace(data, results=pl.concat([data.results, pl.DataFrame(rows, schema=RESULTS)]))
+
+
+def test_the_published_decision_and_pictures_without_a_score_are_told(data: ReportData) -> None:
+    key = data.results.filter(protocol="fair", detector="alpha", metric="auroc").row(0, named=True)
+    rows = [
+        key | {"metric": "balanced_accuracy", "threshold_rule": "published", "value": 0.625},
+        key | {"metric": "unscored", "threshold_rule": None, "value": 3.0},
+    ]
+    for given, expected in ((data, False), (with_rows(data, rows), True)):
+        (section,) = (one for one in report_sections(given, "svg") if one.anchor == "grid")
+        texts = "\n".join(one.text for one in section.blocks if isinstance(one, Text))
+        assert ("alpha could not score some test pictures, which take no part: at most 3, in" in texts) == expected
+        titles = [column.title for one in section.blocks if isinstance(one, Table) for column in one.columns]
+        assert ("as published, uncalibrated" in titles) == expected
+    (row,) = report_tables(with_rows(data, rows))["grid"].filter(unscored=3).iter_rows(named=True)
+    assert row["balanced_accuracy@published"] == 0.625

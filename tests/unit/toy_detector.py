@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-from tasks.data.pictures import Pixels
-from tasks.detectors.pictures import PictureDetector
+from storage.objects import Ref
+from storage.store import Store
+from tasks.detectors.pictures import Opened, PictureDetector
 
 
 class Blueness(PictureDetector):
@@ -18,5 +18,5 @@ class Blueness(PictureDetector):
     def title(self) -> str:
         return "how blue a picture is"
 
-    def opened(self) -> Callable[[Pixels], float]:
-        return lambda pixels: float(pixels[..., 2].mean() - pixels[..., 0].mean())
+    def opened(self, store: Store, files: Ref | None, device: str) -> Opened:
+        return Opened.one_by_one(lambda pixels: float(pixels[..., 2].mean() - pixels[..., 0].mean()))

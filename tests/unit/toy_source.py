@@ -8,8 +8,8 @@ import pyarrow as pa
 from storage.objects import ROWS
 from tasks.data.entries import ENTRY_SCHEMA
 from tasks.data.inventory import Inventory, list_files, take_inventory
-from tasks.data.sources.base import DiskSource, Indexed, Question
-from tasks.facts import fact
+from tasks.data.sources.base import DiskSource, Indexed
+from tasks.facts import Question, fact
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import LocalPath, on_this_machine
 from tasks.variables import needed

@@ -25,9 +25,13 @@ class Jpeg(PerturbationBase):
     def name(self) -> str:
         return f"q{self.quality}"
 
+    @property
+    def title(self) -> str:
+        return f"JPEG (4:2:0) of quality {self.quality}"
+
     @classmethod
     def named(cls, name: str) -> Self | None:
-        match = re.fullmatch(r"q([1-9][0-9]?|100)", name)
+        match = re.fullmatch(r"q(0|[1-9][0-9]{0,8})", name)
         return cls(quality=int(match[1])) if match else None
 
     def apply(self, pixels: Pixels) -> ViewPicture:

@@ -1,30 +1,32 @@
-"""All kinds of perturbations, and how one is read."""
+"""All kinds of perturbations: one file each, and a line here."""
 
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, SerializeAsAny
-
-from storage.errors import SpecError
-from tasks.data.perturbations.base import PerturbationBase
+from tasks.data.perturbations.avif import Avif
+from tasks.data.perturbations.base import KINDS, PerturbationBase, perturbation_of
+from tasks.data.perturbations.blur import Blur
+from tasks.data.perturbations.chain import Chain
+from tasks.data.perturbations.crop import Crop
 from tasks.data.perturbations.jpeg import Jpeg
-from tasks.spec.base import of_kind
+from tasks.data.perturbations.jpegs import Jpegs
+from tasks.data.perturbations.limit import Limit
+from tasks.data.perturbations.noise import Noise
+from tasks.data.perturbations.resize import Resize
+from tasks.data.perturbations.scale import Scale
+from tasks.data.perturbations.webp import Webp
 
-KINDS: dict[str, type[PerturbationBase]] = {"jpeg": Jpeg}
+KINDS["jpeg"] = Jpeg
+KINDS["jpegs"] = Jpegs
+KINDS["webp"] = Webp
+KINDS["avif"] = Avif
+KINDS["blur"] = Blur
+KINDS["noise"] = Noise
+KINDS["crop"] = Crop
+KINDS["resize"] = Resize
+KINDS["scale"] = Scale
+KINDS["limit"] = Limit
+KINDS["chain"] = Chain
+
 # The name of a cell in which nothing happens to a picture.
 NONE = "none"
-
-
-def _by_name(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return perturbation_named(value)
-    except SpecError as error:
-        raise ValueError(str(error)) from error
-
-
-# A document, or a name such as `q20`. The validator that is named last comes first.
-Perturbation = Annotated[SerializeAsAny[PerturbationBase], of_kind(KINDS, "perturbation"), BeforeValidator(_by_name)]
 
 
 def name_of(perturbation: PerturbationBase | None) -> str:
@@ -33,15 +35,9 @@ def name_of(perturbation: PerturbationBase | None) -> str:
 
 
 def perturbation_named(name: str) -> PerturbationBase | None:
-    """What has this name, None for `none`.
+    """What has this name, None for `none`. An experiment's own chain is known to the experiment alone.
 
     Raises:
-        SpecError: nothing has.
+        SpecError: nothing has, or it says what its kind refuses.
     """
-    if name == NONE:
-        return None
-    for kind in KINDS.values():
-        found = kind.named(name)
-        if found is not None:
-            return found
-    raise SpecError(f"no perturbation is called {name!r}; the kinds are {sorted(KINDS)}")
+    return None if name == NONE else perturbation_of(name)

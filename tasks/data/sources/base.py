@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from storage.objects import Ref
-from tasks.facts import Fact, FactPool
+from tasks.facts import FactPool, Question
 from tasks.spec.base import Name, Spec, Truth
 from tasks.spec.splits import Splits
-
-# A fact with its arguments.
-Question = tuple[Fact[..., Any], tuple[Any, ...]]
 
 Deployment = Literal["shard/coco", "shard/folder", "generate/gan", "generate/stable-diffusion"]
 

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tasks.data.coco import check_coco, coco_content, index_coco
-from tasks.data.sources.base import Deployment, DiskSource, Indexed, Question
+from tasks.data.sources.base import Deployment, DiskSource, Indexed
+from tasks.facts import Question
 from tasks.spec.base import LocalPath, on_this_machine
 
 

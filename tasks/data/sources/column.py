@@ -6,8 +6,8 @@ from pydantic import Field
 
 from storage.errors import SpecError
 from tasks.data.columns import check_column, column_entries, column_inventory
-from tasks.data.sources.base import DiskSource, Indexed, Question
-from tasks.facts import fact
+from tasks.data.sources.base import DiskSource, Indexed
+from tasks.facts import Question, fact
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Column, LocalPath, Truth, on_this_machine
 

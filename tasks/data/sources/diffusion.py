@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from storage.objects import Ref
-from tasks.data.sources.base import Deployment, GeneratedSource, Generation, Question
+from tasks.data.sources.base import Deployment, GeneratedSource, Generation
+from tasks.facts import Question
 from tasks.generators.diffusion import check_pipeline
 from tasks.generators.shards import diffusion_model, generate_diffusion, keyed_diffusion
 from tasks.spec.base import Name, Truth, on_this_machine

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from tasks.data.folder import check_folder, folder_entries, folder_inventory
 from tasks.data.folder_metadata import metadata_above
-from tasks.data.sources.base import DiskSource, Indexed, Question
-from tasks.facts import fact
+from tasks.data.sources.base import DiskSource, Indexed
+from tasks.facts import Question, fact
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import LocalPath, Truth, on_this_machine
 

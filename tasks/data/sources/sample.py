@@ -6,7 +6,8 @@ from pydantic import Field
 
 from tasks.data.coco import coco_content, index_coco
 from tasks.data.sample import SPLIT, sample_name
-from tasks.data.sources.base import Deployment, DiskSource, Indexed, Question
+from tasks.data.sources.base import Deployment, DiskSource, Indexed
+from tasks.facts import Question
 
 
 class SampleSource(DiskSource):
