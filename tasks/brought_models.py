@@ -81,7 +81,7 @@ def model_of_gpu_workers(model: str) -> tuple[str, str]:
     here = needed(model)
     folder = _model_folder(here)
     name, _, _ = here.partition("@")
-    return model if _is_folder(here) else f"{name}@{folder.name}", _digest(folder)
+    return model if is_folder(here) else f"{name}@{folder.name}", _digest(folder)
 
 
 @step(
@@ -263,7 +263,8 @@ def shown_name(model: str) -> str:
     return model if _HUB_ID.fullmatch(model) else Path(model).name
 
 
-def _is_folder(here: str) -> bool:
+def is_folder(here: str) -> bool:
+    """Whether a model's name, as it is on this machine, is the path of a folder and no hub id."""
     return here.startswith((".", "/")) or Path(here).is_dir()
 
 
@@ -274,7 +275,7 @@ def _folder_here(here: str) -> Path | None:
         MissingInput: there is no such folder.
         SpecError: the name is neither a hub id nor a path.
     """
-    if _is_folder(here):
+    if is_folder(here):
         if not Path(here).is_dir():
             raise MissingInput(
                 f"the model in {here}: no such folder; name one as save_pretrained writes it, or a hub id"
@@ -295,7 +296,7 @@ def _folder_here(here: str) -> Path | None:
 
 def _model_folder(here: str) -> Path:
     """The folder of a model; one of the hub is brought into the cache first, in its newest state or as it is there."""
-    if _is_folder(here):
+    if is_folder(here):
         found = _folder_here(here)
         assert found is not None
         return found

@@ -18,6 +18,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+Layout = Literal["channels-first", "channels-last"]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -29,6 +30,10 @@ class NetworkInput(Spec):
     `resized_side` (`side` where that is not named) and takes the centre; `none` takes the centre of the pixels as they
     are, and enlarges a picture that has fewer. All resizes are Pillow's, antialiased. Without a `side` the network
     takes pictures of any size, and gets them as they are.
+
+    This is what transformers' Pillow processors and torchvision's transforms of Pillow pictures give, but for a pixel:
+    where an odd number of pixels is cut off, torchvision's centre may lie one further right or down. Other processors
+    of transformers resize tensors, and differ by a level in places.
     """
 
     side: Side | None
@@ -38,7 +43,7 @@ class NetworkInput(Spec):
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
     channels: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["channels-first", "channels-last"] = "channels-first"
+    layout: Layout = "channels-first"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

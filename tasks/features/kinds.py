@@ -4,13 +4,19 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
+from tasks.features.backbone import BackboneSpec
 from tasks.features.base import ExtractorBase
 from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import of_kind
 
-KINDS: dict[str, type[ExtractorBase]] = {"vgg16": Vgg16Spec, "probe": ProbeSpec, "inception": InceptionSpec}
+KINDS: dict[str, type[ExtractorBase]] = {
+    "vgg16": Vgg16Spec,
+    "probe": ProbeSpec,
+    "inception": InceptionSpec,
+    "backbone": BackboneSpec,
+}
 
 
 ExtractorSpec = Annotated[SerializeAsAny[ExtractorBase], of_kind(KINDS, "extractor")]

@@ -33,6 +33,7 @@ IN_NO_PRESET = {
     "score/calibrated": "the same",
     "files": "the same",
     "weights/transformers": "the same",
+    "weights/torchvision": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

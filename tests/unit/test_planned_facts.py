@@ -41,9 +41,26 @@ ANSWERS: dict[str, Any] = {
     "files_of_cpu_workers": SHA256,
     "function_of_cpu_workers": {"distribution": "theirs", "version": "1.0", "digest": SHA256},
     "function_of_gpu_workers": {"distribution": "theirs", "version": "1.1", "digest": SHA256},
+    "backbone_found": {"digest": f"sha256:{SHA256}", "hub": None, "version": "5.20"},
 }
+
+# What no preset has.
+BACKBONE = {
+    "kind": "backbone",
+    "library": "transformers",
+    "model": "${TELLTALE_CLIP}",
+    "input": {"side": 224, "resize": "stretch", "filter": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]},
+}
+OTHERS = {
+    "detectors": [
+        {"kind": "linear", "name": "plain"},
+        {"kind": "linear", "name": "clip", "extractor": BACKBONE, "loss": "logistic"},
+    ]
+}
+
 # Detectors that are brought, with what only workers have of them.
 BROUGHT = [
+    {"kind": "linear", "name": "svm"},
     {"kind": "callable", "name": "theirs", "function": "theirs:score"},
     {"kind": "callable", "name": "theirs-on-a-gpu", "function": "theirs:score", "runs_on": "gpu"},
     {
@@ -70,10 +87,9 @@ EXPERIMENTS = [
     for name in NAMES
     for changes, seed in (({"shard_size": 50}, 0), ({"inception": "${TELLTALE_INCEPTION:-}"}, 7))
 ]
-WITH_BROUGHT = load_experiment(
-    "sample", {"detectors": [{"kind": "linear", "name": "svm"}, *BROUGHT], "mobile": None}, 8
-)
-EXPERIMENTS.append(WITH_BROUGHT)
+WITH_BROUGHT = load_experiment("sample", {"detectors": BROUGHT, "mobile": None}, 8)
+WITH_BACKBONE = load_experiment("subset", OTHERS, 1)
+EXPERIMENTS += [WITH_BROUGHT, WITH_BACKBONE]
 
 
 class Asked(dict[str, Any]):
@@ -163,8 +179,9 @@ def test_facts_are_asked_where_the_data_are() -> None:
         "vgg16_digest": "gpu",
         "mobilenet_digest": "gpu",
         "diffusion_model": "gpu",
-        "model_of_gpu_workers": "gpu",
         "inception_weights": "gpu",
+        "backbone_found": "gpu",
+        "model_of_gpu_workers": "gpu",
         "files_of_cpu_workers": "cpu",
         "function_of_cpu_workers": "cpu",
         "function_of_gpu_workers": "gpu",
