@@ -28,8 +28,8 @@ SECTION = README.partition("## Bring a detector\n")[2].partition("\n## ")[0]
 
 
 def printed(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
-    return str(block)
+    """The first block in a language."""
+    return str(re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)[0])
 
 
 @pytest.fixture(scope="module")
