@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,6 @@ class Hub(PictureDetector):
     the detector is refused, unless `input_differs` says that this is meant: then nothing is compared.
     """
 
-    pool: ClassVar[Pool] = "gpu"
-
     kind: Literal["hub"] = "hub"
     model: LocalPath
     fake: Annotated[tuple[Label, ...], Once] = Field(min_length=1)
@@ -70,6 +68,10 @@ class Hub(PictureDetector):
         if self.input.layout != "channels-first":
             raise ValueError("input: networks of transformers take channels-first")
         return self
+
+    @property
+    def pool(self) -> Pool:
+        return "gpu"
 
     @property
     def title(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -75,9 +76,10 @@ def write_pictures(
         threads = parallel_tasks()
         lines: list[Line] = []
         rows = chain.from_iterable(picture_rows(store, ref) for ref in pictures)
-        for written in in_order(writing.write, rows, threads=threads, ahead=2 * threads):
-            lines += written
-            progress.advance()
+        with closing(in_order(writing.write, rows, threads=threads, ahead=2 * threads)) as made_in_order:
+            for written in made_in_order:
+                lines += written
+                progress.advance()
         ranks = {cell.name: rank for rank, cell in enumerate(cells)}
         lines.sort(key=lambda line: (ranks[line[3]], line[0]))
         with (made / TABLE).open("x", encoding="utf-8", newline="") as file:

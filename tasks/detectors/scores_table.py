@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,15 @@ def read_scores(data: bytes) -> pl.DataFrame:
         unsaid = frame.filter(pl.col(name).is_null() | (pl.col(name) == ""))
         if len(unsaid):
             raise SpecError(f"{name} is empty in {len(unsaid)} of {len(frame)} rows")
+    frame = _with_names_of_cells(frame)
+    _refuse_unscored(frame)
+    _refuse_doubles(frame)
+    named = pl.col(FILE).str.extract(_NAME) if FILE in frame.columns else pl.lit(None, pl.String)
+    return frame.select(*KEY, score="number", picture=named)
+
+
+def _with_names_of_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """Cells by the names that grids have, since one may be written in several ways."""
     names, unreadable = {}, []
     for cell in frame["cell"].unique(maintain_order=True):
         try:
@@ -118,17 +128,21 @@ def read_scores(data: bytes) -> pl.DataFrame:
             unreadable.append(str(error))
     if unreadable:
         raise SpecError("; ".join(unreadable[:_EXAMPLES]))
-    frame = frame.with_columns(pl.col("cell").replace_strict(names, return_dtype=pl.String))
+    return frame.with_columns(pl.col("cell").replace_strict(names, return_dtype=pl.String))
+
+
+def _refuse_unscored(frame: pl.DataFrame) -> None:
     unscored = frame.filter(~pl.col("number").is_finite().fill_null(False))
     if len(unscored):
         shown = [f"{_named(row[:2])} in {row[2]} ({row[3]!r})" for row in unscored.head(_EXAMPLES).iter_rows()]
         raise SpecError(f"{len(unscored)} of {len(frame)} rows have no finite score, such as {'; '.join(shown)}")
+
+
+def _refuse_doubles(frame: pl.DataFrame) -> None:
     twice = frame.filter(frame.select(KEY).is_duplicated()).unique(KEY, maintain_order=True)
     if len(twice):
         shown = [f"{_named(row[:2])} in {row[2]}" for row in twice.head(_EXAMPLES).iter_rows()]
         raise SpecError(f"{len(twice)} pictures are there more than once in a cell, such as {'; '.join(shown)}")
-    named = pl.col(FILE).str.extract(_NAME) if FILE in frame.columns else pl.lit(None, pl.String)
-    return frame.select(*KEY, score="number", picture=named)
 
 
 def _csv_columns(data: bytes) -> pl.DataFrame:
@@ -213,13 +227,13 @@ def score_by_table(
         SpecError: a picture that a view shows has no score, one that is no val or test picture has one, or a score is
             of a picture that had the id before.
     """
-    scores = read_scores(read_file(run.store, table))
-    tested = {
-        (row["source"], row["image_id"]): {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
-        for ref in pictures
-        for row in picture_rows(run.store, ref)
-        if tested_as(row, splits)
-    }
+    scores, tested = read_scores(read_file(run.store, table)), {}
+    progress = run.progress(sum(ref.rows for ref in pictures))
+    for row in chain.from_iterable(picture_rows(run.store, ref) for ref in pictures):
+        if tested_as(row, splits):
+            known = {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
+            tested[row["source"], row["image_id"]] = known
+        progress.advance()
     names = {view: Cell(resolution=view.resolution, perturbation=view.perturbation).name for view in views}
     given = {view: _of_cell(scores, name) for view, name in names.items()}
     shown = {

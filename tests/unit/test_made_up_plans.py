@@ -31,6 +31,7 @@ IN_NO_PRESET = {
     "weights/inception": "no preset has FID, which wants weights that must be named",
     "score/pictures": "no preset has a detector that reads pictures and is not fitted",
     "score/calibrated": "the same",
+    "score/table": "the same",
     "files": "the same",
     "weights/transformers": "the same",
     "weights/torchvision": "the same",

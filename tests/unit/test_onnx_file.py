@@ -201,7 +201,7 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path) -> None:
 
 
 def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
-    model = onnx.load(network(tmp_path / "whole.onnx"))
+    model = onnx.load_from_string(network(tmp_path / "whole.onnx").read_bytes())
     onnx.save(model, tmp_path / "parts.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     (line,) = theirs(tmp_path / "parts.onnx").missing()
     assert "expected all tensors in the file itself" in line
@@ -217,7 +217,7 @@ def test_a_file_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
 
 def test_a_network_that_gives_no_number_is_given_up(tmp_path: Path) -> None:
     path = network(tmp_path / "theirs.onnx")
-    model = onnx.load(path)
+    model = onnx.load_from_string(path.read_bytes())
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((3, 2), np.nan, np.float32), "w"))
     onnx.save(model, path)
     rows = [row(source, number, "test") for source in ("coco", "stable") for number in range(15)]
