@@ -10,14 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from deployments.processes import MARK, marked_processes
 from storage.local import LocalStore
-from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part
-from storage.runs import latest_content
+from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part, read_table
+from storage.runs import latest_content, latest_run
 from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import SMALL
+from tests.unit import tiny_models, tiny_onnx
+from tests.unit.tiny_models import save_vit
+from tests.unit.tiny_onnx import network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +36,8 @@ class Telltale(Served):
     when_killed: dict[str, str]
     when_completed: dict[str, str]
     run_completed: str
+    # What is beside home and store: modules and models of others.
+    folder: Path
     # Workers beside those of `make serve`.
     added: list[subprocess.Popen[bytes]]
 
@@ -87,6 +94,11 @@ class Telltale(Served):
         self.added.append(worker)
         wait_for(lambda: name in {worker["name"] for worker in self.ask(f"/work_pools/{pool}/workers/filter")}, 120)
 
+    def rows(self, place: str) -> pa.Table:
+        ref = find(self.store, place)
+        assert ref is not None
+        return read_table(self.store, ref)
+
     def state(self, run: str) -> dict[str, Any]:
         (found,) = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run]}})
         return dict(found["state"])
@@ -127,7 +139,11 @@ def telltale() -> Iterator[Telltale]:
             "DATABASE": possible_database(),
             "GPU_DEVICES": "0,1",
         }
-        served = Telltale.at(folder / "home", PYTHONPATH=str(ROOT), **settings)
+        modules = folder / "modules"
+        modules.mkdir()
+        (modules / "bluish.py").write_text(BLUISH)
+        served = Telltale.at(folder / "home", PYTHONPATH=f"{ROOT}:{modules}", **settings)
+        served.folder = folder
         served.added = []
         try:
             served.serve("--coordinator-limit", "1")
@@ -244,6 +260,56 @@ def test_a_deleted_part_makes_exactly_its_step_run_again(telltale: Telltale) -> 
     telltale.completed(SMALL)
     assert telltale.computed(before) == {victim}
     assert read_manifest(store, victim).parts[0] == part
+
+
+BLUISH = """
+def score(pictures):
+    return [float(picture[..., 2].mean() - picture[..., 0].mean()) for picture in pictures]
+"""
+
+
+def brought_detectors(folder: Path) -> list[dict[str, Any]]:
+    """A detector of each kind that is brought but a table."""
+    onnx = {"kind": "onnx", "model": str(network(folder / "theirs.onnx")), "input": tiny_onnx.INPUT, "fake": [1]}
+    hub = {"kind": "hub", "model": str(save_vit(folder / "vit")), "input": tiny_models.INPUT, "fake": ["artificial"]}
+    backbone = {"kind": "backbone", "library": "transformers", "model": hub["model"], "output": "1"}
+    return [
+        {"kind": "linear", "name": "svm"},
+        onnx | {"name": "theirs", "output": "logits", "answer": "softmax"},
+        hub | {"name": "classifier"},
+        {"kind": "callable", "name": "bluish", "function": "bluish:score", "threshold": 0.0},
+        {"kind": "linear", "name": "on-vit", "loss": "logistic", "extractor": backbone | {"input": tiny_models.INPUT}},
+    ]
+
+
+def test_brought_detectors_and_perturbations_are_the_work_of_lanes(telltale: Telltale) -> None:
+    before = telltale.manifests()
+    detectors = brought_detectors(telltale.folder)
+    overrides = SMALL | {"mobile": None, "perturbations": ["social"], "detectors": detectors}
+    telltale.finish(telltale.start(overrides))
+    made = telltale.computed(before)
+    assert {place.split("/")[1] for place in made} >= {"files", "weights", "score", "train", "embed", "evaluate-cell"}
+    results = newest_results(telltale)
+    cells = {"none", "q20", "social"}
+    for detector in detectors:
+        assert set(results.filter(detector=detector["name"], metric="auroc")["perturbation"]) == cells
+    # What another system says of every picture: here the very scores of the ONNX file.
+    places = [place for place in made if "/score/calibrated/theirs/" in place]
+    given = [pl.DataFrame(pl.from_arrow(telltale.rows(place))) for place in places]
+    cell = pl.concat_str("resolution", "perturbation", separator="/").alias("cell")
+    table = pl.concat(given).select("source", "image_id", cell, pl.col("decision").alias("score"))
+    table.write_csv(telltale.folder / "scores.csv")
+    again = {"kind": "scores", "name": "again", "table": str(telltale.folder / "scores.csv")}
+    telltale.finish(telltale.start(overrides | {"detectors": [*detectors, again]}))
+    both = newest_results(telltale).filter(pl.col("threshold_rule").ne_missing("published"))
+    theirs, ours = (both.filter(detector=name).drop("detector") for name in ("theirs", "again"))
+    assert len(theirs)
+    assert ours.equals(theirs)
+
+
+def newest_results(telltale: Telltale) -> pl.DataFrame:
+    run = latest_run(telltale.store, "sample")
+    return pl.read_parquet(telltale.folder / "store" / run / "tables" / "results.parquet")
 
 
 def test_workers_without_the_plans_device_refuse_and_the_one_that_has_it_works(telltale: Telltale) -> None:

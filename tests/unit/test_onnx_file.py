@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import expit, logit, softmax
+from tiny_onnx import INPUT, network
 
 from flows.preflight import missing_detectors
 from storage.errors import SpecError
@@ -28,29 +29,7 @@ from tasks.presets import load_experiment
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
 
-INPUT = {"side": 16, "resize": "stretch", "filter": "bilinear", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.5]}
 FIT = Fit(detector="theirs")
-
-
-def network(path: Path, *, classes: int = 2, batch: int | str = "n", side: int | str = 16, **changes: Any) -> Path:
-    """A linear map of the mean colours: (n, 3, side, side) to `logits` (n, classes), and `p` its softmax."""
-    weights = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["p"], axis=1),
-    ]
-    graph = helper.make_graph(
-        changes.get("nodes", nodes),
-        "theirs",
-        changes.get("inputs", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, side, side])]),
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, classes]) for name in ("logits", "p")],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    imports = [helper.make_opsetid("", 17), *changes.get("imports", [])]
-    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
-    return path
 
 
 def theirs(path: Path | str, **fields: Any) -> OnnxFile:
