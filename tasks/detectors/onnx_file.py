@@ -59,7 +59,7 @@ class OnnxFile(PictureDetector):
 
     @property
     def title(self) -> str:
-        return "a network in an ONNX file"
+        return f"ONNX file {Path(self.model).name}"
 
     @property
     def published(self) -> float | None:
