@@ -55,8 +55,11 @@ def write_files(store: Store, ref: Ref, folder: Path) -> None:
 
 
 def read_file(store: Store, ref: Ref) -> bytes:
-    """The only file of an object; `DamagedObject` where it was altered."""
-    (part,) = json.loads(read_part(store, ref, _NAMES))
+    """The only file of an object; `DamagedObject` where it was altered, `SpecError` where it is a folder."""
+    names = json.loads(read_part(store, ref, _NAMES))
+    if len(names) != 1:
+        raise SpecError(f"expected a file, got a folder of {len(names)}")
+    (part,) = names
     return read_part(store, ref, part)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from storage.errors import SpecError
-from storage.objects import ROWS, Ref, read_table
+from storage.objects import ROWS, Ref, notes_of, read_table
+from storage.store import Store
 from storage.tables import FAKE, REAL, SCORE_SCHEMA
 from tasks.detectors.base import SCORE_ORDER
 from tasks.detectors.svm import Float, balanced_weights, fit_platt
@@ -19,6 +22,8 @@ from tasks.spec.views import View
 _LINEAR_WITHIN = 10.0
 # The share of distinct decision values that may become equal as probabilities.
 _MAY_TIE = 0.01
+# How many reasons are noted.
+REASONS = 10
 
 
 def steadied(decisions: Float, val: Float) -> Float:
@@ -32,10 +37,10 @@ def steadied(decisions: Float, val: Float) -> Float:
     return np.arcsinh((decisions - centre) / spread / _LINEAR_WITHIN) * _LINEAR_WITHIN
 
 
-def calibrated(scores: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
+def calibrated(scores: pl.DataFrame, reference: pl.DataFrame, why: str = "") -> pl.DataFrame:
     """Scores whose p(fake) is that of Platt's calibration on the reference's val rows, fold by fold.
 
-    A picture without a decision value has no p(fake) either.
+    A picture without a decision value has no p(fake) either; `why` says in an error why some have none.
 
     Raises:
         SpecError: a class has no val picture in a fold, or probabilities cannot tell decision values apart.
@@ -53,7 +58,7 @@ def calibrated(scores: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
         labels = val["label"].to_numpy().astype(np.int64)
         for label, missing in ((REAL, "photograph"), (FAKE, "fake")):
             if not (labels == label).any():
-                raise SpecError(f"{name}: no {missing} that it scored in val (rotation {fold}) to calibrate on")
+                raise SpecError(f"{name}: no {missing} that it scored in val (rotation {fold}) to calibrate on{why}")
         weights = balanced_weights(labels, val["source"].to_numpy().astype(np.str_))
         known = val["decision"].to_numpy()
         slope, offset = fit_platt(steadied(known, known), labels, weights)
@@ -73,7 +78,7 @@ def _refuse_ties(name: str, decisions: Float, p_fake: Float) -> None:
         )
 
 
-@step("score/calibrated", version=2, label=lambda *, fit, view, **_: f"{fit.label}/{view.name}", libraries=("scipy",))
+@step("score/calibrated", version=3, label=lambda *, fit, view, **_: f"{fit.label}/{view.name}", libraries=("scipy",))
 def calibrate_scores(
     run: StepRun, *, fit: Fit, view: View, scores: tuple[Ref, ...], reference: tuple[Ref, ...]
 ) -> Output:
@@ -83,5 +88,24 @@ def calibrate_scores(
         frame = pl.from_arrow(pa.concat_tables([read_table(run.store, ref) for ref in refs]))
         assert isinstance(frame, pl.DataFrame)
         frames.append(frame)
-    table = calibrated(*frames).to_arrow().cast(SCORE_SCHEMA).sort_by(SCORE_ORDER)
-    return Output({ROWS: table}, {"rows": table.num_rows, "unscored": table["decision"].null_count})
+    failed = reasons_of(run.store, reference)
+    why = f"; it failed: {shown_reasons(failed)}" if failed else ""
+    ours, val = frames
+    table = calibrated(ours, val, why).to_arrow().cast(SCORE_SCHEMA).sort_by(SCORE_ORDER)
+    notes = {"rows": table.num_rows, "unscored": table["decision"].null_count}
+    return Output({ROWS: table}, notes | {"reasons": reasons_of(run.store, scores)})
+
+
+def reasons_of(store: Store, scores: Sequence[Ref]) -> dict[str, int]:
+    """Why pictures have no score, as the notes of some score objects say, and how many; the most frequent ones."""
+    found: dict[str, int] = {}
+    for ref in scores:
+        for reason, count in notes_of(store, ref).get("reasons", {}).items():
+            found[reason] = found.get(reason, 0) + count
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0]))[:REASONS])
+
+
+def shown_reasons(reasons: Mapping[str, int]) -> str:
+    """The first of them, for people."""
+    first = [f"{reason} ({count})" for reason, count in list(reasons.items())[:2]]
+    return "; ".join([*first, f"and {len(reasons) - 2} other reasons"] if len(reasons) > 2 else first)

@@ -82,16 +82,35 @@ class OnnxFile(PictureDetector):
         if not path.is_file():
             return [f"{self.name}: {path} is a folder: name the ONNX file"]
         try:
-            self._check(self.scorer(path.read_bytes()))
+            self._check(path.read_bytes())
         except (SpecError, DamagedObject, OSError) as error:
             return [f"{self.name}: {path.name}: {error}"]
         return []
 
-    def _check(self, opened: Opened) -> None:
-        """Run it on a black and a white picture: what its outputs are is known then."""
+    def _check(self, model: bytes) -> None:
+        """Run it on a few pictures: what its outputs are is known then.
+
+        Raises:
+            SpecError: they are not as declared, no numbers, or others when it is asked again.
+        """
+        session = _Session(self, open_session(model, "the model"))
         side = self.input.side or 224
-        for level in (0, 255):
-            opened.decide([self.input.of(np.full((side, side, 3), level, np.uint8))])
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        for pixels in (np.zeros_like(noise), np.full_like(noise, 255), noise):
+            item = self.input.of(pixels)
+            answers = session.answers([item])
+            if not np.isfinite(answers).all():
+                raise SpecError(
+                    f"output: of a picture to try it gives {answers.ravel()[:4].tolist()}, which are no numbers"
+                )
+            if not np.array_equal(answers, session.answers([item])):
+                raise SpecError("output: it gives another answer when it is asked again: its scores would mean nothing")
+            shares = answers.ndim == 2 and answers.shape[1] > 1 and (answers >= 0).all()
+            if self.answer in ("softmax", "sigmoid") and shares and abs(float(answers.sum()) - 1) < 1e-4:
+                raise SpecError(
+                    f"answer: declared are logits ({self.answer}), but what it gives adds up to 1: say `probability`"
+                )
+            session.decide([item])
 
     def opened(self, store: Store, files: Ref | None, device: str) -> Opened:
         assert files is not None
@@ -137,14 +156,27 @@ class _Session:
         """Decision values (N,) of prepared pictures; NaN stays NaN."""
         if len({item.shape for item in items}) > 1:
             return np.concatenate([self.decide([item]) for item in items])
+        return decision_values(self.answers(items), self._declared.answer, self._declared.fake, len(items))
+
+    def answers(self, items: Sequence[npt.NDArray[np.float32]]) -> Float:
+        """What stands in the declared output, (N, K) or (N,), for prepared pictures of one size."""
         batch = np.stack(items)
         if len(batch) < self._pad_to:
             # A network of a fixed batch: what fills it up is thrown away.
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._pad_to - len(batch), axis=0)])
-        (answers,) = self._session.run([self._declared.output], {self._input: batch})
-        return decision_values(
-            np.asarray(answers)[: len(items)], self._declared.answer, self._declared.fake, len(items)
-        )
+        try:
+            (answers,) = self._session.run([self._declared.output], {self._input: batch})
+            answered = np.asarray(answers, dtype=np.float64)
+        except Exception as error:  # ONNX Runtime has one exception class per status and no root but Exception
+            shape = " x ".join(map(str, batch.shape))
+            raise SpecError(f"it cannot be run on the declared input, {shape}: {_first_line(error)}") from error
+        if answered.ndim not in (1, 2):
+            raise SpecError(f"output: expected (pictures, classes), got {answered.shape}")
+        return answered[: len(items)]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def decision_values(answers: npt.NDArray[Any], answer: Answer, fake: Sequence[int], count: int) -> Float:

@@ -5,6 +5,7 @@ A kind is a `PictureDetector` with a field `kind` and the function `opened`; eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from PIL import UnidentifiedImageError
 from pydantic import Field
 
 from storage.errors import SpecError, TelltaleError
@@ -36,7 +38,7 @@ from tasks.detectors.base import (
     shown_as,
     tested_as,
 )
-from tasks.detectors.calibration import calibrate_scores
+from tasks.detectors.calibration import REASONS, calibrate_scores
 from tasks.device import device_alone, is_device_error
 from tasks.pieces import RowPieces
 from tasks.recipe import Output, StepRun, chosen_device, step
@@ -49,10 +51,12 @@ from tasks.threads import helper_threads, in_order
 Row = dict[str, Any]
 Decisions = Sequence[float] | np.ndarray
 
-# How many pictures a detector may fail on before it is given up, when it has scored none.
-_FAILURES_IN_A_ROW = 20
+# What says something of the machine, not of the picture: the work is tried again, and nothing is kept of it.
+_OF_THE_MACHINE = (MemoryError, OSError)
 # How far decoding may be ahead of the detector, per thread and picture of a batch.
 _BATCHES_AHEAD = 2
+# Characters of why a picture has no score.
+_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Opened:
     """A detector at work: one item of each picture, then the decision values (N,) of up to `batch` items.
 
     `prepare` is called by several threads at once, `decide` by one. A decision value is larger for a fake: a log-odds
-    is best, and any finite number will do. A picture on which either fails is left out, and counted.
+    is best, and any finite number will do. A picture on which either fails is left out, and counted; `MemoryError` and
+    `OSError` say something of the machine, and are raised.
     """
 
     prepare: Callable[[ViewPicture], Any]
@@ -116,16 +121,20 @@ class PictureDetector(DetectorBase):
         return self.model_copy(update=update)
 
     def reported(self) -> Self:
-        # Where a file lies is nobody's business; what it is called may say what it is.
+        # Where a file lies is nobody's business; what it is called, and its digest, say what it is.
+        brought = self.brings
+        which = "" if brought is None else f" (sha256 {brought.digest[:12]})"
         paths = {name: getattr(self, name) for name in path_fields(type(self))}
-        return self.model_copy(update={name: Path(path).name for name, path in paths.items() if path})
+        return self.model_copy(update={name: f"{Path(path).name}{which}" for name, path in paths.items() if path})
 
     def remarks(self, sources: Sequence[str]) -> list[str]:
         if self.trained_on is None:
             return [f"{self.name}: what it was trained on is not declared: it may know some of these pictures."]
         declared = f"{self.name}: declared as trained on {', '.join(self.trained_on) or 'nothing'}"
-        known = [source for source in sources if source in {name.lower() for name in self.trained_on}]
-        return [f"{declared}; it may know pictures of {', '.join(known)}." if known else f"{declared}."]
+        known = [source for source in sources if any(_are_alike(source, name) for name in self.trained_on)]
+        if known:
+            return [f"{declared}; it may know pictures of {', '.join(known)}."]
+        return [f"{declared}; by their names none of this experiment's sources is among that."]
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
         fit = Fit(detector=self.name, role=self.role)
@@ -162,6 +171,12 @@ class PictureDetector(DetectorBase):
         return calibrate_scores.submit(fit=entry.fit, view=view, scores=parts[view], reference=reference)
 
 
+def _are_alike(source: str, declared: str) -> bool:
+    """Whether a source may be a set that somebody names otherwise, such as `coco` and `MS COCO 2017`."""
+    one, other = ("".join(re.findall("[a-z0-9]", name.lower())) for name in (source, declared))
+    return min(len(one), len(other)) >= 3 and (one in other or other in one)
+
+
 @dataclass(frozen=True)
 class Failed:
     """Why a picture has no decision value."""
@@ -181,7 +196,7 @@ class Scoring:
         splits: which pictures are val and test.
         kept: where rows are kept for an attempt that goes on, and those of earlier ones.
         threads: how many prepare pictures beside the one that decides.
-        failures: the reasons why pictures have no score, with their numbers, as they came.
+        failures: by view the reasons why pictures have no score, with their numbers, as they came.
     """
 
     opened: Opened
@@ -191,17 +206,13 @@ class Scoring:
     splits: Splits
     kept: Mapping[View, RowPieces] = field(default_factory=dict)
     threads: int = 1
-    failures: dict[str, int] = field(default_factory=dict)
-    _scored: int = 0
+    failures: dict[View, dict[str, int]] = field(default_factory=dict)
 
     def rows(self, pictures: pa.Table, advance: Callable[[int], None] = lambda count: None) -> dict[View, list[Row]]:
         """`SCORE_SCHEMA` rows of every val and test picture of CANONICAL_SCHEMA rows, not calibrated.
 
         A picture is scored once in a view, whatever rotations it is val or test in. Batches are made of the shard's
         rows in their order, so that they are the same in every attempt.
-
-        Raises:
-            SpecError: the detector fails on every one of the first pictures.
         """
         found = {view: self.kept[view].rows() if view in self.kept else () for view in self.views}
         made = {view: {_identity(row): row for row in rows} for view, rows in found.items()}
@@ -249,15 +260,20 @@ class Scoring:
         return self._tried(lambda: self.opened.prepare(picture))
 
     def _tried(self, function: Callable[[], Any]) -> Any:
-        """What a function of the detector's gives, or why it gives nothing; telltale's own errors are raised."""
+        """What a function of the detector's gives, or why it gives nothing.
+
+        Raised are telltale's own errors, and those that say something of the machine.
+        """
         try:
             return function()
-        except TelltaleError:
+        except UnidentifiedImageError as error:  # an OSError, but of the picture
+            return Failed(f"{type(error).__name__}: {error}"[:_REASON])
+        except (TelltaleError, *_OF_THE_MACHINE):
             raise
         except Exception as error:
             if isinstance(error, RuntimeError) and is_device_error(error):
                 raise
-            return Failed(f"{type(error).__name__}: {error}"[:300])
+            return Failed(f"{type(error).__name__}: {error}"[:_REASON])
 
     def _decided(self, shown: Sequence[tuple[Row, Any]], view: View) -> Iterator[Row]:
         """The rows of one batch of items in a view, one for each rotation in which a picture is val or test."""
@@ -272,7 +288,9 @@ class Scoring:
             decision = item if isinstance(item, Failed) else next(decisions)
             if not isinstance(decision, Failed) and not np.isfinite(decision):
                 decision = Failed(f"expected a finite number, got {decision}")
-            self._count(decision, row, view)
+            if isinstance(decision, Failed):
+                reasons = self.failures.setdefault(view, {})
+                reasons[decision.reason] = reasons.get(decision.reason, 0) + 1
             said = {name: row[name] for name in ("image_id", "group_id", "source", "label")} | place
             said["decision"] = None if isinstance(decision, Failed) else float(decision)
             for rotation, split in self._roles(row, view):
@@ -285,17 +303,6 @@ class Scoring:
         numbers: list[float] = given.tolist()
         return numbers
 
-    def _count(self, decision: float | Failed, row: Row, view: View) -> None:
-        if not isinstance(decision, Failed):
-            self._scored += 1
-            return
-        self.failures[decision.reason] = self.failures.get(decision.reason, 0) + 1
-        if not self._scored and sum(self.failures.values()) >= _FAILURES_IN_A_ROW:
-            raise SpecError(
-                f"{self.fit.label} fails on every picture so far, the last of them {row['source']}, {row['image_id']} "
-                f"in {view.name}: {decision.reason}"
-            )
-
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["source"], row["image_id"], row["fold"]
@@ -303,7 +310,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 @step(
     "score/pictures",
-    version=2,
+    version=3,
     label=lambda *, fit, views, source, shard, **_: f"{fit.label}/{views.name}/{source}-{shard:05d}",
     each="views",
     unkeyed=("shard",),
@@ -327,7 +334,7 @@ def score_pictures(
     """Decision values of a shard of canonical pictures in every missing view, an object each, not calibrated yet.
 
     Raises:
-        SpecError: the detector is not what was declared, or fails on every picture.
+        SpecError: the detector is not what was declared.
     """
     assert isinstance(detector, PictureDetector)
     table = read_table(run.store, pictures)
@@ -337,11 +344,14 @@ def score_pictures(
         opened = detector.opened(run.store, files, device)
         scoring = Scoring(opened, fit, views, val_views, splits, kept, threads=helper_threads(device))
         rows = scoring.rows(table, progress.advance)
-    reasons = [f"{reason} ({count})" for reason, count in list(scoring.failures.items())[:10]]
     return {
         view: Output(
             {ROWS: pa.Table.from_pylist(made, schema=SCORE_SCHEMA).sort_by(SCORE_ORDER)},
-            {"rows": len(made), "unscored": sum(row["decision"] is None for row in made), "reasons": reasons},
+            {
+                "rows": len(made),
+                "unscored": sum(row["decision"] is None for row in made),
+                "reasons": dict(list(scoring.failures.get(view, {}).items())[:REASONS]),
+            },
             kept[view],
         )
         for view, made in rows.items()

@@ -11,6 +11,7 @@ from pydantic import Field
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAKE, FIT_COLUMNS, REAL, RESULT_SCHEMA
+from tasks.detectors.calibration import reasons_of, shown_reasons
 from tasks.evaluation.classification import (
     COUNT_METRICS,
     FREE_METRICS,
@@ -51,6 +52,7 @@ def evaluate_scores(
     seed: int,
     resamples: int,
     published: float | None = None,
+    why: str = "",
 ) -> tuple[list[Row], list[Row]]:
     """Results and ROC points of one fit in one cell.
 
@@ -61,6 +63,7 @@ def evaluate_scores(
         reference: SCORE_SCHEMA rows of the view that gives the thresholds; its val rows are used, fold by fold.
         mixes: which sources stand against which.
         published: the decision value from which the detector's makers call a picture fake.
+        why: what to say of pictures that the detector could not score.
 
     Returns:
         Rows in RESULT_SCHEMA, and rows in ROC_SCHEMA.
@@ -68,15 +71,21 @@ def evaluate_scores(
     thresholds = val_thresholds(reference.drop_nulls("p_fake"))
     rows: list[Row] = []
     points: list[Row] = []
-    tested = scores.filter(pl.col("split") == "test").sort("image_id", "source")
-    test = tested.drop_nulls("p_fake")
+    test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
     for mix in mixes:
-        drawn = _drawn(test, mix.real, mix.fakes, seed)
+        # Every detector is asked about the same pictures: what it could not score is left out of them, not replaced.
+        asked = _drawn(test, mix.real, mix.fakes, seed)
+        drawn = asked.drop_nulls("p_fake")
         key = _key(cell, protocol, mix.name, fit)
-        rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
-        unscored = _of_mix(tested, mix.real, mix.fakes)["p_fake"].null_count()
+        unscored = len(asked) - len(drawn)
         if unscored:
-            rows.append(_result(key | _counts(drawn), None, UNSCORED, float(unscored), None, None))
+            rows.append(_result(key | _counts(drawn), None, UNSCORED, float(unscored), None, why or None))
+        silent = sorted(set(asked["source"]) - set(drawn["source"]))
+        if silent:
+            reason = f"it could not score any picture of {', '.join(silent)}"
+            rows += _without_value(key | _counts(drawn), reason)
+            continue
+        rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
         points += _roc_points(drawn, key)
     return rows, points
 
@@ -109,7 +118,8 @@ def _mix_rows(
         yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
         return
     if len(score) > 1 and len(np.unique(score)) == 1:
-        yield from _constant_rows(key | counts, score[0])
+        # Nothing is ranked by a detector that says the same of every picture.
+        yield from _without_value(key | counts, f"every picture has the same score ({score[0]:.4g})")
         return
     # What is compared with which threshold (N,), by rule.
     rules: dict[str, tuple[Float, Float]] = {"half": (score, np.full(len(score), 0.5))}
@@ -138,9 +148,7 @@ def _mix_rows(
         yield _result(key | counts, rule, "threshold", shown.value, None, shown.reason)
 
 
-def _constant_rows(key: Row, score: float) -> Iterator[Row]:
-    """Nothing is ranked by a detector that says the same of every picture."""
-    reason = f"every picture has the same score ({score:.4g})"
+def _without_value(key: Row, reason: str) -> Iterator[Row]:
     for metric in FREE_METRICS:
         yield _result(key, None, metric, None, None, reason)
     for metric in COUNT_METRICS:
@@ -279,6 +287,7 @@ def evaluate_cell_scores(
             seed=seed,
             resamples=resamples,
             published=one.published,
+            why=shown_reasons(reasons_of(run.store, [one.scores])),
         )
         rows += made[0]
         points += made[1]

@@ -86,9 +86,10 @@ def _detector_notes(data: ReportData, grid: pl.DataFrame) -> Iterable[Text]:
         cells = grid.filter((pl.col("detector") == one.name) & (pl.col("unscored") > 0))
         if len(cells):
             most = cells.sort("unscored", descending=True).row(0, named=True)
+            why = f": {most['unscored_reason']}" if most["unscored_reason"] else ""
             yield Text(
                 f"{one.name} could not score some test pictures, which take no part: at most {most['unscored']}, in "
-                f"{most['mix']}, {most['cell']}. Why is in the notes of its scores.",
+                f"{most['mix']}, {most['cell']}{why}.",
                 "note",
             )
 
@@ -156,7 +157,8 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     columns = {(metric, rule): metric if rule is None else f"{metric}@{rule}" for metric, rule in names}
     schema: dict[str, Any] = {
         "mix": pl.String, "detector": pl.String, "title": pl.String, "role": pl.String, **CELL_COLUMNS,
-        "n_real": pl.Int64, "n_fake": pl.Int64, "n_groups": pl.Int64, "unscored": pl.Int64, "enlarged": pl.Boolean,
+        "n_real": pl.Int64, "n_fake": pl.Int64, "n_groups": pl.Int64, "unscored": pl.Int64,
+        "unscored_reason": pl.String, "enlarged": pl.Boolean,
         "reason": pl.String,
     }  # fmt: skip
     for column in columns.values():
@@ -180,6 +182,7 @@ def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
                 "n_fake": some.n_fake,
                 "n_groups": some.n_groups,
                 "unscored": 0 if unscored is None else int(unscored.value or 0),
+                "unscored_reason": None if unscored is None else unscored.reason,
                 "enlarged": is_enlarged(data, mixes[cell.mix], cell.resolution) if cell.mix in mixes else None,
                 "reason": "; ".join(dict.fromkeys(each.reason for each in estimates.values() if each and each.reason)),
             }

@@ -126,17 +126,39 @@ def test_the_published_decision_is_judged_beside_the_others_on_its_own_scale() -
     assert plain["val", "balanced_accuracy"] == found["val", "balanced_accuracy"]
 
 
+def without(frame: pl.DataFrame, lost: pl.Expr) -> pl.DataFrame:
+    return frame.with_columns(*(pl.when(lost).then(None).otherwise(pl.col(c)).alias(c) for c in ("p_fake", "decision")))
+
+
 def test_pictures_without_a_score_take_no_part_and_are_counted() -> None:
     frame = scores()
     lost = pl.col("image_id").is_in(["test-0000", "test-0001", "test-0003", "val-0000"])
-    holey = frame.with_columns(
-        *(pl.when(lost).then(None).otherwise(pl.col(c)).alias(c) for c in ("p_fake", "decision"))
-    )
-    found = evaluated(holey)
+    rows, _ = evaluate_scores(
+        without(frame, lost), without(frame, lost), [MIX], fit=FIT, cell=CELL, protocol="fair", seed=0, resamples=200,
+        why="ValueError: too small (3)",
+    )  # fmt: skip
+    found = {(row["threshold_rule"], row["metric"]): row for row in rows}
     assert found[None, "unscored"]["value"] == 3
-    assert found[None, "auroc"] == evaluated(frame.filter(~lost))[None, "auroc"]
-    assert found["val", "threshold"] == evaluated(frame.filter(~lost))["val", "threshold"]
+    assert found[None, "unscored"]["reason"] == "ValueError: too small (3)"
+    # The same pictures as of every other detector, less those: not others in their place.
+    test = frame.filter(~lost & (pl.col("split") == "test"))
+    assert found[None, "auroc"]["value"] == pytest.approx(roc_auc_score(test["label"], test["p_fake"]), abs=1e-12)
+    assert (found[None, "auroc"]["n_real"], found[None, "auroc"]["n_fake"]) == (29, 28)
+    assert found["val", "threshold"]["value"] == evaluated(frame.filter(~lost))["val", "threshold"]["value"]
     assert (None, "unscored") not in evaluated(frame)
+
+
+def test_a_mix_of_which_a_source_has_no_score_has_no_numbers() -> None:
+    frame = scores().with_columns(
+        source=pl.when((pl.col("label") == FAKE) & pl.col("image_id").str.ends_with("1"))
+        .then(pl.lit("sd"))
+        .otherwise("source")
+    )
+    both = Mix(name="combined", real=("coco",), fakes=("gan", "sd"))
+    found = evaluated(without(frame, pl.col("source") == "sd"), mix=both)
+    assert {row["value"] for key, row in found.items() if key != (None, "unscored")} == {None}
+    assert found[None, "auroc"]["reason"] == "it could not score any picture of sd"
+    assert evaluated(frame, mix=both)[None, "auroc"]["value"] is not None
 
 
 def test_one_score_for_all_pictures_ranks_nothing() -> None:

@@ -212,7 +212,7 @@ def test_a_picture_without_a_finite_number_has_no_score_and_takes_no_part(store:
     found = frame(store, refs[1])
     assert found.filter(pl.col("decision").is_null()).select("source", "image_id").rows() == [("coco", "004")]
     assert notes_of(store, refs[1])["unscored"] == 1
-    assert notes_of(store, refs[1])["reasons"] == [f"expected a finite number, got {decision} (1)"]
+    assert notes_of(store, refs[1])["reasons"] == {f"expected a finite number, got {decision}": 1}
     made, _ = calibrate_scores.compute(store, fit=FIT, view=VIEWS[1], scores=refs[1:2], reference=refs[1:2])
     whole = frame(store, made)
     assert whole["p_fake"].null_count() == 1
@@ -237,10 +237,49 @@ def test_a_picture_that_a_detector_fails_on_fails_alone(store: LocalStore, batch
     )
 
 
-def test_a_detector_that_fails_on_every_picture_is_named_with_the_last_one(store: LocalStore) -> None:
-    message = r"blue fails on every picture so far, .* in fair/32/none: IndexError: list index out of range"
+def test_a_detector_that_fails_on_every_picture_is_given_up_with_the_reason(store: LocalStore) -> None:
+    refs = scored(store, opening(lambda pictures: [][len(pictures)]))
+    assert frame(store, refs[0])["decision"].null_count() == len(frame(store, refs[0]))
+    message = r"blue: no photograph that it scored in val .*; it failed: IndexError: list index out of range \(14\)"
     with pytest.raises(SpecError, match=message):
-        scored(store, opening(lambda pictures: [][len(pictures)]))
+        calibrate_scores.compute(store, fit=FIT, view=VIEWS[0], scores=refs[:1], reference=refs[:1])
+
+
+def test_reasons_are_noted_with_the_view_that_they_are_of(store: LocalStore) -> None:
+    def decide(pictures: Any) -> list[float]:
+        if pictures[0].shape[0] < 64:
+            raise ValueError("too small")
+        return [blue(pixels) for pixels in pictures]
+
+    refs = scored(store, opening(decide))
+    by_view = {view.name: notes_of(store, ref)["reasons"] for view, ref in zip(VIEWS, refs, strict=True)}
+    sides = {view.name: seen("coco", 4, view).shape[0] for view in VIEWS}
+    assert {name for name, reasons in by_view.items() if reasons} == {name for name, side in sides.items() if side < 64}
+    assert all(set(reasons) <= {"ValueError: too small"} for reasons in by_view.values())
+
+
+@pytest.mark.parametrize("error", [MemoryError, ConnectionError, FileNotFoundError])
+def test_what_says_something_of_the_machine_is_kept_of_no_picture(store: LocalStore, error: type[Exception]) -> None:
+    def decide(pictures: Any) -> list[float]:
+        raise error("not the picture's fault")
+
+    with pytest.raises(error, match="not the picture's fault"):
+        scored(store, opening(decide))
+
+
+@pytest.mark.parametrize(
+    ("declared", "known"),
+    [
+        (["MS COCO 2017 train"], "coco"),
+        (["Stable Diffusion 1.4"], "stable-diffusion-1-4"),
+        (["LAION"], None),
+        ([], None),
+    ],
+)
+def test_a_set_that_a_detector_may_know_is_found_by_its_name(declared: list[str], known: str | None) -> None:
+    (said,) = Blueness(name="blue", trained_on=tuple(declared)).remarks(("coco", "stable-diffusion-1-4", "gan"))
+    assert (f"it may know pictures of {known}." in said) == (known is not None)
+    assert ("none of this experiment's sources" in said) == (known is None)
 
 
 def test_another_number_of_scores_than_pictures_is_refused(store: LocalStore) -> None:

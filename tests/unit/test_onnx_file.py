@@ -194,11 +194,47 @@ def test_a_file_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
         bring_files.compute(LocalStore(tmp_path / "s"), digest=brought.digest, path=brought.path, pool="cpu")
 
 
-def test_a_network_that_gives_no_number_is_given_up(tmp_path: Path) -> None:
+def test_a_network_that_gives_no_number_is_refused_before_any_work(tmp_path: Path) -> None:
     path = network(tmp_path / "theirs.onnx")
     model = onnx.load_from_string(path.read_bytes())
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((3, 2), np.nan, np.float32), "w"))
     onnx.save(model, path)
-    rows = [row(source, number, "test") for source in ("coco", "stable") for number in range(15)]
-    with pytest.raises(SpecError, match=r"theirs fails on every picture so far.*expected a finite number, got nan"):
-        scored(LocalStore(tmp_path / "s"), theirs(path), rows)
+    (line,) = theirs(path).missing()
+    assert "gives [nan, nan], which are no numbers" in line
+
+
+def test_probabilities_that_are_declared_as_logits_are_refused(tmp_path: Path) -> None:
+    path = network(tmp_path / "theirs.onnx")
+    for answer in ("softmax", "sigmoid"):
+        (line,) = theirs(path, output="p", answer=answer).missing()
+        assert "adds up to 1: say `probability`" in line
+    assert theirs(path, output="p", answer="probability").missing() == []
+
+
+def test_a_network_that_draws_lots_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["plain"]),
+        helper.make_node("RandomNormalLike", ["plain"], ["noise"]),
+        helper.make_node("Add", ["plain", "noise"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["p"], axis=1),
+    ]
+    (line,) = theirs(network(tmp_path / "theirs.onnx", nodes=nodes)).missing()
+    assert "another answer when it is asked again" in line
+
+
+def test_what_cannot_be_run_at_the_declared_side_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),  # 3 x 16 x 16 numbers, which w does not take
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["p"], axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w_"])]
+    (line,) = theirs(network(tmp_path / "theirs.onnx", nodes=nodes, inputs=inputs)).missing()
+    assert "it cannot be run on the declared input, 1 x 3 x 16 x 16" in line
+
+
+def test_a_mean_of_plain_levels_is_refused() -> None:
+    with pytest.raises(ValidationError, match="mean and std are those of levels divided by 255"):
+        theirs("x", input=INPUT | {"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]})
