@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import MissingInput, SpecError, StoreError
+from storage.errors import MissingInput, StoreError, TelltaleError
 from storage.opening import open_store
 from storage.store import check_writable
 from tasks.facts import FactPool, Question, answered_by, ask_all, fact
@@ -130,7 +130,7 @@ def _lacking(check: Callable[[], list[str]]) -> list[str]:
         return check()
     except MissingInput as error:
         return list(error.missing)
-    except SpecError as error:
+    except TelltaleError as error:
         return [str(error)]
 
 

@@ -47,7 +47,7 @@ class NetworkInput(Spec):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if not all(-1 <= mean <= 2 for mean in self.mean) or not all(std <= 2 for std in self.std):
+        if not all(abs(mean) <= 10 for mean in self.mean) or not all(std <= 10 for std in self.std):
             raise ValueError(
                 "mean and std are those of levels divided by 255, so about 0.5 and 0.25: got "
                 f"{list(self.mean)} and {list(self.std)}"
