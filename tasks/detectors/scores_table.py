@@ -178,7 +178,13 @@ def _csv_columns(data: bytes) -> pl.DataFrame:
 def _csv_header(data: bytes) -> tuple[list[str], str]:
     """The names of a CSV file's columns, and what separates them: spreadsheets of some languages write semicolons."""
     line = data[:100_000].removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].decode(errors="replace").rstrip("\r")
-    headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    try:
+        headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    except csv.Error as error:
+        raise SpecError(
+            "neither Parquet nor readable as CSV: there is a bare carriage return in its first line; "
+            "if it is a table, save it again as CSV in UTF-8 with line ends of Unix or Windows"
+        ) from error
     fitting = [delimiter for delimiter, header in headers.items() if set(COLUMNS) <= set(header)]
     delimiter = (fitting or _DELIMITERS)[0]
     return headers[delimiter], delimiter

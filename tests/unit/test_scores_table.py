@@ -250,6 +250,11 @@ def parquet(**columns: Any) -> Callable[[Path], None]:
             "two columns are called score: rename one",
         ),
         (lambda path: path.write_bytes(b"PAR1 and no more"), "not readable as Parquet, it may be cut off: "),
+        (
+            lambda path: path.write_bytes(b"source,image_id,cell,score\rcoco,1,64/q20,0.5\r"),
+            "there is a bare carriage return in its first line; if it is a table, save it again as CSV in UTF-8",
+        ),
+        (lambda path: path.write_bytes(b"\x89PNG\r\x00\xff\r1"), "neither Parquet nor readable as CSV: "),
         (lambda path: path.mkdir(), "Is a directory"),
         (csv('coco,"1,64/q20,0.5'), "neither Parquet nor readable as CSV in UTF-8, it may be cut off: "),
         (csv("coco,1,64/q20,0.5,0.5"), "neither Parquet nor readable as CSV in UTF-8, it may be cut off: "),
