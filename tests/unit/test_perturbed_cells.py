@@ -47,7 +47,9 @@ def test_a_given_chain_is_named_by_its_name_alone_or_written_out(name: str) -> N
 
 
 def test_an_own_chain_is_known_to_its_experiment_alone() -> None:
-    assert sample(SHOP).perturbations[0].name == "shop"
+    (shop,) = sample(SHOP).perturbations
+    assert shop.name == "shop"
+    assert shop.title == "resized by 0.5 and back, then JPEG (4:2:0) of quality 60, then WebP (lossy) of quality 50"
     with pytest.raises(SpecError, match="no perturbation is called 'shop'"):
         Cell.parse("64/shop")
 
