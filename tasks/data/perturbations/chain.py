@@ -67,6 +67,13 @@ class Chain(PerturbationBase):
             height, width = step.size(height, width)
         return height, width
 
+    def steps_at(self, height: int, width: int) -> tuple[PerturbationBase, ...]:
+        found: list[PerturbationBase] = []
+        for step in self.steps:
+            found += step.steps_at(height, width)
+            height, width = step.size(height, width)
+        return tuple(found)
+
     def apply(self, pixels: Pixels) -> ViewPicture:
         posted = ViewPicture(pixels, None)
         for step in self.steps:
