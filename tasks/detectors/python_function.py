@@ -281,13 +281,14 @@ def _outermost(module: str) -> tuple[str, Path]:
 
 def _digests(origin: Path) -> dict[Path, str]:
     """Of the files of a package or module that begins with this one."""
-    files = _files_below(origin.parent) if origin.stem == "__init__" else [origin]
+    package = Path(os.path.realpath(origin.parent))
+    files = _files_below(origin.parent, frozenset(package.parents)) if origin.stem == "__init__" else [origin]
     return {path: file_sha256(path) for path in files}
 
 
-def _files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """All files of a package's folder, hidden ones and those behind links too; a link to a folder above is left out."""
-    here = os.path.realpath(folder)
+    here = Path(os.path.realpath(folder))
     if here in above:
         return
     for path in sorted(folder.iterdir()):

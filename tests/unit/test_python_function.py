@@ -279,6 +279,7 @@ def test_hidden_files_and_those_behind_links_count_and_what_editors_leave_does_n
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text("mine")
     (package / "__init__.pyc").write_text("never imported: its source lies beside it")
+    (package.parent / "unasked.txt").write_text("beside the package, to which a link of its leads")
     assert installation("theirs:score") == before
     for path in (linked / "a.bin", package / ".weights", package / ".hidden" / "a"):
         path.parent.mkdir(exist_ok=True)
