@@ -55,14 +55,11 @@ def chosen_cells(experiment: Experiment, names: list[str]) -> tuple[Cell, ...]:
     Raises:
         SpecError: it has no such cell.
     """
-    from tasks.spec.views import Cell
-
-    wanted = [Cell.parse(name).name for name in names]
     known = [cell.name for cell in experiment.cells]
-    for name in wanted:
+    for name in names:
         if name not in known:
             raise SpecError(f"{experiment.name} has no cell {name}, expected one of {', '.join(known)}")
-    return tuple(cell for cell in experiment.cells if not wanted or cell.name in wanted)
+    return tuple(cell for cell in experiment.cells if not names or cell.name in names)
 
 
 def write(experiment: str, overrides: dict[str, object], seed: int | None, cells: list[str], folder: Path) -> int:

@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.digest import digest_of, sha256_hex
-from storage.errors import BadImage
+from storage.errors import BadImage, SpecError
 from storage.objects import ROWS, Ref, opened_part, read_table
 from storage.store import Store
 from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
 from tasks.data.views import decode_for_fair, fair_canonical_jpeg, is_enlarged
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.views import Canonical
+from tasks.spec.views import Canonical, Cell
 
 _ROWS_AT_ONCE = 16
 _NAME_LENGTH = 20
@@ -35,6 +35,24 @@ def picture_name(row: Mapping[str, Any]) -> str:
     So scores that come back under it are seen to be of this picture, and not of one that had its id before.
     """
     return digest_of([row["source"], row["image_id"], sha256_hex(row["canonical"])])[:_NAME_LENGTH]
+
+
+def name_in_cell(name: str, cell: Cell) -> str:
+    """What the file of a picture of this `picture_name` is called in a cell: as many digits.
+
+    It is the picture's own name, except in cells of an experiment's own chains: their names do not say what happens
+    to a picture, so that their steps are part of the file's.
+    """
+    if cell.perturbation is None or _says_all(cell.name, cell):
+        return name
+    return digest_of([name, cell.perturbation.model_dump(mode="json")])[:_NAME_LENGTH]
+
+
+def _says_all(name: str, cell: Cell) -> bool:
+    try:
+        return Cell.parse(name) == cell
+    except SpecError:
+        return False
 
 
 @step(

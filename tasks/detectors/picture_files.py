@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from storage.errors import SpecError
 from storage.objects import Ref
 from storage.store import Store
-from tasks.data.canonical import picture_name, picture_rows
+from tasks.data.canonical import name_in_cell, picture_name, picture_rows
 from tasks.data.pictures import decode_rgb, inspect_picture
 from tasks.data.views import apply_view, posted_file
 from tasks.detectors.base import shown_as
-from tasks.detectors.scores_table import COLUMNS, FILE
+from tasks.detectors.scores_table import COLUMNS, FILE, folder_of
 from tasks.progress import Progress
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
@@ -71,7 +70,7 @@ def write_pictures(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         made = Path(beside) / "made"
         for cell in cells:
-            (made / _folder_of(cell)).mkdir(parents=True)
+            (made / folder_of(cell.name)).mkdir(parents=True)
         writing = _Writing(made, tuple(cells), tuple(threshold_cells), splits)
         threads = parallel_tasks()
         lines: list[Line] = []
@@ -106,15 +105,11 @@ class _Writing:
         lines = []
         for cell in shown:
             data = posted_file(apply_view(rgb, cell.fair_view))
-            file = f"{_folder_of(cell)}/{name}{_suffix(data)}"
+            file = f"{folder_of(cell.name)}/{name_in_cell(name, cell)}{_suffix(data)}"
             with (self.folder / file).open("xb") as opened:
                 opened.write(data)
             lines.append((file, row["source"], row["image_id"], cell.name, ""))
         return lines
-
-
-def _folder_of(cell: Cell) -> str:
-    return f"{cell.resolution}/{quote(cell.perturbation_name, safe='')}"
 
 
 def _suffix(data: bytes) -> str:

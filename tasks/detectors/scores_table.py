@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import polars as pl
 import pyarrow as pa
@@ -17,7 +19,7 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref
 from storage.tables import FEATURE_COLUMNS, SCORE_SCHEMA
 from tasks.brought_files import BroughtFiles, files_question, missing_files, read_file
-from tasks.data.canonical import picture_name, picture_rows
+from tasks.data.canonical import name_in_cell, picture_name, picture_rows
 from tasks.data.entries import refuse_large
 from tasks.detectors.base import SCORE_ORDER, Grid, Inputs, picture_shards, score_place, shown_as, tested_as
 from tasks.detectors.pictures import PictureDetector
@@ -38,11 +40,13 @@ _DELIMITERS = (",", ";", "\t")
 # How many pictures a sentence names.
 _EXAMPLES = 3
 
-# `picture_name` of a file, in whatever folder and format.
+# `name_in_cell` of a file, in whatever folder and format, and the cell's folder, if it lies in one.
 _NAME = r"(?:^|[/\\])([0-9a-f]{20})(?:\.\w+)?$"
+_CELL = r"(native|[1-9][0-9]*)/.+"
+_FOLDER = r"(?:^|[/\\])((?:native|[1-9][0-9]*)[/\\][^/\\]+)[/\\][0-9a-f]{20}(?:\.\w+)?$"
 
 Picture = tuple[str, str]  # source, image_id
-Given = Sequence[Any]  # a score, and the `picture_name` that the table says with it
+Given = Sequence[Any]  # a score, and the `name_in_cell` that the table says with it
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +54,11 @@ logger = logging.getLogger(__name__)
 class ScoresTable(PictureDetector):
     """Scores from any system: a CSV or Parquet file with the columns `source`, `image_id`, `cell` and `score`.
 
-    Cells go by their names (`64/q20`). A larger score looks more like a fake. Every val and test picture stands there
-    once for each cell that shows it, val pictures at least in the cells without a perturbation, from which thresholds
-    come; `telltale pictures` writes these pictures, and the table to fill in. Where its column `file` is left as it is,
-    scores of pictures that have changed since are refused. Other columns are not looked at, nor are cells that the
-    experiment has not.
+    Cells go by their names (`64/q20`). A larger score looks more like a fake. Every test picture stands there once for
+    each cell, every val picture for the cells without a perturbation alone, from which thresholds come; `telltale
+    pictures` writes these pictures, and the table to fill in. Where its column `file` is left as it is, scores of
+    pictures that have changed since are refused. Other columns are not looked at, nor are cells that the experiment
+    has not.
     """
 
     kind: Literal["scores"] = "scores"
@@ -98,37 +102,50 @@ class ScoresTable(PictureDetector):
 
 
 def read_scores(data: bytes) -> pl.DataFrame:
-    """The columns `COLUMNS` of a CSV or Parquet file, cells by the names that grids have, scores as float64.
+    """The columns `COLUMNS` of a CSV or Parquet file, scores as float64.
 
-    A fifth column, `picture`, is the `picture_name` in the name of a file, null where none is told.
+    A fifth column, `picture`, is the `name_in_cell` in the name of a file, null where none is told.
 
     Raises:
-        SpecError: columns are missing or of other types, a cell cannot be read, a score is not finite, or a picture
-            has two in a cell.
+        SpecError: columns are missing or of other types, a cell's name is none, a score is not finite, a picture has
+            two in a cell, or a file lies in the folder of another cell.
     """
     frame = _parquet_columns(data) if data.startswith(b"PAR1") else _csv_columns(data)
     for name in KEY:
         unsaid = frame.filter(pl.col(name).is_null() | (pl.col(name) == ""))
         if len(unsaid):
             raise SpecError(f"{name} is empty in {len(unsaid)} of {len(frame)} rows")
-    frame = _with_names_of_cells(frame)
+    _refuse_nameless_cells(frame)
     _refuse_unscored(frame)
     _refuse_doubles(frame)
+    _refuse_files_of_other_cells(frame)
     named = pl.col(FILE).str.extract(_NAME) if FILE in frame.columns else pl.lit(None, pl.String)
     return frame.select(*KEY, score="number", picture=named)
 
 
-def _with_names_of_cells(frame: pl.DataFrame) -> pl.DataFrame:
-    """Cells by the names that grids have, since one may be written in several ways."""
-    names, unreadable = {}, []
-    for cell in frame["cell"].unique(maintain_order=True):
-        try:
-            names[cell] = Cell.parse(cell).name
-        except SpecError as error:
-            unreadable.append(str(error))
-    if unreadable:
-        raise SpecError("; ".join(unreadable[:_EXAMPLES]))
-    return frame.with_columns(pl.col("cell").replace_strict(names, return_dtype=pl.String))
+def folder_of(cell: str) -> str:
+    """Where `telltale pictures` puts the files of a cell of this name."""
+    resolution, _, perturbation = cell.partition("/")
+    return f"{resolution}/{quote(perturbation, safe='')}"
+
+
+def _refuse_nameless_cells(frame: pl.DataFrame) -> None:
+    """Only the form is looked at: which perturbations there are, the experiment says."""
+    nameless = [cell for cell in frame["cell"].unique(maintain_order=True) if not re.fullmatch(_CELL, cell)]
+    if nameless:
+        shown = ", ".join(repr(cell) for cell in nameless[:_EXAMPLES])
+        raise SpecError(f"a cell is named like 64/q20 or native/none, got {shown}")
+
+
+def _refuse_files_of_other_cells(frame: pl.DataFrame) -> None:
+    if FILE not in frame.columns:
+        return
+    folders = {cell: folder_of(cell) for cell in frame["cell"].unique()}
+    said = pl.col(FILE).str.extract(_FOLDER).str.replace_all("\\", "/", literal=True)
+    others = frame.filter(said != pl.col("cell").replace_strict(folders, return_dtype=pl.String))
+    if len(others):
+        shown = [f"{file} in {cell}" for cell, file in others.select("cell", FILE).head(_EXAMPLES).iter_rows()]
+        raise SpecError(f"{len(others)} rows name a file of another cell, such as {'; '.join(shown)}")
 
 
 def _refuse_unscored(frame: pl.DataFrame) -> None:
@@ -161,7 +178,13 @@ def _csv_columns(data: bytes) -> pl.DataFrame:
 def _csv_header(data: bytes) -> tuple[list[str], str]:
     """The names of a CSV file's columns, and what separates them: spreadsheets of some languages write semicolons."""
     line = data[:100_000].removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].decode(errors="replace").rstrip("\r")
-    headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    try:
+        headers = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    except csv.Error as error:
+        raise SpecError(
+            "neither Parquet nor readable as CSV: there is a bare carriage return in its first line; "
+            "if it is a table, save it again as CSV in UTF-8 with line ends of Unix or Windows"
+        ) from error
     fitting = [delimiter for delimiter, header in headers.items() if set(COLUMNS) <= set(header)]
     delimiter = (fitting or _DELIMITERS)[0]
     return headers[delimiter], delimiter
@@ -224,8 +247,8 @@ def score_by_table(
     """The scores that a table has for all shards of canonical pictures in every missing view, not calibrated yet.
 
     Raises:
-        SpecError: a picture that a view shows has no score, one that is no val or test picture has one, or a score is
-            of a picture that had the id before.
+        SpecError: a picture that a view shows has no score, one that it does not show has one, or a score is of a
+            picture that had the id before, or of a chain that had the name before.
     """
     scores, tested = read_scores(read_file(run.store, table)), {}
     progress = run.progress(sum(ref.rows for ref in pictures))
@@ -234,16 +257,18 @@ def score_by_table(
             known = {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
             tested[row["source"], row["image_id"]] = known
         progress.advance()
-    names = {view: Cell(resolution=view.resolution, perturbation=view.perturbation).name for view in views}
-    given = {view: _of_cell(scores, name) for view, name in names.items()}
+    shown_in = {view: Cell(resolution=view.resolution, perturbation=view.perturbation) for view in views}
+    given = {view: _of_cell(scores, cell.name) for view, cell in shown_in.items()}
     shown = {
         view: {key: roles for key, row in tested.items() if (roles := shown_as(row, view, val_views, splits))}
         for view in views
     }
-    problems = [line for view in views for line in _problems(names[view], given[view], shown[view], tested)]
-    if problems:
-        raise SpecError(f"{fit.label}: {'; '.join(problems[:6])}: `telltale pictures` writes the table to fill in")
     ignored = sorted(set(scores["cell"].unique()) - {cell.name for cell in cells})
+    problems = [line for view in views for line in _problems(shown_in[view], given[view], shown[view], tested)]
+    if problems:
+        beside = f"; its cells {', '.join(ignored[:6])} are none of this experiment" if ignored else ""
+        said = "; ".join(problems[:6]) + beside
+        raise SpecError(f"{fit.label}: {said}: `telltale pictures` writes the table to fill in")
     if ignored:
         logger.warning("%s: the table's cells %s are none of this experiment: ignored", fit.label, ", ".join(ignored))
     made = {view: list(_rows(fit, view, given[view], shown[view], tested)) for view in views}
@@ -257,12 +282,12 @@ def score_by_table(
 
 
 def _of_cell(scores: pl.DataFrame, cell: str) -> dict[Picture, Given]:
-    """The scores of a cell, each with the `picture_name` that it is said to be of, None where that is not said."""
+    """The scores of a cell, each with the `name_in_cell` that it is said to be of, None where that is not said."""
     return {(source, image_id): given for source, image_id, _, *given in scores.filter(cell=cell).iter_rows()}
 
 
 def _problems(
-    cell: str,
+    cell: Cell,
     given: Mapping[Picture, Given],
     shown: Mapping[Picture, Any],
     tested: Mapping[Picture, Mapping[str, Any]],
@@ -270,13 +295,14 @@ def _problems(
     """What is wrong with a cell's scores, a sentence each."""
     lacking = [key for key in shown if key not in given]
     if lacking:
-        yield f"{cell}: {len(lacking)} of {len(shown)} pictures have no score, such as {_such_as(lacking)}"
-    others = [key for key in given if key not in tested]
+        yield f"{cell.name}: {len(lacking)} of {len(shown)} pictures have no score, such as {_such_as(lacking)}"
+    others = [key for key in given if key not in shown]
     if others:
-        yield f"{cell}: {len(others)} scores are of no val or test picture, such as {_such_as(others)}"
-    changed = [key for key, (_, name) in given.items() if key in tested and name not in (None, tested[key]["picture"])]
+        yield f"{cell.name}: {len(others)} scores are of pictures that it does not show, such as {_such_as(others)}"
+    named = {key: name for key, (_, name) in given.items() if key in shown and name is not None}
+    changed = [key for key, name in named.items() if name != name_in_cell(tested[key]["picture"], cell)]
     if changed:
-        yield f"{cell}: {len(changed)} scores are of pictures that have changed since, such as {_such_as(changed)}"
+        yield f"{cell.name}: {len(changed)} scores are of pictures that have changed since, such as {_such_as(changed)}"
 
 
 def _rows(

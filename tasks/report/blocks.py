@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tasks.report.data import FAIR, CellKey, Estimate, ReportData, ResultIndex, perturbation_word, perturbations
 from tasks.report.plots import HeatMap, signed_points
 from tasks.spec.detectors import Fit
+from tasks.spec.experiment import Experiment
 
 NOT_AVAILABLE = "n/a"
 # Longer tables open on a click.
@@ -232,10 +233,22 @@ def plain_cell(value: float | None) -> Cell:
 
 
 def perturbations_note(data: ReportData) -> tuple[Text, ...]:
-    """What happens to pictures in cells whose names do not say it all."""
+    """What happens to pictures in cells whose names do not say it all, and which cells show the same pictures."""
     named = data.experiment.perturbations
     said = [f"{one.name}: {one.title}" for one in named if one.title != one.name]
-    return (Text(f"{'; '.join(said)}.", "note"),) if said else ()
+    same = [f"{cell} shows the pictures of {other}" for cell, other in _equal_cells(data.experiment)]
+    return tuple(Text(f"{'; '.join(sentences)}.", "note") for sentences in (said, same) if sentences)
+
+
+def _equal_cells(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """The names of cells in which the same happens to pictures as in one before, and of that."""
+    known: dict[Any, str] = {}
+    for cell in experiment.cells:
+        side = experiment.canonical_side if cell.resolution == "native" else cell.resolution
+        steps = () if cell.perturbation is None else cell.perturbation.steps_at(side, side)
+        first = known.setdefault((cell.resolution, steps), cell.name)
+        if first != cell.name:
+            yield cell.name, first
 
 
 def random_weights_warning(data: ReportData) -> tuple[Text, ...]:

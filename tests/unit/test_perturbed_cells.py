@@ -1,7 +1,8 @@
 """Perturbations as an experiment names them: chains, canonical names, what is refused, and what a cell more costs."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from storage.local import LocalStore
 from storage.tables import embedding_matrix, read_features
 from tasks.data.perturbations.chain import GIVEN, Chain
 from tasks.data.perturbations.kinds import perturbation_named
+from tasks.data.views import apply_view
 from tasks.features.base import ExtractorBase
 from tasks.features.probe import ProbeSpec
 from tasks.networks.answer import CellErrors
 from tasks.networks.exported import SHORTEST_SIDE, checked_picture
 from tasks.presets import load_experiment
+from tasks.report.blocks import perturbations_note
+from tasks.report.data import ReportData
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import LEAST_SIDE, Cell
 from tests.unit.embedded_shards import VGG16, embed, image_table, jpeg, shard
@@ -37,6 +41,34 @@ def test_names_and_documents_name_cells_side_by_side() -> None:
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
 
 
+def test_cells_that_show_the_same_pictures_are_named_in_the_report() -> None:
+    """A limit changes no picture below it, and a chain of one step is that step."""
+    quick = {"kind": "chain", "name": "quick", "steps": ["q20"]}
+    smaller = {"kind": "chain", "name": "smaller", "steps": ["scale-0.9", "limit-90"]}
+    named = ["limit-48", "limit-64", "messenger", "scale-0.9", SHOP, quick, smaller]
+    experiment = sample(*named, resolutions=[64, 96], qualities=[None, 20], canonical_side=96)
+    *_, note = perturbations_note(cast("ReportData", SimpleNamespace(experiment=experiment)))
+    same = {
+        "64/limit-64": "64/none",
+        "64/quick": "64/q20",
+        "64/smaller": "64/scale-0.9",
+        "96/quick": "96/q20",
+        "96/smaller": "96/scale-0.9",
+    }
+    assert note.text == "; ".join(f"{cell} shows the pictures of {other}" for cell, other in same.items()) + "."
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    shown = {
+        cell.name: (cell.resolution, apply_view(pixels, cell.fair_view).pixels.tobytes()) for cell in experiment.cells
+    }
+    firsts = {data: name for name, data in reversed(shown.items())}
+    assert {name: firsts[data] for name, data in shown.items() if firsts[data] != name} == same
+
+
+def test_nothing_is_said_where_all_cells_differ() -> None:
+    (note,) = perturbations_note(cast("ReportData", SimpleNamespace(experiment=sample(SHOP, resolutions=[64]))))
+    assert note.text.startswith("shop: resized by 0.5 and back")
+
+
 @pytest.mark.parametrize("name", sorted(GIVEN))
 def test_a_given_chain_is_named_by_its_name_alone_or_written_out(name: str) -> None:
     chain = perturbation_named(name)
@@ -47,7 +79,9 @@ def test_a_given_chain_is_named_by_its_name_alone_or_written_out(name: str) -> N
 
 
 def test_an_own_chain_is_known_to_its_experiment_alone() -> None:
-    assert sample(SHOP).perturbations[0].name == "shop"
+    (shop,) = sample(SHOP).perturbations
+    assert shop.name == "shop"
+    assert shop.title == "resized by 0.5 and back, then JPEG (4:2:0) of quality 60, then WebP (lossy) of quality 50"
     with pytest.raises(SpecError, match="no perturbation is called 'shop'"):
         Cell.parse("64/shop")
 

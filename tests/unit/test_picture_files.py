@@ -19,7 +19,9 @@ from storage.local import LocalStore
 from storage.objects import Ref
 from storage.store import STORE_SETTING
 from tasks.data.encoding import encode_png
-from tasks.data.perturbations.jpeg import Jpeg
+from tasks.data.perturbations.chain import Chain
+from tasks.data.perturbations.jpeg import Jpeg, jpeg
+from tasks.data.perturbations.kinds import perturbation_named
 from tasks.data.pictures import decode_rgb
 from tasks.data.views import make_views
 from tasks.detectors import picture_files
@@ -216,11 +218,39 @@ def test_cells_are_chosen_by_name_in_the_grids_order() -> None:
         chosen_cells(experiment, ["64/q21"])
 
 
+def test_a_cell_of_an_experiments_own_chain_is_chosen_like_any_other() -> None:
+    shop = {"kind": "chain", "name": "shop", "steps": ["q60"]}
+    experiment = load_experiment("sample", {"perturbations": [shop]})
+    (cell,) = chosen_cells(experiment, ["64/shop"])
+    assert cell.name == "64/shop"
+    assert isinstance(cell.perturbation, Chain)
+
+
+def test_files_are_called_alike_in_all_cells_but_those_of_own_chains(pictures: Any, tmp_path: Path) -> None:
+    """What happens in a cell such as 64/q20 its name says; a chain's name may mean other steps tomorrow."""
+    given = [Cell(resolution=32, perturbation=perturbation_named(name)) for name in ("q40", "q60", "messenger")]
+    shops = [
+        Cell(resolution=32, perturbation=Chain(name="shop", steps=(jpeg(quality),)))  # type: ignore[arg-type]
+        for quality in (60, 20)
+    ]
+
+    def stems(name: str, cells: list[Cell]) -> dict[str, set[str]]:
+        write(pictures, tmp_path / name, cells)
+        return {
+            cell.name: {Path(one["file"]).stem for one in lines(tmp_path / name) if one["cell"] == cell.name}
+            for cell in cells
+        }
+
+    before, after = stems("before", [*given, shops[0]]), stems("after", [*given, shops[1]])
+    assert before["32/q40"] == before["32/q60"] == before["32/messenger"] == after["32/q40"]
+    assert len(before["32/shop"] | after["32/shop"] | before["32/q40"]) == 3 * len(before["32/q40"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("no-such", "--to", "out"), "no experiment 'no-such'"),
-        (("sample", "--to", "out", "--cell", "q20"), "a cell is named like 64/q20"),
+        (("sample", "--to", "out", "--cell", "q20"), "sample has no cell q20, expected one of native/none, "),
         (("sample", "--to", "full"), "full is there and not empty"),
         (("sample", "--to", "out", "--overrides", "{"), "overrides"),
     ],

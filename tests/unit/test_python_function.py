@@ -1,6 +1,8 @@
 """Somebody's own Python as a detector: found, called with lists of pictures, and told apart by its installed files."""
 
 import json
+import os
+import py_compile
 import subprocess
 import sys
 import threading
@@ -261,6 +263,117 @@ def test_its_files_decide_what_it_is_and_caches_do_not(install: Install) -> None
     assert installation("theirs.scores:score") == before
     install("weights", "theirs/weights.txt")
     assert installation("theirs.scores:score").digest != before.digest
+
+
+def test_hidden_files_and_those_behind_links_count_and_what_editors_leave_does_not(
+    install: Install, tmp_path: Path
+) -> None:
+    package = install(BLUE, "theirs/__init__.py").parent
+    linked = tmp_path / "elsewhere"
+    linked.mkdir()
+    (package / "weights").symlink_to(linked)
+    (package / "above").symlink_to(package.parent)
+    (linked / "round").symlink_to(linked)
+    before = installation("theirs:score")
+    for name in (".git/HEAD", ".scores.py.swp", "scores.py~", ".#scores.py", "#scores.py#", "__pycache__/a.pyc"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("mine")
+    (package / "__init__.pyc").write_text("never imported: its source lies beside it")
+    (package.parent / "unasked.txt").write_text("beside the package, to which a link of its leads")
+    assert installation("theirs:score") == before
+    for path in (linked / "a.bin", package / ".weights", package / ".hidden" / "a"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("weights")
+        assert installation("theirs:score") != before
+        before = installation("theirs:score")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "beside"),
+    [
+        ("theirs.py", "import theirs_help", "theirs_help.py"),
+        ("theirs.py", "import theirs_help", "theirs_help/__init__.py"),
+        ("theirs.py", "from theirs_help import lower", "theirs_help/weights.txt"),
+        ("theirs.py", "import theirs_help.lower", "theirs_help/lower.py"),
+        ("theirs.py", "from theirs_space import lower", "theirs_space/lower.py"),
+        ("theirs.py", "from theirs_space.lower import *", "theirs_space/lower.py"),
+        ("theirs.py", "import theirs_help", "theirs_deeper.py"),
+        ("theirs/__init__.py", "import theirs_help", "theirs_help.py"),
+        ("theirs/inner.py", "from . import lower", "theirs/lower.py"),
+        ("theirs/inner.py", "from .lower import BLUE", "theirs/lower.py"),
+        ("theirs/inner.py", "def f():\n    from theirs.lower import BLUE", "theirs/lower.py"),
+    ],
+)
+def test_what_lies_beside_a_module_and_is_imported_is_part_of_it(
+    install: Install, file: str, line: str, beside: str
+) -> None:
+    site = install(f"{line}\n{BLUE}", file).parents[file.count("/")]
+    if "theirs_help/" in beside:
+        install("", "theirs_help/__init__.py")
+    if beside == "theirs_deeper.py":
+        # In a circle, and over a file that is no Python.
+        install("import theirs, theirs_deeper, theirs_broken", "theirs_help.py")
+        install("no python", "theirs_broken.py")
+    install("", beside)
+    install("", "theirs_unasked.py")
+    function = "theirs.inner:score" if "inner" in file else "theirs:score"
+    before = installation(function)
+    (site / "theirs_unasked.py").write_text("other")
+    assert installation(function) == before
+    (site / beside).write_text("# other")
+    assert installation(function).digest != before.digest
+
+
+def test_a_module_that_changed_after_another_function_had_imported_it_is_not_run(install: Install) -> None:
+    install("BLUE = 2", "theirs_help.py")
+    install(f"import theirs_help\n{BLUE}")
+    install(f"import theirs_help\n{BLUE}", "theirs_too.py")
+    assert detector().missing() == []
+    install("BLUE = 1", "theirs_help.py")
+    for function in ("theirs:score", "theirs_too:score"):
+        (line,) = detector(function).missing()
+        assert "changed after this process had imported them: start it anew" in line
+
+
+def test_other_distributions_in_the_same_folder_are_no_part_of_it(install: Install) -> None:
+    site = install(f"import theirs_help\n{BLUE}").parent
+    install("", "theirs_help.py")
+    entry_point(site, "bluish", "blue", "theirs:score")
+    entry_point(site, "helpful", "none", "theirs_help:none")
+    before = installation("blue")
+    (site / "helpful-1.0.dist-info" / "top_level.txt").write_text("theirs_help\n")
+    without = installation("blue")
+    assert without.digest != before.digest
+    install("other", "theirs_help.py")
+    assert installation("blue") == without
+
+
+def test_bytecode_of_other_source_is_never_run(install: Install) -> None:
+    """Bytecode goes by its source's size and time, which copies of an older file may share with a newer one."""
+    paths = {
+        name: install(code, name)
+        for name, code in (("theirs.py", f"import theirs_help\n{BLUE}"), ("theirs_help.py", "WHICH = 'old'"))
+    }
+    for path in paths.values():
+        at = path.stat()
+        py_compile.compile(str(path), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+        path.write_text(path.read_text().replace("old", "new").replace("[..., 2]", "[..., 1]"))
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    settings = sys.pycache_prefix, sys.dont_write_bytecode
+    opened = detector().keyed().opened(LocalStore(Path("nowhere")), None, "cpu")
+    assert (sys.pycache_prefix, sys.dont_write_bytecode) == settings
+    assert sys.modules["theirs_help"].WHICH == "new"
+    assert list(opened.decide([np.array([[[0, 3, 200]]])])) == [3.0]
+
+
+def test_an_entry_point_that_names_no_function_is_refused(install: Install) -> None:
+    site = install(BLUE).parent
+    entry_point(site, "bluish", "blue", "theirs")
+    (line,) = detector("blue").missing()
+    assert line == (
+        "mine: the entry point 'blue' of the group telltale.detectors names the module theirs alone: write it as "
+        'blue = "theirs:FUNCTION" where its package declares it'
+    )
 
 
 def test_a_namespace_is_told_by_the_package_within_it(install: Install) -> None:

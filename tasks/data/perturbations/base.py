@@ -59,6 +59,10 @@ class PerturbationBase(Spec):
         """The height and width of what `apply` makes of a picture of such a size; they are kept unless a kind says."""
         return height, width
 
+    def steps_at(self, height: int, width: int) -> tuple[PerturbationBase, ...]:
+        """What happens one after the other to a picture of such a size, without what leaves it as it is."""
+        return (self,)
+
     def apply(self, pixels: Pixels) -> ViewPicture:
         """What becomes of uint8 (h, w, 3), RGB; the same on every machine with the same libraries."""
         raise NotImplementedError

@@ -28,7 +28,7 @@ GIVEN: dict[str, tuple[PerturbationBase, ...]] = {
 class Chain(PerturbationBase):
     """A named list of steps: one of `GIVEN`, which are called by their names alone, or an experiment's own.
 
-    A chain simulates what a platform does; it is not measured on one. Its recipe holds the steps beside the name: two
+    Those given simulate what platforms do; they are not measured on one. A recipe holds the steps beside the name: two
     experiments may mean different chains by the same name.
     """
 
@@ -52,7 +52,7 @@ class Chain(PerturbationBase):
     @property
     def title(self) -> str:
         steps = ", then ".join(step.title for step in self.steps)
-        return f"a simulation of a platform, not measured on one: {steps}"
+        return f"a simulation of a platform, not measured on one: {steps}" if self.name in GIVEN else steps
 
     @classmethod
     def named(cls, name: str) -> Self | None:
@@ -66,6 +66,13 @@ class Chain(PerturbationBase):
         for step in self.steps:
             height, width = step.size(height, width)
         return height, width
+
+    def steps_at(self, height: int, width: int) -> tuple[PerturbationBase, ...]:
+        found: list[PerturbationBase] = []
+        for step in self.steps:
+            found += step.steps_at(height, width)
+            height, width = step.size(height, width)
+        return tuple(found)
 
     def apply(self, pixels: Pixels) -> ViewPicture:
         posted = ViewPicture(pixels, None)

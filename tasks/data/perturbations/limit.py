@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tasks.data.perturbations.base import ViewPicture
+from tasks.data.perturbations.base import PerturbationBase, ViewPicture
 from tasks.data.perturbations.one_number import OneNumber
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class Limit(OneNumber):
         from tasks.data.resizing import sides_within
 
         return sides_within(height, width, self.side)
+
+    def steps_at(self, height: int, width: int) -> tuple[PerturbationBase, ...]:
+        return () if max(height, width) <= self.side else (self,)
 
     def apply(self, pixels: Pixels) -> ViewPicture:
         from tasks.data.resizing import resized
