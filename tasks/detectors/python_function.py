@@ -84,7 +84,11 @@ class PythonFunction(PictureDetector):
 
     @property
     def title(self) -> str:
-        return f"the Python function {self.function}"
+        made_of = "" if self.installed is None else f" of {self.installed.title}"
+        return f"the Python function {self.function}{made_of}"
+
+    def reported(self) -> Self:
+        return super().reported().model_copy(update={"installed": self.keyed().installed})
 
     @property
     def pool(self) -> Pool:

@@ -237,21 +237,19 @@ def test_a_picture_that_it_fails_on_is_left_out_and_counted(store: LocalStore, i
     refs = scored(store, detector(batch=1))
     notes = [notes_of(store, ref) for ref in refs]
     assert sum(each["unscored"] for each in notes) == 1
-    assert notes[0]["reasons"] == ["IndexError: no such place (1)"]
+    assert [each["reasons"] for each in notes if each["unscored"]] == [{"IndexError: no such place": 1}]
 
 
 def test_a_function_that_ends_the_process_fails_like_any_other(store: LocalStore, install: Install) -> None:
     install("import sys\ndef score(pictures):\n    sys.exit('no weights')\n")
-    with pytest.raises(
-        SpecError, match=r"fails on every picture so far, .*RuntimeError: it called sys.exit\(no weights"
-    ):
-        scored(store, detector())
+    (reason,) = notes_of(store, scored(store, detector())[0])["reasons"]
+    assert reason.startswith("RuntimeError: it called sys.exit(no weights")
 
 
 def test_pictures_cannot_be_written_into(store: LocalStore, install: Install) -> None:
     install("def score(pictures):\n    pictures[0][:] = 0\n    return [0.0] * len(pictures)\n")
-    with pytest.raises(SpecError, match=r"mine fails on every picture so far, .*read-only"):
-        scored(store, detector())
+    (reason,) = notes_of(store, scored(store, detector())[0])["reasons"]
+    assert "read-only" in reason
 
 
 def test_its_files_decide_what_it_is_and_caches_do_not(install: Install) -> None:

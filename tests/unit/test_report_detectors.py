@@ -374,12 +374,13 @@ def test_the_published_decision_and_pictures_without_a_score_are_told(data: Repo
     key = data.results.filter(protocol="fair", detector="alpha", metric="auroc").row(0, named=True)
     rows = [
         key | {"metric": "balanced_accuracy", "threshold_rule": "published", "value": 0.625},
-        key | {"metric": "unscored", "threshold_rule": None, "value": 3.0},
+        key | {"metric": "unscored", "threshold_rule": None, "value": 3.0, "reason": "ValueError: too small (3)"},
     ]
     for given, expected in ((data, False), (with_rows(data, rows), True)):
         (section,) = (one for one in report_sections(given, "svg") if one.anchor == "grid")
         texts = "\n".join(one.text for one in section.blocks if isinstance(one, Text))
         assert ("alpha could not score some test pictures, which take no part: at most 3, in" in texts) == expected
+        assert (": ValueError: too small (3)." in texts) == expected
         titles = [column.title for one in section.blocks if isinstance(one, Table) for column in one.columns]
         assert ("as published, uncalibrated" in titles) == expected
     (row,) = report_tables(with_rows(data, rows))["grid"].filter(unscored=3).iter_rows(named=True)
