@@ -14,6 +14,7 @@ from storage.errors import DamagedObject, SpecError
 from storage.objects import Ref
 from storage.store import Store
 from tasks.brought_files import BroughtFiles, files_question, missing_files, read_file
+from tasks.brought_models import first_line
 from tasks.data.network_input import NetworkInput
 from tasks.detectors.pictures import Opened, PictureDetector
 from tasks.facts import Question
@@ -169,14 +170,10 @@ class _Session:
             answered = np.asarray(answers, dtype=np.float64)
         except Exception as error:  # ONNX Runtime has one exception class per status and no root but Exception
             shape = " x ".join(map(str, batch.shape))
-            raise SpecError(f"it cannot be run on the declared input, {shape}: {_first_line(error)}") from error
+            raise SpecError(f"it cannot be run on the declared input, {shape}: {first_line(error)}") from error
         if answered.ndim not in (1, 2):
             raise SpecError(f"output: expected (pictures, classes), got {answered.shape}")
         return answered[: len(items)]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def decision_values(answers: npt.NDArray[Any], answer: Answer, fake: Sequence[int], count: int) -> Float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tasks.data.perturbations.base import ViewPicture
+from tasks.data.perturbations.base import ViewPicture, missing_codec
 from tasks.data.perturbations.jpeg import Quality
 from tasks.data.perturbations.one_number import OneNumber
 
@@ -26,10 +26,7 @@ class Avif(OneNumber):
         return f"AVIF (4:2:0) of quality {self.quality}"
 
     def missing(self) -> list[str]:
-        from PIL import features
-
-        has_it = features.check("avif")
-        return [] if has_it else [f"Pillow with AVIF, for {self.name}: install its wheel (`pip install pillow`)"]
+        return missing_codec("avif", "AVIF", self.name)
 
     def apply(self, pixels: Pixels) -> ViewPicture:
         from tasks.data.encoding import encode_avif

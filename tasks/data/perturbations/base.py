@@ -104,6 +104,14 @@ def _by_name(value: Any) -> Any:
 Perturbation = Annotated[SerializeAsAny[PerturbationBase], of_kind(KINDS, "perturbation"), BeforeValidator(_by_name)]
 
 
+def missing_codec(codec: str, title: str, name: str) -> list[str]:
+    """That this machine's Pillow was built without a codec that a perturbation of this name needs, with the remedy."""
+    from PIL import features
+
+    has_it = features.check(codec)
+    return [] if has_it else [f"Pillow with {title}, for {name}: install its wheel (`pip install pillow`)"]
+
+
 def hash_of(pixels: Pixels, purpose: str) -> bytes:
     """32 bytes that depend on uint8 (h, w, 3) and on what they are drawn for, and on nothing else."""
     digest = hashlib.sha256(f"{purpose}:{pixels.shape}:".encode())

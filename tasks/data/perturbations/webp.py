@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tasks.data.perturbations.base import ViewPicture
+from tasks.data.perturbations.base import ViewPicture, missing_codec
 from tasks.data.perturbations.jpeg import Quality
 from tasks.data.perturbations.one_number import OneNumber
 
@@ -23,10 +23,7 @@ class Webp(OneNumber):
         return f"WebP (lossy) of quality {self.quality}"
 
     def missing(self) -> list[str]:
-        from PIL import features
-
-        has_it = features.check("webp")
-        return [] if has_it else [f"Pillow with WebP, for {self.name}: install its wheel (`pip install pillow`)"]
+        return missing_codec("webp", "WebP", self.name)
 
     def apply(self, pixels: Pixels) -> ViewPicture:
         from tasks.data.encoding import encode_webp
