@@ -85,6 +85,7 @@ def write(experiment: str, overrides: dict[str, object], seed: int | None, cells
             made,
             cells=chosen_cells(loaded, cells),
             threshold_cells=[one for one in loaded.cells if one.perturbation is None],
+            path=loaded.path,
             splits=loaded.splits,
             folder=folder,
         )

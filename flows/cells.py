@@ -23,12 +23,14 @@ class CellResults:
     comparison: Ref | None
 
 
-def cell_results(experiment: Experiment, cells: Sequence[Cell], scores: Scores) -> list[CellResults]:
-    """Results of some cells, side by side."""
+def cell_results(
+    experiment: Experiment, cells: Sequence[Cell], scores: Scores, protocol: str = "fair"
+) -> list[CellResults]:
+    """Results of some cells, side by side, under the name of a protocol."""
     evaluations = [
         evaluate_cell_scores.submit(
             cell=cell,
-            protocol="fair",
+            protocol=protocol,
             scored=_scored(experiment, cell, scores),
             seed=experiment.seed,
             resamples=experiment.bootstrap_resamples,

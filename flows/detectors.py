@@ -68,7 +68,7 @@ class _DetectorParts:
         entries = detector.entries(grid)
         views: dict[Fit, dict[View, None]] = {}
         for entry in entries:
-            views.setdefault(entry.fit, {})[entry.cell.fair_view] = None
+            views.setdefault(entry.fit, {})[detector.view(entry.cell, grid)] = None
         of_fit = {fit: tuple(found) for fit, found in views.items()}
         futures = {fit: detector.parts(fit, found, grid, inputs) for fit, found in of_fit.items()}
         return cls(detector, entries, of_fit, {fit: found for fit, found in futures.items() if found})

@@ -1,11 +1,11 @@
 """Embedding every image shard in every view that an experiment needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from flows.collect import collect
-from flows.generate import generated
-from flows.shard import Images, image_shards
+from flows.histories import Pictures, all_pictures
 from flows.stages import stage
 from storage.objects import Ref
 from tasks.evaluation.protocols import needed_features
@@ -16,7 +16,7 @@ from tasks.features.shards import embed_shard
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.recipe import chosen_device
 from tasks.spec.experiment import Experiment
-from tasks.spec.views import Canonical, View
+from tasks.spec.views import View
 
 E = TypeVar("E", bound=ExtractorBase)
 
@@ -53,36 +53,27 @@ class Features:
         return tuple(ref for source in sources for view in views for ref in self.shards[source, extractor, view])
 
 
-def all_images(experiment: Experiment) -> tuple[Images, dict[str, tuple[Ref, ...]]]:
-    """The photographs' shards, and the shards of all sources, generated ones too."""
-    images = image_shards(experiment)
-    return images, images.shards | generated(experiment, images).shards
-
-
-def feature_shards(experiment: Experiment, images: dict[str, tuple[Ref, ...]], canonical: Canonical) -> Features:
+def feature_shards(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Features:
     """Features of every evaluated source in every view that any detector or protocol of the experiment needs."""
     resolved = {named: keyed for named in experiment.extractors if (keyed := named.keyed()) is not None}
     weights = {keyed: named.import_weights() for named, keyed in resolved.items()}
     features = Features(experiment, resolved, {})
     needed = needed_features(experiment, features.keyed, features.inception)
-    smaller = {source.name for source in experiment.sources if source.may_be_enlarged}
     with networks_kept():
         futures = {
             (source, wanted, views): [
                 embed_shard.submit(
-                    images=shard,
                     views=views,
                     extractor=wanted,
                     weights=weights[_owner(wanted, features)],
-                    canonical=canonical,
-                    enlarge=source in smaller,
                     source=source,
                     shard=index,
                     device=chosen_device() if wanted.pool == "gpu" else "cpu",
                     # Nothing is fitted on what a variant describes.
                     rows="all" if wanted in weights else "tested",
+                    **shard,
                 )
-                for index, shard in enumerate(images[source])
+                for index, shard in enumerate(pictures[source].each_shard)
             ]
             for (source, wanted), views in needed.items()
         }
@@ -106,8 +97,7 @@ def _owner(wanted: ExtractorBase, features: Features) -> ExtractorBase:
 
 def embeddings_of(experiment: Experiment) -> Features:
     """All features that an experiment needs, and what they are made of."""
-    images, shards = all_images(experiment)
-    return feature_shards(experiment, shards, images.canonical)
+    return feature_shards(experiment, all_pictures(experiment))
 
 
 embed_vgg16 = stage(

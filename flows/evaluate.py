@@ -12,6 +12,7 @@ from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
 from flows.generate import generated
+from flows.histories import Pictures, pictures_by_source
 from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
@@ -28,6 +29,7 @@ from flows.publish import publish
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
+from tasks.data.sources.kinds import Source
 from tasks.detectors.base import DetectorBase
 from tasks.detectors.linear import score_view
 from tasks.detectors.svm import shuffled_control
@@ -86,10 +88,11 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     images = image_shards(experiment)
     made = generated(experiment, images)
     shards = images.shards | made.shards
-    features = feature_shards(experiment, shards, images.canonical)
+    brought = pictures_by_source(experiment, images, shards)
+    features = feature_shards(experiment, brought)
     models = fitted_models(experiment, features)
     detectors = detectors_of(experiment)
-    pictures = _pictures(experiment, detectors, images, shards)
+    pictures = _pictures(experiment, detectors, brought)
     networks = _networks(experiment, pictures, features, models)
     inputs = replace(network_inputs(pictures, networks), features=features.of, models=models)
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
@@ -120,12 +123,12 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
 
 
 def _pictures(
-    experiment: Experiment, detectors: Sequence[DetectorBase], images: Images, shards: dict[str, tuple[Ref, ...]]
+    experiment: Experiment, detectors: Sequence[DetectorBase], brought: Mapping[str, Pictures]
 ) -> dict[str, tuple[Ref, ...]]:
     """Canonical pictures by source, where anything reads them."""
     if not any(detector.reads_pictures for detector in detectors):
         return {}
-    return canonical_shards(experiment, images, shards)
+    return canonical_shards(experiment, brought)
 
 
 def _networks(
@@ -198,15 +201,15 @@ def _quality(experiment: Experiment, features: Features) -> list[Ref]:
     futures = []
     for resolution in experiment.resolutions:
         cell = Cell(resolution=resolution)
-        view = (cell.fair_view,)
+        view = (cell.view(experiment.path),)
         futures += [
             measure_quality.submit(
                 source=fake,
                 cell=cell,
                 layer=features.extractor.layer,
-                real=features.of(experiment.real_names, features.extractor, view),
+                real=features.of(experiment.photographs((fake,)), features.extractor, view),
                 fake=features.of((fake,), features.extractor, view),
-                inception_real=features.of(experiment.real_names, features.inception, view)
+                inception_real=features.of(experiment.photographs((fake,)), features.inception, view)
                 if features.inception
                 else (),
                 inception_fake=features.of((fake,), features.inception, view) if features.inception else (),
@@ -220,7 +223,7 @@ def _quality(experiment: Experiment, features: Features) -> list[Ref]:
 
 def _examples(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> Ref:
     sources = (*experiment.real_names, *experiment.fake_names)
-    views: tuple[View, ...] = tuple(cell.fair_view for cell in experiment.cells)
+    views: tuple[View, ...] = tuple(cell.view(experiment.path) for cell in experiment.cells)
     ref: Ref = example_pictures(
         sources=sources,
         shards=tuple(shards[source][0] for source in sources),
@@ -232,13 +235,20 @@ def _examples(experiment: Experiment, images: Images, shards: dict[str, tuple[Re
 
 
 def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features) -> Ref:
-    view = (Cell(resolution=smallest_resolution(experiment)).fair_view,)
+    view = (Cell(resolution=smallest_resolution(experiment)).view(experiment.path),)
+
+    def rows_of(source: Source) -> tuple[str, ...]:
+        """What a source's rows are called; photographs that stand against several generators are counted once."""
+        if source.label == "fake":
+            return (source.name,)
+        return experiment.photographs(experiment.fake_names[:1], (source.name,))
+
     ref: Ref = count_images(
         sources=tuple(source.name for source in experiment.sources),
         labels=tuple(source.label for source in experiment.sources),
         shards=tuple(shards[source.name] for source in experiment.sources),
         features=tuple(
-            features.of((source.name,), features.extractor, view) if source.evaluated else ()
+            features.of(rows_of(source), features.extractor, view) if source.evaluated else ()
             for source in experiment.sources
         ),
         entries=tuple(images.indexed.get(source.name, ()) for source in experiment.sources),

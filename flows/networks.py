@@ -8,12 +8,12 @@ from typing import Any
 
 from flows.collect import collect
 from flows.detectors import Scores, detector_scores, fitted_models
-from flows.embed import Features, all_images, feature_shards
-from flows.shard import Images
+from flows.embed import Features, feature_shards
+from flows.histories import Pictures, all_pictures
 from flows.stages import stage
 from storage.errors import SpecError
 from storage.objects import Ref
-from tasks.data.canonical import canonical_pictures
+from tasks.data.canonical import canonical_pictures, cropped_pictures
 from tasks.detectors.base import Inputs
 from tasks.evaluation.cards import PUBLISHED_ROTATION, ScoredCell, complete_card
 from tasks.evaluation.comparison import DescribedNetwork, describe_networks
@@ -80,7 +80,8 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
     # Only an augmented training sees the grid: to any other, one more quality is nothing new.
     training = getattr(variant.network, "training", None)
     augmented = training is not None and training.augmented
-    others = [cell.fair_view for cell in experiment.cells if cell.fair_view != first] if augmented else []
+    of_cells = [cell.view(experiment.path) for cell in experiment.cells]
+    others = [view for view in of_cells if view != first] if augmented else []
     return Setting(
         classes=variant.classes,
         rotation=rotation,
@@ -91,17 +92,15 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
     )
 
 
-def canonical_shards(experiment: Experiment, images: Images, shards: Shards) -> Shards:
+def canonical_shards(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Shards:
     """Canonical pictures of every source that a network or another detector of pictures is trained or tested on."""
-    small = {source.name for source in experiment.sources if source.may_be_enlarged}
+    step = cropped_pictures if experiment.path == "crop" else canonical_pictures
     futures = {
         source: [
-            canonical_pictures.submit(
-                images=shard, canonical=images.canonical, enlarge=source in small, source=source, shard=index
-            )
-            for index, shard in enumerate(shards[source])
+            step.submit(source=source, shard=index, **arguments)
+            for index, arguments in enumerate(pictures[source].each_shard)
         ]
-        for source in (*experiment.real_names, *experiment.fake_names, *experiment.unseen_names)
+        for source in (*experiment.photographs(experiment.fake_names), *experiment.fake_names, *experiment.unseen_names)
     }
     return {source: tuple(collect(waiting)) for source, waiting in futures.items()}
 
@@ -378,7 +377,7 @@ def _found(variant: Variant | None, child: Variant) -> Variant:
 
 
 def _pictures_of(experiment: Experiment, variant: Variant, pictures: Shards) -> tuple[Ref, ...]:
-    sources = (*experiment.real_names, *variant.classes[1:])
+    sources = (*experiment.photographs(variant.classes[1:]), *variant.classes[1:])
     return tuple(ref for source in sources for ref in pictures[source])
 
 
@@ -388,17 +387,17 @@ def is_fine_tuned(variant: Variant) -> bool:
 
 
 def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:
-    images, shards = all_images(experiment)
-    features = feature_shards(experiment, shards, images.canonical) if svm_teaches(experiment) else None
+    brought = all_pictures(experiment)
+    features = feature_shards(experiment, brought) if svm_teaches(experiment) else None
     heads = fitted_models(experiment, features) if features else {}
-    pictures = canonical_shards(experiment, images, shards)
+    pictures = canonical_shards(experiment, brought)
     trained = trained_networks(experiment, pictures, features, heads)
     return pictures, exported_networks(experiment, pictures, trained)
 
 
 def _fine_tuned(experiment: Experiment) -> dict[Variant, tuple[Ref, ...]]:
-    images, shards = all_images(experiment)
-    return trained_networks(experiment, canonical_shards(experiment, images, shards), None, {}, is_fine_tuned)
+    pictures = canonical_shards(experiment, all_pictures(experiment))
+    return trained_networks(experiment, pictures, None, {}, is_fine_tuned)
 
 
 def _scored_networks(experiment: Experiment) -> Scores:

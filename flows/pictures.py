@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows.dispatch import computed
-from flows.embed import all_images
+from flows.histories import all_pictures
 from flows.names import Request, run_name
 from flows.networks import canonical_shards
 from flows.preflight import missing_sources
@@ -38,6 +38,6 @@ def make_pictures(
 
 def pictures_of(experiment: Experiment) -> tuple[Ref, ...]:
     """Shards of canonical pictures of all evaluated sources, photographs first."""
-    images, shards = all_images(experiment)
-    pictures = canonical_shards(experiment, images, shards)
-    return tuple(ref for source in (*experiment.real_names, *experiment.fake_names) for ref in pictures[source])
+    pictures = canonical_shards(experiment, all_pictures(experiment))
+    sources = (*experiment.photographs(experiment.fake_names), *experiment.fake_names)
+    return tuple(ref for source in sources for ref in pictures[source])

@@ -44,6 +44,16 @@ CANONICAL_SCHEMA = pa.schema(
     ]
 )
 
+# What windows of the crop path are cut from: whole files, and the JPEG quality that each window is encoded at.
+CROPPED_SCHEMA = pa.schema(
+    [
+        *CANONICAL_SCHEMA,
+        ("width", pa.int32()),  # upright
+        ("height", pa.int32()),
+        ("quality", pa.int16()),
+    ]
+)
+
 # What a published Parquet file of pictures calls itself: load_dataset("parquet") then shows pictures.
 IMAGE_METADATA = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
 

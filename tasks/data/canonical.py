@@ -13,8 +13,17 @@ from storage.digest import digest_of, sha256_hex
 from storage.errors import BadImage, SpecError
 from storage.objects import ROWS, Ref, opened_part, read_table
 from storage.store import Store
-from storage.tables import CANONICAL_SCHEMA, FEATURE_COLUMNS
-from tasks.data.views import decode_for_fair, fair_canonical_jpeg, is_enlarged
+from storage.tables import CANONICAL_SCHEMA, CROPPED_SCHEMA, FEATURE_COLUMNS
+from tasks.data.histories import called
+from tasks.data.pictures import decode_rgb
+from tasks.data.views import (
+    SIZE_COLUMNS,
+    canonical_quality,
+    decode_for_fair,
+    fair_canonical_jpeg,
+    is_enlarged,
+    with_history,
+)
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import Canonical, Cell
 
@@ -86,6 +95,41 @@ def canonical_pictures(
     kept = table.select(list(FEATURE_COLUMNS)).take(pa.array([number for number, _ in rows], pa.int64()))
     made = kept.append_column("canonical", pa.array([jpeg for _, jpeg in rows], pa.binary()))
     return Output({ROWS: made.cast(CANONICAL_SCHEMA)}, notes)
+
+
+@step(
+    "cropped",
+    version=1,
+    label=lambda *, source, shard, **_: f"{source}-{shard:05d}",
+    unkeyed=("shard",),
+    libraries=("pillow", "pillow-heif", "simplejpeg"),
+)
+def cropped_pictures(
+    run: StepRun, *, images: Ref, canonical: Canonical, enlarge: bool, source: str, shard: int
+) -> Output:
+    """What windows of the crop path are cut from: `CROPPED_SCHEMA`, whole pictures with their history's encoding.
+
+    Rows are called `source`. Pictures that their history leaves out are left out, and undecodable ones too. Both are
+    counted.
+    """
+    assert not enlarge, "nothing is enlarged on the crop path"
+    table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, *SIZE_COLUMNS])
+    progress = run.progress(table.num_rows)
+    rows, notes = [], {"left_out": 0, "undecodable": 0}
+    for row, data in _pictures(called(table, source)):
+        progress.advance()
+        if canonical.history is not None and canonical.history.leaves_out(row.pop("jpeg_quality")):
+            notes["left_out"] += 1
+            continue
+        try:
+            file = with_history(data, row["image_id"], canonical.history)
+            height, width = decode_rgb(file).shape[:2]
+        except BadImage:
+            notes["undecodable"] += 1
+            continue
+        of_file = {"canonical": file, "width": width, "height": height}
+        rows.append(row | of_file | {"quality": canonical_quality(row["image_id"], canonical)})
+    return Output({ROWS: pa.Table.from_pylist(rows, schema=CROPPED_SCHEMA)}, notes)
 
 
 def _pictures(table: pa.Table) -> Iterator[tuple[dict, bytes]]:

@@ -18,6 +18,13 @@ def encode_jpeg(rgb: Pixels, quality: int, subsampling: str = "420") -> bytes:
     return encoded
 
 
+def encode_jpeg_exactly(rgb: Pixels, quality: int, subsampling: str = "420") -> bytes:
+    """`encode_jpeg` by libjpeg's exact integer transform, which most files of others are made by."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="JPEG", quality=quality, subsampling=":".join(subsampling))
+    return buffer.getvalue()
+
+
 def decode_own_jpeg(encoded: bytes) -> Pixels:
     """`decode_rgb` of what `encode_jpeg` made: the same pixels, without asking what a stranger's file needs asking."""
     rgb: Pixels = simplejpeg.decode_jpeg(encoded, colorspace="RGB")

@@ -146,6 +146,13 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | Non
     return np.ascontiguousarray(rgb)
 
 
+def chroma_subsampling(data: bytes) -> str:
+    """How a JPEG file samples its chroma: "444", "422" or "420", which also stands for grey and unusual ones."""
+    from PIL.JpegImagePlugin import get_sampling
+
+    return {0: "444", 1: "422"}.get(get_sampling(open_picture(data).image), "420")
+
+
 def estimate_jpeg_quality(luma_table: Sequence[int]) -> int:
     """The quality 1..100 at which the IJG's standard luminance table comes closest (least absolute difference).
 

@@ -2,18 +2,24 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from storage.errors import SpecError
-from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_jpeg_exactly, encode_png
 from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import PictureFacts, Pixels, decode_rgb, inspect_picture
 from tasks.data.resizing import resized
-from tasks.spec.views import Canonical, View
+from tasks.spec.views import Canonical, History, View
+
+T = TypeVar("T")
+
+# What decides whether a picture takes part in a view.
+SIZE_COLUMNS = ("width", "height", "jpeg_quality")
 
 _BLOCK = 8  # side of a JPEG block, pixels
 
@@ -48,13 +54,56 @@ def canonical_quality(image_id: str, canonical: Canonical) -> int:
         raise SpecError(
             f"canonical.qualities needs at least one photograph's JPEG quality, got {canonical.qualities!r}"
         )
-    digest = hashlib.sha256(f"canonical-quality:{image_id}".encode()).digest()
+    return _drawn("canonical-quality", image_id, sorted(canonical.qualities))
+
+
+def _drawn(purpose: str, image_id: str, counted: Sequence[tuple[T, int]]) -> T:
+    digest = hashlib.sha256(f"{purpose}:{image_id}".encode()).digest()
+    total = sum(count for _, count in counted)
     rank = (int.from_bytes(digest[:8], "big") * total) >> 64  # uniform in 0..total-1
-    for quality, count in sorted(canonical.qualities):
+    for value, count in counted:
         if rank < count:
-            return quality
+            return value
         rank -= count
     raise AssertionError("a rank below the total lies in one of the bins")
+
+
+def with_history(data: bytes, image_id: str, history: History | None) -> bytes:
+    """The file that a picture is on the crop path before a window is cut: encoded once more where its history says so.
+
+    It is encoded whole, on its own grid, by Pillow with libjpeg's exact transform as most files of this world are.
+    """
+    if history is None or not history.encodes(inspect_picture(data).jpeg_quality):
+        return data
+    quality, subsampling = _drawn("history", image_id, [((q, s), count) for q, s, count in history.encodings])
+    return encode_jpeg_exactly(decode_rgb(data), quality, subsampling)
+
+
+def window_place(image_id: str, index: int, height: int, width: int, side: int) -> tuple[int, int]:
+    """Top and left of a picture's window of `side` pixels, uniform over its places by hash of id and index.
+
+    So its phase against the grid of any earlier encoding is random, and the same in every version of a picture.
+    """
+    digest = hashlib.sha256(f"window:{index}:{image_id}".encode()).digest()
+    top, left = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
+    return top * (height - side + 1) >> 64, left * (width - side + 1) >> 64
+
+
+def window_of(picture: Pixels, image_id: str, view: View, canonical: Canonical) -> Pixels:
+    """The window that a view of the crop path is made of: uint8 (side, side, 3), cut, encoded once and decoded.
+
+    `picture`, uint8 (H, W, 3), has at least `view.resolution` pixels a side. The encoding (4:2:0) is at
+    `canonical_quality`, with its grid at the window's corner.
+    """
+    return _window(picture, image_id, view, canonical_quality(image_id, canonical))
+
+
+def _window(picture: Pixels, image_id: str, view: View, quality: int) -> Pixels:
+    assert view.resolution != "native"
+    side = view.resolution
+    height, width = picture.shape[:2]
+    top, left = window_place(image_id, view.window, height, width, side)
+    return decode_own_jpeg(encode_jpeg(picture[top : top + side, left : left + side], quality))
 
 
 def is_enlarged(width: int, height: int, canonical: Canonical) -> bool:
@@ -92,6 +141,11 @@ def fair_canonical_jpeg(rgb: Pixels, image_id: str, canonical: Canonical) -> byt
     return encode_jpeg(square, canonical_quality(image_id, canonical))
 
 
+def has_window(width: int, height: int, view: View) -> bool:
+    """Whether a window of the crop path's view lies within a picture of this size."""
+    return view.resolution != "native" and min(width, height) >= view.resolution
+
+
 def apply_view(picture: Pixels, view: View) -> ViewPicture:
     """Bring uint8 (H, W, 3) to a view: resize to its resolution (`native` stays), then perturb.
 
@@ -101,8 +155,18 @@ def apply_view(picture: Pixels, view: View) -> ViewPicture:
     return _perturbed(_at_resolution(picture, view), view)
 
 
+def shown_picture(rgb: Pixels, row: Mapping[str, Any], view: View) -> ViewPicture:
+    """A view of one window of a canonical picture: `apply_view`, or on the crop path the window that is cut from it.
+
+    `rgb` are the pixels of the `row` (`CANONICAL_SCHEMA`, or `CROPPED_SCHEMA` for the crop path).
+    """
+    if view.path != "crop":
+        return apply_view(rgb, view)
+    return _perturbed(_window(rgb, row["image_id"], view, row["quality"]), view)
+
+
 def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Canonical) -> dict[View, ViewPicture]:
-    """Every view in `views` of one image file; each picture is the same whatever other views are asked for.
+    """Every view in `views`, of one window each, of an image file; each is the same whatever others are asked for.
 
     The file is decoded once (once for each path with the kernel `scaled`, which the raw path never takes), its
     canonical form made once, each resolution resized once. Views may share pixels: do not write into them.
@@ -119,13 +183,18 @@ def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Can
     def origin(path: str) -> Pixels:
         if path == "raw":
             return decoded(True)
+        if path == "crop":
+            return decode_rgb(with_history(data, image_id, canonical.history))
         return fair_canonical(decoded(canonical.kernel == "exact"), image_id, canonical)
 
     @functools.cache
     def bare(unperturbed: View) -> Pixels:
-        return _at_resolution(origin(unperturbed.path), unperturbed)
+        picture = origin(unperturbed.path)
+        if unperturbed.path == "crop":
+            return window_of(picture, image_id, unperturbed, canonical)
+        return _at_resolution(picture, unperturbed)
 
-    return {view: _perturbed(bare(View(path=view.path, resolution=view.resolution)), view) for view in views}
+    return {view: _perturbed(bare(view.model_copy(update={"perturbation": None})), view) for view in views}
 
 
 def posted_file(picture: ViewPicture) -> bytes:

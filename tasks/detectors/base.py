@@ -11,31 +11,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from storage.objects import Ref
 from tasks.data.perturbations.base import PerturbationBase
 from tasks.data.splits import role
+from tasks.data.views import has_window
 from tasks.facts import Question
 from tasks.features.base import ExtractorBase
 from tasks.recipe import Pool
 from tasks.spec.base import Name, Spec, of_kind
 from tasks.spec.detectors import Fit, Role, SvmSpec
 from tasks.spec.splits import Splits
-from tasks.spec.views import Cell, View
+from tasks.spec.views import Cell, Path, View, is_one
 
 
 @dataclass(frozen=True)
 class Grid:
     """What an experiment asks of every detector: its sources, its cells, and how its pictures are split.
 
+    `photographs` says what the photographs are called that stand against some generators. All are seen on one `path`.
     `augmented` is what happens to the pictures that a detector over all perturbations is fitted on. `extractor` and
     `svm` are what linear detectors take that name none; `keyed` gives any other extractor with its weights named by
     digest, as those of `extractor` are.
     """
 
-    real: tuple[str, ...]
+    photographs: Callable[[tuple[str, ...]], tuple[str, ...]]
     fakes: tuple[str, ...]
+    path: Path
     cells: tuple[Cell, ...]
     splits: Splits
     augmented: tuple[PerturbationBase | None, ...]
@@ -46,12 +49,7 @@ class Grid:
     @property
     def sources(self) -> tuple[str, ...]:
         """Photographs first."""
-        return (*self.real, *self.fakes)
-
-    @property
-    def threshold_views(self) -> tuple[View, ...]:
-        """The views whose val pictures give thresholds: every resolution, with nothing done to the picture."""
-        return tuple(cell.fair_view for cell in self.cells if cell.perturbation is None)
+        return (*self.photographs(self.fakes), *self.fakes)
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,9 @@ class DetectorBase(Spec):
     name: Name
     role: Role = "detector"
 
+    # Of how many windows of a picture it forms one opinion on the crop path.
+    windows: int = Field(default=1, ge=1, le=25, exclude_if=is_one)
+
     # Whether `parts` reads canonical pictures, which are made then.
     reads_pictures: ClassVar[bool] = False
 
@@ -132,6 +133,14 @@ class DetectorBase(Spec):
     def remarks(self, sources: Sequence[str]) -> list[str]:
         """What those who read its numbers on pictures of these sources must know, a sentence each."""
         return []
+
+    def view(self, cell: Cell, grid: Grid) -> View:
+        """What it is shown of the pictures of a cell."""
+        return cell.view(grid.path, self.windows)
+
+    def threshold_views(self, grid: Grid) -> tuple[View, ...]:
+        """The views whose val pictures give thresholds: every resolution, with nothing done to the picture."""
+        return tuple(self.view(cell, grid) for cell in grid.cells if cell.perturbation is None)
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
         """Every set of scores that it gives; by default one fit in every cell."""
@@ -187,6 +196,9 @@ def tested_as(row: Mapping[str, Any], splits: Splits) -> list[tuple[int, str]]:
 def shown_as(row: Mapping[str, Any], view: View, val_views: Sequence[View], splits: Splits) -> list[tuple[int, str]]:
     """The rotations in which a detector is shown a picture in a view, and as what.
 
-    Test pictures are shown in every view, val pictures in those alone that give thresholds.
+    Test pictures are shown in every view, val pictures in those alone that give thresholds. One that is smaller than
+    the window of a view is not shown in it.
     """
+    if view.path == "crop" and not has_window(row["width"], row["height"], view):
+        return []
     return [(rotation, split) for rotation, split in tested_as(row, splits) if split == "test" or view in val_views]

@@ -74,25 +74,26 @@ class Linear(DetectorBase):
                 yield Entry(Fit(detector=self.name, role=self.role, fitted_on=fake), cell, reference)
 
     def trains(self, entry: Entry, grid: Grid) -> HeadSpec:
+        fakes = grid.fakes if entry.fit.fitted_on is None else (entry.fit.fitted_on,)
         return HeadSpec(
             fit=entry.fit,
             extractor=grid.extractor if self.extractor is None else grid.keyed(self.extractor),
             views=self._fitted_views(entry.cell, grid),
-            real=grid.real,
-            fakes=grid.fakes if entry.fit.fitted_on is None else (entry.fit.fitted_on,),
+            real=grid.photographs(fakes),
+            fakes=fakes,
             svm=grid.svm if self.svm is None else self.svm,
             loss=self.loss,
         )
 
     def _fitted_views(self, cell: Cell, grid: Grid) -> tuple[View, ...]:
         if self.fitted_in == "each-cell":
-            return (cell.fair_view,)
+            return (self.view(cell, grid),)
         of = grid.augmented if self.fitted_in == "augmented" else (None,)
-        return tuple(View(path="fair", resolution=cell.resolution, perturbation=perturbation) for perturbation in of)
+        return tuple(self.view(Cell(resolution=cell.resolution, perturbation=one), grid) for one in of)
 
     def features(self, entry: Entry, grid: Grid) -> Iterator[tuple[ExtractorBase, tuple[View, ...], tuple[str, ...]]]:
         head = self.trains(entry, grid)
-        yield head.extractor, (entry.cell.fair_view,), grid.sources
+        yield head.extractor, (self.view(entry.cell, grid),), grid.sources
         yield head.extractor, head.views, (*head.real, *head.fakes)
 
     def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
@@ -101,7 +102,7 @@ class Linear(DetectorBase):
         return train_head.submit(head=model, features=features, splits=grid.splits)
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
-        head, view = self.trains(entry, grid), entry.cell.fair_view
+        head, view = self.trains(entry, grid), self.view(entry.cell, grid)
         return score_view.submit(
             fit=head.fit,
             head=head,

@@ -16,12 +16,13 @@ from storage.objects import Ref
 from storage.store import Store
 from tasks.data.canonical import name_in_cell, picture_name, picture_rows
 from tasks.data.pictures import decode_rgb, inspect_picture
-from tasks.data.views import apply_view, posted_file
+from tasks.data.views import posted_file, shown_picture
 from tasks.detectors.base import shown_as
 from tasks.detectors.scores_table import COLUMNS, FILE, folder_of
 from tasks.progress import Progress
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
+from tasks.spec.views import Path as ViewPath
 from tasks.threads import in_order, parallel_tasks
 
 TABLE = "pictures.csv"
@@ -41,6 +42,7 @@ def write_pictures(
     *,
     cells: Sequence[Cell],
     threshold_cells: Sequence[Cell],
+    path: ViewPath,
     splits: Splits,
     folder: Path,
 ) -> int:
@@ -55,6 +57,7 @@ def write_pictures(
         pictures: canonical ones, shard by shard (`CANONICAL_SCHEMA`). A few at a time are in memory.
         cells: whose pictures are written.
         threshold_cells: all those of the grid that give thresholds: val pictures are shown in these alone.
+        path: how pictures are brought to the cells.
         splits: which pictures are val and test.
         folder: a new or empty one.
 
@@ -71,7 +74,7 @@ def write_pictures(
         made = Path(beside) / "made"
         for cell in cells:
             (made / folder_of(cell.name)).mkdir(parents=True)
-        writing = _Writing(made, tuple(cells), tuple(threshold_cells), splits)
+        writing = _Writing(made, tuple(cells), tuple(threshold_cells), path, splits)
         threads = parallel_tasks()
         lines: list[Line] = []
         rows = chain.from_iterable(picture_rows(store, ref) for ref in pictures)
@@ -92,19 +95,20 @@ class _Writing:
     folder: Path
     cells: tuple[Cell, ...]
     threshold_cells: tuple[Cell, ...]
+    path: ViewPath
     splits: Splits
 
     def write(self, row: dict[str, Any]) -> list[Line]:
         """The files of one canonical picture in the cells in which it is shown, and their lines."""
-        val_views = [cell.fair_view for cell in self.threshold_cells]
-        shown = [cell for cell in self.cells if shown_as(row, cell.fair_view, val_views, self.splits)]
+        val_views = [cell.view(self.path) for cell in self.threshold_cells]
+        shown = [cell for cell in self.cells if shown_as(row, cell.view(self.path), val_views, self.splits)]
         if not shown:
             return []
         rgb = decode_rgb(row["canonical"])
         name = picture_name(row)
         lines = []
         for cell in shown:
-            data = posted_file(apply_view(rgb, cell.fair_view))
+            data = posted_file(shown_picture(rgb, row, cell.view(self.path)))
             file = f"{folder_of(cell.name)}/{name_in_cell(name, cell)}{_suffix(data)}"
             with (self.folder / file).open("xb") as opened:
                 opened.write(data)

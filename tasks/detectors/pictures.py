@@ -25,7 +25,7 @@ from storage.tables import SCORE_SCHEMA
 from tasks.brought_files import BroughtFiles
 from tasks.data.perturbations.base import ViewPicture
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.data.views import apply_view
+from tasks.data.views import shown_picture
 from tasks.detectors.base import (
     SCORE_ORDER,
     Detector,
@@ -157,7 +157,7 @@ class PictureDetector(DetectorBase):
                 files=None if brought is None else inputs.models[brought],
                 fit=fit,
                 views=views,
-                val_views=grid.threshold_views,
+                val_views=self.threshold_views(grid),
                 splits=grid.splits,
                 device=chosen_device() if self.pool == "gpu" else "cpu",
                 **shard,
@@ -166,8 +166,8 @@ class PictureDetector(DetectorBase):
         ]
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
-        view = entry.cell.fair_view
-        reference = parts[entry.reference.fair_view]
+        view = self.view(entry.cell, grid)
+        reference = parts[self.view(entry.reference, grid)]
         return calibrate_scores.submit(fit=entry.fit, view=view, scores=parts[view], reference=reference)
 
 
@@ -253,11 +253,13 @@ class Scoring:
         if not shown:
             return row, {}
         rgb = decode_rgb(row["canonical"])
-        return row, {view: self._item(apply_view(rgb, view)) for view in shown}
+        return row, {view: self._items([shown_picture(rgb, row, one) for one in view.each_window]) for view in shown}
 
-    def _item(self, picture: ViewPicture) -> Any:
-        picture.pixels.setflags(write=False)  # the next view may be made of the same pixels
-        return self._tried(lambda: self.opened.prepare(picture))
+    def _items(self, windows: Sequence[ViewPicture]) -> Any:
+        """An item for every window of a picture."""
+        for picture in windows:
+            picture.pixels.setflags(write=False)  # the next view may be made of the same pixels
+        return self._tried(lambda: [self.opened.prepare(picture) for picture in windows])
 
     def _tried(self, function: Callable[[], Any]) -> Any:
         """What a function of the detector's gives, or why it gives nothing.
@@ -296,12 +298,17 @@ class Scoring:
             for rotation, split in self._roles(row, view):
                 yield said | {"split": split, "fold": rotation}
 
-    def _numbers(self, items: Sequence[Any]) -> Sequence[float]:
+    def _numbers(self, items: Sequence[Sequence[Any]]) -> Sequence[float]:
+        """A decision value for each picture: the mean of those of its windows, of which each batch has one of each."""
+        of_window = [self._window_numbers(windows) for windows in zip(*items, strict=True)]
+        numbers: list[float] = np.mean(of_window, axis=0).tolist()
+        return numbers
+
+    def _window_numbers(self, items: Sequence[Any]) -> np.ndarray:
         given = np.asarray(self.opened.decide(items), dtype=np.float64)
         if given.shape != (len(items),):
             raise SpecError(f"{self.fit.label}: expected {len(items)} scores of as many pictures, got {given.shape}")
-        numbers: list[float] = given.tolist()
-        return numbers
+        return given
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref
-from storage.tables import FEATURE_COLUMNS, SCORE_SCHEMA
+from storage.tables import SCORE_SCHEMA
 from tasks.brought_files import BroughtFiles, files_question, missing_files, read_file
 from tasks.data.canonical import name_in_cell, picture_name, picture_rows
 from tasks.data.entries import refuse_large
@@ -94,7 +94,7 @@ class ScoresTable(PictureDetector):
                 table=inputs.models[self.brings],
                 pictures=tuple(shard["pictures"] for shard in picture_shards(grid, inputs)),
                 views=views,
-                val_views=grid.threshold_views,
+                val_views=self.threshold_views(grid),
                 splits=grid.splits,
                 cells=grid.cells,
             )
@@ -254,7 +254,7 @@ def score_by_table(
     progress = run.progress(sum(ref.rows for ref in pictures))
     for row in chain.from_iterable(picture_rows(run.store, ref) for ref in pictures):
         if tested_as(row, splits):
-            known = {name: row[name] for name in FEATURE_COLUMNS} | {"picture": picture_name(row)}
+            known = {name: row[name] for name in row if name != "canonical"} | {"picture": picture_name(row)}
             tested[row["source"], row["image_id"]] = known
         progress.advance()
     shown_in = {view: Cell(resolution=view.resolution, perturbation=view.perturbation) for view in views}

@@ -142,8 +142,9 @@ class StageRow(Spec):
 def grid_of(experiment: Experiment, keyed: Keyed) -> Grid:
     """What an experiment asks of its detectors."""
     return Grid(
-        real=experiment.real_names,
+        photographs=experiment.photographs,
         fakes=experiment.fake_names,
+        path=experiment.path,
         cells=experiment.cells,
         splits=experiment.splits,
         augmented=tuple(jpeg(quality) for quality in experiment.augmented_qualities),
@@ -164,19 +165,21 @@ def detectors_of(experiment: Experiment) -> tuple[DetectorBase, ...]:
 
 
 def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:
-    """The mixes on which a fit is evaluated: one that knows a single generator meets single ones, as pairs."""
-    if fit.fitted_on is not None:
-        return tuple(mix for mix in experiment.all_mixes if len(mix.fakes) == 1)
-    return experiment.all_mixes
+    """The mixes on which a fit is evaluated: one that knows a single generator meets single ones, as pairs.
+
+    Their photographs are named as rows are.
+    """
+    mixes = [mix for mix in experiment.all_mixes if fit.fitted_on is None or len(mix.fakes) == 1]
+    return tuple(mix.model_copy(update={"real": experiment.photographs(mix.fakes, mix.real)}) for mix in mixes)
 
 
 def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spec) -> HeadSpec:
-    """The experiment's own SVM of a resolution: fitted on its uncompressed fair view, on all sources."""
+    """The experiment's own SVM of a resolution: fitted on its uncompressed view, on all sources."""
     return HeadSpec(
         fit=Fit(detector=SVM_TEACHER),
         extractor=extractor,
-        views=(View(path="fair", resolution=resolution),),
-        real=experiment.real_names,
+        views=(Cell(resolution=resolution).view(experiment.path),),
+        real=experiment.photographs(experiment.fake_names),
         fakes=experiment.fake_names,
         svm=experiment.svm,
     )
@@ -199,7 +202,7 @@ def seed_head(
 def training_view(experiment: Experiment) -> View:
     """The view that networks are trained, calibrated and validated in: native, else the largest, uncompressed."""
     sides: list[int] = [side for side in experiment.resolutions if side != "native"]
-    return Cell(resolution="native" if "native" in experiment.resolutions else max(sides)).fair_view
+    return Cell(resolution="native" if "native" in experiment.resolutions else max(sides)).view(experiment.path)
 
 
 def stage_rows(experiment: Experiment, extractor: Vgg16Spec) -> tuple[StageRow, ...]:
@@ -296,9 +299,9 @@ def needed_features(
     for head in (*further_heads(experiment, extractor), control_head(experiment, extractor)):
         note(head.extractor, head.views, (*head.real, *head.fakes))
     # How far fakes are from photographs is measured on these, whatever the detectors read.
-    uncompressed = tuple(Cell(resolution=resolution).fair_view for resolution in experiment.resolutions)
+    uncompressed = tuple(Cell(resolution=resolution).view(experiment.path) for resolution in experiment.resolutions)
     for measuring in (extractor, *([] if inception is None else [inception])):
-        note(measuring, uncompressed, (*experiment.real_names, *experiment.fake_names))
+        note(measuring, uncompressed, (*experiment.photographs(experiment.fake_names), *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}
 
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from storage.errors import BadImage
 from storage.objects import ROWS, Ref, opened_part
 from storage.tables import FEATURE_COLUMNS, features_table
-from tasks.data.views import is_enlarged, make_views
+from tasks.data.histories import called
+from tasks.data.views import SIZE_COLUMNS, has_window, is_enlarged, make_views
 from tasks.device import device_alone
 from tasks.features.base import Array, Extractor
 from tasks.features.kinds import ExtractorSpec
@@ -44,12 +45,14 @@ class ViewFeatures:
 
     extractor: Extractor
     pieces: Pieces | None = None  # where whole batches are kept for an attempt that goes on
+    windows: int = 1  # of a picture, whose features are averaged
     rows: list[int] = field(default_factory=list)
     begin: int = 0  # the first row that no earlier attempt finished
-    left_out: int = 0  # too small for a fair view
+    left_out: int = 0  # too small for a view, or of another history than it compares
+    unmatched: int = 0  # among them those whose own encoding would be seen under that of the other class
     enlarged: int = 0  # too small for a fair view, and taken nevertheless
     undecodable: int = 0
-    _pending: list[Array] = field(default_factory=list)
+    _pending: list[Sequence[Array]] = field(default_factory=list)
     _embedded: list[npt.NDArray[np.float32]] = field(default_factory=list)
     _spilled: BinaryIO | None = None
     _spilled_rows: int = 0
@@ -73,10 +76,13 @@ class ViewFeatures:
             self.begin = max(self.begin, stop)
         self._in_pieces = (self.begin, len(self.rows))
 
-    def add(self, row: int, item: Array) -> None:
-        """Take one picture; batches are full ones in row order, whatever other views are computed beside this one."""
+    def add(self, row: int, items: Sequence[Array]) -> None:
+        """Take one picture, an item for each of its windows.
+
+        Batches are full ones in row order, whatever other views are computed beside this one.
+        """
         self.rows.append(row)
-        self._pending.append(item)
+        self._pending.append(items)
         if len(self._pending) == self.extractor.batch:
             self._flush()
             if self.pieces is not None and self.pieces.due():
@@ -98,8 +104,17 @@ class ViewFeatures:
 
     def _flush(self) -> None:
         if self._pending:
-            self._keep(self.extractor.embed(self._pending))
+            self._keep(self._means())
             self._pending = []
+
+    def _means(self) -> npt.NDArray[np.float32]:
+        """The features of what is pending, averaged over the windows of a picture: (B, D)."""
+        if self.windows == 1:
+            return self.extractor.embed([item for items in self._pending for item in items])
+        # No more at once than a batch has: what an extractor may need of memory does not grow with the windows.
+        of_window = [self.extractor.embed([items[index] for items in self._pending]) for index in range(self.windows)]
+        means: npt.NDArray[np.float64] = np.mean(of_window, axis=0, dtype=np.float64)
+        return means.astype(np.float32)
 
     def _keep(self, batch: npt.NDArray[np.float32]) -> None:
         self._embedded.append(batch)
@@ -160,38 +175,47 @@ def embed_images(
     `files` are the pictures' bytes, in order, where the table does not hold them itself. `begun` are views of which
     earlier attempts finished some rows, or whose rows are to be kept for later ones.
 
-    A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
+    A view of the crop path leaves out pictures smaller than its window, and those that their `canonical.history` leaves
+    out. A fair view leaves out pictures whose central square is smaller than the canonical side, since they would be
     enlarged where others are reduced, unless `enlarge`. An undecodable picture is left out of every view. Both are
     counted. `advance` is called with the number of (picture, view) pairs just done. So many `threads` decode the
     pictures and prepare their views while the extractor computes.
     """
-    features = {view: ViewFeatures(extractor) for view in views} | dict(begun or {})
+    features = {view: ViewFeatures(extractor, windows=view.windows) for view in views} | dict(begun or {})
     if files is None:
         files = (data.as_py() for data in pc.struct_field(images["image"], "bytes"))
     image_ids = images["image_id"].to_pylist()
-    sizes = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
+    sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
     small = [is_enlarged(width, height, canonical) for width, height in sizes]
 
+    history = canonical.history
+    unmatched = [history is not None and history.leaves_out(quality) for quality in images["jpeg_quality"].to_pylist()]
+
     def leaves_out(view: View, row: int) -> bool:
+        if view.path == "crop":
+            return not has_window(*sizes[row], view) or unmatched[row]
         return small[row] and view.path == "fair" and not enlarge
 
-    def prepared(numbered: tuple[int, bytes]) -> dict[View, Array]:
+    def prepared(numbered: tuple[int, bytes]) -> dict[View, list[Array]]:
         """The items of one picture in the views that are not finished; none where it does not decode."""
         row, data = numbered
         wanted = [view for view in views if row >= features[view].begin and not leaves_out(view, row)]
+        single = [one for view in wanted for one in view.each_window]
         try:
-            pictures = make_views(data, image_ids[row], wanted, canonical) if wanted else {}
+            pictures = make_views(data, image_ids[row], list(dict.fromkeys(single)), canonical) if wanted else {}
         except BadImage:
             return {}
-        return {view: extractor.prepare(data, view, picture) for view, picture in pictures.items()}
+        items = {one: extractor.prepare(data, one, picture) for one, picture in pictures.items()}
+        return {view: [items[one] for one in view.each_window] for view in wanted}
 
     ahead = DECODED_AHEAD * threads
     for row, items in enumerate(in_order(prepared, enumerate(files), threads=threads, ahead=ahead)):
-        for view, item in items.items():
-            features[view].add(row, item)
+        for view, of_windows in items.items():
+            features[view].add(row, of_windows)
         advance(sum(row >= features[view].begin for view in views))
     for view, known in features.items():
         known.left_out = sum(leaves_out(view, row) for row in range(len(small)))
+        known.unmatched = sum(unmatched)
         known.enlarged = sum(small[row] for row in known.rows) if view.path == "fair" else 0
         known.undecodable = len(small) - known.left_out - len(known.rows)
     return features
@@ -225,13 +249,14 @@ def embed_shard(
 ) -> Mapping[View, Output]:
     """Features of one image shard in every view that is missing, one object per view.
 
+    `source` is what the rows are called: photographs with the history of a generator's files are a source of their own.
     `extractor` is the keyed one, `weights` what it imported into the store; `enlarge` for sources that are smaller by
     nature; `device` is `cpu` or `cuda`. With `rows` "tested" pictures that no rotation tests are left out: for features
     on which nothing is fitted. An attempt after one that broke off goes on after the last pieces of each view.
     """
     with opened_part(run.store, images) as file:
         shard_file = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
-        table = shard_file.read(columns=[*FEATURE_COLUMNS, "width", "height"])
+        table = shard_file.read(columns=[*FEATURE_COLUMNS, *SIZE_COLUMNS])
         chosen = np.ones(table.num_rows, dtype=bool)
         if rows != "all":
             role = pc.or_kleene(pc.equal(table["split"], "test"), pc.is_valid(table["fold"]))
@@ -239,7 +264,10 @@ def embed_shard(
             table = table.filter(pa.array(chosen))
         with device_alone(device):
             describing = extractor.load(run.store, weights, device)
-            begun = {view: ViewFeatures(describing, Pieces(run.store, run.checkpoints_of(view))) for view in views}
+            begun = {
+                view: ViewFeatures(describing, Pieces(run.store, run.checkpoints_of(view)), view.windows)
+                for view in views
+            }
             try:
                 for known in begun.values():
                     known.resume()
@@ -260,7 +288,7 @@ def embed_shard(
                 for known in begun.values():
                     known.close()
                 raise
-    return _Outputs(table, described)
+    return _Outputs(called(table, source), described)
 
 
 def _files(shard: pq.ParquetFile, chosen: npt.NDArray[np.bool_]) -> Iterator[bytes]:
@@ -299,6 +327,7 @@ def _output(images: pa.Table, features: ViewFeatures) -> Output:
         "rows": len(features.rows),
         "dimension": features.extractor.dimension,
         "left_out": features.left_out,
+        "unmatched": features.unmatched,
         "enlarged": features.enlarged,
         "undecodable": features.undecodable,
     }

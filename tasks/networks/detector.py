@@ -44,7 +44,7 @@ class MobileNet(DetectorBase):
                 fit=fit,
                 models=inputs.networks[fit],
                 views=views,
-                val_views=grid.threshold_views,
+                val_views=self.threshold_views(grid),
                 splits=grid.splits,
                 unseen=False,
                 **shard,
@@ -53,5 +53,5 @@ class MobileNet(DetectorBase):
         ]
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
-        view = entry.cell.fair_view
+        view = self.view(entry.cell, grid)
         return gather_scores.submit(fit=entry.fit, view=view, scores=parts[view])

@@ -14,7 +14,7 @@ def examples_blocks(data: ReportData, every_view: bool) -> tuple[Block, ...]:
         return (Text("No example pictures were kept in this run."),)
     sources = [source.name for source in data.experiment.sources]
     labels = {source.name: source.label for source in data.experiment.sources}
-    order = [cell.fair_view.name for cell in data.experiment.cells]
+    order = [cell.view(data.experiment.path).name for cell in data.experiment.cells]
     few = _least_and_most_compressed(data.experiment)
     strips: dict[str, dict[str, bytes]] = {}
     for row in data.examples.iter_rows(named=True):
@@ -37,4 +37,4 @@ def examples_blocks(data: ReportData, every_view: bool) -> tuple[Block, ...]:
 def _least_and_most_compressed(experiment: Experiment) -> set[str]:
     """The views in which nothing happens to a picture, and those with a JPEG of the lowest quality."""
     shown = (NONE, strongest_jpeg(experiment))
-    return {cell.fair_view.name for cell in experiment.cells if cell.perturbation_name in shown}
+    return {cell.view(experiment.path).name for cell in experiment.cells if cell.perturbation_name in shown}

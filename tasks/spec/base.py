@@ -49,7 +49,8 @@ LocalPath = Annotated[str, _PATH]
 # Nothing else stands for a truth value: no number, and no text such as `yes`.
 Truth = Annotated[bool, Strict()]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
+LONGEST_NAME = 60
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=LONGEST_NAME)]
 # A column of a Parquet file; a colon parts it from row and file in an entry table.
 Column = Annotated[str, Field(pattern=r"^[^:]+$", max_length=200)]
 

@@ -1,11 +1,12 @@
 """An experiment: its sources, splits, grid, detectors and protocols, validated once, at the border."""
 
 import operator
-from collections.abc import Iterator
-from typing import Annotated, Any, Self, get_origin
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import Field, model_validator
 
+from tasks.data.histories import photographs_as
 from tasks.data.perturbations.base import Perturbation
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.perturbations.kinds import name_of
@@ -19,10 +20,10 @@ from tasks.features.base import ExtractorBase
 from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
-from tasks.spec.base import LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
+from tasks.spec.base import LONGEST_NAME, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
 from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, SvmSpec
 from tasks.spec.splits import FixedSplits, Folds, Splits
-from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Quality, Resolution, is_exact
+from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Quality, Resolution, is_exact
 
 # What tables call something themselves: a class or answer, an automatic mix.
 REAL, UNKNOWN = "real", "unknown"
@@ -32,6 +33,14 @@ OWN_NAMES = (REAL, UNKNOWN, COMBINED, SHUFFLED)
 
 def _are_first_projects(qualities: tuple[int, ...]) -> bool:
     return qualities == (20, 40, 60)
+
+
+def _is_fair(path: Path) -> bool:
+    return path == "fair"
+
+
+def _is_matched(history: str) -> bool:
+    return history == "matched"
 
 
 class Mix(Spec):
@@ -63,6 +72,10 @@ class Experiment(Spec):
     seed: Seed = 0
     sources: Annotated[tuple[Source, ...], Once]
     splits: Splits = FixedSplits()
+    # On the path `crop` a resolution is the side of a window of original pixels, and `history` says whether photographs
+    # take an encoding first as each generator's files have, or stay as they came.
+    path: Path = Field(default="fair", exclude_if=_is_fair)
+    history: Literal["matched", "as-is"] = Field(default="matched", exclude_if=_is_matched)
     canonical_side: int = Field(default=320, ge=16, le=2048)
     canonical_kernel: Kernel = Field(default="exact", exclude_if=is_exact)
     resolutions: Annotated[tuple[Resolution, ...], Once] = Field(default=("native", 256, 64), min_length=1)
@@ -102,6 +115,7 @@ class Experiment(Spec):
             raise ValueError(f"an experiment needs real and fake sources, got only {sorted(labels)}")
         if None not in self.qualities:
             raise ValueError("qualities must contain null: thresholds come from the uncompressed view")
+        self._check_path()
         self._check_perturbations()
         self._check_detectors()
         for source in self.sources:
@@ -127,6 +141,26 @@ class Experiment(Spec):
                     f"mobile.rejection: {name!r} must be {kinds} with evaluated: false, expected one of {unseen}"
                 )
         return self
+
+    def _check_path(self) -> None:
+        """The crop path has windows of a size, and what needs one size of all pictures is on the fair path alone."""
+        if self.path == "fair":
+            if not _is_matched(self.history):
+                raise ValueError("history: it is of the path crop; the fair path reduces every picture, and it goes")
+            return
+        if "native" in self.resolutions:
+            raise ValueError("resolutions: on the path crop each is the side of a window in pixels, got native")
+        for field, what in (("mobile", self.mobile), ("seed_protocol", self.seed_protocol)):
+            if what is not None:
+                raise ValueError(f"{field}: it is of the fair path, got the path crop")
+        if self.matches_history:
+            names = {source.name for source in self.sources}
+            for name in self.photographs(self.fake_names):
+                if name in names or len(name) > LONGEST_NAME:
+                    raise ValueError(
+                        f"sources: photographs of one history are called {name}, expected a name that no source has, "
+                        f"of at most {LONGEST_NAME} characters"
+                    )
 
     def _check_perturbations(self) -> None:
         """No two cells share a name, and none has pictures that are smaller than any resolution may be."""
@@ -208,6 +242,18 @@ class Experiment(Spec):
     def real_names(self) -> tuple[str, ...]:
         """Names of the evaluated photographs' sources."""
         return tuple(source.name for source in self.evaluated_sources if source.label == "real")
+
+    @property
+    def matches_history(self) -> bool:
+        """Whether photographs take another encoding for each generator that they stand against."""
+        return self.path == "crop" and _is_matched(self.history)
+
+    def photographs(self, fakes: Iterable[str], real: Iterable[str] | None = None) -> tuple[str, ...]:
+        """What the photographs are called that stand against some generators: of all real sources, or of these."""
+        among = self.real_names if real is None else tuple(real)
+        if not self.matches_history:
+            return among
+        return tuple(photographs_as(one, fake) for fake in fakes for one in among)
 
     @property
     def fake_names(self) -> tuple[str, ...]:

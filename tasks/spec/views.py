@@ -1,7 +1,8 @@
 """What a picture is shown as: the cells of the grid, their views, and the form that comes before them."""
 
+import operator
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -15,10 +16,23 @@ from tasks.spec.base import Spec
 LEAST_SIDE = 16
 Resolution = Literal["native"] | Annotated[int, Field(ge=LEAST_SIDE, le=2048)]
 Kernel = Literal["exact", "scaled"]
+Subsampling = Literal["420", "422", "444"]
+# How a picture is brought to its views where both classes are treated alike.
+Path = Literal["fair", "crop"]
+# From this quality on a photograph's own encoding is overwritten by another; 90 stays visible under 75.
+CLEAN_QUALITY = 95
 
 
 def is_exact(kernel: str) -> bool:
     return kernel == "exact"
+
+
+def is_one(windows: int) -> bool:
+    return windows == 1
+
+
+def is_none(value: object) -> bool:
+    return value is None
 
 
 class _Perturbed(Spec):
@@ -62,14 +76,38 @@ class _Perturbed(Spec):
 
 
 class View(_Perturbed):
-    """What an attacker would post: a picture on a path, at a resolution, and what happened to it on its way."""
+    """What an attacker would post: a picture on a path, at a resolution, and what happened to it on its way.
 
-    path: Literal["fair", "raw"]
+    On the path `crop` the resolution is the side of a window of original pixels. Of `windows` more than one, each at a
+    place of its own, a detector forms one opinion.
+    """
+
+    path: Literal["fair", "raw", "crop"]
+    # Left out where they are the default, so that recipes from before there were windows stay what they are.
+    windows: int = Field(default=1, ge=1, le=25, exclude_if=is_one)
+    window: int = Field(default=0, ge=0, exclude_if=operator.not_)
+
+    @model_validator(mode="after")
+    def _has_windows_on_the_crop_path(self) -> Self:
+        if self.path != "crop" and (self.windows, self.window) != (1, 0):
+            raise ValueError(f"windows are of the path crop, got {self.windows} on the path {self.path}")
+        if self.path == "crop" and self.resolution == "native":
+            raise ValueError("on the path crop a resolution is the side of a window in pixels, got native")
+        return self
 
     @property
     def name(self) -> str:
-        """For example `fair/64/q20` or `raw/native/none`."""
-        return f"{self.path}/{self.resolution}/{self.perturbation_name}"
+        """For example `fair/64/q20`, `raw/native/none` or `crop/256/q60/5-windows`."""
+        several = "" if self.windows == 1 else f"/{self.windows}-windows"
+        return f"{self.path}/{self.resolution}/{self.perturbation_name}{several}"
+
+    @property
+    def each_window(self) -> "tuple[View, ...]":
+        """A view of one window for each of its windows; itself where it has one."""
+        if self.windows == 1:
+            return (self,)
+        update = {"windows": 1}
+        return tuple(self.model_copy(update=update | {"window": index}) for index in range(self.windows))
 
 
 class Cell(_Perturbed):
@@ -80,10 +118,9 @@ class Cell(_Perturbed):
         """For example `64/q20` or `native/none`."""
         return f"{self.resolution}/{self.perturbation_name}"
 
-    @property
-    def fair_view(self) -> View:
-        """The view that both classes take in this cell under the fair protocol."""
-        return View(path="fair", resolution=self.resolution, perturbation=self.perturbation)
+    def view(self, path: Path, windows: int = 1) -> View:
+        """The view that both classes take in this cell on a path."""
+        return View(path=path, resolution=self.resolution, perturbation=self.perturbation, windows=windows)
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
@@ -101,8 +138,29 @@ class Cell(_Perturbed):
             raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}: {error}") from error
 
 
+class History(Spec):
+    """The encoding that pictures take before a window is cut from them, so that both classes have been through one.
+
+    `encodings` are (JPEG quality, chroma subsampling, count) of the other class's files, sorted; each picture draws one
+    by hash of its id. Who takes one depends on `of`: `photographs` whose own encoding is overwritten by it, that is
+    those of `CLEAN_QUALITY` or better and those that are no JPEG, others being left out; or of `fakes` those that are
+    no JPEG, as one that came as JPEG is never encoded again.
+    """
+
+    encodings: tuple[tuple[Quality, Subsampling, int], ...] = Field(min_length=1)
+    of: Literal["photographs", "fakes"]
+
+    def leaves_out(self, jpeg_quality: int | None) -> bool:
+        """Whether a picture's own encoding would still be seen under the drawn one."""
+        return self.of == "photographs" and jpeg_quality is not None and jpeg_quality < CLEAN_QUALITY
+
+    def encodes(self, jpeg_quality: int | None) -> bool:
+        """Whether a picture takes the drawn encoding; it may be one that is left out."""
+        return self.of == "photographs" or jpeg_quality is None
+
+
 class Canonical(Spec):
-    """The form to which the fair path brings every picture first.
+    """The form to which the fair path brings every picture first, and what windows of the crop path are encoded with.
 
     `qualities` is the histogram `(jpeg_quality, count)` of the photographs' own encodings, sorted by quality. `kernel`
     says how a picture gets there: `exact` from all its pixels; `scaled` decodes a JPEG at a half, a quarter or an
@@ -115,3 +173,5 @@ class Canonical(Spec):
     qualities: tuple[tuple[Quality, int], ...]
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     kernel: Kernel = Field(default="exact", exclude_if=is_exact)
+    # What happens to whole pictures on the crop path before a window is cut; None: they stay as they came.
+    history: History | None = Field(default=None, exclude_if=is_none)

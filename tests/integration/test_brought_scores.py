@@ -94,7 +94,13 @@ def test_a_table_made_from_exported_files_gives_the_same_results(
     assert set(finished_objects(store)) == before
     cells = experiment.cells
     count = write_pictures(
-        store, made, cells=cells, threshold_cells=cells[:1], splits=experiment.splits, folder=tmp_path / "pictures"
+        store,
+        made,
+        cells=cells,
+        threshold_cells=cells[:1],
+        path="fair",
+        splits=experiment.splits,
+        folder=tmp_path / "pictures",
     )
     assert count == len(list((tmp_path / "pictures").glob("64/*/*.*")))
     assert {path.suffix for path in (tmp_path / "pictures" / "64" / "q20").iterdir()} == {".jpg"}

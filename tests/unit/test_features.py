@@ -52,8 +52,8 @@ def test_each_view_gets_an_object_of_its_own_with_what_was_left_out(store: Local
     assert [ref.uri.rsplit("/", 1)[0] for ref in refs] == [
         f"objects/embed/vgg16-pool5-avg-32/{view.name}/coco-00003" for view in VIEWS
     ]
-    fair = {"rows": 5, "dimension": 512, "left_out": 1, "enlarged": 0, "undecodable": 1}
-    raw = {"rows": 6, "dimension": 512, "left_out": 0, "enlarged": 0, "undecodable": 1}
+    fair = {"rows": 5, "dimension": 512, "left_out": 1, "unmatched": 0, "enlarged": 0, "undecodable": 1}
+    raw = {"rows": 6, "dimension": 512, "left_out": 0, "unmatched": 0, "enlarged": 0, "undecodable": 1}
     assert [notes_of(store, ref) for ref in refs] == [fair, fair, raw, raw]
     frame = read_features(store, refs[:1])
     assert frame["image_id"].to_list() == [f"image-{index}" for index in (0, 1, 4, 5, 6)]

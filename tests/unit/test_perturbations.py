@@ -34,9 +34,9 @@ def test_a_toy_names_cells_and_is_read_back(flip: Flip) -> None:
     assert cell.name == "64/flip-1"
     assert Cell.parse("64/flip-1") == cell
     assert cell.jpeg_quality is None
-    assert cell.fair_view.name == "fair/64/flip-1"
-    written = TypeAdapter(tuple[View, ...]).dump_json((cell.fair_view,))
-    assert TypeAdapter(tuple[View, ...]).validate_json(written) == (cell.fair_view,)
+    assert cell.view("fair").name == "fair/64/flip-1"
+    written = TypeAdapter(tuple[View, ...]).dump_json((cell.view("fair"),))
+    assert TypeAdapter(tuple[View, ...]).validate_json(written) == (cell.view("fair"),)
     assert hash(Cell.parse("64/flip-1")) == hash(cell)
 
 

@@ -58,7 +58,8 @@ def test_cells_that_show_the_same_pictures_are_named_in_the_report() -> None:
     assert note.text == "; ".join(f"{cell} shows the pictures of {other}" for cell, other in same.items()) + "."
     pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     shown = {
-        cell.name: (cell.resolution, apply_view(pixels, cell.fair_view).pixels.tobytes()) for cell in experiment.cells
+        cell.name: (cell.resolution, apply_view(pixels, cell.view("fair")).pixels.tobytes())
+        for cell in experiment.cells
     }
     firsts = {data: name for name, data in reversed(shown.items())}
     assert {name: firsts[data] for name, data in shown.items() if firsts[data] != name} == same
@@ -189,7 +190,7 @@ def test_no_cell_is_smaller_than_networks_take() -> None:
 def test_smaller_pictures_are_described_as_all_others(extractor: ExtractorBase, tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     names = ("none", "crop-0.5", "screenshot", "limit-20", "webp-50")
-    views = tuple(Cell.parse(f"32/{name}").fair_view for name in names)
+    views = tuple(Cell.parse(f"32/{name}").view("fair") for name in names)
     images = shard(store, image_table([(jpeg(64, seed), 80, 64) for seed in range(3)]))
     found = [embedding_matrix(read_features(store, [ref])) for ref in embed(store, images, views, extractor=extractor)]
     for features in found:

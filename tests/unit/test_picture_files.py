@@ -52,7 +52,9 @@ def write(
     made: tuple[LocalStore, tuple[Ref, ...]], folder: Path, cells: Any = CELLS, splits: Splits | None = None
 ) -> int:
     splits = splits or FixedSplits()
-    return write_pictures(made[0], made[1], cells=cells, threshold_cells=CELLS[:2], splits=splits, folder=folder)
+    return write_pictures(
+        made[0], made[1], cells=cells, threshold_cells=CELLS[:2], path="fair", splits=splits, folder=folder
+    )
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -191,7 +193,7 @@ ref = commit(store, "objects/canonical/a", step="canonical", digest="a", recipe=
 del table, rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 cell = Cell(resolution=64)
-write_pictures(store, [ref], cells=[cell], threshold_cells=[cell], splits=FixedSplits(), folder=folder / "out")
+write_pictures(store, [ref], cells=[cell], threshold_cells=[cell], path="fair", splits=FixedSplits(), folder=folder / "out")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

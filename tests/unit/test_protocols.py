@@ -97,9 +97,9 @@ def test_the_last_stage_is_the_grids_own_score() -> None:
     row = find("combined", "64/q20", 6)
     entry, head = entries(experiment(), Cell.parse("64/q20"))["svm"]
     assert row.fake.head == head
-    assert row.fake.view == entry.cell.fair_view == row.real.view
+    assert row.fake.view == entry.cell.view("fair") == row.real.view
     assert row.reference is not None
-    assert row.reference.view == entry.reference.fair_view == View(path="fair", resolution=64)
+    assert row.reference.view == entry.reference.view("fair") == View(path="fair", resolution=64)
 
 
 def test_thresholds_of_compressed_cells_come_from_the_uncompressed_view() -> None:

@@ -169,7 +169,7 @@ def test_scores_of_a_chain_that_had_other_steps_are_refused(store: LocalStore, t
             fit=FIT,
             table=files,
             pictures=(pictures,),
-            views=(cell.fair_view,),
+            views=(cell.view("fair"),),
             val_views=VIEWS[:2],
             splits=FixedSplits(),
             cells=(cell,),

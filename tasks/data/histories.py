@@ -1,0 +1,82 @@
+"""The encodings that pictures have been through, and which one the cleaner class takes so that both have the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.objects import ROWS, Ref, read_table
+from storage.store import Store
+from tasks.data.pictures import chroma_subsampling
+from tasks.recipe import Output, StepRun, step
+from tasks.spec.views import History
+
+Encodings = Sequence[tuple[int, str, int]]
+
+ENCODING_SCHEMA = pa.schema(
+    [
+        ("format", pa.string()),
+        ("jpeg_quality", pa.int16()),  # null where it is no JPEG: its history cannot be told
+        ("subsampling", pa.string()),  # "420", "422" or "444"; null where it is no JPEG
+        ("count", pa.int64()),
+    ]
+)
+
+
+def photographs_as(real: str, fake: str) -> str:
+    """What photographs of a source are called when their last encoding is as that of a generator's files."""
+    return f"{real}-as-{fake}"
+
+
+def called(images: pa.Table, source: str) -> pa.Table:
+    """Rows of pictures under another source's name."""
+    index = images.column_names.index("source")
+    return images.set_column(index, images.schema.field(index), pa.array([source] * images.num_rows, pa.string()))
+
+
+@step("encodings", version=1, label=lambda *, source, **_: source, unkeyed=("source",))
+def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Output:
+    """How the files of a source are encoded: `ENCODING_SCHEMA`."""
+    counted: Counter[tuple[str, int | None, str | None]] = Counter()
+    for shard in images:
+        table = read_table(run.store, shard, columns=["image", "format", "jpeg_quality"])
+        files = pc.struct_field(table["image"], "bytes")
+        facts = zip(files, table["format"].to_pylist(), table["jpeg_quality"].to_pylist(), strict=True)
+        counted.update(
+            (form, quality, None if quality is None else chroma_subsampling(data.as_py()))
+            for data, form, quality in facts
+        )
+    rows = [dict(zip(ENCODING_SCHEMA.names, (*kind, count), strict=True)) for kind, count in counted.items()]
+    order = [(name, "ascending") for name in ENCODING_SCHEMA.names[:3]]
+    return Output({ROWS: pa.Table.from_pylist(rows, schema=ENCODING_SCHEMA).sort_by(order)})
+
+
+def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:
+    """(quality, subsampling, count) of the JPEG files of all sources that `count_encodings` told of, sorted."""
+    together: Counter[tuple[int, str]] = Counter()
+    for ref in counted:
+        for row in read_table(store, ref).to_pylist():
+            if row["jpeg_quality"] is not None:
+                together[row["jpeg_quality"], row["subsampling"]] += row["count"]
+    return [(quality, subsampling, count) for (quality, subsampling), count in sorted(together.items())]
+
+
+def matched_histories(
+    fakes: Mapping[str, Encodings], photographs: Encodings
+) -> tuple[dict[str, History | None], dict[str, History | None]]:
+    """What photographs take that stand against each generator, and what the generator's own pictures take.
+
+    Photographs take an encoding as the generator's files have; files of the generator that are no JPEG take one too.
+    Where none of its files is a JPEG, it is the cleaner of the two: its pictures take one as the photographs have, and
+    the photographs stay as they are. None: nothing is encoded.
+    """
+
+    def history(encodings: Encodings, of: str) -> History | None:
+        return History(encodings=tuple(encodings), of=of) if encodings else None  # type: ignore[arg-type]
+
+    for_photographs = {fake: history(encodings, "photographs") for fake, encodings in fakes.items()}
+    for_fakes = {fake: history(encodings or photographs, "fakes") for fake, encodings in fakes.items()}
+    return for_photographs, for_fakes
