@@ -193,7 +193,8 @@ ref = commit(store, "objects/canonical/a", step="canonical", digest="a", recipe=
 del table, rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 cell = Cell(resolution=64)
-write_pictures(store, [ref], cells=[cell], threshold_cells=[cell], path="fair", splits=FixedSplits(), folder=folder / "out")
+out, splits = folder / "out", FixedSplits()
+write_pictures(store, [ref], cells=[cell], threshold_cells=[cell], path="fair", splits=splits, folder=out)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
