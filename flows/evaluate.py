@@ -30,12 +30,20 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.data.sources.kinds import Source
-from tasks.detectors.base import DetectorBase
+from tasks.detectors.base import DetectorBase, Inputs
 from tasks.detectors.linear import score_view
 from tasks.detectors.svm import shuffled_control
 from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
-from tasks.evaluation.protocols import Scoring, control_head, detectors_of, grid_of, smallest_resolution, stage_rows
+from tasks.evaluation.protocols import (
+    AS_IS,
+    Scoring,
+    control_head,
+    detectors_of,
+    grid_of,
+    smallest_resolution,
+    stage_rows,
+)
 from tasks.evaluation.quality import measure_quality
 from tasks.report.counts import count_images
 from tasks.report.run import write_report
@@ -98,7 +106,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
     found = _network_results(experiment, pictures, networks, scores)
     cells = cell_results(experiment, experiment.cells, scores)
-    evaluations = tuple(cell.evaluation for cell in cells)
+    evaluations = (*(cell.evaluation for cell in cells), *_as_they_came(experiment, images, shards))
     stages, control = _protocols(experiment, features, models)
     report = write_report(
         experiment=with_keyed_weights(experiment),
@@ -129,6 +137,21 @@ def _pictures(
     if not any(detector.reads_pictures for detector in detectors):
         return {}
     return canonical_shards(experiment, brought)
+
+
+def _as_they_came(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> tuple[Ref, ...]:
+    """Results on pictures that keep their own history, where those of the experiment take one that matches."""
+    if not experiment.matches_history:
+        return ()
+    compared = experiment.as_it_came()
+    brought = pictures_by_source(compared, images, shards)
+    features = feature_shards(compared, brought)
+    detectors = detectors_of(compared)
+    pictures = _pictures(compared, detectors, brought)
+    models = fitted_models(compared, features)
+    inputs = Inputs(features=features.of, pictures=pictures, models=models, networks={})
+    scores = detector_scores(detectors, grid_of(compared, features.keyed), inputs)
+    return tuple(cell.evaluation for cell in cell_results(compared, compared.cells, scores, protocol=AS_IS))
 
 
 def _networks(

@@ -7,7 +7,7 @@ pictures (`parts`), and the finished scores (`scores`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -30,14 +30,17 @@ from tasks.spec.views import Cell, Path, View, is_one
 class Grid:
     """What an experiment asks of every detector: its sources, its cells, and how its pictures are split.
 
-    `photographs` says what the photographs are called that stand against some generators. All are seen on one `path`.
+    `photographs` says what the photographs are called that stand against some generators, of all `real` sources or of
+    some. `families` has every generator once. All pictures are seen on one `path`.
     `augmented` is what happens to the pictures that a detector over all perturbations is fitted on. `extractor` and
     `svm` are what linear detectors take that name none; `keyed` gives any other extractor with its weights named by
     digest, as those of `extractor` are.
     """
 
-    photographs: Callable[[tuple[str, ...]], tuple[str, ...]]
+    photographs: Callable[[Iterable[str], Iterable[str] | None], tuple[str, ...]]
+    real: tuple[str, ...]
     fakes: tuple[str, ...]
+    families: Mapping[str, tuple[str, ...]]
     path: Path
     cells: tuple[Cell, ...]
     splits: Splits
@@ -49,7 +52,7 @@ class Grid:
     @property
     def sources(self) -> tuple[str, ...]:
         """Photographs first."""
-        return (*self.photographs(self.fakes), *self.fakes)
+        return (*self.photographs(self.fakes, None), *self.fakes)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class DetectorBase(Spec):
 
     def reported(self) -> Self:
         """It as a report tells of it: what lies somewhere is named by what it is."""
+        return self
+
+    def single(self) -> Self:
+        """It with one fit, on everything."""
         return self
 
     def missing(self) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
 import pyarrow as pa
@@ -30,7 +31,9 @@ class Linear(DetectorBase):
     `fitted_in` says which views of the training pictures it is fitted on: those that nothing happens to, the
     experiment's augmented ones together, or in every cell that cell's own. Extractor, `svm` (which also says how a
     logistic regression is fitted) and the number of training `seeds` are the experiment's unless they are named. A
-    `crossed` one is fitted on each generator alone as well, where there are several.
+    `crossed` one is fitted on each generator alone as well, where there are several. With `left_out` it is fitted as
+    well without each family of generators, and without each source of photographs, where there are several: what it
+    has not seen then is what it is tested on.
     """
 
     kind: Literal["linear"] = "linear"
@@ -40,6 +43,7 @@ class Linear(DetectorBase):
     fitted_in: Literal["uncompressed", "augmented", "each-cell"] = "uncompressed"
     seeds: int = Field(default=1, ge=1, le=20)
     crossed: Truth = False
+    left_out: Truth = Field(default=False, exclude_if=operator.not_)
 
     @property
     def title(self) -> str:
@@ -72,14 +76,26 @@ class Linear(DetectorBase):
                 yield Entry(Fit(detector=self.name, role=self.role, seed=seed), cell, reference)
             for fake in grid.fakes if self.crossed and len(grid.fakes) > 1 else ():
                 yield Entry(Fit(detector=self.name, role=self.role, fitted_on=fake), cell, reference)
+            for absent in self._absent(grid):
+                yield Entry(Fit(detector=self.name, role=self.role, without=absent), cell, reference)
+
+    def _absent(self, grid: Grid) -> Iterator[str]:
+        """What is left out of a training, one after the other."""
+        for among in (grid.families, grid.real) if self.left_out else ():
+            yield from among if len(among) > 1 else ()
+
+    def single(self) -> Self:
+        return self.model_copy(update={"seeds": 1, "crossed": False, "left_out": False})
 
     def trains(self, entry: Entry, grid: Grid) -> HeadSpec:
-        fakes = grid.fakes if entry.fit.fitted_on is None else (entry.fit.fitted_on,)
+        absent = entry.fit.without
+        unknown = grid.families.get(absent, ()) if absent is not None else ()
+        fakes = tuple(fake for fake in grid.fakes if entry.fit.fitted_on in (None, fake) and fake not in unknown)
         return HeadSpec(
             fit=entry.fit,
             extractor=grid.extractor if self.extractor is None else grid.keyed(self.extractor),
             views=self._fitted_views(entry.cell, grid),
-            real=grid.photographs(fakes),
+            real=grid.photographs(fakes, [real for real in grid.real if real != absent]),
             fakes=fakes,
             svm=grid.svm if self.svm is None else self.svm,
             loss=self.loss,

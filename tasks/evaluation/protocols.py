@@ -22,6 +22,9 @@ Keyed = Callable[[ExtractorBase], ExtractorBase]
 # The first project saved the photographs of its compressed rows at this quality.
 PHOTOGRAPH_QUALITY = 100
 
+# What results are called of pictures that keep their own history, beside those that take one of both classes.
+AS_IS = "as-is"
+
 SeedMix = Literal["gan", "stable", "combined"]
 
 
@@ -143,7 +146,9 @@ def grid_of(experiment: Experiment, keyed: Keyed) -> Grid:
     """What an experiment asks of its detectors."""
     return Grid(
         photographs=experiment.photographs,
+        real=experiment.real_names,
         fakes=experiment.fake_names,
+        families=experiment.all_families,
         path=experiment.path,
         cells=experiment.cells,
         splits=experiment.splits,
@@ -167,9 +172,13 @@ def detectors_of(experiment: Experiment) -> tuple[DetectorBase, ...]:
 def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:
     """The mixes on which a fit is evaluated: one that knows a single generator meets single ones, as pairs.
 
-    Their photographs are named as rows are.
+    One that does not know a family of generators, or a source of photographs, meets the mixes that have nothing else
+    on that side. Their photographs are named as rows are.
     """
     mixes = [mix for mix in experiment.all_mixes if fit.fitted_on is None or len(mix.fakes) == 1]
+    if fit.without is not None:
+        family = experiment.all_families.get(fit.without, ())
+        mixes = [mix for mix in mixes if set(mix.fakes) <= set(family) or mix.real == (fit.without,)]
     return tuple(mix.model_copy(update={"real": experiment.photographs(mix.fakes, mix.real)}) for mix in mixes)
 
 

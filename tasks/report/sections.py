@@ -16,6 +16,7 @@ from tasks.report.examples import examples_blocks
 from tasks.report.first_project import ablation_blocks, ablation_table, first_project_blocks, first_project_table
 from tasks.report.grid import grid_blocks, grid_table
 from tasks.report.headline import headline_blocks
+from tasks.report.history import history_blocks, history_table
 from tasks.report.network_tables import network_tables
 from tasks.report.networks import stage_blocks
 from tasks.report.plots import PlotFormat
@@ -28,6 +29,7 @@ from tasks.report.roc import roc_blocks
 from tasks.report.second_project import second_project_blocks
 from tasks.report.seeds import seeds_blocks, seeds_table
 from tasks.report.training import training_blocks
+from tasks.report.unknown import left_out_blocks, left_out_table
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,18 @@ SECTIONS: tuple[Kind, ...] = (
         "Trained on one generator, tested on another",
         lambda on: cross_blocks(on.data, on.tables),
         {"cross": cross_table},
+    ),
+    Kind(
+        "left-out",
+        "Tested on what was left out of the training",
+        lambda on: left_out_blocks(on.data, on.tables),
+        {"left_out": left_out_table},
+    ),
+    Kind(
+        "history",
+        "What the history of files is worth",
+        lambda on: history_blocks(on.tables),
+        {"history": history_table},
     ),
     Kind("seeds", "Training seeds", lambda on: seeds_blocks(on.tables), {"seeds": seeds_table}),
     Kind("networks", "Networks for a phone", lambda on: stage_blocks(on.data.experiment, on.tables)),

@@ -47,7 +47,8 @@ class Fit(Spec):
     """Which detector it is, and which fit of it: what tables tell one set of scores from another by.
 
     `seed` is the training seed. `fitted_on` names the only generator that it was fitted on, `without` the only one that
-    it was not; both are None for a fit on all of them. A `probe` should be at chance: it sees no content.
+    it was not, or the only family of them or source of photographs; both are None for a fit on all of them. A `probe`
+    should be at chance: it sees no content.
     """
 
     detector: Name

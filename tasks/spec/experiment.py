@@ -91,6 +91,8 @@ class Experiment(Spec):
     detectors: Annotated[tuple[Detector, ...], Once] = ()
     augmented_qualities: Annotated[tuple[Quality | None, ...], Once] = Field(default=(None, 60, 40, 20), min_length=1)
     mixes: Annotated[tuple[Mix, ...], Once] = ()
+    # Generators of one family, by its name: when one is left out of a training, so are its relatives.
+    families: dict[Name, tuple[Name, ...]] = Field(default={}, exclude_if=operator.not_)
     seed_protocol: SeedProtocol | None = None
     training_seeds: int = Field(default=3, ge=1, le=20)
     bootstrap_resamples: int = Field(default=2000, ge=100)
@@ -127,6 +129,7 @@ class Experiment(Spec):
             self._check_names(f"mix {mix.name}", mix.real, "real", sources)
             self._check_names(f"mix {mix.name}", mix.fakes, "fake", sources)
         self._check_mixes()
+        self._check_families()
         if self.seed_protocol is not None:
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)
@@ -213,6 +216,15 @@ class Experiment(Spec):
                     raise ValueError(f"mix {mix.name}: it has the sources of mix {other}")
             known.append((mix.name, real, fakes))
 
+    def _check_families(self) -> None:
+        members = [fake for family in self.families.values() for fake in family]
+        for fake in doubled(members):
+            raise ValueError(f"families: {fake} is in two of them")
+        for name, family in self.families.items():
+            self._check_names(f"families: {name}", family, "fake", {one.name: one for one in self.sources})
+            if name in self.real_names or (name in self.fake_names and name not in family):
+                raise ValueError(f"families: {name} is the name of a source that is not in it")
+
     def _check_generator(self, source: SourceBase, sources: dict[str, SourceBase]) -> None:
         if not isinstance(source, GeneratedSource) or source.origin is None:
             return
@@ -264,6 +276,18 @@ class Experiment(Spec):
     def unseen_names(self) -> tuple[str, ...]:
         """Names of the sources that only the rejection is tested on."""
         return () if self.mobile is None else (*self.mobile.rejection.unknown, *self.mobile.rejection.shifted)
+
+    @property
+    def all_families(self) -> dict[str, tuple[str, ...]]:
+        """Every evaluated generator once, by family; one without relatives is its own."""
+        related = {fake for family in self.families.values() for fake in family}
+        return {**self.families, **{fake: (fake,) for fake in self.fake_names if fake not in related}}
+
+    def as_it_came(self) -> Self:
+        """The experiment with every picture as it came, uncompressed: what its matched numbers are compared with."""
+        detectors = tuple(one.single() for one in self.all_detectors)
+        update = {"history": "as-is", "qualities": (None,), "perturbations": (), "detectors": detectors}
+        return self.model_copy(update=update)
 
     @property
     def class_names(self) -> tuple[str, ...]:
