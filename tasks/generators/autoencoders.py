@@ -139,7 +139,12 @@ def _load_of_diffusers(folder: Path, device: str) -> Callable[[torch.Tensor], to
     try:
         with loading:
             network, found = kind.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise SpecError(f"the autoencoder: diffusers cannot load its files ({first_line(error)})") from error

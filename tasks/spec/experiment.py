@@ -183,9 +183,10 @@ class Experiment(Spec):
         if not isinstance(source, GeneratedSource) or source.origin is None:
             return
         origin = sources.get(source.origin)
-        if origin is None or not origin.can_be_origin:
-            known = sorted(n for n, s in sources.items() if s.can_be_origin)
-            raise ValueError(f"{source.name}: unknown source {source.origin!r}, expected one of {known}")
+        if origin is None or not source.can_come_from(origin):
+            known = sorted(n for n, s in sources.items() if source.can_come_from(s))
+            what = "unknown source" if origin is None else f"it cannot come from the {origin.kind} source"
+            raise ValueError(f"{source.name}: {what} {source.origin!r}, expected one of {known}")
         if source.is_trained and isinstance(self.splits, Folds) and origin.evaluated:
             raise ValueError(
                 f"{source.name}: with rotating folds a generator may only be trained on a source with "
