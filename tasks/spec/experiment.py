@@ -192,6 +192,11 @@ class Experiment(Spec):
                 f"{source.name}: with rotating folds a generator may only be trained on a source with "
                 f"evaluated: false, else it sees test groups; {source.origin!r} is evaluated"
             )
+        if source.evaluated and not (source.is_trained or origin.evaluated):
+            raise ValueError(
+                f"{source.name}: its pictures take the places of those of {source.origin!r}, which has "
+                "evaluated: false, so that none would be tested: both are evaluated, or neither"
+            )
 
     @staticmethod
     def _check_names(where: str, names: tuple[str, ...], label: str, sources: dict[str, Any]) -> None:

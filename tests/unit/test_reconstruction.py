@@ -299,12 +299,23 @@ def test_photographs_of_any_kind_are_reconstructed_and_fakes_of_none() -> None:
         {"kind": "folder", "name": "camera", "path": "q", "label": "real", "evaluated": False},
         {"kind": "folder", "name": "fakes", "path": "r", "label": "fake"},
         {"kind": "reconstruction", "name": "a", "of": "real-column", "weights": "w"},
-        {"kind": "reconstruction", "name": "b", "of": "camera", "weights": "w"},
+        {"kind": "reconstruction", "name": "b", "of": "camera", "weights": "w", "evaluated": False},
     ]
     parse_experiment(given)
     given["sources"][-1]["of"] = "fakes"
     with pytest.raises(SpecError, match="b: it cannot come from the folder source 'fakes', expected one of"):
         parse_experiment(given)
+
+
+def test_what_is_evaluated_is_of_evaluated_photographs_since_it_has_their_places() -> None:
+    given = document("w", of="camera")
+    given["sources"].append({"kind": "folder", "name": "camera", "path": "q", "label": "real", "evaluated": False})
+    with pytest.raises(
+        SpecError, match=r"pairs: its pictures take the places of those of 'camera', which has evaluated"
+    ):
+        parse_experiment(given)
+    given["sources"][2]["evaluated"] = False
+    parse_experiment(given)
 
 
 def test_folds_may_have_evaluated_photographs_since_nothing_is_trained_on_them() -> None:
@@ -366,8 +377,14 @@ def test_a_photograph_that_was_quarantined_has_no_reconstruction(
     (album / "broken.jpg").write_bytes(encode_jpeg(noise(90, 90), 90)[:1500])
     (album / "good.jpg").write_bytes(encode_jpeg(noise(90, 90, 1), 90))
     (album / "small.jpg").write_bytes(encode_jpeg(noise(60, 90, 2), 90))
-    given = document(folder, border=8, of="camera")
-    given["sources"][1] = {"kind": "folder", "name": "camera", "path": str(album), "label": "real", "evaluated": False}
+    given = document(folder, border=8, of="camera", evaluated=False)
+    given["sources"] += [{"kind": "folder", "name": "camera", "path": str(album), "label": "real", "evaluated": False}]
+    given["sources"][1] = given["sources"][2] | {
+        "name": "of-sample",
+        "of": "photographs",
+        "evaluated": True,
+        "count": 1,
+    }
     experiment = parse_experiment(given)
     (ref,) = generated(experiment, image_shards(experiment)).shards["pairs"]
     assert [(row["image_id"], row["split"]) for row in rows_of(store, ref)] == [("camera:good.jpg", "train")]
