@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -35,27 +37,40 @@ _INHERITED = ("prompt", "caption", "categories", "licence")
 _COLUMNS = (*_SIZES, "image", "group_id", "split", "fold", *_INHERITED)
 
 
-def input_side(length: int, side: int | None, factor: int) -> int:
-    """The pixels that go through the autoencoder, of a photograph with `length` of them along one side."""
-    kept = length if side is None else min(length, side)
-    return kept - kept % factor
+@dataclass(frozen=True)
+class Cut:
+    """What of a photograph goes through an autoencoder that divides sides by `factor`, and what of the result is kept.
 
-
-def input_part(pixels: Pixels, side: int | None, factor: int) -> Pixels:
-    """What goes through the autoencoder, of a photograph (H, W, 3): pixels as they are, nothing is scaled.
-
-    Its centre, at most `side` pixels wide and high, cut at the bottom and right to multiples of `factor`.
+    Pixels are left as they are, nothing is scaled. `border` pixels are cut from every side of the result.
     """
-    spans = []
-    for length in pixels.shape[:2]:
-        first = 0 if side is None else max(0, length - side) // 2
-        spans.append(slice(first, first + input_side(length, side, factor)))
-    return pixels[spans[0], spans[1]]
 
+    side: int | None
+    factor: int
+    border: int
 
-def least_left(width: int, height: int, side: int | None, factor: int, border: int) -> int:
-    """The shorter side of a reconstruction without its border, in pixels; not above 0 where nothing is left."""
-    return input_side(min(width, height), side, factor) - 2 * border
+    def given(self, pixels: Pixels) -> Pixels:
+        """The centre of a photograph (H, W, 3), at most `side` pixels wide and high, all of it without.
+
+        It is cut to multiples of the factor at the bottom and right.
+        """
+        rows, columns = (self._span(length) for length in pixels.shape[:2])
+        return pixels[rows, columns]
+
+    def kept(self, pixels: Pixels) -> Pixels:
+        """A reconstruction (H, W, 3) without its border."""
+        height, width = pixels.shape[:2]
+        return pixels[self.border : height - self.border, self.border : width - self.border]
+
+    def least_left(self, width: int, height: int) -> int:
+        """The shorter side of what is kept of a photograph, in pixels; not above 0 where that is nothing."""
+        span = self._span(min(width, height))
+        return span.stop - span.start - 2 * self.border
+
+    def _span(self, length: int) -> slice:
+        """Of so many pixels along a side those that are given."""
+        wanted = length if self.side is None else min(length, self.side)
+        first = (length - wanted) // 2
+        return slice(first, first + wanted - wanted % self.factor)
 
 
 @step("generate/chosen", version=1, label=lambda *, source, **_: source)
@@ -78,22 +93,20 @@ def choose_photographs(
         photographs: all image shards of their source.
         autoencoder: its files.
         source: the reconstructions'.
-        side: as of `input_part`.
-        border: pixels that are cut from every side of the result.
+        side: as of `Cut`.
+        border: as of `Cut`.
         count: None for all.
 
     Raises:
         SpecError: none is large enough.
     """
-    factor = factor_of(run.store, autoencoder)
+    cut = Cut(side, factor_of(run.store, autoencoder), border)
     sizes = [row for shard in photographs for row in _read(run.store, shard, _SIZES).to_pylist()]
-    large = [
-        row["image_id"] for row in sizes if least_left(row["width"], row["height"], side, factor, border) >= LEAST_LEFT
-    ]
+    large = [row["image_id"] for row in sizes if cut.least_left(row["width"], row["height"]) >= LEAST_LEFT]
     if not large:
         raise SpecError(
             f"{source}: of none of the {len(sizes)} photographs {LEAST_LEFT} pixels a side are left, cut to multiples "
-            f"of {factor} and by a border of {border}: name a smaller border, or larger photographs"
+            f"of {cut.factor} and by a border of {border}: name a smaller border, or larger photographs"
         )
     chosen = sorted(large, key=lambda image_id: (hash_seed("reconstruction", image_id), image_id))[:count]
     table = pa.Table.from_pylist([{"image_id": image_id} for image_id in sorted(chosen)], schema=_CHOSEN)
@@ -134,29 +147,22 @@ def reconstruct_photographs(
         autoencoder: its files.
         chosen: `choose_photographs` of all shards.
         source: the reconstructions'.
-        side: as of `input_part`.
-        border: pixels that are cut from every side of the result.
+        side: as of `Cut`.
+        border: as of `Cut`.
         device: `cuda` or `cpu`.
     """
     started = time.monotonic()
-    factor = factor_of(run.store, autoencoder)
-    aside = list(_too_small(_read(run.store, images, _SIZES), source, side, factor, border))
+    cut = Cut(side, factor_of(run.store, autoencoder), border)
+    aside = list(_too_small(_read(run.store, images, _SIZES), source, cut))
     wanted = _photographs(run.store, images, chosen)
     pieces = RowPieces(run.store, run.checkpoints, IMAGE_SCHEMA)
-    ids = {photograph["image_id"] for photograph in wanted}
-    records = {record["image_id"]: record for record in pieces.rows() if record["image_id"] in ids}
+    records = {record["image_id"]: record for record in pieces.rows()}
     found = len(records)
     left = [photograph for photograph in wanted if photograph["image_id"] not in records]
     progress = run.progress(len(wanted), done=found, device=device)
-
-    def record_of(made: tuple[dict[str, Any], Pixels | BadImage]) -> dict[str, Any] | dict[str, str]:
-        photograph, pixels = made
-        if isinstance(pixels, BadImage):
-            return quarantined(source, photograph["image_id"], pixels.reason, pixels.detail)
-        return _record(photograph, pixels[border : len(pixels) - border, border : pixels.shape[1] - border], source)
-
     with device_alone(device):
-        made = _reconstructed(run.store, left, autoencoder, side, factor, device)
+        made = _reconstructed(run.store, left, autoencoder, cut, device)
+        record_of = partial(_record, source=source, cut=cut)
         for record in in_order(record_of, made, threads=helper_threads(device), ahead=_AHEAD):
             progress.advance()
             if "reason" in record:
@@ -164,7 +170,7 @@ def reconstruct_photographs(
             else:
                 records[record["image_id"]] = record
                 pieces.add(record)
-    table = image_table(records[image_id] for image_id in (row["image_id"] for row in wanted) if image_id in records)
+    table = image_table(records[row["image_id"]] for row in wanted if row["image_id"] in records)
     show_pictures(run, source, table)
     notes = {
         "n": table.num_rows,
@@ -177,7 +183,7 @@ def reconstruct_photographs(
 
 
 def _reconstructed(
-    store: Store, photographs: Sequence[dict[str, Any]], autoencoder: Ref, side: int | None, factor: int, device: str
+    store: Store, photographs: Sequence[dict[str, Any]], autoencoder: Ref, cut: Cut, device: str
 ) -> Iterator[tuple[dict[str, Any], Pixels | BadImage]]:
     """Each photograph with its reconstruction, or why there is none; in a thread of its own, as `in_order` draws it."""
     limit_threads()
@@ -187,7 +193,7 @@ def _reconstructed(
 
     def decode(photograph: dict[str, Any]) -> Pixels | BadImage:
         try:
-            return input_part(decode_rgb(photograph["image"]["bytes"]), side, factor)
+            return cut.given(decode_rgb(photograph["image"]["bytes"]))
         except BadImage as error:
             return error
 
@@ -196,15 +202,19 @@ def _reconstructed(
         yield photograph, BadImage("not-finite", "the autoencoder gives no finite numbers") if made is None else made
 
 
-def _record(photograph: dict[str, Any], pixels: Pixels, source: str) -> dict[str, Any]:
-    """A reconstruction as a row of a shard, with the identity and the place of its photograph."""
+def _record(made: tuple[dict[str, Any], Pixels | BadImage], source: str, cut: Cut) -> dict[str, Any]:
+    """A reconstruction as a row of a shard, with the identity and the place of its photograph; or one of quarantine."""
+    photograph, pixels = made
+    if isinstance(pixels, BadImage):
+        return quarantined(source, photograph["image_id"], pixels.reason, pixels.detail)
     identity = (photograph["image_id"], photograph["group_id"], source, photograph["split"], photograph["fold"])
-    return image_record(GeneratedRow(*identity, None, pixels)) | {name: photograph[name] for name in _INHERITED}
+    inherited = {name: photograph[name] for name in _INHERITED}
+    return image_record(GeneratedRow(*identity, None, cut.kept(pixels))) | inherited
 
 
-def _too_small(sizes: pa.Table, source: str, side: int | None, factor: int, border: int) -> Iterator[dict[str, str]]:
+def _too_small(sizes: pa.Table, source: str, cut: Cut) -> Iterator[dict[str, str]]:
     for row in sizes.to_pylist():
-        left = least_left(row["width"], row["height"], side, factor, border)
+        left = cut.least_left(row["width"], row["height"])
         if left < LEAST_LEFT:
             size = f"{row['width']}x{row['height']}"
             detail = f"of {size}, {max(0, left)} pixels of the shorter side would be left, fewer than {LEAST_LEFT}"

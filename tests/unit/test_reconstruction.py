@@ -30,7 +30,7 @@ from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.sources.reconstruction import ReconstructionSource
 from tasks.generators import reconstruction
 from tasks.generators.autoencoders import Autoencoder
-from tasks.generators.reconstruction import choose_photographs, input_part, least_left, reconstruct_photographs
+from tasks.generators.reconstruction import Cut, choose_photographs, reconstruct_photographs
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
 
@@ -112,10 +112,11 @@ def test_the_centre_is_cut_to_multiples_at_the_bottom_and_right_and_no_pixel_is_
     side: int | None, factor: int, rows: slice, columns: slice
 ) -> None:
     pixels = noise(101, 127)
-    part = input_part(pixels, side, factor)
+    cut = Cut(side, factor, border=10)
+    part = cut.given(pixels)
     assert np.array_equal(part, pixels[rows, columns])
-    assert least_left(127, 101, side, factor, 10) == min(part.shape[:2]) - 20
-    assert least_left(101, 127, side, factor, 10) == min(part.shape[:2]) - 20
+    assert cut.least_left(127, 101) == min(part.shape[:2]) - 20
+    assert cut.least_left(101, 127) == min(part.shape[:2]) - 20
 
 
 def test_a_reconstruction_is_a_fake_with_the_identity_and_the_place_of_its_photograph(

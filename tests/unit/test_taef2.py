@@ -13,7 +13,7 @@ from torch import nn
 from storage.errors import SpecError
 from tasks.data.pictures import decode_rgb
 from tasks.generators.autoencoders import Autoencoder
-from tasks.generators.reconstruction import input_part
+from tasks.generators.reconstruction import Cut
 from tasks.generators.taef2 import Taef2, find_taef2_problem, tensor_shapes
 
 
@@ -109,7 +109,7 @@ def test_the_real_one_gives_a_photograph_back(tmp_path: Path) -> None:
     if not weights.is_file() or not photographs.is_dir():
         pytest.skip(f"no {weights} or no {photographs}: set TELLTALE_SHARED")
     photograph = decode_rgb(min(photographs.glob("*.jpg")).read_bytes())
-    given = input_part(photograph, 128, 8)
+    given = Cut(side=128, factor=8, border=0).given(photograph)
     made = Autoencoder(Taef2(weights, "cpu"), "cpu").reconstructed(given)
     assert made is not None
     error = np.mean((made.astype(float) - given) ** 2)
