@@ -8,6 +8,7 @@ from flows.stages import stage
 from flows.train_gan import generation, submit_training
 from storage.objects import Ref
 from tasks.data.sources.base import Deployment, GeneratedSource
+from tasks.kept_networks import networks_kept
 from tasks.spec.experiment import Experiment
 
 
@@ -30,9 +31,10 @@ def generated(experiment: Experiment, images: Images, made_by: Deployment | None
         for source in experiment.sources
         if isinstance(source, GeneratedSource) and made_by in (None, source.made_by)
     ]
-    untrained = [(source.name, source.generate(run, None)) for source in sources if not source.is_trained]
-    training = submit_training(sources, run)
-    shards = {name: tuple(collect(futures)) for name, futures in untrained}
+    with networks_kept():
+        untrained = [(source.name, source.generate(run, None)) for source in sources if not source.is_trained]
+        training = submit_training(sources, run)
+        shards = {name: tuple(collect(futures)) for name, futures in untrained}
     weights = dict(zip(training, collect(training.values()), strict=True))
     trained = [(source.name, source.generate(run, weights[source.name])) for source in sources if source.is_trained]
     return Generated(shards | {name: tuple(collect(futures)) for name, futures in trained}, weights)

@@ -63,6 +63,14 @@ def read_file(store: Store, ref: Ref) -> bytes:
     return read_part(store, ref, part)
 
 
+def read_named(store: Store, ref: Ref, name: str) -> bytes | None:
+    """The file of an object that has this relative name, or None; `DamagedObject` where it was altered."""
+    for part, known in json.loads(read_part(store, ref, _NAMES)).items():
+        if known == name:
+            return read_part(store, ref, part)
+    return None
+
+
 class _Files(Mapping[str, bytes]):
     """Parts that are read when they are asked for: a model's files need not be in memory together."""
 

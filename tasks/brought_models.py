@@ -1,8 +1,9 @@
-"""Models of transformers that an experiment names, by hub id or by folder: the files that they are, as objects.
+"""Models of transformers and diffusers that an experiment names, by hub id or by folder: their files, as objects.
 
 A model is its `config.json`, its weights as safetensors and, where it has one, its `preprocessor_config.json`. Nothing
 else of a folder or of the hub is read, and its digest is that of these files: a folder with the same files is the same
-model, wherever it lies. A hub id is `owner/name@<commit>`, or `owner/name` for what is newest.
+model, wherever it lies. A hub id is `owner/name@<commit>`, or `owner/name` for what is newest. A file of safetensors
+that is named alone is a model without documents.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ ANSWER_WITHIN_S = 3.0
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_SHARD = re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
+WEIGHTS = "model.safetensors"
+_INDEX = ".index.json"
+# The weights, or the index of several files of them: as transformers calls them, and as diffusers does.
+_WEIGHTS = tuple(f"{library}{WEIGHTS}{index}" for library in ("", "diffusion_pytorch_") for index in ("", _INDEX))
+_SHARD = re.compile(r"(diffusion_pytorch_)?model-[0-9]+-of-[0-9]+\.safetensors")
 # What is downloaded of a hub model.
-_PATTERNS = [CONFIG, PREPROCESSOR, _WEIGHTS, _INDEX, "model-*-of-*.safetensors"]
+_SHARDS = ["model-*-of-*.safetensors", "diffusion_pytorch_model-*-of-*.safetensors"]
+_PATTERNS = [CONFIG, PREPROCESSOR, *_WEIGHTS, *_SHARDS]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*(@[\w./-]+)?")
@@ -79,9 +83,11 @@ def model_of_gpu_workers(model: str) -> tuple[str, str]:
     A hub model is downloaded. Raises as `BroughtModel.named`.
     """
     here = needed(model)
+    if Path(here).is_file():
+        return model, _digest({WEIGHTS: Path(here)})
     folder = _model_folder(here)
     name, _, _ = here.partition("@")
-    return model if is_folder(here) else f"{name}@{folder.name}", _digest(folder)
+    return model if is_folder(here) else f"{name}@{folder.name}", _digest(model_files(folder))
 
 
 @step(
@@ -98,10 +104,10 @@ def bring_model(run: StepRun, *, digest: str, path: str) -> Output:
     Raises:
         SpecError: they are not those of the digest.
     """
-    folder = _model_folder(path)
-    if _digest(folder) != digest:
+    files = {WEIGHTS: Path(path)} if Path(path).is_file() else model_files(_model_folder(path))
+    if _digest(files) != digest:
         raise SpecError(f"the model {Path(path).name}: it changed since it was planned, or this worker has another one")
-    return files_output(model_files(folder))
+    return files_output(files)
 
 
 @contextmanager
@@ -112,7 +118,7 @@ def model_written(store: Store, files: Ref) -> Iterator[Path]:
         yield Path(folder)
 
 
-def missing_model(model: str, check: Callable[[Path], None]) -> list[str]:
+def missing_model(model: str, check: Callable[[Path], object]) -> list[str]:
     """What this machine lacks of a model as an experiment has it, with its remedy: nothing, or a sentence.
 
     A model that it does not have is looked up on the hub, within seconds; only the files that say what it is come then.
@@ -144,10 +150,9 @@ def model_files(folder: Path) -> dict[str, Path]:
         SpecError: some are not there, or its weights are pickles.
     """
     names = [CONFIG, *([PREPROCESSOR] if (folder / PREPROCESSOR).is_file() else [])]
-    if (folder / _WEIGHTS).is_file():
-        names.append(_WEIGHTS)
-    elif (folder / _INDEX).is_file():
-        names += [_INDEX, *_shards_of(read_document(folder / _INDEX))]
+    weights = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if weights is not None:
+        names += [weights, *(_shards_of(folder / weights) if weights.endswith(_INDEX) else ())]
     elif (folder / CONFIG).is_file():
         raise SpecError(_without_safetensors(folder.name, any(found for one in _PICKLES for found in folder.glob(one))))
     for name in names:
@@ -335,8 +340,8 @@ def _described_on_hub(here: str) -> Path:
     except Exception as error:
         raise MissingInput(_not_there(here, error)) from error
     if not described:
-        raise SpecError(f"the model {here}: it has no {CONFIG}; expected a model of transformers")
-    if not names & {_WEIGHTS, _INDEX}:
+        raise SpecError(f"the model {here}: it has no {CONFIG}; expected a model of transformers or diffusers")
+    if not names & {*_WEIGHTS}:
         raise SpecError(_without_safetensors(here, any(Path(one).match(kind) for one in names for kind in _PICKLES)))
     return described[0]
 
@@ -352,19 +357,19 @@ def _not_there(here: str, error: Exception) -> str:
 
 
 def _without_safetensors(name: str, has_pickles: bool) -> str:
-    found = "its weights are pickles, which are never read" if has_pickles else f"it has no {_WEIGHTS}"
+    found = "its weights are pickles, which are never read" if has_pickles else f"it has no {WEIGHTS}"
     return (
         f"the model {name}: {found}; load it once where you trust it and write it with save_pretrained, which makes "
         "safetensors, or take a revision that has them"
     )
 
 
-def _shards_of(index: dict[str, Any]) -> list[str]:
-    places = index.get("weight_map")
+def _shards_of(index: Path) -> list[str]:
+    places = read_document(index).get("weight_map")
     names = set(map(str, places.values())) if isinstance(places, dict) else set()
     if not names or not all(map(_SHARD.fullmatch, names)):
         shown = ", ".join(sorted(names)[:3]) or "none"
-        raise SpecError(f"{_INDEX}: expected files named like model-00001-of-00002.safetensors, got {shown}")
+        raise SpecError(f"{index.name}: expected files named like model-00001-of-00002.safetensors, got {shown}")
     return sorted(names)
 
 
@@ -382,8 +387,8 @@ def _check_headers(files: dict[str, Path]) -> None:
                 ) from error
 
 
-def _digest(folder: Path) -> str:
-    return digest_of({name: file_sha256(path) for name, path in model_files(folder).items()})
+def _digest(files: dict[str, Path]) -> str:
+    return digest_of({name: file_sha256(path) for name, path in files.items()})
 
 
 def _deep_items(document: Any) -> Iterator[tuple[str, Any]]:

@@ -49,14 +49,17 @@ _kept_pipeline: dict[tuple[Any, ...], Any] = {}
 
 @dataclass(frozen=True)
 class GeneratedRow:
-    """One generated picture and what decides its place: `pixels` is uint8 (H, W, 3), `seed` lies in 0..2**63 - 1."""
+    """One generated picture and what decides its place: `pixels` is uint8 (H, W, 3), `seed` lies in 0..2**63 - 1.
+
+    `seed` is None where nothing was drawn.
+    """
 
     image_id: str
     group_id: str
     source: str
     split: str | None
     fold: int | None
-    seed: int
+    seed: int | None
     pixels: Pixels
     prompt: str | None = None
 
@@ -66,7 +69,7 @@ def generated_table(rows: Iterable[GeneratedRow]) -> pa.Table:
 
     Rows are encoded as they come, so that an iterator's pixels need not be in memory together.
     """
-    return image_table(_record(row) for row in rows)
+    return image_table(image_record(row) for row in rows)
 
 
 def image_table(records: Iterable[dict[str, Any]]) -> pa.Table:
@@ -161,11 +164,11 @@ def generate_gan(
     records = []
     with device_alone(device):
         threads, ahead = helper_threads(device), BATCHES_AHEAD * GAN_BATCH
-        for record in in_order(_record, make_rows(), threads=threads, ahead=ahead):
+        for record in in_order(image_record, make_rows(), threads=threads, ahead=ahead):
             records.append(record)
             progress.advance()
     table = image_table(records)
-    _show(run, source, table)
+    show_pictures(run, source, table)
     return Output({ROWS: table}, {"n": table.num_rows, "quarantined": 0, "collapse_rate": _collapse(table)})
 
 
@@ -226,7 +229,7 @@ def generate_diffusion(
                     records[made.image_id] = record
                     pieces.add(record)
     table = image_table(records[image_id] for image_id in prompts if image_id in records)
-    _show(run, source, table)
+    show_pictures(run, source, table)
     notes = {
         "n": table.num_rows,
         "quarantined": len(aside),
@@ -268,7 +271,7 @@ class _Sampling:
 def _inheriting(made: GeneratedPicture, pixels: Pixels, parent: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A picture as a row of a shard, in its photograph's group and place."""
     place = (parent["group_id"], source, parent["split"], parent["fold"])
-    return _record(GeneratedRow(made.image_id, *place, made.seed, pixels, made.prompt))
+    return image_record(GeneratedRow(made.image_id, *place, made.seed, pixels, made.prompt))
 
 
 def _pipeline(model: str, keyed: DiffusionSpec, device: str) -> Any:
@@ -286,7 +289,8 @@ def _pipeline(model: str, keyed: DiffusionSpec, device: str) -> Any:
     return _kept_pipeline[kept]
 
 
-def _record(row: GeneratedRow) -> dict[str, Any]:
+def image_record(row: GeneratedRow) -> dict[str, Any]:
+    """A generated picture as a row of `IMAGE_SCHEMA`; what it leaves out is null."""
     png = encode_png(row.pixels)
     height, width, _ = row.pixels.shape
     return {
@@ -303,7 +307,7 @@ def _record(row: GeneratedRow) -> dict[str, Any]:
         "format": "PNG",
         "sha256": sha256_hex(png),
         "phash": hash_text(perceptual_hash(row.pixels)),
-        "seed": str(row.seed),
+        "seed": None if row.seed is None else str(row.seed),
     }
 
 
@@ -316,7 +320,8 @@ def _collapse(table: pa.Table) -> float:
     return round(collapse_rate(words_of(table["phash"].to_pylist())), 6)
 
 
-def _show(run: StepRun, source: str, table: pa.Table) -> None:
+def show_pictures(run: StepRun, source: str, table: pa.Table) -> None:
+    """Show the first pictures of a generated shard in Prefect."""
     first = table.slice(0, STRIP_PICTURES)["image"].to_pylist()
     if first:
         strip = sample_strip([decode_rgb(image["bytes"]) for image in first])

@@ -229,13 +229,19 @@ class Experiment(Spec):
         if not isinstance(source, GeneratedSource) or source.origin is None:
             return
         origin = sources.get(source.origin)
-        if origin is None or not origin.can_be_origin:
-            known = sorted(n for n, s in sources.items() if s.can_be_origin)
-            raise ValueError(f"{source.name}: unknown source {source.origin!r}, expected one of {known}")
+        if origin is None or not source.can_come_from(origin):
+            known = sorted(n for n, s in sources.items() if source.can_come_from(s))
+            what = "unknown source" if origin is None else f"it cannot come from the {origin.kind} source"
+            raise ValueError(f"{source.name}: {what} {source.origin!r}, expected one of {known}")
         if source.is_trained and isinstance(self.splits, Folds) and origin.evaluated:
             raise ValueError(
                 f"{source.name}: with rotating folds a generator may only be trained on a source with "
                 f"evaluated: false, else it sees test groups; {source.origin!r} is evaluated"
+            )
+        if source.evaluated and not (source.is_trained or origin.evaluated):
+            raise ValueError(
+                f"{source.name}: its pictures take the places of those of {source.origin!r}, which has "
+                "evaluated: false, so that none would be tested: both are evaluated, or neither"
             )
 
     @staticmethod

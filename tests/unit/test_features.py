@@ -27,8 +27,9 @@ from embedded_shards import (
 from storage.local import LocalStore
 from storage.objects import notes_of, read_manifest
 from storage.tables import embedding_matrix, read_features
+from tasks import kept_networks
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views
-from tasks.features import kept_networks, probe
+from tasks.features import probe
 from tasks.features import shards as features_module
 from tasks.features.probe import ProbeSpec
 from tasks.features.shards import embed_images

@@ -35,6 +35,8 @@ IN_NO_PRESET = {
     "files": "the same",
     "weights/transformers": "the same",
     "weights/torchvision": "the same",
+    "generate/chosen": "no preset has reconstructions, which want an autoencoder that must be named",
+    "generate/reconstruction": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

@@ -112,8 +112,12 @@ class GeneratedSource(SourceBase):
 
     @property
     def origin(self) -> str | None:
-        """The source on disk that it is trained on or prompted by; None where it needs no other."""
+        """The source on disk that it is trained on, prompted by or made of; None where it needs no other."""
         return None
+
+    def can_come_from(self, source: SourceBase) -> bool:
+        """Whether a source of the experiment may be its origin."""
+        return source.can_be_origin
 
     def train(self, run: Generation) -> Any:
         """Submit the training to the current flow: the future of the weights. Only where `is_trained`."""

@@ -10,6 +10,7 @@ from tasks.data.sources.column import ColumnSource
 from tasks.data.sources.diffusion import DiffusionSource
 from tasks.data.sources.folder import FolderSource
 from tasks.data.sources.gan import GanSource
+from tasks.data.sources.reconstruction import ReconstructionSource
 from tasks.data.sources.sample import SampleSource
 from tasks.spec.base import of_kind
 
@@ -20,6 +21,7 @@ KINDS: dict[str, type[SourceBase]] = {
     "column": ColumnSource,
     "gan": GanSource,
     "diffusion": DiffusionSource,
+    "reconstruction": ReconstructionSource,
 }
 
 
