@@ -10,7 +10,7 @@ from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs
 from tasks.detectors.linear import Linear
 from tasks.evaluation.protocols import detectors_of, further_heads, grid_of
-from tasks.features.kept_networks import networks_kept
+from tasks.kept_networks import networks_kept
 from tasks.spec.base import Spec
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment

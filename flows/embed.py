@@ -11,9 +11,9 @@ from storage.objects import Ref
 from tasks.evaluation.protocols import needed_features
 from tasks.features.base import ExtractorBase
 from tasks.features.inception import InceptionSpec
-from tasks.features.kept_networks import networks_kept
 from tasks.features.shards import embed_shard
 from tasks.features.vgg16 import Vgg16Spec
+from tasks.kept_networks import networks_kept
 from tasks.recipe import chosen_device
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import View

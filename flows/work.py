@@ -21,7 +21,7 @@ from storage.store import Store, known_store
 from tasks.device import compute_device, hourly_price
 from tasks.elements import import_steps
 from tasks.facts import library_version
-from tasks.features.kept_networks import networks_kept
+from tasks.kept_networks import networks_kept
 from tasks.lanes import CannotOffer, Compute, Hung, Lane, Offer
 from tasks.recipe import RETRIES, STEPS, Pool, Step, may_pass
 from tasks.threads import parallel_tasks

@@ -33,7 +33,7 @@ from tasks.data.network_input import NetworkInput
 from tasks.detectors.pictures import Opened, PictureDetector
 from tasks.device import full_precision, is_device_error
 from tasks.facts import Question
-from tasks.features.kept_networks import shared_network
+from tasks.kept_networks import shared_network
 from tasks.recipe import Pool
 from tasks.spec.base import LocalPath, Once, Truth
 from tasks.threads import limit_threads

@@ -18,7 +18,7 @@ from tasks.brought_models import first_line
 from tasks.data.network_input import NetworkInput
 from tasks.detectors.pictures import Opened, PictureDetector
 from tasks.facts import Question
-from tasks.features.kept_networks import shared_network
+from tasks.kept_networks import shared_network
 from tasks.onnx_sessions import open_session
 from tasks.spec.base import LocalPath, Once
 from tasks.variables import needed

@@ -29,7 +29,7 @@ from tasks.data.views import posted_file
 from tasks.detectors.pictures import Decisions, Opened, PictureDetector
 from tasks.device import is_device_error
 from tasks.facts import Fact, Question, fact
-from tasks.features.kept_networks import shared_network
+from tasks.kept_networks import shared_network
 from tasks.recipe import Pool
 from tasks.spec.base import Spec
 from tasks.threads import limit_threads

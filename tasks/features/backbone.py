@@ -48,7 +48,7 @@ from tasks.features.backbone_networks import (
     weights_of,
 )
 from tasks.features.base import Extractor, ExtractorBase
-from tasks.features.kept_networks import shared_network
+from tasks.kept_networks import shared_network
 from tasks.recipe import Output, Pool, StepRun, step
 from tasks.spec.base import LocalPath, Spec, Truth
 from tasks.threads import limit_threads

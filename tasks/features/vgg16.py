@@ -25,9 +25,9 @@ from storage.weights import read_weights, weight_parts
 from tasks.device import full_precision
 from tasks.facts import Fact, fact
 from tasks.features.base import Extractor, ExtractorBase
-from tasks.features.kept_networks import shared_network
 from tasks.features.vgg16_layout import DIMENSIONS, MEAN, STD, Layer, Pixels, tensor_shapes
 from tasks.features.vgg16_winograd import WinogradVgg16
+from tasks.kept_networks import shared_network
 from tasks.recipe import Output, Pool, StepRun, step
 from tasks.spec.base import LocalPath, Truth, is_full, on_this_machine
 from tasks.threads import limit_threads

@@ -26,7 +26,7 @@ from tasks.detectors.base import Detector
 from tasks.detectors.pictures import score_pictures
 from tasks.detectors.python_function import PythonFunction, installation
 from tasks.facts import as_json
-from tasks.features.kept_networks import networks_kept
+from tasks.kept_networks import networks_kept
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
 
