@@ -120,7 +120,7 @@ class _Answers:
         images = ScoredImages(label, scored["p_fake"].to_numpy(), np.zeros(len(scored), dtype=bool), groups)
         found = resampled_metrics(images, *weights, [AUROC])[AUROC]
         few = few_groups_of_a_class(label, groups)
-        return Resampled(found.value, None, found.n_groups, found.reason or few) if few else found
+        return Resampled(found.value, None, found.n_groups, few) if few else found
 
 
 def _best_first(aurocs: Mapping[str, Resampled]) -> list[str]:
