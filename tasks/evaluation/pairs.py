@@ -22,7 +22,7 @@ from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.cells import drawn_pictures, read_scores, why_unranked
 from tasks.evaluation.classification import ScoredImages, few_groups_of_a_class, resampled_metrics
 from tasks.evaluation.intervals import Resampled, Weights, group_weights
-from tasks.evaluation.significance import Difference, accuracy_difference, auroc_difference, ranked
+from tasks.evaluation.significance import Difference, accuracy_difference, auroc_difference, rank_interval, ranked
 from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec
@@ -168,7 +168,7 @@ def _row(metric: str, found: Difference, counts: Row) -> Row:
 
 
 def _renamed(rank: Resampled) -> Row:
-    found = rank.measured()
+    found = rank_interval(rank)
     return {"rank": found.value, "rank_low": found.low, "rank_high": found.high, "reason": found.reason}
 
 

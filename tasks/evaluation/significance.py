@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from tasks.evaluation.intervals import (
     Boolean,
     Float,
     Integer,
+    Measured,
     Resampled,
     Weights,
     group_weights,
@@ -221,6 +222,17 @@ def ranked(metrics: Sequence[Resampled]) -> list[Resampled]:
         else Resampled(float(next(values)[0]), None if resampled is None else next(resampled), one.n_groups, without)
         for one in metrics
     ]
+
+
+def rank_interval(rank: Resampled) -> Measured:
+    """A rank with its 95 % interval, whose bounds are ranks of resamples, not numbers between two of them."""
+    found = rank.measured()
+    if rank.samples is None or found.low is None:
+        return found
+    defined, tail = rank.samples[~np.isnan(rank.samples)], 100 * LEVEL / 2
+    low = np.percentile(defined, tail, method="lower")
+    high = np.percentile(defined, 100 - tail, method="higher")
+    return replace(found, low=float(low), high=float(high))
 
 
 def _ranks(values: Float) -> Float:

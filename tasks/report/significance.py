@@ -130,7 +130,8 @@ def _words(table: pl.DataFrame) -> Iterator[str]:
         "In each mix of a cell the detector of the highest AUROC is the best, and each other one is compared with it "
         f"on the pictures that both scored. “{NOT_WORSE}” marks a detector that is not significantly worse: where two "
         "are equally good, a difference as large as theirs is no rarity. It does not say that it is as good, since "
-        "few pictures show large differences alone. A detector without a mark is worse by more than chance."
+        "few pictures show large differences alone. A detector without a mark is worse by more than chance, unless its "
+        "p is n/a."
     )
     yield (
         f"A difference counts as more than chance where its p is below {LEVEL:.2f} after Holm's adjustment for all "

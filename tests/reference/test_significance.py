@@ -12,7 +12,14 @@ from scipy.stats import binomtest, rankdata, t
 from sklearn.metrics import roc_auc_score
 
 from tasks.evaluation.intervals import Resampled, group_weights
-from tasks.evaluation.significance import accuracy_difference, auroc_difference, exchange_p, holm, ranked
+from tasks.evaluation.significance import (
+    accuracy_difference,
+    auroc_difference,
+    exchange_p,
+    holm,
+    rank_interval,
+    ranked,
+)
 
 Pictures = tuple[NDArray, NDArray, NDArray, NDArray]
 
@@ -165,3 +172,12 @@ def test_ranks_are_scipys() -> None:
     for rank, row in zip(found, expected, strict=True):
         assert rank.value == row[0]
         assert np.array_equal(np.asarray(rank.samples), row)
+
+
+def test_the_bounds_of_a_rank_are_ranks_and_not_between_two() -> None:
+    samples = np.repeat([1.0, 2.0, 2.5, np.nan], [1, 38, 1, 3])
+    assert np.nanpercentile(samples, [2.5, 97.5]) == pytest.approx([1.975, 2.0125])
+    found = rank_interval(Resampled(2.0, samples, 40))
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 2.5)
+    without = rank_interval(Resampled(2.0, None, 4, "n/a: fewer than ten groups"))
+    assert (without.low, without.high, without.reason) == (None, None, "n/a: fewer than ten groups")
