@@ -175,17 +175,25 @@ def exchange_p(sums: Integer) -> float:
 
     Exact: the distribution of the sum is put together of a binomial one for each distinct size.
     """
-    from scipy.stats import binom
-
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     chances = np.ones(1)  # of the sum of all that have the sign +
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         spread = np.zeros(size * count + 1)
-        spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        spread[::size] = _fair_coins(count)
         chances = np.convolve(chances, spread)
     total = len(chances) - 1
     extreme = np.abs(2 * np.arange(total + 1) - total) >= abs(int(sums.sum()))
     return min(1.0, float(chances[extreme].sum()))
+
+
+def _fair_coins(count: int) -> Float:
+    """The chance of each number of heads: (count + 1,)."""
+    from scipy.special import gammaln  # a binomial of `scipy.stats` takes seconds to import
+
+    heads = np.arange(count + 1)
+    ways = np.exp(gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2))
+    chances: Float = ways / ways.sum()
+    return chances
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
