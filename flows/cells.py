@@ -1,4 +1,4 @@
-"""The cells of the grid: the scores of every detector in a cell are evaluated, and its networks compared."""
+"""The cells of the grid: the scores of every detector in a cell are evaluated, and detectors and networks compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from flows.detectors import Scores, evaluated
 from storage.objects import Ref
 from tasks.evaluation.cells import Scored, evaluate_cell_scores
 from tasks.evaluation.comparison import ComparedNetwork, compare_networks
+from tasks.evaluation.pairs import ComparedDetector, compare_detectors
 from tasks.evaluation.protocols import mixes_of
 from tasks.networks.variants import Variant, origin, variants
 from tasks.spec.detectors import Fit, Quantized
@@ -17,9 +18,10 @@ from tasks.spec.views import Cell
 
 @dataclass(frozen=True)
 class CellResults:
-    """Results of one cell: of all detectors, and how its networks compare with the first of them."""
+    """Results of one cell: of all detectors, how these differ, and how its networks compare with the first of them."""
 
     evaluation: Ref
+    pairs: Ref
     comparison: Ref | None
 
 
@@ -37,6 +39,16 @@ def cell_results(
         )
         for cell in cells
     ]
+    pairs = [
+        compare_detectors.submit(
+            cell=cell,
+            mixes=experiment.all_mixes,
+            detectors=_paired(experiment, cell, scores),
+            seed=experiment.seed,
+            resamples=experiment.bootstrap_resamples,
+        )
+        for cell in cells
+    ]
     networks = {cell: found for cell in cells if (found := _compared(experiment, cell, scores))}
     comparisons = {
         cell: compare_networks.submit(
@@ -48,9 +60,13 @@ def cell_results(
         )
         for cell, found in networks.items()
     }
-    done = collect([*evaluations, *comparisons.values()])
-    compared = dict(zip(comparisons, done[len(cells) :], strict=True))
-    return [CellResults(one, compared.get(cell)) for cell, one in zip(cells, done[: len(cells)], strict=True)]
+    done = iter(collect([*evaluations, *pairs, *comparisons.values()]))
+    evaluated_cells, paired_cells = ([next(done) for _ in cells] for _ in range(2))
+    compared = dict(zip(comparisons, done, strict=True))
+    return [
+        CellResults(evaluation, paired, compared.get(cell))
+        for cell, evaluation, paired in zip(cells, evaluated_cells, paired_cells, strict=True)
+    ]
 
 
 def _scored(experiment: Experiment, cell: Cell, scores: Scores) -> tuple[Scored, ...]:
@@ -64,6 +80,22 @@ def _scored(experiment: Experiment, cell: Cell, scores: Scores) -> tuple[Scored,
             published=entry.published,
         )
         for entry in evaluated(scores, cell)
+    )
+
+
+def _paired(experiment: Experiment, cell: Cell, scores: Scores) -> tuple[ComparedDetector, ...]:
+    """The detectors of a cell that the report ranks: no probes, no fits with another seed or on fewer generators."""
+    plain = Cell(resolution=cell.resolution)
+    has_plain = cell.perturbation is not None and plain in experiment.cells
+    return tuple(
+        ComparedDetector(
+            fit=entry.fit,
+            scores=scores.of[entry.fit, cell],
+            reference=scores.of[entry.fit, entry.reference],
+            uncompressed=scores.of.get((entry.fit, plain)) if has_plain else None,
+        )
+        for entry in evaluated(scores, cell)
+        if entry.fit.is_whole and entry.fit.role == "detector"
     )
 
 

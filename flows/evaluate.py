@@ -121,6 +121,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         heads=tuple(models.values()),
         assignment=images.assignment,
         features=tuple(dict.fromkeys(ref for refs in features.shards.values() for ref in refs)),
+        pairs=tuple(cell.pairs for cell in cells),
         comparisons=tuple(cell.comparison for cell in cells if cell.comparison is not None),
         described=found.described,
         latency=found.latency,

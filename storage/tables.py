@@ -144,6 +144,46 @@ COMPARISON_SCHEMA = pa.schema(
     ]
 )
 
+# How two detectors differ in a cell, or one between two cells of a resolution: one row per pair, mix and metric.
+# `difference` is that of `detector` at `perturbation` minus that of `than_detector` at `than_perturbation`, on the
+# pictures that both scored; `low` and `high` are 95 % bounds, `p` is two-sided and of this pair alone.
+PAIR_SCHEMA = pa.schema(
+    [
+        ("resolution", pa.string()),
+        ("perturbation", pa.string()),
+        ("mix", pa.string()),
+        ("detector", pa.string()),
+        ("than_detector", pa.string()),
+        ("than_perturbation", pa.string()),
+        ("metric", pa.string()),  # auroc; accuracy, at each fold's val threshold
+        ("difference", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("p", pa.float64()),
+        ("reason", pa.string()),  # why the difference, or its interval and p, are null
+        ("n_real", pa.int32()),
+        ("n_fake", pa.int32()),
+        ("n_left_out", pa.int32()),  # pictures that one of the two did not score
+        ("n_groups", pa.int32()),
+    ]
+)
+
+# How detectors rank by their AUROC in a cell: one row per mix and detector. Bounds are 95 % of resamples of groups.
+RANK_SCHEMA = pa.schema(
+    [
+        ("resolution", pa.string()),
+        ("perturbation", pa.string()),
+        ("mix", pa.string()),
+        ("detector", pa.string()),
+        ("best", pa.bool_()),  # the one of rank 1; the first of equal ones
+        ("rank", pa.float64()),
+        ("rank_low", pa.float64()),
+        ("rank_high", pa.float64()),
+        ("reason", pa.string()),  # why rank or bounds are null
+        ("n_groups", pa.int32()),
+    ]
+)
+
 # What a network is, and what it weighs: one row per network and training seed, means over rotations.
 NETWORK_SCHEMA = pa.schema(
     [

@@ -74,27 +74,44 @@ def evaluate_scores(
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
     for mix in mixes:
         # Every detector is asked about the same pictures: what it could not score is left out of them, not replaced.
-        asked = _drawn(test, mix.real, mix.fakes, seed)
+        asked = drawn_pictures(test, mix.real, mix.fakes, seed)
         drawn = asked.drop_nulls("p_fake")
         key = _key(cell, protocol, mix.name, fit)
         unscored = len(asked) - len(drawn)
         if unscored:
             rows.append(_result(key | _counts(drawn), None, UNSCORED, float(unscored), None, why or None))
-        silent = sorted(set(asked["source"]) - set(drawn["source"]))
-        if silent:
-            reason = f"it could not score any picture of {', '.join(silent)}"
-            rows += _without_value(key | _counts(drawn), reason)
+        if silent := _silent(asked, drawn):
+            rows += _without_value(key | _counts(drawn), silent)
             continue
         rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
         points += _roc_points(drawn, key)
     return rows, points
 
 
-def _drawn(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: int) -> pl.DataFrame:
+def drawn_pictures(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: int) -> pl.DataFrame:
     """The test rows of a mix at 1:1, with equally many fakes of each source."""
     rows = _of_mix(test, real, fakes)
     mask = draw_balanced_mix(rows["image_id"].to_numpy(), rows["label"].to_numpy(), rows["source"].to_numpy(), seed)
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
+
+
+def why_unranked(asked: pl.DataFrame, scored: pl.DataFrame) -> str:
+    """Why a detector that scored some of a mix's drawn pictures has no AUROC; else empty."""
+    if not len(asked):
+        return "no test pictures in this mix"
+    return _silent(asked, scored) or _all_equal(scored)
+
+
+def _silent(asked: pl.DataFrame, scored: pl.DataFrame) -> str:
+    silent = sorted(set(asked["source"]) - set(scored["source"]))
+    return f"it could not score any picture of {', '.join(silent)}" if silent else ""
+
+
+def _all_equal(scored: pl.DataFrame) -> str:
+    """Nothing is ranked by a detector that says the same of every picture."""
+    score = scored["p_fake"].to_numpy()
+    one = len(score) > 1 and len(np.unique(score)) == 1
+    return f"every picture has the same score ({score[0]:.4g})" if one else ""
 
 
 def _of_mix(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str]) -> pl.DataFrame:
@@ -117,9 +134,8 @@ def _mix_rows(
     if len(drawn) == 0:
         yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
         return
-    if len(score) > 1 and len(np.unique(score)) == 1:
-        # Nothing is ranked by a detector that says the same of every picture.
-        yield from _without_value(key | counts, f"every picture has the same score ({score[0]:.4g})")
+    if equal := _all_equal(drawn):
+        yield from _without_value(key | counts, equal)
         return
     # What is compared with which threshold (N,), by rule.
     rules: dict[str, tuple[Float, Float]] = {"half": (score, np.full(len(score), 0.5))}
@@ -303,7 +319,7 @@ def evaluate_stage_row(
     Threshold: decision > 0 says fake, or the val threshold of the reference.
     """
     test = pl.concat([real, fake]).filter(pl.col("split") == "test").sort("image_id", "source")
-    drawn = _drawn(test, row.real.sources, row.fake.sources, seed)
+    drawn = drawn_pictures(test, row.real.sources, row.fake.sources, seed)
     rule = "zero" if reference is None else "val"
     key = _key(row.row.cell, row.stage.name, row.row.mix, row.real.head.fit) | {"threshold_rule": rule}
     counts = _counts(drawn)

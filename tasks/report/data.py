@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from storage.tables import FIT_COLUMNS
+from storage.tables import FIT_COLUMNS, PAIR_SCHEMA, RANK_SCHEMA
 from tasks.data.perturbations.jpeg import Jpeg, jpeg
 from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.protocols import detectors_of
@@ -85,6 +85,7 @@ class ReportData:
         extra_pictures: (title, PNG bytes).
         warnings: what the sources' metadata leave open, one sentence each.
         networks: what is known of the experiment's networks; None where it has none.
+        pairs, ranks: `PAIR_SCHEMA` and `RANK_SCHEMA`, of all cells.
     """
 
     experiment: Experiment
@@ -103,6 +104,8 @@ class ReportData:
     extra_pictures: Sequence[tuple[str, bytes]] = ()
     warnings: Sequence[str] = ()
     networks: NetworkData | None = None
+    pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(PAIR_SCHEMA.empty_table()))
+    ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(RANK_SCHEMA.empty_table()))
 
 
 @dataclass(frozen=True)

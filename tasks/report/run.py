@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from storage.objects import ROWS, PartContent, Ref, manifest_of, notes_of, read_part, read_table
 from storage.store import Store
-from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA
+from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, PAIR_SCHEMA, RANK_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.cells import ROC
+from tasks.evaluation.pairs import RANKS
 from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
@@ -36,7 +37,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=6, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=7, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,
@@ -52,6 +53,7 @@ def write_report(
     heads: tuple[Ref, ...],
     assignment: Ref,
     features: tuple[Ref, ...],
+    pairs: tuple[Ref, ...] = (),
     comparisons: tuple[Ref, ...] = (),
     described: Ref | None = None,
     latency: Ref | None = None,
@@ -67,7 +69,7 @@ def write_report(
     store = run.store
     results = _results(store, cells, stages, control)
     networks = _network_data(store, comparisons, described, latency, rejections)
-    timed = (*gans, *diffused, *features, *heads, *cells, *stages, *trained, *comparisons, *rejections)
+    timed = (*gans, *diffused, *features, *heads, *cells, *stages, *trained, *pairs, *comparisons, *rejections)
     reported = read_reported(FIRST_PROJECT)
     counted = read_table(store, counts)
     data = ReportData(
@@ -87,6 +89,8 @@ def write_report(
         extra_pictures=_gan_pictures(store, gans),
         warnings=warnings_of(counted),
         networks=networks,
+        pairs=_all_rows(store, pairs, PAIR_SCHEMA),
+        ranks=_all_rows(store, pairs, RANK_SCHEMA, RANKS),
     )
     return Output(_parts(data), {"run": data.run_name})
 

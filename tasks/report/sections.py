@@ -28,6 +28,7 @@ from tasks.report.rejection import rejection_blocks
 from tasks.report.roc import roc_blocks
 from tasks.report.second_project import second_project_blocks
 from tasks.report.seeds import seeds_blocks, seeds_table
+from tasks.report.significance import pairs_table, significance_blocks, significance_table
 from tasks.report.training import training_blocks
 from tasks.report.unknown import left_out_blocks, left_out_table
 
@@ -77,6 +78,12 @@ SECTIONS: tuple[Kind, ...] = (
         {"ranking": ranking_table},
     ),
     Kind("grid", "The full grid", lambda on: grid_blocks(on.data, on.index, on.tables), {"grid": grid_table}),
+    Kind(
+        "significance",
+        "Which differences are more than chance",
+        lambda on: significance_blocks(on.data, on.tables),
+        {"significance": significance_table, "pairs": pairs_table},
+    ),
     Kind(
         "cross",
         "Trained on one generator, tested on another",

@@ -112,7 +112,7 @@ def test_a_table_made_from_exported_files_gives_the_same_results(
     assert len(one.filter(detector="grain")) > 0
     assert one.equals(other)
     new = {place.split("/")[1] for place in set(finished_objects(store)) - before}
-    assert new == {"files", "score", "evaluate-cell", "report"}
+    assert new == {"files", "score", "evaluate-cell", "compare-detectors", "report"}
 
 
 def test_pictures_of_an_experiment_without_detectors_of_pictures_are_made_where_they_are_missing(

@@ -21,9 +21,9 @@ TIMED_OBJECTS = ("objects/measure-latency/",)
 TIMED_PARTS_OF_REPORT = {"latency.parquet", "latency.csv", "stages.parquet", "stages.csv", "report.html", "report.md"}
 
 STEPS = {
-    "assign", "canonical", "card", "compare-networks", "compress", "control", "counts", "describe-networks", "embed",
-    "evaluate-cell", "examples", "export", "gan-pictures", "generate", "index", "measure-latency", "quality",
-    "quantize", "rejection", "report", "scan", "score", "shard", "train", "train-gan",
+    "assign", "canonical", "card", "compare-detectors", "compare-networks", "compress", "control", "counts",
+    "describe-networks", "embed", "evaluate-cell", "examples", "export", "gan-pictures", "generate", "index",
+    "measure-latency", "quality", "quantize", "rejection", "report", "scan", "score", "shard", "train", "train-gan",
 }  # fmt: skip
 
 

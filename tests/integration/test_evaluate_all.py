@@ -235,7 +235,7 @@ def test_a_named_deployment_has_its_work_done_by_the_same_lanes(telltale: Tellta
     assert all("/fair/64/q30/" in place for place in made)
 
 
-OF_THE_CELL = ("score", "evaluate-cell", "compare-networks")
+OF_THE_CELL = ("score", "evaluate-cell", "compare-detectors", "compare-networks")
 
 
 def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
@@ -245,7 +245,7 @@ def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
     embedded = {place for place in made if place.startswith("objects/embed/")}
     assert embedded
     assert all("/fair/64/q50/" in place for place in embedded)
-    steps = {"embed", "train", "score", "evaluate-cell", "compare-networks", "card", "examples", "report"}
+    steps = {"embed", "train", *OF_THE_CELL, "card", "examples", "report"}
     assert {place.split("/")[1] for place in made} == steps
     # The heads that exist keep their digests: only the new view's own probe is fitted.
     assert all("probe" in place for place in made if place.startswith("objects/train/"))

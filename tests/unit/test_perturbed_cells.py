@@ -227,7 +227,7 @@ def test_a_perturbation_more_computes_its_own_views_and_nothing_else(added: Any)
     new = {step: places - before.get(step, set()) for step, places in after.items()}
     new = {step: places for step, places in new.items() if places and step not in SUMMARIES}
     # The probe is fitted in each cell, as in every other one.
-    assert set(new) == {"embed", "train/svm", "score", "evaluate-cell"}
+    assert set(new) == {"embed", "train/svm", "score", "evaluate-cell", "compare-detectors"}
     for step, places in new.items():
         assert all(f"/{name}/" in place for place in places), step
     resolutions = preset("sample").resolutions

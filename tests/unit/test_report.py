@@ -474,6 +474,8 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
         "ablation",
         "ranking",
         "grid",
+        "significance",
+        "pairs",
         "cross",
         "seeds",
         "probe",
