@@ -1,4 +1,4 @@
-"""Linear support vector machines, and logistic regressions, on features of an extractor."""
+"""Linear support vector machines, logistic regressions and discriminants on features of an extractor."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ from tasks.spec.detectors import Fit, HeadSpec, Loss, SvmSpec, is_hinge
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell, View
 
+_MACHINES = {"hinge": "SVM", "logistic": "logistic regression", "discriminant": "linear discriminant"}
+
 
 class Linear(DetectorBase):
-    """A linear SVM per resolution, or with the loss `logistic` a logistic regression, on features of an extractor.
+    """A linear SVM per resolution, on features of an extractor; `loss` makes it another linear machine.
 
+    `logistic` is logistic regression, `discriminant` linear discriminant analysis with a shrunken covariance, whose
+    strengths of shrinkage are chosen among the `c_values` of `svm`, at most 1.
     `fitted_in` says which views of the training pictures it is fitted on: those that nothing happens to, the
     experiment's augmented ones together, or in every cell that cell's own. Extractor, `svm` (which also says how a
     logistic regression is fitted) and the number of training `seeds` are the experiment's unless they are named. A
@@ -55,8 +59,7 @@ class Linear(DetectorBase):
             "each-cell": "in every cell on its own pictures",
         }
         on = "" if self.extractor is None else f" on {self.extractor.name}"
-        machine = "SVM" if is_hinge(self.loss) else "logistic regression"
-        return f"{machine}{on}, fitted {views[self.fitted_in]}"
+        return f"{_MACHINES[self.loss]}{on}, fitted {views[self.fitted_in]}"
 
     @property
     def extractors(self) -> tuple[ExtractorBase, ...]:
@@ -91,13 +94,19 @@ class Linear(DetectorBase):
         absent = entry.fit.without
         unknown = grid.families.get(absent, ()) if absent is not None else ()
         fakes = tuple(fake for fake in grid.fakes if entry.fit.fitted_on in (None, fake) and fake not in unknown)
+        svm = grid.svm if self.svm is None else self.svm
+        if self.loss == "discriminant" and max(svm.c_values) > 1:
+            raise SpecError(
+                f"{self.name}: a discriminant's svm.c_values are strengths of shrinkage, got {max(svm.c_values):g}: "
+                "name values of at most 1"
+            )
         return HeadSpec(
             fit=entry.fit,
             extractor=grid.extractor if self.extractor is None else grid.keyed(self.extractor),
             views=self._fitted_views(entry.cell, grid),
             real=grid.photographs(fakes, [real for real in grid.real if real != absent]),
             fakes=fakes,
-            svm=grid.svm if self.svm is None else self.svm,
+            svm=svm,
             loss=self.loss,
         )
 

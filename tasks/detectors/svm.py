@@ -1,4 +1,4 @@
-"""Linear heads: an SVM or a logistic regression on features, calibrated on val, and a control with shuffled labels.
+"""Linear heads: an SVM, logistic regression or discriminant, calibrated on val, and a control with shuffled labels.
 
 SVMs are fitted by libsvm (`sklearn.svm.SVC`, hinge loss, unregularised intercept) on one Gram matrix per training set,
 which serves every C and is equal to `SVC(kernel="linear")`, the first project's.
@@ -23,15 +23,19 @@ from storage.store import Store
 from storage.tables import FAKE, REAL, embedding_matrix, read_features
 from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
+from tasks.detectors.discriminant import shrunken_discriminants
 from tasks.detectors.logistic import fit_logistic
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import IN_A_RECIPE
-from tasks.spec.detectors import HeadSpec, is_hinge
+from tasks.spec.detectors import HeadSpec, Loss
 from tasks.spec.splits import Splits
 
 Float = npt.NDArray[np.float64]
 Integer = npt.NDArray[np.int64]
 Text = npt.NDArray[np.str_]
+
+# What a head's card calls it.
+MODELS = {"hinge": "linear-svm", "logistic": "logistic-regression", "discriminant": "linear-discriminant"}
 
 # The Gram matrix takes 8 bytes per pair of training rows: 0.8 GB. Of more rows, each source gives an equal share.
 MAX_TRAIN_ROWS = 10_000
@@ -120,7 +124,7 @@ class LinearHead:
             "calibration": self.calibration,
         }
         card = {
-            "model": "linear-svm" if is_hinge(head.loss) else "logistic-regression",
+            "model": MODELS[head.loss],
             "calibrated": self.calibrated,
             "head": head.model_dump(mode="json", context=IN_A_RECIPE),
         }
@@ -295,14 +299,10 @@ def _fit_rotation(
     if head.svm.standardise:
         mean, scale = standardisation(train.X, weights)
     X = (train.X - mean) / scale
-    gram = gram_matrix(X) if is_hinge(head.loss) else None
+    fit_scaled = _fits(head.loss, X, train.labels, weights)
 
     def fit(c: float) -> Machine:
-        if gram is None:
-            scaled, intercept, converged = fit_logistic(X, train.labels, weights, c)
-        else:
-            dual, intercept, converged = fit_gram_svm(gram, train.labels, weights, c)
-            scaled = dual @ X
+        scaled, intercept, converged = fit_scaled(c)
         coef = scaled / scale
         return Machine(c, coef, intercept - float(coef @ mean), converged)
 
@@ -321,6 +321,22 @@ def _fit_rotation(
             calibration = fit_platt(machine.decisions(val.X), val.labels, val_weights)
     notes |= {"c": machine.c, "converged": machine.converged, "seconds": round(time.monotonic() - started, 3)}
     return machine, calibration, notes
+
+
+def _fits(loss: Loss, X: Float, y: Integer, weights: Float) -> Callable[[float], tuple[Float, float, bool]]:
+    """What gives coefficients, intercept, and whether they converged for a candidate C; it prepares what all share."""
+    if loss == "logistic":
+        return lambda c: fit_logistic(X, y, weights, c)
+    if loss == "discriminant":
+        discriminant = shrunken_discriminants(X, y, weights)
+        return lambda c: (*discriminant(c), True)
+    gram = gram_matrix(X)
+
+    def fit(c: float) -> tuple[Float, float, bool]:
+        dual, intercept, converged = fit_gram_svm(gram, y, weights, c)
+        return dual @ X, intercept, converged
+
+    return fit
 
 
 def choose_c(

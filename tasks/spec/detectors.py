@@ -14,8 +14,9 @@ SVM_TEACHER = "svm"
 ALONE = "-alone"
 
 
-# What a linear head minimises beside |w|^2 / 2: the hinge loss makes it an SVM, the logistic one logistic regression.
-Loss = Literal["hinge", "logistic"]
+# What a linear head minimises: beside |w|^2 / 2 the hinge loss of an SVM or the logistic loss of logistic regression;
+# or the spread within the classes, against the distance of their means, of Fisher's discriminant.
+Loss = Literal["hinge", "logistic", "discriminant"]
 
 
 def is_hinge(loss: Loss) -> bool:
@@ -25,6 +26,7 @@ def is_hinge(loss: Loss) -> bool:
 class SvmSpec(Spec):
     """How a linear head is fitted: C among candidates by validation, features scaled or not, calibrated or not.
 
+    A discriminant has no C: its candidates are strengths of shrinkage, at most 1, of which large ones fit less closely.
     The seed protocol's is `SvmSpec(c_values=(1.0,), standardise=False, calibrate=False)`: threshold decision > 0.
     """
 
@@ -85,7 +87,7 @@ class Fit(Spec):
 
 
 class HeadSpec(Spec):
-    """One head: a linear SVM, or a logistic regression, on features of some views, for some sources.
+    """One head: a linear SVM, a logistic regression or a linear discriminant on features of some views and sources.
 
     A fit with seed 0 takes all training rows, one with another seed a bootstrap sample of the training groups.
     """

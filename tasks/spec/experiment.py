@@ -190,7 +190,7 @@ class Experiment(Spec):
         are_apart("detectors", names)
         own = Linear(name=SVM_TEACHER)
         for one in self.all_detectors:
-            free = {"seeds", "crossed"}
+            free = {"seeds", "crossed", "left_out"}
             if one.name == SVM_TEACHER and one.model_dump(exclude=free) != own.model_dump(exclude=free):
                 raise ValueError(
                     f"detectors: {SVM_TEACHER} is the experiment's own SVM, which teaches students, has its labels "

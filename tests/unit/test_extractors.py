@@ -92,7 +92,7 @@ def test_what_is_no_extractor_is_refused_where_it_is_wrong(document: Any, place:
 
 def test_an_unknown_kind_is_answered_with_those_that_are_known() -> None:
     with pytest.raises(
-        ValidationError, match=r"unknown kind of extractor 'colours', expected one of \['backbone', 'inc"
+        ValidationError, match=r"unknown kind of extractor 'colours', expected one of \['backbone', 'cooc"
     ):
         ANY_EXTRACTOR.validate_python({"kind": "colours"})
 
