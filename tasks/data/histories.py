@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.objects import ROWS, Ref, read_table
+from storage.objects import ROWS, Ref, notes_of, read_table
 from storage.store import Store
 from tasks.data.pictures import chroma_subsampling
 from tasks.recipe import Output, StepRun, step
@@ -39,7 +39,10 @@ def called(images: pa.Table, source: str) -> pa.Table:
 
 @step("encodings", version=1, label=lambda *, source, **_: source, unkeyed=("source",))
 def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Output:
-    """How the files of a source are encoded: `ENCODING_SCHEMA`."""
+    """How the files of a source are encoded: `ENCODING_SCHEMA`.
+
+    The notes hold those that are JPEG, [[quality, chroma subsampling, count], ...], sorted, for the planning.
+    """
     counted: Counter[tuple[str, int | None, str | None]] = Counter()
     for shard in images:
         table = read_table(run.store, shard, columns=["image", "format", "jpeg_quality"])
@@ -51,16 +54,17 @@ def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Ou
         )
     rows = [dict(zip(ENCODING_SCHEMA.names, (*kind, count), strict=True)) for kind, count in counted.items()]
     order = [(name, "ascending") for name in ENCODING_SCHEMA.names[:3]]
-    return Output({ROWS: pa.Table.from_pylist(rows, schema=ENCODING_SCHEMA).sort_by(order)})
+    table = pa.Table.from_pylist(rows, schema=ENCODING_SCHEMA).sort_by(order)
+    jpegs = [[q, s, n] for (_, q, s), n in counted.items() if q is not None]
+    return Output({ROWS: table}, {"jpegs": sorted(jpegs)})
 
 
 def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:
     """(quality, subsampling, count) of the JPEG files of all sources that `count_encodings` told of, sorted."""
     together: Counter[tuple[int, str]] = Counter()
     for ref in counted:
-        for row in read_table(store, ref).to_pylist():
-            if row["jpeg_quality"] is not None:
-                together[row["jpeg_quality"], row["subsampling"]] += row["count"]
+        for quality, subsampling, count in notes_of(store, ref)["jpegs"]:
+            together[quality, subsampling] += count
     return [(quality, subsampling, count) for (quality, subsampling), count in sorted(together.items())]
 
 

@@ -29,6 +29,8 @@ from tasks.spec.splits import FixedSplits, Folds
 NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.
 MOBILE_NAMES = ["seed-mobile"]
+# On the crop path.
+CROP_NAMES = ["generators"]
 
 
 @pytest.fixture
@@ -44,6 +46,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "TELLTALE_ELSA": "/data/elsa",
         "TELLTALE_DALLE": "/data/dalle",
         "TELLTALE_MIDJOURNEY": "/data/midjourney",
+        "TELLTALE_GENERATORS": "/data/generators",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -52,14 +55,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return values
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MOBILE_NAMES])
+@pytest.mark.parametrize("name", [*NAMES, *MOBILE_NAMES, *CROP_NAMES])
 def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environment: dict[str, str]) -> None:
     experiment = load_experiment(name)
     assert experiment.name == name
     assert experiment.description
     assert (experiment.seed_protocol is not None) == (name in NAMES)
-    assert experiment.mobile is not None or name in NAMES
-    assert len(experiment.cells) == 12
+    assert experiment.mobile is not None or name in (*NAMES, *CROP_NAMES)
+    assert len(experiment.cells) == (3 if name in CROP_NAMES else 12)
 
 
 def test_presets_are_checked_before_their_environment_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +70,7 @@ def test_presets_are_checked_before_their_environment_variables_are_set(monkeypa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checked = check_presets()
-    assert {*NAMES, *MOBILE_NAMES} <= set(checked)
+    assert {*NAMES, *MOBILE_NAMES, *CROP_NAMES} <= set(checked)
     with pytest.raises(MissingInput) as caught:
         refuse_missing(load_experiment("subset"), ("cpu", "gpu"))
     for name in ("TELLTALE_COCO", "TELLTALE_PHOTOGRAPHS", "TELLTALE_FAKES", "TELLTALE_VGG16"):
