@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -99,8 +100,7 @@ def window_of(picture: Pixels, image_id: str, view: View, canonical: Canonical) 
 
 
 def _window(picture: Pixels, image_id: str, view: View, quality: int) -> Pixels:
-    assert view.resolution != "native"
-    side = view.resolution
+    side = _side(view)
     height, width = picture.shape[:2]
     top, left = window_place(image_id, view.window, height, width, side)
     return decode_own_jpeg(encode_jpeg(picture[top : top + side, left : left + side], quality))
@@ -194,7 +194,16 @@ def make_views(data: bytes, image_id: str, views: Sequence[View], canonical: Can
             return window_of(picture, image_id, unperturbed, canonical)
         return _at_resolution(picture, unperturbed)
 
-    return {view: _perturbed(bare(view.model_copy(update={"perturbation": None})), view) for view in views}
+    def place(view: View) -> tuple[int, int]:
+        if view.path != "crop":
+            return 0, 0
+        height, width = origin(view.path).shape[:2]
+        return window_place(image_id, view.window, height, width, _side(view))
+
+    return {
+        view: replace(_perturbed(bare(view.model_copy(update={"perturbation": None})), view), place=place(view))
+        for view in views
+    }
 
 
 def posted_file(picture: ViewPicture) -> bytes:
@@ -263,6 +272,11 @@ def _posted_file(
         return original, original_size
     encoded = posted_file(picture)
     return inspect_picture(encoded), len(encoded)
+
+
+def _side(view: View) -> int:
+    assert view.resolution != "native", "a window has a side"
+    return view.resolution
 
 
 def _perturbed(picture: Pixels, view: View) -> ViewPicture:

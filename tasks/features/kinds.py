@@ -7,6 +7,7 @@ from pydantic import SerializeAsAny
 from tasks.features.backbone import BackboneSpec
 from tasks.features.base import ExtractorBase
 from tasks.features.cooccurrence import CooccurrenceSpec
+from tasks.features.history import HistorySpec
 from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
@@ -16,6 +17,7 @@ KINDS: dict[str, type[ExtractorBase]] = {
     "vgg16": Vgg16Spec,
     "probe": ProbeSpec,
     "inception": InceptionSpec,
+    "history": HistorySpec,
     "backbone": BackboneSpec,
     "cooccurrence": CooccurrenceSpec,
 }

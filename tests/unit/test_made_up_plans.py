@@ -29,6 +29,7 @@ DIGESTS = Path(__file__).with_name("plan_digests.txt")
 # Steps that no preset has, and why.
 IN_NO_PRESET = {
     "weights/inception": "no preset has FID, which wants weights that must be named",
+    "cropped": "no preset on the crop path has a detector that reads pictures",
     "score/pictures": "no preset has a detector that reads pictures and is not fitted",
     "score/calibrated": "the same",
     "score/table": "the same",

@@ -21,10 +21,12 @@ class ViewPicture:
     """One picture in one view.
 
     `pixels`: uint8 (h, w, 3), RGB. `encoded`: the file that decodes to these pixels, None where nothing encoded it.
+    `place`: where it was cut from the whole picture, top and left in pixels.
     """
 
     pixels: Pixels
     encoded: bytes | None
+    place: tuple[int, int] = (0, 0)
 
 
 class PerturbationBase(Spec):
