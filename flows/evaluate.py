@@ -1,6 +1,6 @@
 """The main line: everything that is missing, the fan-out over cells, the first project's table, the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
 from flows.generate import generated
-from flows.histories import Pictures, pictures_by_source
+from flows.histories import Pictures, history_control, pictures_by_source
 from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
@@ -37,6 +37,7 @@ from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import (
     AS_IS,
+    HISTORY_CONTROL,
     Scoring,
     control_head,
     detectors_of,
@@ -106,7 +107,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
     found = _network_results(experiment, pictures, networks, scores)
     cells = cell_results(experiment, experiment.cells, scores)
-    evaluations = (*(cell.evaluation for cell in cells), *_as_they_came(experiment, images, shards))
+    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards))
     stages, control = _protocols(experiment, features, models)
     report = write_report(
         experiment=with_keyed_weights(experiment),
@@ -140,19 +141,26 @@ def _pictures(
     return canonical_shards(experiment, brought)
 
 
-def _as_they_came(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> tuple[Ref, ...]:
-    """Results on pictures that keep their own history, where those of the experiment take one that matches."""
+def _beside(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> Iterator[Ref]:
+    """What stands beside results with matched histories: those with every picture's own, and those of the control."""
     if not experiment.matches_history:
-        return ()
-    compared = experiment.as_it_came()
-    brought = pictures_by_source(compared, images, shards)
+        return
+    as_is = experiment.uncompressed().model_copy(update={"history": "as-is"})
+    yield from _results(as_is, pictures_by_source(as_is, images, shards), AS_IS)
+    control = history_control(experiment, images, shards)
+    if control is not None:
+        yield from _results(*control, HISTORY_CONTROL)
+
+
+def _results(compared: Experiment, brought: Mapping[str, Pictures], protocol: str) -> tuple[Ref, ...]:
+    """The results of every cell of an experiment, under the name of a protocol."""
     features = feature_shards(compared, brought)
     detectors = detectors_of(compared)
     pictures = _pictures(compared, detectors, brought)
     models = fitted_models(compared, features)
     inputs = Inputs(features=features.of, pictures=pictures, models=models, networks={})
     scores = detector_scores(detectors, grid_of(compared, features.keyed), inputs)
-    return tuple(cell.evaluation for cell in cell_results(compared, compared.cells, scores, protocol=AS_IS))
+    return tuple(cell.evaluation for cell in cell_results(compared, compared.cells, scores, protocol))
 
 
 def _networks(

@@ -1,5 +1,6 @@
 """How every source's pictures are brought to their views; on the crop path, what is encoded first so that all match."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,17 @@ from flows.generate import generated
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from storage.opening import open_store
-from tasks.data.histories import count_encodings, encodings_of, matched_histories, photographs_as
-from tasks.spec.experiment import Experiment
-from tasks.spec.views import Canonical, History
+from tasks.data.histories import (
+    Encodings,
+    control_histories,
+    count_encodings,
+    encodings_of,
+    matched_histories,
+    photographs_as,
+)
+from tasks.data.sources.folder import FolderSource
+from tasks.spec.experiment import Experiment, Mix
+from tasks.spec.views import CLEAN_QUALITY, Canonical, History
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ def pictures_by_source(
     def pictures(source: str, history: History | None) -> Pictures:
         return Pictures(shards[source], images.canonical.model_copy(update={"history": history}), enlarge=False)
 
-    for_photographs, for_fakes = _histories(experiment, shards)
+    fakes, photographs = _encodings(experiment, shards)
+    for_photographs, for_fakes = matched_histories(fakes, photographs)
     own = {fake: pictures(fake, history) for fake, history in for_fakes.items()}
     matched = {
         photographs_as(real, fake): pictures(real, history)
@@ -57,17 +67,49 @@ def pictures_by_source(
     return own | matched
 
 
-def _histories(
-    experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]
-) -> tuple[dict[str, History | None], dict[str, History | None]]:
+def history_control(
+    experiment: Experiment, images: Images, shards: Mapping[str, tuple[Ref, ...]]
+) -> tuple[Experiment, dict[str, Pictures]] | None:
+    """An experiment whose two classes are the same photographs with the two histories that are taken for one.
+
+    What tells them apart tells histories apart. Its mixes have the names of the generators; generators whose files are
+    encoded alike have the same pictures. None where no generator's files are JPEGs, or no photograph is clean.
+    """
+    fakes, photographs = _encodings(experiment, shards)
+    alike: dict[tuple[tuple[int, str, int], ...], list[str]] = {}
+    for fake, encodings in fakes.items():
+        if encodings:
+            alike.setdefault(_shares(encodings), []).append(fake)
+    if not alike or all(quality < CLEAN_QUALITY for quality, _, _ in photographs):
+        return None
+    sources, mixes, pictures = [], [], {}
+    for of in alike.values():
+        once = f"once-{of[0]}"
+        histories = control_histories(fakes[of[0]], photographs)
+        twice_canonical, once_canonical = (images.canonical.model_copy(update={"history": one}) for one in histories)
+        for real in experiment.real_names:
+            pictures[photographs_as(real, once)] = Pictures(shards[real], twice_canonical, enlarge=False)
+        every = tuple(ref for real in experiment.real_names for ref in shards[real])
+        pictures[once] = Pictures(every, once_canonical, enlarge=False)
+        sources.append(FolderSource(name=once, path=once, label="fake"))
+        mixes += [Mix(name=fake, real=experiment.real_names, fakes=(once,)) for fake in of]
+    real_sources = [one for one in experiment.evaluated_sources if one.label == "real"]
+    update = {"sources": (*real_sources, *sources), "mixes": tuple(mixes), "families": {}}
+    # A copy is not validated: its mixes are called like generators that it does not have.
+    return experiment.uncompressed().model_copy(update=update), pictures
+
+
+def _shares(encodings: Encodings) -> tuple[tuple[int, str, int], ...]:
+    """The same for files that are encoded alike, however many there are."""
+    divisor = math.gcd(*(count for _, _, count in encodings))
+    return tuple((quality, subsampling, count // divisor) for quality, subsampling, count in encodings)
+
+
+def _encodings(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> tuple[dict[str, Encodings], Encodings]:
+    """How the files of each generator are encoded, and those of all photographs."""
     sources = (*experiment.real_names, *experiment.fake_names)
-    counted = dict(
-        zip(
-            sources,
-            collect([count_encodings.submit(images=shards[source], source=source) for source in sources]),
-            strict=True,
-        )
-    )
+    counting = [count_encodings.submit(images=shards[source], source=source) for source in sources]
+    counted = dict(zip(sources, collect(counting), strict=True))
     store = open_store()
     fakes = {fake: encodings_of(store, [counted[fake]]) for fake in experiment.fake_names}
-    return matched_histories(fakes, encodings_of(store, [counted[real] for real in experiment.real_names]))
+    return fakes, encodings_of(store, [counted[real] for real in experiment.real_names])

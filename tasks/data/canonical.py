@@ -116,7 +116,7 @@ def cropped_pictures(
     table = read_table(run.store, images, columns=["image", *FEATURE_COLUMNS, *SIZE_COLUMNS])
     progress = run.progress(table.num_rows)
     rows, notes = [], {"left_out": 0, "undecodable": 0}
-    for row, data in _pictures(called(table, source)):
+    for row, data in _pictures(called(table, source, canonical.history)):
         progress.advance()
         if canonical.history is not None and canonical.history.leaves_out(row.pop("jpeg_quality")):
             notes["left_out"] += 1

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from storage.objects import ROWS, Ref, notes_of, read_table
 from storage.store import Store
+from storage.tables import FAKE
 from tasks.data.pictures import chroma_subsampling
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.views import History
+from tasks.spec.views import CLEAN_QUALITY, History
 
 Encodings = Sequence[tuple[int, str, int]]
 
@@ -31,10 +32,16 @@ def photographs_as(real: str, fake: str) -> str:
     return f"{real}-as-{fake}"
 
 
-def called(images: pa.Table, source: str) -> pa.Table:
-    """Rows of pictures under another source's name."""
-    index = images.column_names.index("source")
-    return images.set_column(index, images.schema.field(index), pa.array([source] * images.num_rows, pa.string()))
+def called(images: pa.Table, source: str, history: History | None) -> pa.Table:
+    """Rows of pictures under another source's name, and as what they count with a history."""
+    stated: dict[str, object] = {"source": source}
+    if history is not None and history.control == "once":
+        stated["label"] = FAKE
+    for name, value in stated.items():
+        index = images.column_names.index(name)
+        field = images.schema.field(index)
+        images = images.set_column(index, field, pa.array([value] * images.num_rows, field.type))
+    return images
 
 
 @step("encodings", version=1, label=lambda *, source, **_: source, unkeyed=("source",))
@@ -84,3 +91,13 @@ def matched_histories(
     for_photographs = {fake: history(encodings, "photographs") for fake, encodings in fakes.items()}
     for_fakes = {fake: history(encodings or photographs, "fakes") for fake, encodings in fakes.items()}
     return for_photographs, for_fakes
+
+
+def control_histories(encodings: Encodings, photographs: Encodings) -> tuple[History, History]:
+    """How the same photographs are encoded twice, as matched ones are, and once, as fakes are; for `encodings`."""
+    clean = tuple(one for one in photographs if one[0] >= CLEAN_QUALITY)
+    of = {"encodings": tuple(encodings), "of": "photographs"}
+    return (
+        History.model_validate(of | {"control": "twice", "clean": clean}),
+        History.model_validate(of | {"control": "once"}),
+    )

@@ -76,8 +76,24 @@ def with_history(data: bytes, image_id: str, history: History | None) -> bytes:
     """
     if history is None or not history.encodes(inspect_picture(data).jpeg_quality):
         return data
-    quality, subsampling = _drawn("history", image_id, [((q, s), count) for q, s, count in history.encodings])
-    return encode_jpeg_exactly(decode_rgb(data), quality, subsampling)
+    rgb = decode_rgb(data)
+    if history.control is not None:
+        width, height = reduced_size(rgb.shape[1], rgb.shape[0], history)
+        rgb = resized(rgb, height, width)
+    if history.control == "twice":
+        rgb = decode_own_jpeg(_encoded_as("clean", rgb, image_id, history.clean))
+    return _encoded_as("history", rgb, image_id, history.encodings)
+
+
+def reduced_size(width: int, height: int, history: History | None) -> tuple[int, int]:
+    """The size that a picture has when windows are cut from it."""
+    factor = 1.0 if history is None else history.factor
+    return int(width * factor), int(height * factor)
+
+
+def _encoded_as(purpose: str, rgb: Pixels, image_id: str, encodings: Sequence[tuple[int, str, int]]) -> bytes:
+    quality, subsampling = _drawn(purpose, image_id, [((q, s), count) for q, s, count in encodings])
+    return encode_jpeg_exactly(rgb, quality, subsampling)
 
 
 def window_place(image_id: str, index: int, height: int, width: int, side: int) -> tuple[int, int]:

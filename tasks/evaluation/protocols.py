@@ -24,6 +24,8 @@ PHOTOGRAPH_QUALITY = 100
 
 # What results are called of pictures that keep their own history, beside those that take one of both classes.
 AS_IS = "as-is"
+# And of the same photographs, encoded once and twice: what is told there is history.
+HISTORY_CONTROL = "history-control"
 
 SeedMix = Literal["gan", "stable", "combined"]
 

@@ -18,7 +18,7 @@ from storage.errors import BadImage
 from storage.objects import ROWS, Ref, opened_part
 from storage.tables import FEATURE_COLUMNS, features_table
 from tasks.data.histories import called
-from tasks.data.views import SIZE_COLUMNS, has_window, is_enlarged, make_views
+from tasks.data.views import SIZE_COLUMNS, has_window, is_enlarged, make_views, reduced_size
 from tasks.device import device_alone
 from tasks.features.base import Array, Extractor
 from tasks.features.kinds import ExtractorSpec
@@ -186,6 +186,7 @@ def embed_images(
         files = (data.as_py() for data in pc.struct_field(images["image"], "bytes"))
     image_ids = images["image_id"].to_pylist()
     sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+    of_windows = [reduced_size(*size, canonical.history) for size in sizes]
     small = [is_enlarged(width, height, canonical) for width, height in sizes]
 
     history = canonical.history
@@ -193,7 +194,7 @@ def embed_images(
 
     def leaves_out(view: View, row: int) -> bool:
         if view.path == "crop":
-            return not has_window(*sizes[row], view) or unmatched[row]
+            return not has_window(*of_windows[row], view) or unmatched[row]
         return small[row] and view.path == "fair" and not enlarge
 
     def prepared(numbered: tuple[int, bytes]) -> dict[View, list[Array]]:
@@ -210,8 +211,8 @@ def embed_images(
 
     ahead = DECODED_AHEAD * threads
     for row, items in enumerate(in_order(prepared, enumerate(files), threads=threads, ahead=ahead)):
-        for view, of_windows in items.items():
-            features[view].add(row, of_windows)
+        for view, item in items.items():
+            features[view].add(row, item)
         advance(sum(row >= features[view].begin for view in views))
     for view, known in features.items():
         known.left_out = sum(leaves_out(view, row) for row in range(len(small)))
@@ -288,7 +289,7 @@ def embed_shard(
                 for known in begun.values():
                     known.close()
                 raise
-    return _Outputs(called(table, source), described)
+    return _Outputs(called(table, source, canonical.history), described)
 
 
 def _files(shard: pq.ParquetFile, chosen: npt.NDArray[np.bool_]) -> Iterator[bytes]:

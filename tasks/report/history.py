@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.protocols import AS_IS
+from tasks.evaluation.protocols import AS_IS, HISTORY_CONTROL
 from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell, number, reasons_note, row_estimate
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
+    Estimate,
     ReportData,
     ResultIndex,
     estimate_columns,
@@ -19,19 +21,32 @@ from tasks.report.data import (
     sorted_cells,
 )
 
+# From which AUROC on the same photographs with both histories on what is told of a generator may be history.
+MOST_OF_A_PROBE = 0.65
+MOST_OF_A_DETECTOR = 0.60
+
 
 def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
-    """AUROC of every detector and mix with matched histories, as the pictures came, and the difference."""
+    """AUROC of every detector and mix with matched histories, as the pictures came, the difference, and the control.
+
+    `control` is AUROC on the same photographs with the two histories; `flagged` says that it is too large, and is null
+    where there is no control.
+    """
     schema: dict[str, Any] = {
         "detector": pl.String, "mix": pl.String, **CELL_COLUMNS,
-        **estimate_columns("matched"), **estimate_columns("as_is"), "difference": pl.Float64, "reason": pl.String,
+        **estimate_columns("matched"), **estimate_columns("as_is"), "difference": pl.Float64,
+        **estimate_columns("control"), "flagged": pl.Boolean, "reason": pl.String,
     }  # fmt: skip
+    generator = {mix.name: mix.fakes[0] for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
     rows = []
     for one in (*index.detectors, *index.probes):
         for cell in sorted_cells(data.experiment, index.cells(AS_IS, one.fit)):
             matched, as_is = (index.get(protocol, cell, one.fit, "auroc") for protocol in (FAIR, AS_IS))
             if matched is None or as_is is None:
                 continue
+            of_generator = cell._replace(mix=generator.get(cell.mix, ""))
+            control = index.get(HISTORY_CONTROL, of_generator, one.fit, "auroc") or Estimate(None)
+            most = MOST_OF_A_PROBE if one.role == "probe" else MOST_OF_A_DETECTOR
             both = matched.value is not None and as_is.value is not None
             rows.append(
                 {
@@ -41,6 +56,8 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
                     **estimate_values("matched", matched),
                     **estimate_values("as_is", as_is),
                     "difference": as_is.value - matched.value if both else None,  # type: ignore[operator]
+                    **estimate_values("control", control),
+                    "flagged": None if control.value is None else control.value > most,
                     "reason": matched.reason or as_is.reason,
                 }
             )
@@ -55,7 +72,7 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     estimates = [(row_estimate(row, "matched"), row_estimate(row, "as_is")) for row in rows]
     columns = (
         Column("detector", "text"), Column("mix", "text"), Column("cell", "text"), Column("matched"),
-        Column("as they came"), Column("difference"),
+        Column("as they came"), Column("difference"), Column("control"),
     )  # fmt: skip
     shown = tuple(
         (
@@ -65,6 +82,7 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             estimate_cell(matched),
             estimate_cell(as_is),
             Cell(number(row["difference"])),
+            _control_cell(row),
         )
         for row, (matched, as_is) in zip(rows, estimates, strict=True)
     )
@@ -74,8 +92,16 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             "outlast another encoding. Matched: before a window is cut, photographs whose own encoding is overwritten "
             "by it take one as the generator's files have; of a generator whose files are no JPEGs, its pictures take "
             "one as the photographs have. As they came: nobody takes one. Both AUROCs are of detectors that were "
-            "fitted so as well; what the difference is worth is history, not generation."
+            "fitted so as well; what the difference is worth is history, not generation. Control: the same "
+            "photographs, reduced so that their own history is gone, encoded as matched photographs are and as the "
+            f"generator's files are. Above {MOST_OF_A_DETECTOR:.2f} of a detector, or {MOST_OF_A_PROBE:.2f} of a probe, a row is marked: "
+            "what is told there may be history."
         ),
         Table("Matched histories, and as the pictures came: AUROC", columns, shown),
         *reasons_note(one for pair in estimates for one in pair),
     )
+
+
+def _control_cell(row: Mapping[str, Any]) -> Cell:
+    cell = estimate_cell(row_estimate(row, "control"))
+    return replace(cell, tag="history") if row["flagged"] else cell

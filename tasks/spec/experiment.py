@@ -289,11 +289,10 @@ class Experiment(Spec):
         related = {fake for family in self.families.values() for fake in family}
         return {**self.families, **{fake: (fake,) for fake in self.fake_names if fake not in related}}
 
-    def as_it_came(self) -> Self:
-        """The experiment with every picture as it came, uncompressed: what its matched numbers are compared with."""
+    def uncompressed(self) -> Self:
+        """The experiment in uncompressed cells alone, each detector fitted once: what stands beside its numbers."""
         detectors = tuple(one.single() for one in self.all_detectors)
-        update = {"history": "as-is", "qualities": (None,), "perturbations": (), "detectors": detectors}
-        return self.model_copy(update=update)
+        return self.model_copy(update={"qualities": (None,), "perturbations": (), "detectors": detectors})
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ Subsampling = Literal["420", "422", "444"]
 Path = Literal["fair", "crop"]
 # From this quality on a photograph's own encoding is overwritten by another; 90 stays visible under 75.
 CLEAN_QUALITY = 95
+# A photograph of 480 pixels still has a window of 256 then, and nothing is left of the grid that it had.
+REDUCTION = 0.6
 
 
 def is_exact(kernel: str) -> bool:
@@ -149,6 +151,15 @@ class History(Spec):
 
     encodings: tuple[tuple[Quality, Subsampling, int], ...] = Field(min_length=1)
     of: Literal["photographs", "fakes"]
+    # Whether matching works is seen on the same photographs, reduced to lose their own history: `once` encoded, which
+    # count as fakes, and `twice`, first as clean photographs are, of which `clean` has the encodings.
+    control: Literal["once", "twice"] | None = Field(default=None, exclude_if=is_none)
+    clean: tuple[tuple[Quality, Subsampling, int], ...] = Field(default=(), exclude_if=operator.not_)
+
+    @property
+    def factor(self) -> float:
+        """By which a picture's sides are multiplied before it is encoded."""
+        return 1.0 if self.control is None else REDUCTION
 
     def leaves_out(self, jpeg_quality: int | None) -> bool:
         """Whether a picture's own encoding would still be seen under the drawn one."""

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from storage.digest import sha256_hex
-from tasks.data.encoding import encode_jpeg, encode_png
-from tasks.data.histories import called, matched_histories
+from storage.tables import FAKE, REAL
+from tasks.data.encoding import encode_jpeg, encode_jpeg_exactly, encode_png
+from tasks.data.histories import called, control_histories, matched_histories
 from tasks.data.pictures import chroma_subsampling, decode_rgb, inspect_picture
+from tasks.data.resizing import resized
 from tasks.data.views import (
     canonical_quality,
     decode_own_jpeg,
@@ -170,8 +171,23 @@ def test_a_detector_of_pictures_sees_the_window_that_features_are_made_of() -> N
 
 
 def test_rows_are_called_by_the_history_that_they_have() -> None:
-    assert called(table([jpeg(96)]), "photographs-as-gan")["source"].to_pylist() == ["photographs-as-gan"]
-    assert sha256_hex(table([jpeg(96)])["image"][0].as_py()["bytes"]) == sha256_hex(jpeg(96))
+    pictures = table([jpeg(96)]).append_column("label", pa.array([REAL], pa.int8()))
+    assert called(pictures, "photographs-as-gan", None)["source"].to_pylist() == ["photographs-as-gan"]
+    twice, once = control_histories(SAVED, [(90, "420", 9), (96, "420", 1)])
+    assert called(pictures, "a", twice)["label"].to_pylist() == [REAL]
+    assert called(pictures, "a", once)["label"].to_pylist() == [FAKE]
+    assert twice.clean == ((96, "420", 1),)
+
+
+def test_the_control_has_the_same_photographs_once_and_twice_encoded_without_their_own_grid() -> None:
+    twice, once = control_histories([(75, "420", 1)], [(96, "420", 1)])
+    reduced = resized(decode_rgb(jpeg(97)), 60, 90)
+    clean = decode_rgb(encode_jpeg_exactly(reduced, 96))
+    files = [with_history(jpeg(97), "a", history) for history in (once, twice)]
+    assert files == [encode_jpeg_exactly(reduced, 75), encode_jpeg_exactly(clean, 75)]
+    canonical = CANONICAL.model_copy(update={"history": once})
+    view = View(path="crop", resolution=61)
+    assert embed_images(table([jpeg(97)]), [view], MEANS, canonical, enlarge=False)[view].rows == []
 
 
 @pytest.mark.parametrize(
