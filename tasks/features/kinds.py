@@ -9,6 +9,7 @@ from tasks.features.base import ExtractorBase
 from tasks.features.cooccurrence import CooccurrenceSpec
 from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
+from tasks.features.spectrum import SpectrumSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import of_kind
 
@@ -18,6 +19,7 @@ KINDS: dict[str, type[ExtractorBase]] = {
     "inception": InceptionSpec,
     "backbone": BackboneSpec,
     "cooccurrence": CooccurrenceSpec,
+    "spectrum": SpectrumSpec,
 }
 
 
