@@ -141,8 +141,9 @@ def periods(filtered: Float) -> Double:
     """
     height, width = (side // LONGEST_PERIOD * LONGEST_PERIOD for side in filtered.shape)
     logarithms = np.log(power(filtered[:height, :width]) + _FLOOR)
-    above = logarithms - radial_profile(logarithms)[_radii(height, width)]  # of logarithms: a peak hides no other
-    peaks = above[:: height // LONGEST_PERIOD, :: width // LONGEST_PERIOD]  # (16, 16)
+    every = np.s_[:: height // LONGEST_PERIOD, :: width // LONGEST_PERIOD]
+    # Relative to the mean of logarithms, in which a peak hides no other.
+    peaks = logarithms[every] - radial_profile(logarithms)[_radii(height, width)[every]]  # (16, 16)
     mirrored = (peaks + np.roll(peaks[::-1], 1, axis=0)) / 2  # row -k leans the other way than row k
     both: Double = ((mirrored + mirrored.T) / 2)[np.triu_indices(LONGEST_PERIOD // 2 + 1)][1:]
     return both
