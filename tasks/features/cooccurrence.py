@@ -18,10 +18,10 @@ from storage.objects import Ref
 from storage.store import Store
 from tasks.data.perturbations.base import ViewPicture
 from tasks.features.base import Extractor, ExtractorBase
+from tasks.features.luminance import Plane, luminance
 from tasks.spec.views import View
 
 Pixels = npt.NDArray[np.uint8]
-Plane = npt.NDArray[np.int16]
 Levels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
@@ -77,42 +77,35 @@ def cooccurrences(pixels: Pixels) -> npt.NDArray[np.float32]:
     if any(missing for _, missing in short):
         pixels = np.pad(pixels, (*short, (0, 0)), mode="edge")
     red, green, blue = (np.ascontiguousarray(pixels[..., channel], dtype=np.int16) for channel in range(3))
-    luminance = _luminance(red, green, blue)
-    blocks = [*_difference_blocks(luminance), *_square_blocks(luminance), _extreme_block(luminance)]
+    grey = luminance(red, green, blue)
+    blocks = [*_difference_blocks(grey), *_square_blocks(grey), _extreme_block(grey)]
     blocks += [_chroma_block(red - green), _chroma_block(blue - green), *_joint_blocks(red, green, blue)]
     return np.sqrt(np.concatenate(blocks)).astype(np.float32)
 
 
-def _luminance(red: Plane, green: Plane, blue: Plane) -> Plane:
-    """BT.601, rounded; a grey pixel keeps its value. Its sums, up to 65,408, need 16 bits without a sign."""
-    red, green, blue = red.view(np.uint16), green.view(np.uint16), blue.view(np.uint16)
-    luminance: Plane = ((77 * red + 150 * green + 29 * blue + 128) >> 8).view(np.int16)
-    return luminance
-
-
-def _difference_blocks(luminance: Plane) -> list[npt.NDArray[np.float64]]:
+def _difference_blocks(grey: Plane) -> list[npt.NDArray[np.float64]]:
     blocks = []
     for order, step_size in DIFFERENCES:
         along = across = np.zeros(LEVELS**IN_A_ROW, np.int64)
         for axis in (0, 1):
-            levels = quantise(np.diff(luminance, order, axis), step_size)
+            levels = quantise(np.diff(grey, order, axis), step_size)
             along = along + _count_rows(levels, axis)
             across = across + _count_rows(levels, 1 - axis)
         blocks += [_frequencies(along, _alike(IN_A_ROW)), _frequencies(across, _alike(IN_A_ROW))]
     return blocks
 
 
-def _square_blocks(luminance: Plane) -> list[npt.NDArray[np.float64]]:
+def _square_blocks(grey: Plane) -> list[npt.NDArray[np.float64]]:
     blocks = []
-    for residual, step_size in ((square_3(luminance), SQUARE_3_STEP), (square_5(luminance), SQUARE_5_STEP)):
+    for residual, step_size in ((square_3(grey), SQUARE_3_STEP), (square_5(grey), SQUARE_5_STEP)):
         levels = quantise(residual, step_size)
         blocks.append(_frequencies(_count_rows(levels, 0) + _count_rows(levels, 1), _alike(IN_A_ROW)))
     return blocks
 
 
-def _extreme_block(luminance: Plane) -> npt.NDArray[np.float64]:
+def _extreme_block(grey: Plane) -> npt.NDArray[np.float64]:
     """Of the largest difference from one of the four neighbours and of the smallest, whose sign is turned."""
-    down, right = np.diff(luminance, axis=0), np.diff(luminance, axis=1)
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
     differences = (down[1:, 1:-1], -down[:-1, 1:-1], right[1:-1, 1:], -right[1:-1, :-1])
     counts = np.zeros(LEVELS**IN_A_ROW, np.int64)
     for residual in (_largest(*differences), _largest(*(-difference for difference in differences))):

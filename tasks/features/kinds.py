@@ -10,6 +10,7 @@ from tasks.features.cooccurrence import CooccurrenceSpec
 from tasks.features.history import HistorySpec
 from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
+from tasks.features.spectrum import SpectrumSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import of_kind
 
@@ -20,6 +21,7 @@ KINDS: dict[str, type[ExtractorBase]] = {
     "history": HistorySpec,
     "backbone": BackboneSpec,
     "cooccurrence": CooccurrenceSpec,
+    "spectrum": SpectrumSpec,
 }
 
 
