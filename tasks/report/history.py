@@ -94,7 +94,7 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             "one as the photographs have. As they came: nobody takes one. Both AUROCs are of detectors that were "
             "fitted so as well; what the difference is worth is history, not generation. Control: the same "
             "photographs, reduced so that their own history is gone, encoded as matched photographs are and as the "
-            f"generator's files are. Above {MOST_OF_A_DETECTOR:.2f} of a detector, or {MOST_OF_A_PROBE:.2f} of a probe, "
+            f"generator's files are. Above {MOST_OF_A_DETECTOR:.2f} of a detector or {MOST_OF_A_PROBE:.2f} of a probe "
             "a row is marked: what is told there may be history."
         ),
         Table("Matched histories, and as the pictures came: AUROC", columns, shown),

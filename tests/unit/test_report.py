@@ -477,6 +477,8 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
         "significance",
         "pairs",
         "cross",
+        "left_out",
+        "history",
         "seeds",
         "probe",
         "quality",

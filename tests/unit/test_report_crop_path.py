@@ -1,0 +1,173 @@
+"""The report's sections on the crop path: what was left out of trainings, and what histories are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+
+from storage.tables import RESULT_SCHEMA
+from tasks.detectors.linear import Linear
+from tasks.evaluation.protocols import detectors_of, grid_of, mixes_of
+from tasks.presets import parse_experiment
+from tasks.report.blocks import Table
+from tasks.report.data import ResultIndex
+from tasks.report.history import history_blocks, history_table
+from tasks.report.unknown import left_out_blocks, left_out_table
+from tasks.spec.detectors import Fit, HeadSpec
+from tasks.spec.experiment import Experiment
+from tests.unit.test_report_detectors import RESULTS
+
+FOLDERS = {"a1": "fake", "a2": "fake", "b": "fake", "city": "real", "country": "real"}
+DOCUMENT: dict[str, Any] = {
+    "name": "made-up",
+    "path": "crop",
+    "sources": [{"kind": "folder", "name": name, "path": name, "label": label} for name, label in FOLDERS.items()],
+    "resolutions": [64],
+    "qualities": [None, 60],
+    "detectors": [
+        {"kind": "linear", "name": "traces", "windows": 3, "left_out": True},
+        {"kind": "linear", "name": "history", "role": "probe", "extractor": {"kind": "history"}, "windows": 1},
+    ],
+    "families": {"a": ["a1", "a2"]},
+    "mixes": [
+        *({"name": fake, "real": ["city", "country"], "fakes": [fake]} for fake in ("a1", "a2", "b")),
+        {"name": "b-city", "real": ["city"], "fakes": ["b"]},
+        {"name": "combined", "real": ["city", "country"], "fakes": ["a1", "a2", "b"]},
+    ],
+}
+TRACES, HISTORY = Fit(detector="traces"), Fit(detector="history", role="probe")
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return parse_experiment(DOCUMENT)
+
+
+def heads(experiment: Experiment) -> dict[str, HeadSpec]:
+    """What is fitted of the first detector on uncompressed windows, by what is left out."""
+    grid = grid_of(experiment, lambda named: named)
+    detector = detectors_of(experiment)[0]
+    assert isinstance(detector, Linear)
+    entries = [entry for entry in detector.entries(grid) if entry.cell.perturbation is None]
+    return {entry.fit.without or "": detector.trains(entry, grid) for entry in entries}
+
+
+def test_families_and_sources_of_photographs_are_left_out_one_after_the_other(experiment: Experiment) -> None:
+    fitted = heads(experiment)
+    assert list(fitted) == ["", "a", "b", "city", "country"]
+    assert fitted[""].fakes == ("a1", "a2", "b")
+    assert fitted[""].real == tuple(f"{one}-as-{fake}" for fake in ("a1", "a2", "b") for one in ("city", "country"))
+    assert fitted["a"].fakes == ("b",)
+    assert fitted["a"].real == ("city-as-b", "country-as-b")
+    assert fitted["city"].fakes == ("a1", "a2", "b")
+    assert fitted["city"].real == ("country-as-a1", "country-as-a2", "country-as-b")
+    assert {view.windows for head in fitted.values() for view in head.views} == {3}
+
+
+def test_what_was_left_out_is_what_is_tested(experiment: Experiment) -> None:
+    def tested(fit: Fit) -> dict[str, tuple[str, ...]]:
+        return {mix.name: mix.real for mix in mixes_of(experiment, fit)}
+
+    assert tested(Fit(detector="traces", without="a")) == {
+        "a1": ("city-as-a1", "country-as-a1"),
+        "a2": ("city-as-a2", "country-as-a2"),
+    }
+    assert list(tested(Fit(detector="traces", without="b"))) == ["b", "b-city"]
+    assert tested(Fit(detector="traces", without="city")) == {"b-city": ("city-as-b",)}
+    assert len(tested(TRACES)["combined"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({"a": ["a1", "a3"]}, "unknown fake source 'a3'"),
+        ({"a": ["a1"], "c": ["a1"]}, "a1 is in two of them"),
+        ({"b": ["a1", "a2"]}, "b is the name of a source that is not in it"),
+        ({"city": ["a1", "a2"]}, "city is the name of a source that is not in it"),
+    ],
+    ids=str,
+)
+def test_families_that_nobody_can_mean_are_refused(families: dict[str, list[str]], message: str) -> None:
+    from storage.errors import SpecError
+
+    with pytest.raises(SpecError, match=message):
+        parse_experiment(DOCUMENT | {"families": families})
+
+
+def row(protocol: str, mix: str, fit: Fit, value: float | None) -> dict[str, Any]:
+    place = {"protocol": protocol, "resolution": "64", "perturbation": "none", "mix": mix, "metric": "auroc"}
+    bounds = {"value": value, "low": None, "high": None, "n_real": 9, "n_fake": 9, "n_groups": 9}
+    return dict.fromkeys(RESULT_SCHEMA.names) | fit.model_dump() | place | bounds
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    yield row("fair", "a1", TRACES, 0.9)
+    yield row("fair", "a2", TRACES, 0.8)
+    yield row("fair", "b", TRACES, 0.7)
+    yield row("fair", "a1", Fit(detector="traces", without="a"), 0.6)
+    yield row("fair", "a2", Fit(detector="traces", without="a"), 0.5)
+    yield row("fair", "b", Fit(detector="traces", without="b"), 0.4)
+    yield row("fair", "b-city", TRACES, 0.75)
+    yield row("fair", "b-city", Fit(detector="traces", without="city"), 0.65)
+    yield row("as-is", "a1", TRACES, 0.99)
+    yield row("as-is", "b", TRACES, 0.97)
+    yield row("as-is", "b-city", TRACES, 0.98)
+    yield row("history-control", "a1", TRACES, 0.61)
+    yield row("history-control", "b", TRACES, 0.6)
+    yield row("fair", "a1", HISTORY, 0.55)
+    yield row("as-is", "a1", HISTORY, 0.95)
+    yield row("history-control", "a1", HISTORY, 0.64)
+
+
+@pytest.fixture(scope="module")
+def index(experiment: Experiment) -> ResultIndex:
+    return ResultIndex(experiment, pl.DataFrame(list(rows()), schema=RESULTS))
+
+
+class Data:
+    """As much of the report's data as these sections read."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+
+def test_left_out_stands_beside_known_and_its_mean_counts_each_generator_once(
+    experiment: Experiment, index: ResultIndex
+) -> None:
+    data: Any = Data(experiment)
+    table = left_out_table(data, index)
+    assert table.select("without", "mix", "known", "left_out").rows() == [
+        ("a", "a1", 0.9, 0.6),
+        ("a", "a2", 0.8, 0.5),
+        ("b", "b", 0.7, 0.4),
+        ("city", "b-city", 0.75, 0.65),
+    ]
+    means = [block for block in left_out_blocks(data, {"left_out": table}) if isinstance(block, Table)][-1]
+    assert [[cell.text for cell in shown] for shown in means.rows] == [["traces", "64/none", "3", "0.800", "0.500"]]
+
+
+def test_history_stands_beside_matched_and_is_marked_where_the_control_sees_it(
+    experiment: Experiment, index: ResultIndex
+) -> None:
+    data: Any = Data(experiment)
+    table = history_table(data, index)
+    found = table.select("detector", "mix", "matched", "as_is", "control", "flagged").rows()
+    assert found == [
+        ("traces", "a1", 0.9, 0.99, 0.61, True),
+        ("traces", "b", 0.7, 0.97, 0.6, False),
+        ("traces", "b-city", 0.75, 0.98, 0.6, False),
+        ("history", "a1", 0.55, 0.95, 0.64, False),
+    ]
+    assert table["difference"].to_numpy() == pytest.approx([0.09, 0.27, 0.23, 0.4])
+    (shown,) = (block for block in history_blocks({"history": table}) if isinstance(block, Table))
+    assert [cells[-1].tag for cells in shown.rows] == ["history", "", "", ""]
+
+
+def test_without_such_results_there_are_no_such_sections(experiment: Experiment) -> None:
+    data: Any = Data(experiment)
+    index = ResultIndex(experiment, pl.DataFrame([row("fair", "b", TRACES, 0.7)], schema=RESULTS))
+    assert history_blocks({"history": history_table(data, index)}) == ()
+    assert left_out_blocks(data, {"left_out": left_out_table(data, index)}) == ()
