@@ -1,0 +1,162 @@
+"""An experiment on the crop path, from files to the report: traces, histories, and what is left out of trainings."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from flows.evaluate import Evaluation
+from storage.objects import Ref, finished_objects, read_part, read_table
+from storage.opening import open_store
+from storage.store import STORE_SETTING, Store
+from tasks.presets import parse_experiment
+from tasks.report.run import HTML
+from tests.integration.computed_plans import computed_here
+from tests.unit.tiny_onnx import INPUT, network
+
+# Name: (label, kind of file, quality, is an upsampled picture).
+SOURCES = {
+    "town": ("real", "JPEG", 96, False),
+    "shore": ("real", "JPEG", 98, False),
+    "saved": ("fake", "JPEG", 70, True),
+    "lossless": ("fake", "PNG", None, True),
+}
+COUNT = 30
+
+
+def save(folder: Path, number: int, form: str, quality: int | None, upsampled: bool) -> None:
+    random = np.random.default_rng([*folder.name.encode(), number])
+    small = gaussian_filter(random.normal(size=(120, 160, 3)), (4, 4, 0)) * 300 + 128
+    if upsampled:
+        small = small[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+    else:
+        small += random.normal(size=small.shape) * 3
+    picture = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
+    options = {} if quality is None else {"quality": quality}
+    picture.save(folder / f"{number:03d}.{form.lower()}", form, **options)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for name, (_, form, quality, upsampled) in SOURCES.items():
+        (root / name).mkdir()
+        for number in range(COUNT):
+            save(root / name, number, form, quality, upsampled)
+    # One photograph whose own encoding would be seen, and one that has no window.
+    Image.open(root / "town" / "000.jpeg").save(root / "town" / "weak.jpeg", quality=80)
+    Image.open(root / "town" / "001.jpeg").crop((0, 0, 100, 60)).save(root / "town" / "small.jpeg", quality=96)
+    return root
+
+
+@pytest.fixture(scope="module")
+def document(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = network(tmp_path_factory.mktemp("model") / "theirs.onnx")
+    folder = {"kind": "folder"}
+    return {
+        "name": "windows",
+        "path": "crop",
+        "sources": [
+            folder | {"name": name, "path": str(folders / name), "label": label}
+            for name, (label, *_) in SOURCES.items()
+        ],
+        "splits": {"kind": "folds", "count": 3},
+        "resolutions": [64],
+        "qualities": [None, 50],
+        "extractor": {"kind": "vgg16", "layer": "pool5-avg", "side": 32, "weights": "random:0", "batch": 8},
+        "detectors": [
+            {"kind": "linear", "name": "traces", "extractor": {"kind": "cooccurrence"}, "loss": "discriminant",
+             "windows": 2, "left_out": True},
+            {"kind": "onnx", "name": "theirs", "model": str(model), "input": INPUT, "fake": [1], "output": "logits",
+             "answer": "softmax", "windows": 2},
+            {"kind": "linear", "name": "history", "role": "probe", "extractor": {"kind": "history"},
+             "loss": "logistic", "fitted_in": "each-cell"},
+        ],
+        "bootstrap_resamples": 100,
+        "shard_size": 20,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def evaluation(store: Store, document: dict[str, Any]) -> Evaluation:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STORE_SETTING, store.url)
+        return computed_here(parse_experiment(document), store)
+
+
+def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
+
+
+def scores(store: Store, place: str) -> pl.DataFrame:
+    refs = [Ref.at(uri, rows=0, size=0) for uri in finished_objects(store) if uri.startswith(f"objects/{place}")]
+    return pl.concat([pl.DataFrame(pl.from_arrow(read_table(store, ref))) for ref in refs])
+
+
+def test_every_detector_is_in_every_cell_with_both_histories(store: Store, evaluation: Evaluation) -> None:
+    results = table(store, evaluation, "results").filter(pl.col("without").is_null(), metric="auroc")
+    for detector in ("traces", "theirs", "history"):
+        of_it = results.filter(detector=detector)
+        cells = set(of_it.filter(protocol="fair").select("mix", "perturbation").iter_rows())
+        assert cells == {(mix, name) for mix in ("saved", "lossless", "combined") for name in ("none", "q50")}
+        assert set(of_it.filter(protocol="as-is")["mix"]) == {"saved", "lossless", "combined"}
+        assert set(of_it.filter(protocol="history-control")["mix"]) == {"saved"}, "nobody encoded the other's files"
+        assert of_it["value"].is_between(0, 1).all()
+
+
+def test_traces_of_an_upsampling_are_told_and_histories_are_not(store: Store, evaluation: Evaluation) -> None:
+    rows = {(row["detector"], row["mix"]): row for row in table(store, evaluation, "history").iter_rows(named=True)}
+    assert rows["traces", "saved"]["matched"] > 0.9
+    assert rows["history", "saved"]["as_is"] > 0.9, "as they came, qualities of 70 and 96 are told apart"
+    assert rows["history", "saved"]["control"] < 0.75
+    assert not rows["traces", "lossless"]["flagged"]
+
+
+def test_photographs_have_a_version_for_each_generator_and_every_window_of_a_picture_one_score(
+    store: Store, evaluation: Evaluation
+) -> None:
+    for detector in ("traces", "theirs"):
+        found = scores(
+            store, f"score/{detector}/crop/64/none/2-windows/" if detector == "traces" else "score/calibrated"
+        )
+        test = found.filter(pl.col("split") == "test", pl.col("detector") == detector, pl.col("perturbation") == "none")
+        matched = test.filter(pl.col("source").str.contains("-as-saved") & ~pl.col("source").str.contains("once"))
+        assert set(matched["source"]) == {"town-as-saved", "shore-as-saved"}
+        # The one of quality 80 and the small one are not among them.
+        assert sorted(matched.group_by("source").len()["len"]) == [COUNT, COUNT]
+        assert matched.select("source", "image_id").is_duplicated().sum() == 0
+
+
+def test_what_was_left_out_is_in_the_report(store: Store, evaluation: Evaluation) -> None:
+    found = table(store, evaluation, "left_out")
+    assert set(found.select("without", "mix").iter_rows()) == {("saved", "saved"), ("lossless", "lossless")}
+    page = read_part(store, evaluation.report, HTML).decode()
+    for said in ("What the history of files is worth", "Tested on what was left out of the training", "as they came"):
+        assert said in page
+
+
+def test_counts_say_how_many_have_no_window_or_another_history(store: Store, evaluation: Evaluation) -> None:
+    counts = table(store, evaluation, "counts")
+    assert counts.filter(source="town")["left_out"].to_list() == [2, 2, 2]
+    assert counts.filter(source="town")["images"].sum() == COUNT
+
+
+def test_an_evaluation_again_computes_nothing(
+    store: Store, evaluation: Evaluation, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STORE_SETTING, store.url)
+    before = set(finished_objects(store))
+    assert computed_here(parse_experiment(document), store).report.uri == evaluation.report.uri
+    assert set(finished_objects(store)) == before
