@@ -466,7 +466,7 @@ def _refuse_one_class(rows: FeatureRows, head: HeadSpec, split: str, rotation: i
         if not np.any(rows.labels == label):
             raise SpecError(
                 f"{head.fit.label}: no {name} picture in {split} (rotation {rotation}) of {', '.join(sources)}; "
-                "it needs more pictures, other splits, or sources that reach the canonical side"
+                "it needs more pictures, other splits, or sources as large as the canonical side or the window"
             )
 
 

@@ -158,6 +158,36 @@ def _piece_content(piece: pa.Table, dimension: int) -> tuple[npt.NDArray[np.int6
     return piece["row"].to_numpy(), values.reshape(len(column), dimension)
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """What decides which pictures a view leaves out, row by row.
+
+    `windows` are the sizes that pictures have when a window is cut from them. `small` says whose square would be
+    enlarged to the canonical side, `unmatched` whose own encoding would be seen under that of their history.
+    """
+
+    windows: list[tuple[int, int]]
+    small: list[bool]
+    unmatched: list[bool]
+    enlarge: bool
+
+    @classmethod
+    def of(cls, images: pa.Table, canonical: Canonical, enlarge: bool) -> _Sizes:
+        width, height, quality = (images[name].to_pylist() for name in SIZE_COLUMNS)
+        sizes, history = list(zip(width, height, strict=True)), canonical.history
+        return cls(
+            windows=[reduced_size(*size, history) for size in sizes],
+            small=[is_enlarged(*size, canonical) for size in sizes],
+            unmatched=[history is not None and history.leaves_out(one) for one in quality],
+            enlarge=enlarge,
+        )
+
+    def leave_out(self, view: View, row: int) -> bool:
+        if view.path == "crop":
+            return not has_window(*self.windows[row], view) or self.unmatched[row]
+        return self.small[row] and view.path == "fair" and not self.enlarge
+
+
 def embed_images(
     images: pa.Table,
     views: Sequence[View],
@@ -185,22 +215,12 @@ def embed_images(
     if files is None:
         files = (data.as_py() for data in pc.struct_field(images["image"], "bytes"))
     image_ids = images["image_id"].to_pylist()
-    sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
-    of_windows = [reduced_size(*size, canonical.history) for size in sizes]
-    small = [is_enlarged(width, height, canonical) for width, height in sizes]
-
-    history = canonical.history
-    unmatched = [history is not None and history.leaves_out(quality) for quality in images["jpeg_quality"].to_pylist()]
-
-    def leaves_out(view: View, row: int) -> bool:
-        if view.path == "crop":
-            return not has_window(*of_windows[row], view) or unmatched[row]
-        return small[row] and view.path == "fair" and not enlarge
+    sizes = _Sizes.of(images, canonical, enlarge)
 
     def prepared(numbered: tuple[int, bytes]) -> dict[View, list[Array]]:
         """The items of one picture in the views that are not finished; none where it does not decode."""
         row, data = numbered
-        wanted = [view for view in views if row >= features[view].begin and not leaves_out(view, row)]
+        wanted = [view for view in views if row >= features[view].begin and not sizes.leave_out(view, row)]
         single = [one for view in wanted for one in view.each_window]
         try:
             pictures = make_views(data, image_ids[row], list(dict.fromkeys(single)), canonical) if wanted else {}
@@ -215,10 +235,10 @@ def embed_images(
             features[view].add(row, item)
         advance(sum(row >= features[view].begin for view in views))
     for view, known in features.items():
-        known.left_out = sum(leaves_out(view, row) for row in range(len(small)))
-        known.unmatched = sum(unmatched)
-        known.enlarged = sum(small[row] for row in known.rows) if view.path == "fair" else 0
-        known.undecodable = len(small) - known.left_out - len(known.rows)
+        known.left_out = sum(sizes.leave_out(view, row) for row in range(len(image_ids)))
+        known.unmatched = sum(sizes.unmatched)
+        known.enlarged = sum(sizes.small[row] for row in known.rows) if view.path == "fair" else 0
+        known.undecodable = len(image_ids) - known.left_out - len(known.rows)
     return features
 
 

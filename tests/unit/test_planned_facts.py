@@ -11,6 +11,7 @@ from flows import evaluate, shard
 from flows.preflight import missing_photographs, missing_weights, refuse_missing, wanted_facts
 from storage.errors import MissingInput
 from storage.objects import Ref
+from tasks.data import histories
 from tasks.facts import Fact, Facts, as_json, facts_known
 from tasks.presets import PRESETS, load_experiment
 from tasks.recipe import Step
@@ -115,6 +116,7 @@ def _coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shard, "refuse_shared_files", lambda *given: None)
     monkeypatch.setattr(shard, "assignment_warnings", lambda notes: [])
     monkeypatch.setattr(shard, "notes_of", lambda store, ref: NOTES)
+    monkeypatch.setattr(histories, "notes_of", lambda store, ref: {"jpegs": [[75, "420", 1], [96, "420", 1]]})
 
 
 def submit(step: Step, **arguments: Any) -> SimpleNamespace:
