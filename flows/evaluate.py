@@ -30,12 +30,13 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.data.sources.kinds import Source
-from tasks.detectors.base import DetectorBase, Inputs
-from tasks.detectors.linear import score_view
+from tasks.detectors.base import DetectorBase, Grid, Inputs
+from tasks.detectors.linear import Linear, score_view
 from tasks.detectors.svm import shuffled_control
 from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import (
+    APPLIED_CONTROL,
     AS_IS,
     HISTORY_CONTROL,
     Scoring,
@@ -107,7 +108,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
     found = _network_results(experiment, pictures, networks, scores)
     cells = cell_results(experiment, experiment.cells, scores)
-    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards))
+    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards, models))
     stages, control = _protocols(experiment, features, models)
     report = write_report(
         experiment=with_keyed_weights(experiment),
@@ -141,26 +142,66 @@ def _pictures(
     return canonical_shards(experiment, brought)
 
 
-def _beside(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]]) -> Iterator[Ref]:
+def _beside(
+    experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], models: Mapping[Spec, Ref]
+) -> Iterator[Ref]:
     """What stands beside results with matched histories: those with every picture's own, and those of the control."""
     if not experiment.matches_history:
         return
     as_is = experiment.uncompressed().model_copy(update={"history": "as-is"})
-    yield from _results(as_is, pictures_by_source(as_is, images, shards), AS_IS)
+    found = _Compared.of(as_is, pictures_by_source(as_is, images, shards))
+    yield from found.results(AS_IS)
     control = history_control(experiment, images, shards)
     if control is not None:
-        yield from _results(*control, HISTORY_CONTROL)
+        found = _Compared.of(*control)
+        yield from found.results(HISTORY_CONTROL)
+        yield from found.applied(experiment, models)
 
 
-def _results(compared: Experiment, brought: Mapping[str, Pictures], protocol: str) -> tuple[Ref, ...]:
-    """The results of every cell of an experiment, under the name of a protocol."""
-    features = feature_shards(compared, brought)
-    detectors = detectors_of(compared)
-    pictures = _pictures(compared, detectors, brought)
-    models = fitted_models(compared, features)
-    inputs = Inputs(features=features.of, pictures=pictures, models=models, networks={})
-    scores = detector_scores(detectors, grid_of(compared, features.keyed), inputs)
-    return tuple(cell.evaluation for cell in cell_results(compared, compared.cells, scores, protocol))
+@dataclass(frozen=True)
+class _Compared:
+    """An experiment on the pictures of another one, with what its detectors are asked and read."""
+
+    experiment: Experiment
+    features: Features
+    pictures: dict[str, tuple[Ref, ...]]
+
+    @classmethod
+    def of(cls, experiment: Experiment, brought: Mapping[str, Pictures]) -> "_Compared":
+        features = feature_shards(experiment, brought)
+        return cls(experiment, features, _pictures(experiment, detectors_of(experiment), brought))
+
+    def results(self, protocol: str) -> Iterator[Ref]:
+        """The results of every cell, under the name of a protocol."""
+        models = fitted_models(self.experiment, self.features)
+        inputs = Inputs(features=self.features.of, pictures=self.pictures, models=models, networks={})
+        scores = detector_scores(detectors_of(self.experiment), self._grid, inputs)
+        cells = cell_results(self.experiment, self.experiment.cells, scores, protocol)
+        yield from (cell.evaluation for cell in cells)
+
+    def applied(self, fitted: Experiment, models: Mapping[Spec, Ref]) -> Iterator[Ref]:
+        """Those of the detectors that another experiment has fitted, as they are; it asks about the same cells."""
+        grid, futures = grid_of(fitted, self.features.keyed), {}
+        for detector in detectors_of(fitted.uncompressed()):
+            if isinstance(detector, Linear) and detector.role == "detector":
+                for entry in detector.entries(grid):
+                    if entry.fit.is_whole and entry.cell in self.experiment.cells:
+                        head, view = detector.trains(entry, grid), detector.view(entry.cell, grid)
+                        futures[entry] = score_view.submit(
+                            fit=head.fit,
+                            head=head,
+                            model=models[head],
+                            features=self.features.of(self._grid.sources, head.extractor, (view,)),
+                            view=view,
+                            splits=fitted.splits,
+                        )
+        of = {(entry.fit, entry.cell): ref for entry, ref in zip(futures, collect(futures.values()), strict=True)}
+        for cell in cell_results(self.experiment, self.experiment.cells, Scores(tuple(futures), of), APPLIED_CONTROL):
+            yield cell.evaluation
+
+    @property
+    def _grid(self) -> Grid:
+        return grid_of(self.experiment, self.features.keyed)
 
 
 def _networks(

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import model_validator
 
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref
@@ -71,6 +72,12 @@ class ScoresTable(PictureDetector):
     @property
     def brings(self) -> BroughtFiles:
         return BroughtFiles.at(self.table, self.pool)
+
+    @model_validator(mode="after")
+    def _has_one_score_of_a_picture(self) -> Self:
+        if self.windows != 1:
+            raise ValueError(f"windows: a table has one score of each picture, of its first window, got {self.windows}")
+        return self
 
     def missing(self) -> list[str]:
         absent = missing_files(self.table, f"{self.name}: the table of scores")

@@ -26,6 +26,8 @@ PHOTOGRAPH_QUALITY = 100
 AS_IS = "as-is"
 # And of the same photographs, encoded once and twice: what is told there is history.
 HISTORY_CONTROL = "history-control"
+# The same, by the detectors as they are fitted on photographs and generated pictures.
+APPLIED_CONTROL = "history-control-applied"
 
 SeedMix = Literal["gan", "stable", "combined"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.evaluation.protocols import AS_IS, HISTORY_CONTROL
+from tasks.evaluation.protocols import APPLIED_CONTROL, AS_IS, HISTORY_CONTROL
 from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell, number, reasons_note, row_estimate
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -20,6 +20,7 @@ from tasks.report.data import (
     estimate_values,
     sorted_cells,
 )
+from tasks.spec.detectors import Role
 
 # From which AUROC on the same photographs with both histories on what is told of a generator may be history.
 MOST_OF_A_PROBE = 0.65
@@ -29,13 +30,14 @@ MOST_OF_A_DETECTOR = 0.60
 def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """AUROC of every detector and mix with matched histories, as the pictures came, the difference, and the control.
 
-    `control` is AUROC on the same photographs with the two histories; `flagged` says that it is too large, and is null
-    where there is no control.
+    `control` is AUROC on the same photographs with the two histories, of a detector that was fitted to tell these;
+    `applied` that of the detector itself. `flagged` says that the first is too large of a probe, or that the second is
+    too far from one half of a detector that is fitted, and the first of one that is not; null without a control.
     """
     schema: dict[str, Any] = {
         "detector": pl.String, "mix": pl.String, **CELL_COLUMNS,
         **estimate_columns("matched"), **estimate_columns("as_is"), "difference": pl.Float64,
-        **estimate_columns("control"), "flagged": pl.Boolean, "reason": pl.String,
+        **estimate_columns("control"), **estimate_columns("applied"), "flagged": pl.Boolean, "reason": pl.String,
     }  # fmt: skip
     generator = {mix.name: mix.fakes[0] for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
     rows = []
@@ -45,8 +47,10 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
             if matched is None or as_is is None:
                 continue
             of_generator = cell._replace(mix=generator.get(cell.mix, ""))
-            control = index.get(HISTORY_CONTROL, of_generator, one.fit, "auroc") or Estimate(None)
-            most = MOST_OF_A_PROBE if one.role == "probe" else MOST_OF_A_DETECTOR
+            control, applied = (
+                index.get(protocol, of_generator, one.fit, "auroc") or Estimate(None)
+                for protocol in (HISTORY_CONTROL, APPLIED_CONTROL)
+            )
             both = matched.value is not None and as_is.value is not None
             rows.append(
                 {
@@ -57,7 +61,8 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
                     **estimate_values("as_is", as_is),
                     "difference": as_is.value - matched.value if both else None,  # type: ignore[operator]
                     **estimate_values("control", control),
-                    "flagged": None if control.value is None else control.value > most,
+                    **estimate_values("applied", applied),
+                    "flagged": _is_too_large(one.role, control.value, applied.value),
                     "reason": matched.reason or as_is.reason,
                 }
             )
@@ -72,7 +77,8 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     estimates = [(row_estimate(row, "matched"), row_estimate(row, "as_is")) for row in rows]
     columns = (
         Column("detector", "text"), Column("mix", "text"), Column("cell", "text"), Column("matched"),
-        Column("as they came"), Column("difference"), Column("control"),
+        Column("as they came"), Column("difference"), Column("control, fitted"),
+        Column("control, applied"),
     )  # fmt: skip
     shown = tuple(
         (
@@ -82,7 +88,8 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             estimate_cell(matched),
             estimate_cell(as_is),
             Cell(number(row["difference"])),
-            _control_cell(row),
+            estimate_cell(row_estimate(row, "control")),
+            _marked(estimate_cell(row_estimate(row, "applied")), row["flagged"]),
         )
         for row, (matched, as_is) in zip(rows, estimates, strict=True)
     )
@@ -94,14 +101,22 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             "one as the photographs have. As they came: nobody takes one. Both AUROCs are of detectors that were "
             "fitted so as well; what the difference is worth is history, not generation. Control: the same "
             "photographs, reduced so that their own history is gone, encoded as matched photographs are and as the "
-            f"generator's files are. Above {MOST_OF_A_DETECTOR:.2f} of a detector or {MOST_OF_A_PROBE:.2f} of a probe "
-            "a row is marked: what is told there may be history."
+            "generator's files are: by a detector fitted to tell these, which says what it could see, and by the "
+            f"detector itself. Above {MOST_OF_A_PROBE:.2f} of a probe, or further than {MOST_OF_A_DETECTOR - 0.5:.2f} "
+            "from one half of a detector itself, a row is marked: what is told there may be history."
         ),
         Table("Matched histories, and as the pictures came: AUROC", columns, shown),
         *reasons_note(one for pair in estimates for one in pair),
     )
 
 
-def _control_cell(row: Mapping[str, Any]) -> Cell:
-    cell = estimate_cell(row_estimate(row, "control"))
-    return replace(cell, tag="history") if row["flagged"] else cell
+def _is_too_large(role: Role, control: float | None, applied: float | None) -> bool | None:
+    if control is None:
+        return None
+    if role == "probe":
+        return control > MOST_OF_A_PROBE
+    return abs((control if applied is None else applied) - 0.5) > MOST_OF_A_DETECTOR - 0.5
+
+
+def _marked(cell: Cell, flagged: bool | None) -> Cell:
+    return replace(cell, tag="history") if flagged else cell

@@ -148,6 +148,9 @@ class Experiment(Spec):
     def _check_path(self) -> None:
         """The crop path has windows of a size, and what needs one size of all pictures is on the fair path alone."""
         if self.path == "fair":
+            for one in self.all_detectors:
+                if one.windows != 1:
+                    raise ValueError(f"detectors: {one.name} has {one.windows} windows, which are of the path crop")
             if not _is_matched(self.history):
                 raise ValueError("history: it is of the path crop; the fair path reduces every picture, and it goes")
             return

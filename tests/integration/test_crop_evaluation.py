@@ -113,6 +113,8 @@ def test_every_detector_is_in_every_cell_with_both_histories(store: Store, evalu
         assert cells == {(mix, name) for mix in ("saved", "lossless", "combined") for name in ("none", "q50")}
         assert set(of_it.filter(protocol="as-is")["mix"]) == {"saved", "lossless", "combined"}
         assert set(of_it.filter(protocol="history-control")["mix"]) == {"saved"}, "nobody encoded the other's files"
+        applied = set(of_it.filter(protocol="history-control-applied")["mix"])
+        assert applied == ({"saved"} if detector == "traces" else set()), "what is fitted, as it is"
         assert of_it["value"].is_between(0, 1).all()
 
 

@@ -211,6 +211,11 @@ CROP = {"path": "crop", "mobile": None, "seed_protocol": None, "resolutions": [6
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"detectors": [{"kind": "linear", "name": "a", "windows": 2}]}, "a has 2 windows, which are of"),
+        (
+            {"detectors": [{"kind": "scores", "name": "a", "table": "a.csv", "windows": 2}]},
+            "of its first window, got 2",
+        ),
         ({"history": "as-is"}, "history: it is of the path crop"),
         (CROP | {"resolutions": ["native", 64]}, "each is the side of a window"),
         (CROP | {"mobile": {"networks": [{"kind": "fine-tuned", "name": "a"}]}}, "mobile: it is of the fair path"),

@@ -116,7 +116,9 @@ def rows() -> Iterator[dict[str, Any]]:
     yield row("as-is", "b", TRACES, 0.97)
     yield row("as-is", "b-city", TRACES, 0.98)
     yield row("history-control", "a1", TRACES, 0.61)
-    yield row("history-control", "b", TRACES, 0.6)
+    yield row("history-control", "b", TRACES, 0.8)
+    yield row("history-control-applied", "a1", TRACES, 0.39)
+    yield row("history-control-applied", "b", TRACES, 0.55)
     yield row("fair", "a1", HISTORY, 0.55)
     yield row("as-is", "a1", HISTORY, 0.95)
     yield row("history-control", "a1", HISTORY, 0.64)
@@ -154,12 +156,12 @@ def test_history_stands_beside_matched_and_is_marked_where_the_control_sees_it(
 ) -> None:
     data: Any = Data(experiment)
     table = history_table(data, index)
-    found = table.select("detector", "mix", "matched", "as_is", "control", "flagged").rows()
+    found = table.select("detector", "mix", "matched", "as_is", "control", "applied", "flagged").rows()
     assert found == [
-        ("traces", "a1", 0.9, 0.99, 0.61, True),
-        ("traces", "b", 0.7, 0.97, 0.6, False),
-        ("traces", "b-city", 0.75, 0.98, 0.6, False),
-        ("history", "a1", 0.55, 0.95, 0.64, False),
+        ("traces", "a1", 0.9, 0.99, 0.61, 0.39, True),
+        ("traces", "b", 0.7, 0.97, 0.8, 0.55, False),
+        ("traces", "b-city", 0.75, 0.98, 0.8, 0.55, False),
+        ("history", "a1", 0.55, 0.95, 0.64, None, False),
     ]
     assert table["difference"].to_numpy() == pytest.approx([0.09, 0.27, 0.23, 0.4])
     (shown,) = (block for block in history_blocks({"history": table}) if isinstance(block, Table))
