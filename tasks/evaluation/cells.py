@@ -22,7 +22,7 @@ from tasks.evaluation.classification import (
     few_groups_of_a_class,
     roc_curve,
 )
-from tasks.evaluation.intervals import Float, Interval
+from tasks.evaluation.intervals import Float, Interval, group_weights, share
 from tasks.evaluation.protocols import Stage, StageRow
 from tasks.evaluation.thresholds import shown_threshold, threshold_per_picture, val_thresholds
 from tasks.recipe import Output, StepRun, step
@@ -37,6 +37,9 @@ ROC_POINTS = 400
 # The threshold that a detector's makers gave it, and how many of a mix's test pictures it could not score.
 PUBLISHED = "published"
 UNSCORED = "unscored"
+# Of photographs that stand beside what was made of them, such as their reconstructions: the share of these pairs in
+# which the made picture has the higher score, ties counting half.
+PAIRS_IN_ORDER = "pairs_in_order"
 
 Row = dict[str, Any]
 
@@ -84,6 +87,7 @@ def evaluate_scores(
             rows += _without_value(key | _counts(drawn), silent)
             continue
         rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
+        rows += _pair_rows(_of_mix(test, mix.real, mix.fakes).drop_nulls("p_fake"), key, seed, resamples)
         points += _roc_points(drawn, key)
     return rows, points
 
@@ -162,6 +166,26 @@ def _mix_rows(
             yield _result(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
         shown = shown_threshold(limits)
         yield _result(key | counts, rule, "threshold", shown.value, None, shown.reason)
+
+
+def _pair_rows(scored: pl.DataFrame, key: Row, seed: int, resamples: int) -> Iterator[Row]:
+    """How many pairs are ordered right, of one generator's test pictures whose ids are those of photographs.
+
+    All pairs count, not those alone that were drawn for the other metrics.
+    """
+    made, photographs = (scored.filter(pl.col("label") == label) for label in (FAKE, REAL))
+    if made["source"].n_unique() != 1:
+        return
+    pairs = made.join(photographs.select("image_id", "group_id", "decision"), on="image_id", suffix="_of")
+    if not len(pairs):
+        return
+    difference = (pairs["decision"] - pairs["decision_of"]).to_numpy()
+    groups = pairs["group_id_of"].to_numpy()
+    in_order = share(
+        (np.sign(difference) + 1) / 2, np.ones(len(pairs), bool), groups, group_weights(groups, resamples, seed)
+    )
+    counts = {"n_real": len(pairs), "n_fake": len(pairs), "n_groups": in_order.n_groups}
+    yield _result(key | counts, None, PAIRS_IN_ORDER, in_order.value, in_order.interval(), None)
 
 
 def _without_value(key: Row, reason: str) -> Iterator[Row]:

@@ -24,6 +24,7 @@ from tasks.report.provenance import provenance_blocks
 from tasks.report.quality import quality_blocks, quality_table
 from tasks.report.quarantine import counts_blocks, counts_table, quarantine_table
 from tasks.report.ranking import ranking_blocks, ranking_table
+from tasks.report.reconstructions import reconstruction_blocks, reconstruction_table
 from tasks.report.rejection import rejection_blocks
 from tasks.report.roc import roc_blocks
 from tasks.report.second_project import second_project_blocks
@@ -101,6 +102,12 @@ SECTIONS: tuple[Kind, ...] = (
         "What the history of files is worth",
         lambda on: history_blocks(on.tables),
         {"history": history_table},
+    ),
+    Kind(
+        "matched-pairs",
+        "Photographs beside what was made of them",
+        lambda on: reconstruction_blocks(on.tables),
+        {"reconstructions": reconstruction_table},
     ),
     Kind("seeds", "Training seeds", lambda on: seeds_blocks(on.tables), {"seeds": seeds_table}),
     Kind("networks", "Networks for a phone", lambda on: stage_blocks(on.data.experiment, on.tables)),

@@ -57,6 +57,10 @@ def test_they_are_a_mix_and_a_row_of_the_counts(store: Store, evaluation: Evalua
     results = pl.read_parquet(io.BytesIO(read_part(store, evaluation.report, "results.parquet")))
     found = results.filter(protocol="fair", mix="pairs", metric="auroc", detector="svm")
     assert found["value"].null_count() == 0 < len(found)
+    in_order = results.filter(protocol="fair", mix="pairs", metric="pairs_in_order", detector="svm")
+    assert in_order["value"].is_between(0, 1).all()
+    assert len(in_order) == len(found)
+    assert "Photographs beside what was made of them" in read_part(store, evaluation.report, HTML).decode()
     counts = pl.read_parquet(io.BytesIO(read_part(store, evaluation.report, "counts.parquet")))
     by_source = counts.group_by("source").agg(pl.col("images").sum(), pl.col("collapse_rate").max())
     assert dict(by_source.select("source", "images").iter_rows())["pairs"] > 5

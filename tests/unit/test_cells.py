@@ -218,3 +218,34 @@ def test_every_interval_of_a_stage_holds_its_value(calibrated: bool) -> None:
     rows = stage_row(frame.filter(pl.col("split") == "test"), frame if calibrated else None)
     for row in rows.values():
         assert row["low"] <= row["value"] <= row["high"], row
+
+
+def paired(n: int = 40) -> pl.DataFrame:
+    """Photographs and what was made of every second one, which has the higher score in three of four pairs."""
+    photographs = scores(2 * n, groups=n).filter(pl.col("label") == REAL)
+    made = photographs[::2].with_columns(
+        pl.lit("made").alias("source"),
+        pl.lit(FAKE, pl.Int8).alias("label"),
+        pl.col("decision") + pl.when(pl.int_range(pl.len()) % 4 == 0).then(-0.5).otherwise(0.5),
+    )
+    return pl.concat([photographs, made])
+
+
+def test_pairs_of_photographs_and_what_was_made_of_them_are_told_by_their_order() -> None:
+    frame = paired()
+    mix = Mix(name="made", real=("coco",), fakes=("made",))
+    found = evaluated(frame, mix=mix)[None, "pairs_in_order"]
+    assert found["value"] == 0.75
+    assert found["low"] < 0.75 < found["high"]
+    assert (found["n_real"], found["n_fake"]) == (20, 20), "all pairs, however many pictures are drawn"
+    tied = frame.with_columns(pl.lit(0.0).alias("decision"))
+    assert (
+        evaluated(tied, mix=Mix(name="made", real=("coco",), fakes=("made",)))[None, "pairs_in_order"]["value"] == 0.5
+    )
+
+
+def test_pictures_of_other_ids_and_mixes_of_several_generators_have_no_pairs() -> None:
+    assert (None, "pairs_in_order") not in evaluated(scores())
+    frame = pl.concat([paired(), scores().filter(pl.col("label") == FAKE)])
+    found = evaluated(frame, mix=Mix(name="both", real=("coco",), fakes=("gan", "made")))
+    assert (None, "pairs_in_order") not in found

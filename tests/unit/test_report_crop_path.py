@@ -15,6 +15,7 @@ from tasks.presets import parse_experiment
 from tasks.report.blocks import Table
 from tasks.report.data import ResultIndex
 from tasks.report.history import history_blocks, history_table
+from tasks.report.reconstructions import reconstruction_blocks, reconstruction_table
 from tasks.report.unknown import left_out_blocks, left_out_table
 from tasks.spec.detectors import Fit, HeadSpec
 from tasks.spec.experiment import Experiment
@@ -173,3 +174,16 @@ def test_without_such_results_there_are_no_such_sections(experiment: Experiment)
     index = ResultIndex(experiment, pl.DataFrame([row("fair", "b", TRACES, 0.7)], schema=RESULTS))
     assert history_blocks({"history": history_table(data, index)}) == ()
     assert left_out_blocks(data, {"left_out": left_out_table(data, index)}) == ()
+
+
+def test_matched_pairs_stand_beside_the_mean_of_generators_without_them(experiment: Experiment) -> None:
+    pairs = row("fair", "b", TRACES, 0.8) | {"metric": "pairs_in_order"}
+    index = ResultIndex(experiment, pl.DataFrame([*rows(), pairs], schema=RESULTS))
+    data: Any = Data(experiment)
+    table = reconstruction_table(data, index)
+    assert table.select("detector", "mix", "pairs", "auroc", "in_order").rows() == [("traces", "b", 9, 0.7, 0.8)]
+    assert table["unmatched"].to_list() == [pytest.approx((0.9 + 0.8) / 2)]
+    (shown,) = (block for block in reconstruction_blocks({"reconstructions": table}) if isinstance(block, Table))
+    assert [cell.text for cell in shown.rows[0]][:4] == ["traces", "b", "64/none", "9"]
+    without = ResultIndex(experiment, pl.DataFrame(list(rows()), schema=RESULTS))
+    assert reconstruction_blocks({"reconstructions": reconstruction_table(data, without)}) == ()
