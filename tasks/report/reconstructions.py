@@ -87,9 +87,9 @@ def reconstruction_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ..
     return (
         Text(
             "Each generated picture here was made of a photograph that it stands beside, so that both show the same: "
-            "what a detector gains over 0.5 is trace. In order is the share of pairs in which the generated picture has "
-            "the higher score. Beside it the mean AUROC on the generators whose pictures are of no photograph: what it is "
-            "higher there may be content, or that these generators leave more."
+            "what a detector gains over 0.5 is trace. In order is the share of pairs in which the generated picture "
+            "has the higher score. Beside it the mean AUROC on the generators whose pictures are of no photograph: "
+            "what it is higher there may be content, or that these generators leave more."
         ),
         Table("Photographs beside what was made of them", columns, shown),
         *reasons_note(one for pair in estimates for one in pair),
