@@ -41,7 +41,7 @@ PICTURES_OF_SAMPLE = 99
 _ENTRIES = pa.schema([("image_id", pa.string()), ("file", pa.string()), ("sha256", pa.string())])
 _NOTES = {
     "index": {"warnings": []},
-    "encodings": {"jpegs": [[75, "420", 9], [96, "420", PICTURES]]},
+    "encodings": {"jpegs": [[75, "420", 9], [96, "420", PICTURES]], "clean": [[640, PICTURES]]},
     "assign": {
         "sources": {},
         "shared": {"count": 0, "first": []},

@@ -15,6 +15,9 @@ from tasks.spec.detectors import Fit, Quantized
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Cell
 
+# Any detector that knows everything.
+WHOLE = Fit(detector="any")
+
 
 @dataclass(frozen=True)
 class CellResults:
@@ -42,7 +45,7 @@ def cell_results(
     pairs = [
         compare_detectors.submit(
             cell=cell,
-            mixes=experiment.all_mixes,
+            mixes=mixes_of(experiment, WHOLE),
             detectors=_paired(experiment, cell, scores),
             seed=experiment.seed,
             resamples=experiment.bootstrap_resamples,

@@ -149,6 +149,8 @@ def _beside(
     if not experiment.matches_history:
         return
     as_is = experiment.uncompressed().model_copy(update={"history": "as-is"})
+    if all(one.role != "detector" for one in as_is.detectors):
+        return
     found = _Compared.of(as_is, pictures_by_source(as_is, images, shards))
     yield from found.results(AS_IS)
     control = history_control(experiment, images, shards)

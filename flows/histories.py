@@ -12,6 +12,7 @@ from storage.objects import Ref
 from storage.opening import open_store
 from tasks.data.histories import (
     Encodings,
+    clean_pictures,
     control_histories,
     count_encodings,
     encodings_of,
@@ -20,7 +21,10 @@ from tasks.data.histories import (
 )
 from tasks.data.sources.folder import FolderSource
 from tasks.spec.experiment import Experiment, Mix
-from tasks.spec.views import CLEAN_QUALITY, Canonical, History
+from tasks.spec.views import CLEAN_QUALITY, REDUCTION, Canonical, History, Resolution
+
+# Of clean photographs that have a window in the control: with fewer in a fold a detector may see none of a class.
+LEAST_OF_A_FOLD = 10
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def pictures_by_source(
     def pictures(source: str, history: History | None) -> Pictures:
         return Pictures(shards[source], images.canonical.model_copy(update={"history": history}), enlarge=False)
 
-    fakes, photographs = _encodings(experiment, shards)
+    counted = _counted(experiment, shards)
+    fakes, photographs = _encodings(experiment, counted)
     for_photographs, for_fakes = matched_histories(fakes, photographs)
     own = {fake: pictures(fake, history) for fake, history in for_fakes.items()}
     matched = {
@@ -73,14 +78,17 @@ def history_control(
     """An experiment whose two classes are the same photographs with the two histories that are taken for one.
 
     What tells them apart tells histories apart. Its mixes have the names of the generators; generators whose files are
-    encoded alike have the same pictures. None where no generator's files are JPEGs, or no photograph is clean.
+    encoded alike have the same pictures. None where no generator's files are JPEGs, or where too few clean photographs
+    have a window when they are reduced.
     """
-    fakes, photographs = _encodings(experiment, shards)
+    counted = _counted(experiment, shards)
+    fakes, photographs = _encodings(experiment, counted)
+    resolutions = tuple(side for side in experiment.resolutions if _is_controlled(experiment, counted, side))
     alike: dict[tuple[tuple[int, str, int], ...], list[str]] = {}
     for fake, encodings in fakes.items():
         if encodings:
             alike.setdefault(_shares(encodings), []).append(fake)
-    if not alike or all(quality < CLEAN_QUALITY for quality, _, _ in photographs):
+    if not alike or not resolutions or all(quality < CLEAN_QUALITY for quality, _, _ in photographs):
         return None
     sources, mixes, pictures = [], [], {}
     for of in alike.values():
@@ -94,7 +102,8 @@ def history_control(
         sources.append(FolderSource(name=once, path=once, label="fake"))
         mixes += [Mix(name=fake, real=experiment.real_names, fakes=(once,)) for fake in of]
     real_sources = [one for one in experiment.evaluated_sources if one.label == "real"]
-    update = {"sources": (*real_sources, *sources), "mixes": tuple(mixes), "families": {}}
+    update: dict[str, Any] = {"sources": (*real_sources, *sources), "mixes": tuple(mixes), "families": {}}
+    update["resolutions"] = resolutions
     # A copy is not validated: its mixes are called like generators that it does not have.
     return experiment.uncompressed().model_copy(update=update), pictures
 
@@ -105,11 +114,23 @@ def _shares(encodings: Encodings) -> tuple[tuple[int, str, int], ...]:
     return tuple((quality, subsampling, count // divisor) for quality, subsampling, count in encodings)
 
 
-def _encodings(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> tuple[dict[str, Encodings], Encodings]:
-    """How the files of each generator are encoded, and those of all photographs."""
+def _is_controlled(experiment: Experiment, counted: Mapping[str, Ref], resolution: Resolution) -> bool:
+    """Whether enough photographs for every fold have a window of this side when they are reduced."""
+    assert resolution != "native"
+    of_photographs = [counted[real] for real in experiment.real_names]
+    there = clean_pictures(open_store(), of_photographs, math.ceil((resolution + 1) / REDUCTION))
+    return there >= LEAST_OF_A_FOLD * experiment.splits.rotations
+
+
+def _counted(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> dict[str, Ref]:
+    """How the files of each source are encoded, by source."""
     sources = (*experiment.real_names, *experiment.fake_names)
     counting = [count_encodings.submit(images=shards[source], source=source) for source in sources]
-    counted = dict(zip(sources, collect(counting), strict=True))
+    return dict(zip(sources, collect(counting), strict=True))
+
+
+def _encodings(experiment: Experiment, counted: Mapping[str, Ref]) -> tuple[dict[str, Encodings], Encodings]:
+    """How the files of each generator are encoded, and those of all photographs."""
     store = open_store()
     fakes = {fake: encodings_of(store, [counted[fake]]) for fake in experiment.fake_names}
     return fakes, encodings_of(store, [counted[real] for real in experiment.real_names])

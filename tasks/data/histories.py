@@ -12,6 +12,7 @@ from storage.objects import ROWS, Ref, notes_of, read_table
 from storage.store import Store
 from storage.tables import FAKE
 from tasks.data.pictures import chroma_subsampling
+from tasks.data.views import SIZE_COLUMNS
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import CLEAN_QUALITY, History
 
@@ -48,11 +49,15 @@ def called(images: pa.Table, source: str, history: History | None) -> pa.Table:
 def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Output:
     """How the files of a source are encoded: `ENCODING_SCHEMA`.
 
-    The notes hold those that are JPEG, [[quality, chroma subsampling, count], ...], sorted, for the planning.
+    The notes hold what planning asks: `jpegs`, those that are JPEG, [[quality, chroma subsampling, count], ...], and
+    `clean`, [[shorter side, count], ...] of those of `CLEAN_QUALITY` or better and of those that are no JPEG.
     """
     counted: Counter[tuple[str, int | None, str | None]] = Counter()
+    clean: Counter[int] = Counter()
     for shard in images:
-        table = read_table(run.store, shard, columns=["image", "format", "jpeg_quality"])
+        table = read_table(run.store, shard, columns=["image", "format", *SIZE_COLUMNS])
+        sizes = zip(*(table[name].to_pylist() for name in SIZE_COLUMNS), strict=True)
+        clean.update(min(width, height) for width, height, q in sizes if q is None or q >= CLEAN_QUALITY)
         files = pc.struct_field(table["image"], "bytes")
         facts = zip(files, table["format"].to_pylist(), table["jpeg_quality"].to_pylist(), strict=True)
         counted.update(
@@ -63,7 +68,7 @@ def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Ou
     order = [(name, "ascending") for name in ENCODING_SCHEMA.names[:3]]
     table = pa.Table.from_pylist(rows, schema=ENCODING_SCHEMA).sort_by(order)
     jpegs = [[q, s, n] for (_, q, s), n in counted.items() if q is not None]
-    return Output({ROWS: table}, {"jpegs": sorted(jpegs)})
+    return Output({ROWS: table}, {"jpegs": sorted(jpegs), "clean": [list(item) for item in sorted(clean.items())]})
 
 
 def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:
@@ -73,6 +78,11 @@ def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:
         for quality, subsampling, count in notes_of(store, ref)["jpegs"]:
             together[quality, subsampling] += count
     return [(quality, subsampling, count) for (quality, subsampling), count in sorted(together.items())]
+
+
+def clean_pictures(store: Store, counted: Iterable[Ref], side: int) -> int:
+    """How many clean pictures of these sources have a shorter side of so many pixels."""
+    return sum(count for ref in counted for shorter, count in notes_of(store, ref)["clean"] if shorter >= side)
 
 
 def matched_histories(

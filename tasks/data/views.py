@@ -101,6 +101,7 @@ def window_place(image_id: str, index: int, height: int, width: int, side: int) 
 
     So its phase against the grid of any earlier encoding is random, and the same in every version of a picture.
     """
+    assert min(height, width) >= side, f"a picture of {width}x{height} has no window of {side}"
     digest = hashlib.sha256(f"window:{index}:{image_id}".encode()).digest()
     top, left = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
     return top * (height - side + 1) >> 64, left * (width - side + 1) >> 64

@@ -31,7 +31,9 @@ class Grid:
     """What an experiment asks of every detector: its sources, its cells, and how its pictures are split.
 
     `photographs` says what the photographs are called that stand against some generators, of all `real` sources or of
-    some. `families` has every generator once. All pictures are seen on one `path`.
+    some; those `tested_apart` have a mix of their own. `families` has every generator once. All pictures are seen on
+    one `path`.
+
     `augmented` is what happens to the pictures that a detector over all perturbations is fitted on. `extractor` and
     `svm` are what linear detectors take that name none; `keyed` gives any other extractor with its weights named by
     digest, as those of `extractor` are.
@@ -39,6 +41,7 @@ class Grid:
 
     photographs: Callable[[Iterable[str], Iterable[str] | None], tuple[str, ...]]
     real: tuple[str, ...]
+    tested_apart: tuple[str, ...]
     fakes: tuple[str, ...]
     families: Mapping[str, tuple[str, ...]]
     path: Path
@@ -102,6 +105,9 @@ class DetectorBase(Spec):
 
     # Of how many windows of a picture it forms one opinion on the crop path.
     windows: int = Field(default=1, ge=1, le=25, exclude_if=is_one)
+
+    # Whether it scores whatever pictures there are, as those that stand beside an experiment's own.
+    can_be_asked_anew: ClassVar[bool] = True
 
     # Whether `parts` reads canonical pictures, which are made then.
     reads_pictures: ClassVar[bool] = False

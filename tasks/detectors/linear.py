@@ -84,8 +84,9 @@ class Linear(DetectorBase):
 
     def _absent(self, grid: Grid) -> Iterator[str]:
         """What is left out of a training, one after the other."""
-        for among in (grid.families, grid.real) if self.left_out else ():
-            yield from among if len(among) > 1 else ()
+        if self.left_out:
+            yield from (name for name, family in grid.families.items() if len(family) < len(grid.fakes))
+            yield from (grid.tested_apart if len(grid.real) > 1 else ())
 
     def single(self) -> Self:
         return self.model_copy(update={"seeds": 1, "crossed": False, "left_out": False})
@@ -123,7 +124,11 @@ class Linear(DetectorBase):
 
     def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
         assert isinstance(model, HeadSpec)
-        features = inputs.features((*model.real, *model.fakes), model.extractor, model.views)
+        names = (*model.real, *model.fakes)
+        if grid.path == "crop":
+            # Where no picture of a generator has a window, its photographs have a history that no fake has.
+            names = _of_present(names, model, grid, inputs)
+        features = inputs.features(names, model.extractor, model.views)
         return train_head.submit(head=model, features=features, splits=grid.splits)
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
@@ -136,6 +141,17 @@ class Linear(DetectorBase):
             view=view,
             splits=grid.splits,
         )
+
+
+def _of_present(names: tuple[str, ...], head: HeadSpec, grid: Grid, inputs: Inputs) -> tuple[str, ...]:
+    """The sources of a head without generators of which there are no rows, and without what stands against these."""
+
+    def has_rows(fake: str) -> bool:
+        return any(ref.rows for ref in inputs.features((fake,), head.extractor, head.views))
+
+    present = [fake for fake in head.fakes if has_rows(fake)]
+    kept = {*present, *grid.photographs(present, None)}
+    return tuple(name for name in names if name in kept)
 
 
 @step(

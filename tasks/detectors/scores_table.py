@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
 import polars as pl
@@ -61,6 +61,9 @@ class ScoresTable(PictureDetector):
     pictures that have changed since are refused. Other columns are not looked at, nor are cells that the experiment
     has not.
     """
+
+    # It has the scores of the pictures that were written for it.
+    can_be_asked_anew: ClassVar[bool] = False
 
     kind: Literal["scores"] = "scores"
     table: LocalPath

@@ -1,5 +1,6 @@
 """From per-image scores to a table of results: one cell of the grid, or one stage of the first project's table."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
+from storage.digest import hash_fraction
 from storage.objects import ROWS, Ref, read_table
 from storage.store import Store
 from storage.tables import FAKE, FIT_COLUMNS, REAL, RESULT_SCHEMA
@@ -77,7 +79,7 @@ def evaluate_scores(
     test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
     for mix in mixes:
         # Every detector is asked about the same pictures: what it could not score is left out of them, not replaced.
-        asked = drawn_pictures(test, mix.real, mix.fakes, seed)
+        asked = drawn_pictures(test, mix.real, mix.fakes, seed, mix.versions)
         drawn = asked.drop_nulls("p_fake")
         key = _key(cell, protocol, mix.name, fit)
         unscored = len(asked) - len(drawn)
@@ -92,11 +94,46 @@ def evaluate_scores(
     return rows, points
 
 
-def drawn_pictures(test: pl.DataFrame, real: Sequence[str], fakes: Sequence[str], seed: int) -> pl.DataFrame:
-    """The test rows of a mix at 1:1, with equally many fakes of each source."""
+def drawn_pictures(
+    test: pl.DataFrame,
+    real: Sequence[str],
+    fakes: Sequence[str],
+    seed: int,
+    versions: Sequence[Sequence[str]] = (),
+) -> pl.DataFrame:
+    """The test rows of a mix at 1:1, with equally many fakes of each source.
+
+    Of photographs that have `versions`, some for each of the fakes, one is taken of each, equally many for every
+    generator that has pictures.
+    """
     rows = _of_mix(test, real, fakes)
+    if len(versions) > 1:
+        rows = pl.concat([_one_version(rows, fakes, versions, seed), rows.filter(pl.col("label") == FAKE)])
+        rows = rows.sort("image_id", "source")
     mask = draw_balanced_mix(rows["image_id"].to_numpy(), rows["label"].to_numpy(), rows["source"].to_numpy(), seed)
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
+
+
+def _one_version(
+    rows: pl.DataFrame, fakes: Sequence[str], versions: Sequence[Sequence[str]], seed: int
+) -> pl.DataFrame:
+    """Each photograph as those of the generator that its id draws, equally many of each by the smallest hashes."""
+    there = set(rows.filter(pl.col("label") == FAKE)["source"])
+    present = [set(names) for fake, names in zip(fakes, versions, strict=True) if fake in there]
+    if not present:
+        return rows.filter(pl.col("label") == REAL).clear()
+    hashes = {one: hash_fraction("version", seed, one) for one in sorted(set(rows["image_id"]))}
+    chosen = [
+        [
+            index
+            for index, (source, image_id) in enumerate(zip(rows["source"], rows["image_id"], strict=True))
+            if source in names and int(hashes[image_id] * len(present)) == place
+        ]
+        for place, names in enumerate(present)
+    ]
+    count = min(len(indices) for indices in chosen)
+    first = [sorted(indices, key=lambda index: hashes[rows["image_id"][index]])[:count] for indices in chosen]
+    return rows[sorted(itertools.chain.from_iterable(first))]
 
 
 def why_unranked(asked: pl.DataFrame, scored: pl.DataFrame) -> str:

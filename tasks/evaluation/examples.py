@@ -7,7 +7,7 @@ import pyarrow as pa
 from storage.digest import hash_fraction
 from storage.objects import ROWS, Ref, read_table
 from tasks.data.encoding import encode_png
-from tasks.data.views import make_views
+from tasks.data.views import has_window, make_views
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import Canonical, View
 
@@ -32,15 +32,18 @@ def example_pictures(
 ) -> Output:
     """One picture per source, drawn by hash from its first shard, in every view; PNG of at most 256 pixels a side.
 
-    `shards` runs in parallel with `sources`. A source without pictures has no rows.
+    `shards` runs in parallel with `sources`. A source without a picture that has every window has no rows.
     """
     rows = []
     for source, shard in zip(sources, shards, strict=True):
-        table = read_table(run.store, shard, columns=["image", "image_id"])
+        table = read_table(run.store, shard, columns=["image", "image_id", "width", "height"])
         ids = table["image_id"].to_pylist()
-        if not ids:
+        sizes = list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
+        of_windows = [view for view in views if view.path == "crop"]
+        large = [row for row, size in enumerate(sizes) if all(has_window(*size, view) for view in of_windows)]
+        if not large:
             continue
-        chosen = min(range(len(ids)), key=lambda index: hash_fraction("example", seed, ids[index]))
+        chosen = min(large, key=lambda index: hash_fraction("example", seed, ids[index]))
         data = table["image"][chosen].as_py()["bytes"]
         for view, picture in make_views(data, ids[chosen], views, canonical).items():
             rows.append({"source": source, "view": view.name, "png": _shown(encode_png(picture.pixels))})

@@ -102,7 +102,9 @@ class _Answers:
     @classmethod
     def of(cls, scores: pl.DataFrame, thresholds: Mapping[int, float | None], mix: Mix, seed: int) -> _Answers:
         test = scores.filter(pl.col("split") == "test").sort(*_PICTURE)
-        drawn = drawn_pictures(test, mix.real, mix.fakes, seed).with_columns(pl.col("p_fake").fill_nan(None))
+        drawn = drawn_pictures(test, mix.real, mix.fakes, seed, mix.versions).with_columns(
+            pl.col("p_fake").fill_nan(None)
+        )
         limits = pl.Series(threshold_per_picture(drawn["fold"].to_list(), thresholds)).fill_nan(None)
         called_fake = drawn["p_fake"] >= limits
         asked = drawn.select(*_PICTURE, "group_id", "label", "p_fake").with_columns(

@@ -1,5 +1,6 @@
 """Which heads an experiment fits, which scores it needs, and the first project's way of comparing, defect by defect."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -151,6 +152,9 @@ def grid_of(experiment: Experiment, keyed: Keyed) -> Grid:
     return Grid(
         photographs=experiment.photographs,
         real=experiment.real_names,
+        tested_apart=tuple(
+            name for name in experiment.real_names if any(mix.real == (name,) for mix in experiment.all_mixes)
+        ),
         fakes=experiment.fake_names,
         families=experiment.all_families,
         path=experiment.path,
@@ -183,7 +187,14 @@ def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:
     if fit.without is not None:
         family = experiment.all_families.get(fit.without, ())
         mixes = [mix for mix in mixes if set(mix.fakes) <= set(family) or mix.real == (fit.without,)]
-    return tuple(mix.model_copy(update={"real": experiment.photographs(mix.fakes, mix.real)}) for mix in mixes)
+    return tuple(_with_versions(experiment, mix) for mix in mixes)
+
+
+def _with_versions(experiment: Experiment, mix: Mix) -> Mix:
+    if not experiment.matches_history:
+        return mix
+    versions = tuple(experiment.photographs((fake,), mix.real) for fake in mix.fakes)
+    return mix.model_copy(update={"real": tuple(itertools.chain.from_iterable(versions)), "versions": versions})
 
 
 def svm_head(experiment: Experiment, resolution: Resolution, extractor: Vgg16Spec) -> HeadSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell,
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
+    CellKey,
     Estimate,
     ReportData,
     ResultIndex,
@@ -20,7 +21,7 @@ from tasks.report.data import (
     estimate_values,
     sorted_cells,
 )
-from tasks.spec.detectors import Role
+from tasks.spec.detectors import Fit, Role
 
 # From which AUROC on the same photographs with both histories on what is told of a generator may be history.
 MOST_OF_A_PROBE = 0.65
@@ -31,24 +32,24 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """AUROC of every detector and mix with matched histories, as the pictures came, the difference, and the control.
 
     `control` is AUROC on the same photographs with the two histories, of a detector that was fitted to tell these;
-    `applied` that of the detector itself. `flagged` says that the first is too large of a probe, or that the second is
-    too far from one half of a detector that is fitted, and the first of one that is not; null without a control.
+    `applied` that of the detector itself; of a mix of several generators that of the one which is farthest from one
+    half. `flagged` says that the first is too large of a probe, or that the second is too far from one half of a
+    detector that is fitted, and the first of one that is not; null without a control.
     """
     schema: dict[str, Any] = {
         "detector": pl.String, "mix": pl.String, **CELL_COLUMNS,
         **estimate_columns("matched"), **estimate_columns("as_is"), "difference": pl.Float64,
         **estimate_columns("control"), **estimate_columns("applied"), "flagged": pl.Boolean, "reason": pl.String,
     }  # fmt: skip
-    generator = {mix.name: mix.fakes[0] for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
+    generators = {mix.name: mix.fakes for mix in data.experiment.all_mixes}
     rows = []
     for one in (*index.detectors, *index.probes):
         for cell in sorted_cells(data.experiment, index.cells(AS_IS, one.fit)):
             matched, as_is = (index.get(protocol, cell, one.fit, "auroc") for protocol in (FAIR, AS_IS))
             if matched is None or as_is is None:
                 continue
-            of_generator = cell._replace(mix=generator.get(cell.mix, ""))
             control, applied = (
-                index.get(protocol, of_generator, one.fit, "auroc") or Estimate(None)
+                _farthest(index, protocol, one.fit, [cell._replace(mix=fake) for fake in generators[cell.mix]])
                 for protocol in (HISTORY_CONTROL, APPLIED_CONTROL)
             )
             both = matched.value is not None and as_is.value is not None
@@ -108,6 +109,13 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
         Table("Matched histories, and as the pictures came: AUROC", columns, shown),
         *reasons_note(one for pair in estimates for one in pair),
     )
+
+
+def _farthest(index: ResultIndex, protocol: str, fit: Fit, cells: Sequence[CellKey]) -> Estimate:
+    """The AUROC of the generators' controls that is farthest from one half."""
+    found = [index.get(protocol, cell, fit, "auroc") for cell in cells]
+    known = [one for one in found if one is not None and one.value is not None]
+    return max(known, key=lambda one: abs((one.value or 0.0) - 0.5), default=Estimate(None))
 
 
 def _is_too_large(role: Role, control: float | None, applied: float | None) -> bool | None:

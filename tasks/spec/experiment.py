@@ -49,6 +49,8 @@ class Mix(Spec):
     name: Name
     real: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
     fakes: Annotated[tuple[Name, ...], Once] = Field(min_length=1)
+    # What the photographs are called that stand against each of the fakes, where they have a version for each.
+    versions: tuple[tuple[Name, ...], ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class SeedProtocol(Spec):
@@ -126,6 +128,8 @@ class Experiment(Spec):
             if source.name in OWN_NAMES and (source.label == "fake" or source.name in self.unseen_names):
                 raise ValueError(f"{source.name}: tables mean something else by it: name the source otherwise")
         for mix in self.mixes:
+            if mix.versions:
+                raise ValueError(f"mix {mix.name}: versions of photographs are made, not named")
             self._check_names(f"mix {mix.name}", mix.real, "real", sources)
             self._check_names(f"mix {mix.name}", mix.fakes, "fake", sources)
         self._check_mixes()
@@ -161,12 +165,13 @@ class Experiment(Spec):
                 raise ValueError(f"{field}: it is of the fair path, got the path crop")
         if self.matches_history:
             names = {source.name for source in self.sources}
-            for name in self.photographs(self.fake_names):
-                if name in names or len(name) > LONGEST_NAME:
-                    raise ValueError(
-                        f"sources: photographs of one history are called {name}, expected a name that no source has, "
-                        f"of at most {LONGEST_NAME} characters"
-                    )
+            # The longest ones are those of the history control.
+            made = [*self.photographs(self.fake_names), *self.photographs(f"once-{fake}" for fake in self.fake_names)]
+            for name in (*doubled(made), *(one for one in made if one in names or len(one) > LONGEST_NAME)):
+                raise ValueError(
+                    f"sources: photographs of one history are called {name}, expected a name that no source has, "
+                    f"of at most {LONGEST_NAME} characters"
+                )
 
     def _check_perturbations(self) -> None:
         """No two cells share a name, and none has pictures that are smaller than any resolution may be."""
@@ -224,6 +229,8 @@ class Experiment(Spec):
         for fake in doubled(members):
             raise ValueError(f"families: {fake} is in two of them")
         for name, family in self.families.items():
+            if not family:
+                raise ValueError(f"families: expected generators in {name}, got none")
             self._check_names(f"families: {name}", family, "fake", {one.name: one for one in self.sources})
             if name in self.real_names or (name in self.fake_names and name not in family):
                 raise ValueError(f"families: {name} is the name of a source that is not in it")
@@ -294,7 +301,7 @@ class Experiment(Spec):
 
     def uncompressed(self) -> Self:
         """The experiment in uncompressed cells alone, each detector fitted once: what stands beside its numbers."""
-        detectors = tuple(one.single() for one in self.all_detectors)
+        detectors = tuple(one.single() for one in self.all_detectors if one.can_be_asked_anew)
         return self.model_copy(update={"qualities": (None,), "perturbations": (), "detectors": detectors})
 
     @property

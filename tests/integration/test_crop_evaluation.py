@@ -149,6 +149,20 @@ def test_what_was_left_out_is_in_the_report(store: Store, evaluation: Evaluation
         assert said in page
 
 
+def test_detectors_are_compared_in_pairs_and_each_photograph_is_drawn_once(
+    store: Store, evaluation: Evaluation
+) -> None:
+    pairs = table(store, evaluation, "pairs")
+    assert set(pairs["mix"]) == {"saved", "lossless", "combined"}
+    assert table(store, evaluation, "significance")["rank"].null_count() == 0
+    results = table(store, evaluation, "results").filter(
+        pl.col("without").is_null(), protocol="fair", mix="combined", metric="auroc", detector="traces"
+    )
+    # As many photographs as fakes, each one's own group, and half of them for each of the generators.
+    assert (results["n_groups"] == results["n_real"] + results["n_fake"]).all()
+    assert (results["n_real"] > COUNT).all()
+
+
 def test_counts_say_how_many_have_no_window_or_another_history(store: Store, evaluation: Evaluation) -> None:
     counts = table(store, evaluation, "counts")
     assert counts.filter(source="town")["left_out"].to_list() == [2, 2, 2]

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from storage.tables import FAKE, REAL
-from tasks.evaluation.cells import evaluate_scores, evaluate_stage_row
+from tasks.evaluation.cells import drawn_pictures, evaluate_scores, evaluate_stage_row
 from tasks.evaluation.protocols import SEED_ROWS, STAGES, Scoring, StageRow, seed_head
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.detectors import Fit
@@ -249,3 +249,28 @@ def test_pictures_of_other_ids_and_mixes_of_several_generators_have_no_pairs() -
     frame = pl.concat([paired(), scores().filter(pl.col("label") == FAKE)])
     found = evaluated(frame, mix=Mix(name="both", real=("coco",), fakes=("gan", "made")))
     assert (None, "pairs_in_order") not in found
+
+
+def test_of_the_versions_of_a_photograph_one_is_drawn_and_equally_many_for_each_generator() -> None:
+    fakes = pl.concat(
+        [
+            scores(60)
+            .filter(pl.col("label") == FAKE)
+            .with_columns(pl.lit(name).alias("source"), (pl.lit(name) + pl.col("image_id")).alias("image_id"))
+            for name in ("one", "two", "gone")
+        ]
+    ).filter(pl.col("source") != "gone")
+    photographs = scores(240).filter(pl.col("label") == REAL)
+    versions = [("coco-as-one",), ("coco-as-two",), ("coco-as-gone",)]
+    reals = pl.concat([photographs.with_columns(pl.lit(name).alias("source")) for (name,) in versions])
+    frame = pl.concat([reals, fakes]).filter(pl.col("split") == "test")
+    real = [name for names in versions for name in names]
+    drawn = drawn_pictures(frame, real, ["one", "two", "gone"], 0, versions)
+    taken = drawn.filter(pl.col("label") == REAL)
+    assert not taken["image_id"].is_duplicated().any()
+    counts = dict(drawn.group_by("source").len().iter_rows())
+    assert counts["one"] == counts["two"] == 30
+    assert set(taken["source"]) == {"coco-as-one", "coco-as-two"}, "of a generator without pictures nothing is taken"
+    assert abs(counts["coco-as-one"] - 30) < 12
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=3).sort("image_id", "source")
+    assert drawn_pictures(shuffled, real, ["one", "two", "gone"], 0, versions).equals(drawn)

@@ -139,6 +139,11 @@ MEANS = Extractor(
 )
 
 
+def test_a_picture_without_a_window_has_no_place() -> None:
+    with pytest.raises(AssertionError, match="a picture of 150x63 has no window of 64"):
+        window_place("a", 0, 63, 150, 64)
+
+
 def test_features_are_averaged_over_the_windows_of_a_picture() -> None:
     files = [encode_png(PICTURE), jpeg(96), jpeg(90)]
     view = View(path="crop", resolution=64, windows=3)

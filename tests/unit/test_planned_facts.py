@@ -116,7 +116,8 @@ def _coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shard, "refuse_shared_files", lambda *given: None)
     monkeypatch.setattr(shard, "assignment_warnings", lambda notes: [])
     monkeypatch.setattr(shard, "notes_of", lambda store, ref: NOTES)
-    monkeypatch.setattr(histories, "notes_of", lambda store, ref: {"jpegs": [[75, "420", 1], [96, "420", 1]]})
+    encodings = {"jpegs": [[75, "420", 1], [96, "420", 1]], "clean": [[640, 99]]}
+    monkeypatch.setattr(histories, "notes_of", lambda store, ref: encodings)
 
 
 def submit(step: Step, **arguments: Any) -> SimpleNamespace:

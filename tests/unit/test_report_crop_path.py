@@ -58,7 +58,8 @@ def heads(experiment: Experiment) -> dict[str, HeadSpec]:
 
 def test_families_and_sources_of_photographs_are_left_out_one_after_the_other(experiment: Experiment) -> None:
     fitted = heads(experiment)
-    assert list(fitted) == ["", "a", "b", "city", "country"]
+    # No mix has photographs of the country alone, so that nothing would be tested without them.
+    assert list(fitted) == ["", "a", "b", "city"]
     assert fitted[""].fakes == ("a1", "a2", "b")
     assert fitted[""].real == tuple(f"{one}-as-{fake}" for fake in ("a1", "a2", "b") for one in ("city", "country"))
     assert fitted["a"].fakes == ("b",)
@@ -79,6 +80,20 @@ def test_what_was_left_out_is_what_is_tested(experiment: Experiment) -> None:
     assert list(tested(Fit(detector="traces", without="b"))) == ["b", "b-city"]
     assert tested(Fit(detector="traces", without="city")) == {"b-city": ("city-as-b",)}
     assert len(tested(TRACES)["combined"]) == 6
+    (combined,) = (mix for mix in mixes_of(experiment, TRACES) if mix.name == "combined")
+    assert combined.versions == tuple((f"city-as-{fake}", f"country-as-{fake}") for fake in ("a1", "a2", "b"))
+
+
+def test_versions_of_photographs_are_not_named_by_an_experiment() -> None:
+    from storage.errors import SpecError
+
+    mix = {"name": "b", "real": ["city"], "fakes": ["b"], "versions": [["city"]]}
+    with pytest.raises(SpecError, match="versions of photographs are made, not named"):
+        parse_experiment(DOCUMENT | {"mixes": [mix]})
+
+
+def test_a_family_of_all_generators_is_not_left_out() -> None:
+    assert list(heads(parse_experiment(DOCUMENT | {"families": {"all": ["a1", "a2", "b"]}}))) == ["", "city"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +102,7 @@ def test_what_was_left_out_is_what_is_tested(experiment: Experiment) -> None:
         ({"a": ["a1", "a3"]}, "unknown fake source 'a3'"),
         ({"a": ["a1"], "c": ["a1"]}, "a1 is in two of them"),
         ({"b": ["a1", "a2"]}, "b is the name of a source that is not in it"),
+        ({"a": ["a1"], "c": []}, "expected generators in c, got none"),
         ({"city": ["a1", "a2"]}, "city is the name of a source that is not in it"),
     ],
     ids=str,
