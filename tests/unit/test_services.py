@@ -470,6 +470,10 @@ def test_reports_are_served_from_the_store_found_again_and_stopped(
     # Killed, it is started again where links in the UI lead to.
     os.kill(process.pid, signal.SIGKILL)
     _wait_for(lambda: not processes.is_running(process, home))
+    # A process that ends loses its memory, by which it is known, a moment before its port.
+    port = home_folder.load_state(home).reports_port
+    assert port is not None
+    _wait_for(lambda: processes.is_free(port))
     assert services.ensure_reports(NO_HANDLE, said.append) == url
     again = home_folder.load_state(home).reports
     assert again is not None
