@@ -118,7 +118,7 @@ def cropped_pictures(
     rows, notes = [], {"left_out": 0, "undecodable": 0}
     for row, data in _pictures(called(table, source, canonical.history)):
         progress.advance()
-        if canonical.history is not None and canonical.history.leaves_out(row.pop("jpeg_quality")):
+        if canonical.history is not None and canonical.history.leaves_out(row["jpeg_quality"]):
             notes["left_out"] += 1
             continue
         try:

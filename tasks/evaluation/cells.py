@@ -1,6 +1,5 @@
 """From per-image scores to a table of results: one cell of the grid, or one stage of the first project's table."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -119,21 +118,16 @@ def _one_version(
 ) -> pl.DataFrame:
     """Each photograph as those of the generator that its id draws, equally many of each by the smallest hashes."""
     there = set(rows.filter(pl.col("label") == FAKE)["source"])
-    present = [set(names) for fake, names in zip(fakes, versions, strict=True) if fake in there]
+    present = [names for fake, names in zip(fakes, versions, strict=True) if fake in there]
     if not present:
         return rows.filter(pl.col("label") == REAL).clear()
-    hashes = {one: hash_fraction("version", seed, one) for one in sorted(set(rows["image_id"]))}
-    chosen = [
-        [
-            index
-            for index, (source, image_id) in enumerate(zip(rows["source"], rows["image_id"], strict=True))
-            if source in names and int(hashes[image_id] * len(present)) == place
-        ]
-        for place, names in enumerate(present)
-    ]
-    count = min(len(indices) for indices in chosen)
-    first = [sorted(indices, key=lambda index: hashes[rows["image_id"][index]])[:count] for indices in chosen]
-    return rows[sorted(itertools.chain.from_iterable(first))]
+    place = {name: index for index, names in enumerate(present) for name in names}
+    real = rows.filter(pl.col("label") == REAL, pl.col("source").is_in(list(place)))
+    hashes = pl.Series("hash", [hash_fraction("version", seed, one) for one in real["image_id"]], pl.Float64)
+    drawn = real.with_columns(hashes, pl.col("source").replace_strict(place, return_dtype=pl.Int64).alias("place"))
+    drawn = drawn.filter((pl.col("hash") * len(present)).floor() == pl.col("place"))
+    count = min(len(drawn.filter(place=index)) for index in range(len(present)))
+    return drawn.filter(pl.col("hash").rank("ordinal").over("place") <= count).select(rows.columns)
 
 
 def why_unranked(asked: pl.DataFrame, scored: pl.DataFrame) -> str:
