@@ -53,12 +53,16 @@ class Features:
         return tuple(ref for source in sources for view in views for ref in self.shards[source, extractor, view])
 
 
-def feature_shards(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Features:
-    """Features of every evaluated source in every view that any detector or protocol of the experiment needs."""
+def feature_shards(experiment: Experiment, pictures: Mapping[str, Pictures], *, is_measured: bool = True) -> Features:
+    """Features of every evaluated source in every view that any detector or protocol of the experiment needs.
+
+    Where the generators' quality is not measured, the experiment's own extractor may have none.
+    """
     resolved = {named: keyed for named in experiment.extractors if (keyed := named.keyed()) is not None}
     weights = {keyed: named.import_weights() for named, keyed in resolved.items()}
     features = Features(experiment, resolved, {})
-    needed = needed_features(experiment, features.keyed, features.inception)
+    measuring = [one for one in (features.extractor, features.inception) if one is not None and is_measured]
+    needed = needed_features(experiment, features.keyed, measuring)
     with networks_kept():
         futures = {
             (source, wanted, views): [

@@ -12,7 +12,7 @@ from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
 from flows.generate import generated
-from flows.histories import Pictures, history_control, pictures_by_source
+from flows.histories import Pictures, counted_encodings, history_control, pictures_by_source
 from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
@@ -31,8 +31,7 @@ from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.data.sources.kinds import Source
 from tasks.detectors.base import DetectorBase, Grid, Inputs
-from tasks.detectors.linear import Linear, score_view
-from tasks.detectors.svm import shuffled_control
+from tasks.detectors.linear import score_view
 from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import (
@@ -40,7 +39,6 @@ from tasks.evaluation.protocols import (
     AS_IS,
     HISTORY_CONTROL,
     Scoring,
-    control_head,
     detectors_of,
     grid_of,
     smallest_resolution,
@@ -52,8 +50,6 @@ from tasks.report.run import write_report
 from tasks.spec.base import Spec
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Cell, View
-
-CONTROL_REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,8 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     images = image_shards(experiment)
     made = generated(experiment, images)
     shards = images.shards | made.shards
-    brought = pictures_by_source(experiment, images, shards)
+    counted = counted_encodings(experiment, shards)
+    brought = pictures_by_source(experiment, images, shards, counted)
     features = feature_shards(experiment, brought)
     models = fitted_models(experiment, features)
     detectors = detectors_of(experiment)
@@ -108,13 +105,13 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
     found = _network_results(experiment, pictures, networks, scores)
     cells = cell_results(experiment, experiment.cells, scores)
-    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards, models))
-    stages, control = _protocols(experiment, features, models)
+    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards, counted, models))
+    stages, controls = _protocols(experiment, features, models), _controls(experiment, features)
     report = write_report(
         experiment=with_keyed_weights(experiment),
         cells=evaluations,
         stages=tuple(stages),
-        control=control,
+        controls=tuple(controls),
         quality=tuple(_quality(experiment, features)),
         examples=_examples(experiment, images, shards),
         counts=_counts(experiment, images, shards, features),
@@ -130,7 +127,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         rejections=found.rejections,
         trained=tuple(dict.fromkeys(ref for refs in networks.trained.values() for ref in refs)),
     )
-    return Evaluation(report, (*evaluations, *stages, control), found.published)
+    return Evaluation(report, (*evaluations, *stages, *controls), found.published)
 
 
 def _pictures(
@@ -143,7 +140,11 @@ def _pictures(
 
 
 def _beside(
-    experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], models: Mapping[Spec, Ref]
+    experiment: Experiment,
+    images: Images,
+    shards: dict[str, tuple[Ref, ...]],
+    counted: Mapping[str, Ref],
+    models: Mapping[Spec, Ref],
 ) -> Iterator[Ref]:
     """What stands beside results with matched histories: those with every picture's own, and those of the control."""
     if not experiment.matches_history:
@@ -151,9 +152,9 @@ def _beside(
     as_is = experiment.uncompressed().model_copy(update={"history": "as-is"})
     if all(one.role != "detector" for one in as_is.detectors):
         return
-    found = _Compared.of(as_is, pictures_by_source(as_is, images, shards))
+    found = _Compared.of(as_is, pictures_by_source(as_is, images, shards, {}))
     yield from found.results(AS_IS)
-    control = history_control(experiment, images, shards)
+    control = history_control(experiment, images, shards, counted)
     if control is not None:
         found = _Compared.of(*control)
         yield from found.results(HISTORY_CONTROL)
@@ -170,7 +171,7 @@ class _Compared:
 
     @classmethod
     def of(cls, experiment: Experiment, brought: Mapping[str, Pictures]) -> "_Compared":
-        features = feature_shards(experiment, brought)
+        features = feature_shards(experiment, brought, is_measured=False)
         return cls(experiment, features, _pictures(experiment, detectors_of(experiment), brought))
 
     def results(self, protocol: str) -> Iterator[Ref]:
@@ -183,20 +184,16 @@ class _Compared:
 
     def applied(self, fitted: Experiment, models: Mapping[Spec, Ref]) -> Iterator[Ref]:
         """Those of the detectors that another experiment has fitted, as they are; it asks about the same cells."""
-        grid, futures = grid_of(fitted, self.features.keyed), {}
-        for detector in detectors_of(fitted.uncompressed()):
-            if isinstance(detector, Linear) and detector.role == "detector":
-                for entry in detector.entries(grid):
-                    if entry.fit.is_whole and entry.cell in self.experiment.cells:
-                        head, view = detector.trains(entry, grid), detector.view(entry.cell, grid)
-                        futures[entry] = score_view.submit(
-                            fit=head.fit,
-                            head=head,
-                            model=models[head],
-                            features=self.features.of(self._grid.sources, head.extractor, (view,)),
-                            view=view,
-                            splits=fitted.splits,
-                        )
+        grid, sources = grid_of(fitted, self.features.keyed), self._grid.sources
+        inputs = Inputs(features=self.features.of, pictures=self.pictures, models=models, networks={})
+        futures = {
+            entry: future
+            for detector in detectors_of(fitted.uncompressed())
+            if detector.role == "detector"
+            for entry in detector.entries(grid)
+            if entry.fit.is_whole and entry.cell in self.experiment.cells
+            if (future := detector.applied(entry, grid, sources, inputs)) is not None
+        }
         of = {(entry.fit, entry.cell): ref for entry, ref in zip(futures, collect(futures.values()), strict=True)}
         for cell in cell_results(self.experiment, self.experiment.cells, Scores(tuple(futures), of), APPLIED_CONTROL):
             yield cell.evaluation
@@ -224,8 +221,8 @@ def _network_results(
     return network_results(experiment, networks, scores, unseen_scores(experiment, pictures, networks))
 
 
-def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec, Ref]) -> tuple[list[Ref], Ref]:
-    """The first project's rows at every stage of the ablation, and the control with shuffled labels."""
+def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec, Ref]) -> list[Ref]:
+    """The first project's rows at every stage of the ablation."""
     rows = stage_rows(experiment, features.extractor)
     wanted: dict[Scoring, Any] = {}
     for row in rows:
@@ -260,16 +257,17 @@ def _protocols(experiment: Experiment, features: Features, models: Mapping[Spec,
                 resamples=experiment.bootstrap_resamples,
             )
         )
-    head = control_head(experiment, features.extractor)
-    control = shuffled_control.submit(
-        head=head,
-        features=features.of((*head.real, *head.fakes), head.extractor, head.views),
-        splits=experiment.splits,
-        repeats=CONTROL_REPEATS,
-        seed=experiment.seed,
-    )
-    done = collect([*stages, control])
-    return done[:-1], done[-1]
+    return collect(stages)
+
+
+def _controls(experiment: Experiment, features: Features) -> list[Ref]:
+    """The controls with shuffled labels of the detectors that have one, where no source is enlarged."""
+    cell, grid = Cell(resolution=smallest_resolution(experiment)), grid_of(experiment, features.keyed)
+    inputs = Inputs(features=features.of, pictures={}, models={}, networks={})
+    repeats, seed = experiment.control_repeats, experiment.seed
+    asked = [one for one in detectors_of(experiment) if one.role == "detector"]
+    futures = [one.control(cell, grid, inputs, repeats, seed) for one in asked]
+    return collect([future for future in futures if future is not None])
 
 
 def _quality(experiment: Experiment, features: Features) -> list[Ref]:

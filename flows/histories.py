@@ -45,13 +45,24 @@ class Pictures:
 def all_pictures(experiment: Experiment) -> dict[str, Pictures]:
     """The pictures of all sources, generated ones too."""
     images = image_shards(experiment)
-    return pictures_by_source(experiment, images, images.shards | generated(experiment, images).shards)
+    shards = images.shards | generated(experiment, images).shards
+    return pictures_by_source(experiment, images, shards, counted_encodings(experiment, shards))
+
+
+def counted_encodings(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> dict[str, Ref]:
+    """How the files of each source are encoded, by source; nothing where no history is matched."""
+    sources = (*experiment.real_names, *experiment.fake_names) if experiment.matches_history else ()
+    counting = [count_encodings.submit(images=shards[source], source=source) for source in sources]
+    return dict(zip(sources, collect(counting), strict=True))
 
 
 def pictures_by_source(
-    experiment: Experiment, images: Images, shards: Mapping[str, tuple[Ref, ...]]
+    experiment: Experiment, images: Images, shards: Mapping[str, tuple[Ref, ...]], counted: Mapping[str, Ref]
 ) -> dict[str, Pictures]:
-    """Pictures by what their rows are called: the source, or a source of photographs as those of a generator are."""
+    """Pictures by what their rows are called: the source, or a source of photographs as those of a generator are.
+
+    `counted` is what `counted_encodings` found.
+    """
     if not experiment.matches_history:
         smaller = {source.name for source in experiment.sources if source.may_be_enlarged}
         enlarged = smaller if experiment.path == "fair" else set()
@@ -60,7 +71,6 @@ def pictures_by_source(
     def pictures(source: str, history: History | None) -> Pictures:
         return Pictures(shards[source], images.canonical.model_copy(update={"history": history}), enlarge=False)
 
-    counted = _counted(experiment, shards)
     fakes, photographs = _encodings(experiment, counted)
     for_photographs, for_fakes = matched_histories(fakes, photographs)
     own = {fake: pictures(fake, history) for fake, history in for_fakes.items()}
@@ -73,15 +83,14 @@ def pictures_by_source(
 
 
 def history_control(
-    experiment: Experiment, images: Images, shards: Mapping[str, tuple[Ref, ...]]
+    experiment: Experiment, images: Images, shards: Mapping[str, tuple[Ref, ...]], counted: Mapping[str, Ref]
 ) -> tuple[Experiment, dict[str, Pictures]] | None:
     """An experiment whose two classes are the same photographs with the two histories that are taken for one.
 
     What tells them apart tells histories apart. Its mixes have the names of the generators; generators whose files are
-    encoded alike have the same pictures. None where no generator's files are JPEGs, or where too few clean photographs
-    have a window when they are reduced.
+    encoded alike have the same pictures. `counted` is what `counted_encodings` found. None where no generator's files
+    are JPEGs, or where too few clean photographs have a window when they are reduced.
     """
-    counted = _counted(experiment, shards)
     fakes, photographs = _encodings(experiment, counted)
     resolutions = tuple(side for side in experiment.resolutions if _is_controlled(experiment, counted, side))
     alike: dict[tuple[tuple[int, str, int], ...], list[str]] = {}
@@ -120,13 +129,6 @@ def _is_controlled(experiment: Experiment, counted: Mapping[str, Ref], resolutio
     of_photographs = [counted[real] for real in experiment.real_names]
     there = clean_pictures(open_store(), of_photographs, math.ceil((resolution + 1) / REDUCTION))
     return there >= LEAST_OF_A_FOLD * experiment.splits.rotations
-
-
-def _counted(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> dict[str, Ref]:
-    """How the files of each source are encoded, by source."""
-    sources = (*experiment.real_names, *experiment.fake_names)
-    counting = [count_encodings.submit(images=shards[source], source=source) for source in sources]
-    return dict(zip(sources, collect(counting), strict=True))
 
 
 def _encodings(experiment: Experiment, counted: Mapping[str, Ref]) -> tuple[dict[str, Encodings], Encodings]:

@@ -180,6 +180,17 @@ class DetectorBase(Spec):
         """The future of an entry's scores (`SCORE_SCHEMA`), of all sources, from the parts of its fit by view."""
         raise NotImplementedError
 
+    def applied(self, entry: Entry, grid: Grid, sources: tuple[str, ...], inputs: Inputs) -> Any | None:
+        """The future of an entry's scores of pictures that it was not made for, by what was fitted in its grid.
+
+        None where it scores no others: what was fitted, or how pictures are shown to it, is of its own pictures.
+        """
+        return None
+
+    def control(self, cell: Cell, grid: Grid, inputs: Inputs, repeats: int, seed: int) -> Any | None:
+        """The future of its control with shuffled labels in an uncompressed cell, None where it has none."""
+        return None
+
 
 # Every kind that an experiment may name; `tasks.detectors.kinds` fills it in.
 KINDS: dict[str, type[DetectorBase]] = {}

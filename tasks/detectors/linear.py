@@ -14,6 +14,7 @@ from storage.errors import SpecError
 from storage.objects import ROWS, Ref
 from storage.tables import SCORE_SCHEMA
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, score_place
+from tasks.detectors.shuffled import shuffled_control
 from tasks.detectors.svm import FeatureRows, LinearHead, feature_rows, fit_head, head_rows
 from tasks.features.base import ExtractorBase
 from tasks.features.kinds import ExtractorSpec
@@ -124,23 +125,35 @@ class Linear(DetectorBase):
 
     def train(self, model: Spec, grid: Grid, inputs: Inputs) -> Any:
         assert isinstance(model, HeadSpec)
-        names = (*model.real, *model.fakes)
-        if grid.path == "crop":
-            # Where no picture of a generator has a window, its photographs have a history that no fake has.
-            names = _of_present(names, model, grid, inputs)
-        features = inputs.features(names, model.extractor, model.views)
-        return train_head.submit(head=model, features=features, splits=grid.splits)
+        return train_head.submit(head=model, features=_training_features(model, grid, inputs), splits=grid.splits)
 
     def scores(self, entry: Entry, parts: Mapping[View, tuple[Ref, ...]], grid: Grid, inputs: Inputs) -> Any:
+        return self.applied(entry, grid, grid.sources, inputs)
+
+    def applied(self, entry: Entry, grid: Grid, sources: tuple[str, ...], inputs: Inputs) -> Any:
         head, view = self.trains(entry, grid), self.view(entry.cell, grid)
         return score_view.submit(
             fit=head.fit,
             head=head,
             model=inputs.models[head],
-            features=inputs.features(grid.sources, head.extractor, (view,)),
+            features=inputs.features(sources, head.extractor, (view,)),
             view=view,
             splits=grid.splits,
         )
+
+    def control(self, cell: Cell, grid: Grid, inputs: Inputs, repeats: int, seed: int) -> Any:
+        head = self.trains(Entry(Fit(detector=self.name, role=self.role), cell, cell), grid)
+        features = _training_features(head, grid, inputs)
+        return shuffled_control.submit(head=head, features=features, splits=grid.splits, repeats=repeats, seed=seed)
+
+
+def _training_features(head: HeadSpec, grid: Grid, inputs: Inputs) -> tuple[Ref, ...]:
+    """What a head is fitted on."""
+    names = (*head.real, *head.fakes)
+    if grid.path == "crop":
+        # Where no picture of a generator has a window, its photographs have a history that no fake has.
+        names = _of_present(names, head, grid, inputs)
+    return inputs.features(names, head.extractor, head.views)
 
 
 def _of_present(names: tuple[str, ...], head: HeadSpec, grid: Grid, inputs: Inputs) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Linear heads: an SVM, logistic regression or discriminant, calibrated on val, and a control with shuffled labels.
+"""Linear heads: an SVM, logistic regression or discriminant, calibrated on val.
 
 SVMs are fitted by libsvm (`sklearn.svm.SVC`, hinge loss, unregularised intercept) on one Gram matrix per training set,
 which serves every C and is equal to `SVC(kernel="linear")`, the first project's.
@@ -14,18 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from storage.digest import hash_fraction, hash_seed
 from storage.errors import SpecError
-from storage.objects import ROWS, PartContent, Ref
+from storage.objects import PartContent, Ref
 from storage.store import Store
 from storage.tables import FAKE, REAL, embedding_matrix, read_features
 from storage.weights import read_weights, weight_parts
 from tasks.data.splits import role
 from tasks.detectors.discriminant import shrunken_discriminants
 from tasks.detectors.logistic import fit_logistic
-from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import IN_A_RECIPE
 from tasks.spec.detectors import HeadSpec, Loss
 from tasks.spec.splits import Splits
@@ -289,10 +287,10 @@ def _fit_rotation(
     rows: FeatureRows, roles: Text, head: HeadSpec, rotation: int
 ) -> tuple[Machine, tuple[float, float], dict[str, object]]:
     started = time.monotonic()
-    train = _train_sample(rows.take(roles == "train"))
+    train = train_sample(rows.take(roles == "train"))
     counts = _bootstrap_counts(train, head.fit.seed, rotation)
     train, counts = train.take(counts > 0), counts[counts > 0]
-    _refuse_one_class(train, head, "train", rotation)
+    refuse_one_class(train, head, "train", rotation)
     weights = balanced_weights(train.labels, train.sources, counts)
 
     mean, scale = np.zeros(train.X.shape[1]), np.ones(train.X.shape[1])
@@ -313,7 +311,7 @@ def _fit_rotation(
         machine = fit(candidates[0])
     else:
         val = rows.take(roles == "val")
-        _refuse_one_class(val, head, "val", rotation)
+        refuse_one_class(val, head, "val", rotation)
         val_weights = balanced_weights(val.labels, val.sources)
         machine, aurocs = choose_c(fit, candidates, val, val_weights)
         notes |= {"n_val": _count_sources(val, head), "val_auroc_by_c": aurocs}
@@ -354,7 +352,7 @@ def choose_c(
     worse_in_a_row = 0
     for c in candidates:
         machine = fit(c)
-        auroc = _auroc(val.labels, machine.decisions(val.X), weights)
+        auroc = auroc_of(val.labels, machine.decisions(val.X), weights)
         aurocs[f"{c:g}"] = round(auroc, 6)
         if best is None or aurocs[f"{c:g}"] > aurocs[f"{best.c:g}"]:
             best = machine
@@ -366,57 +364,8 @@ def choose_c(
     return best, aurocs
 
 
-def shuffled_aurocs(
-    rows: FeatureRows, head: HeadSpec, splits: Splits, repeats: int, seed: int
-) -> list[tuple[float | None, int]]:
-    """AUROC on test rows, and their number, of heads fitted to labels that say nothing.
-
-    In every repeat each group keeps its labels or has all of them reversed, by the toss of a coin, in train and test
-    alike. So the expected AUROC is exactly 0.5, unless something of a test group is known to the head: a group torn
-    between train and test, or test rows in the fit. Rotation 0, and the middle one of the C candidates. None where a
-    class is missing from train or test.
-    """
-    roles = rows.roles(0, splits)
-    train, test = _train_sample(rows.take(roles == "train")), rows.take(roles == "test")
-    _refuse_one_class(train, head, "train", 0)
-    c = sorted(head.svm.c_values)[len(head.svm.c_values) // 2]
-    mean, scale = np.zeros(train.X.shape[1]), np.ones(train.X.shape[1])
-    if head.svm.standardise:
-        mean, scale = standardisation(train.X, np.ones(len(train.labels)))
-    X = (train.X - mean) / scale
-    gram = gram_matrix(X)
-    groups = np.unique(rows.identity["group_id"].to_numpy())
-    outcomes: list[tuple[float | None, int]] = []
-    for repeat in range(repeats):
-        coins = np.random.default_rng(hash_seed("shuffled", seed, repeat)).integers(0, 2, len(groups))
-        train_labels, test_labels = (
-            part.labels ^ coins[np.searchsorted(groups, part.identity["group_id"].to_numpy())] for part in (train, test)
-        )
-        auroc = None
-        if len(np.unique(train_labels)) == len(np.unique(test_labels)) == 2:
-            weights = balanced_weights(train_labels, train_labels.astype(np.str_))
-            dual, _, converged = fit_gram_svm(gram, train_labels, weights, c)
-            # Without the intercept: AUROC depends on the order alone.
-            decisions = Machine(c, (dual @ X) / scale, 0.0, converged).decisions(test.X)
-            auroc = _auroc(test_labels, decisions, np.ones(len(test_labels)))
-        outcomes.append((auroc, len(test_labels)))
-    return outcomes
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % t-interval; no interval of fewer than two values, nothing at all of none."""
-    from scipy.stats import t
-
-    if not values:
-        return None, None, None
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None, None
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
-
-
-def _auroc(labels: Integer, decisions: Float, weights: Float) -> float:
+def auroc_of(labels: Integer, decisions: Float, weights: Float) -> float:
+    """The weighted AUROC of decisions (N,) by labels 0 or 1 (N,)."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, decisions, sample_weight=weights))
@@ -429,7 +378,7 @@ def _logistic(logits: Float) -> Float:
     return probabilities
 
 
-def _train_sample(train: FeatureRows) -> FeatureRows:
+def train_sample(train: FeatureRows) -> FeatureRows:
     """The training rows themselves, or `MAX_TRAIN_ROWS` of them: of each source those with the smallest hashes."""
     if len(train.labels) <= MAX_TRAIN_ROWS:
         return train
@@ -461,7 +410,8 @@ def _bootstrap_counts(train: FeatureRows, seed: int, rotation: int) -> Float:
     return np.array([counts[group] for group in groups], dtype=np.float64)
 
 
-def _refuse_one_class(rows: FeatureRows, head: HeadSpec, split: str, rotation: int) -> None:
+def refuse_one_class(rows: FeatureRows, head: HeadSpec, split: str, rotation: int) -> None:
+    """Raise `SpecError` where a class has no row in a split."""
     for label, name, sources in ((REAL, "real", head.real), (FAKE, "fake", head.fakes)):
         if not np.any(rows.labels == label):
             raise SpecError(
@@ -472,26 +422,3 @@ def _refuse_one_class(rows: FeatureRows, head: HeadSpec, split: str, rotation: i
 
 def _count_sources(rows: FeatureRows, head: HeadSpec) -> dict[str, int]:
     return {source: int(np.sum(rows.sources == source)) for source in (*head.real, *head.fakes)}
-
-
-def _label(*, head: HeadSpec, **_: object) -> str:
-    return f"{head.fit.label}/{head.views[0].name}"
-
-
-@step("control/shuffled", version=1, label=_label, libraries=("scikit-learn", "numpy"))
-def shuffled_control(
-    run: StepRun, *, head: HeadSpec, features: tuple[Ref, ...], splits: Splits, repeats: int, seed: int
-) -> Output:
-    """Whether a head learns anything from labels that say nothing: AUROC of every repeat, and their mean's interval."""
-    rows = head_rows(run.store, features, head)
-    outcomes = shuffled_aurocs(rows, head, splits, repeats, seed)
-    table = pa.table(
-        {
-            "repeat": pa.array(range(repeats), pa.int16()),
-            "auroc": pa.array([auroc for auroc, _ in outcomes], pa.float64()),
-            "n": pa.array([n for _, n in outcomes], pa.int32()),
-        }
-    )
-    valid = [auroc for auroc, _ in outcomes if auroc is not None]
-    mean, low, high = mean_interval(valid)
-    return Output({ROWS: table}, {"mean": mean, "low": low, "high": high, "repeats": len(valid)})

@@ -1,13 +1,12 @@
 """Which heads an experiment fits, which scores it needs, and the first project's way of comparing, defect by defect."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.detectors.base import DetectorBase, Grid
 from tasks.features.base import ExtractorBase
-from tasks.features.inception import InceptionSpec
 from tasks.features.kinds import ExtractorSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.networks.detector import MobileNet
@@ -297,15 +296,13 @@ def smallest_resolution(experiment: Experiment) -> Resolution:
     return min(experiment.resolutions, key=lambda r: experiment.canonical_side if r == "native" else r)
 
 
-def control_head(experiment: Experiment, extractor: Vgg16Spec) -> HeadSpec:
-    """The head that is fitted to labels that say nothing."""
-    return svm_head(experiment, smallest_resolution(experiment), extractor)
-
-
 def needed_features(
-    experiment: Experiment, keyed: Keyed, inception: InceptionSpec | None = None
+    experiment: Experiment, keyed: Keyed, measuring: Sequence[ExtractorSpec]
 ) -> dict[tuple[str, ExtractorSpec], tuple[View, ...]]:
-    """All features that an experiment needs: per source and extractor, the views."""
+    """All features that an experiment needs: per source and extractor, the views.
+
+    On those of the extractors `measuring` it is measured how far fakes are from photographs, whatever detectors read.
+    """
     needed: dict[tuple[str, ExtractorSpec], dict[View, None]] = {}
 
     def note(extractor_: ExtractorSpec, views: tuple[View, ...], sources: tuple[str, ...]) -> None:
@@ -320,12 +317,11 @@ def needed_features(
                 note(*needs)
     for scoring in _scorings(experiment, extractor):
         note(scoring.extractor, (scoring.view,), scoring.sources)
-    for head in (*further_heads(experiment, extractor), control_head(experiment, extractor)):
+    for head in further_heads(experiment, extractor):
         note(head.extractor, head.views, (*head.real, *head.fakes))
-    # How far fakes are from photographs is measured on these, whatever the detectors read.
     uncompressed = tuple(Cell(resolution=resolution).view(experiment.path) for resolution in experiment.resolutions)
-    for measuring in (extractor, *([] if inception is None else [inception])):
-        note(measuring, uncompressed, (*experiment.photographs(experiment.fake_names), *experiment.fake_names))
+    for measured in measuring:
+        note(measured, uncompressed, (*experiment.photographs(experiment.fake_names), *experiment.fake_names))
     return {key: tuple(views) for key, views in needed.items()}
 
 

@@ -1,4 +1,4 @@
-"""What should be at chance: probes, which see no content, and the control with shuffled labels."""
+"""What should be at chance: probes, which see no content, and the controls with shuffled labels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _chance_cell(contains: bool | None) -> Cell:
 
 
 def controls_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """Every probe in every cell, and the control with shuffled labels."""
+    """Every probe in every cell, and the controls with shuffled labels."""
     blocks: list[Block] = []
     if index.probes:
         blocks.append(
@@ -83,8 +83,11 @@ def controls_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
         Column("contains 0.5", "text"),
     )  # fmt: skip
     blocks += [
-        Text("The control is a detector fitted on training labels that were shuffled before: it has to be at chance."),
-        Table("Control with shuffled labels", columns, rows),
+        Text(
+            "Each control is a detector that was fitted to shuffled labels, and tested against them in the views that "
+            "it is fitted on: it has to be at chance. Of twenty intervals, one is expected to miss 0.5."
+        ),
+        Table("Controls with shuffled labels", columns, rows),
         *reasons_note(one for *_, one in control),
     ]
     return tuple(blocks)

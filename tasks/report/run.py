@@ -27,7 +27,7 @@ from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.sections import report_tables
-from tasks.spec.detectors import SVM_TEACHER, Fit
+from tasks.spec.detectors import Fit
 from tasks.spec.experiment import SHUFFLED, Experiment
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -37,14 +37,14 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=7, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=8, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
 def write_report(
     run: StepRun,
     *,
     experiment: Experiment,
     cells: tuple[Ref, ...],
     stages: tuple[Ref, ...],
-    control: Ref,
+    controls: tuple[Ref, ...],
     quality: tuple[Ref, ...],
     examples: Ref,
     counts: Ref,
@@ -67,7 +67,7 @@ def write_report(
     no section on networks.
     """
     store = run.store
-    results = _results(store, cells, stages, control)
+    results = _results(store, cells, stages, controls)
     networks = _network_data(store, comparisons, described, latency, rejections)
     timed = (*gans, *diffused, *features, *heads, *cells, *stages, *trained, *pairs, *comparisons, *rejections)
     reported = read_reported(FIRST_PROJECT)
@@ -141,7 +141,7 @@ def _durations(store: Store, refs: Sequence[Ref]) -> dict[str, float]:
     return {step: round(seconds, 1) for step, seconds in found.items()}
 
 
-def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control: Ref) -> pl.DataFrame:
+def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], controls: Sequence[Ref]) -> pl.DataFrame:
     """All results in RESULT_SCHEMA; the first stage of the ablation is the seed protocol's table as well."""
     frames = [_frame(read_table(store, ref)) for ref in (*cells, *stages)]
     seed = [
@@ -149,11 +149,11 @@ def _results(store: Store, cells: Sequence[Ref], stages: Sequence[Ref], control:
         for frame in frames
         if len(frame) and frame["protocol"][0] == STAGES[0].name
     ]
-    return pl.concat([*frames, *seed, _control_row(store, control, frames[0])])
+    return pl.concat([*frames, *seed, *(_control_row(store, control, frames[0]) for control in controls)])
 
 
 def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame:
-    """The shuffled-label control as one row: the mean AUROC of its repeats and the interval of that mean."""
+    """A detector's control with shuffled labels as one row: the mean AUROC of its repeats and that mean's interval."""
     manifest = manifest_of(store, control)
     notes, head = manifest.notes, manifest.recipe["arguments"]["head"]
     row = dict.fromkeys(like.columns) | {
@@ -161,7 +161,7 @@ def _control_row(store: Store, control: Ref, like: pl.DataFrame) -> pl.DataFrame
         "resolution": str(head["views"][0]["resolution"]),
         "perturbation": NONE,
         "mix": SHUFFLED,
-        **Fit(detector=SVM_TEACHER).model_dump(),
+        **Fit(detector=head["name"]).model_dump(),
         "metric": "auroc",
         "value": notes["mean"],
         "low": notes["low"],

@@ -8,7 +8,7 @@ from tasks.features.kinds import ExtractorSpec
 from tasks.spec.base import IN_A_RECIPE, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
 from tasks.spec.views import View
 
-# The experiment's own linear SVM: the teacher that is no network, the first project's rows, and the control.
+# The experiment's own linear SVM: the teacher that is no network, and the first project's rows.
 SVM_TEACHER = "svm"
 # What the name of a student without its teacher ends in.
 ALONE = "-alone"

@@ -39,6 +39,10 @@ def _is_fair(path: Path) -> bool:
     return path == "fair"
 
 
+def _are_first_repeats(repeats: int) -> bool:
+    return repeats == 20
+
+
 def _is_matched(history: str) -> bool:
     return history == "matched"
 
@@ -98,6 +102,8 @@ class Experiment(Spec):
     seed_protocol: SeedProtocol | None = None
     training_seeds: int = Field(default=3, ge=1, le=20)
     bootstrap_resamples: int = Field(default=2000, ge=100)
+    # How often each linear detector is fitted to labels that say nothing.
+    control_repeats: int = Field(default=20, ge=2, le=10_000, exclude_if=_are_first_repeats)
     shard_size: int = Field(default=1000, ge=1)
     # Whether a file may be a photograph and a fake at once; its labels contradict each other.
     allow_overlap: Truth = Field(default=False, exclude_if=operator.not_)
@@ -201,8 +207,8 @@ class Experiment(Spec):
             free = {"seeds", "crossed", "left_out"}
             if one.name == SVM_TEACHER and one.model_dump(exclude=free) != own.model_dump(exclude=free):
                 raise ValueError(
-                    f"detectors: {SVM_TEACHER} is the experiment's own SVM, which teaches students, has its labels "
-                    "shuffled and ends the first project's table: another detector needs another name"
+                    f"detectors: {SVM_TEACHER} is the experiment's own SVM, which teaches students and ends the first "
+                    "project's table: another detector needs another name"
                 )
         if self.detectors and all(one.role != "detector" for one in self.detectors):
             raise ValueError("detectors: expected one whose role is detector, which the report speaks of")

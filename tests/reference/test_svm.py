@@ -10,14 +10,13 @@ import pyarrow as pa
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from storage.errors import SpecError
 from storage.local import LocalStore
-from storage.objects import ROWS, Ref, commit, notes_of, read_table
+from storage.objects import ROWS, Ref, commit, notes_of
 from storage.tables import features_table
 from storage.weights import read_weights
 from tasks.detectors import logistic, svm
@@ -34,8 +33,6 @@ from tasks.detectors.svm import (
     fit_linear_svm,
     fit_platt,
     gram_matrix,
-    mean_interval,
-    shuffled_aurocs,
     standardisation,
 )
 from tasks.features.vgg16 import Vgg16Spec
@@ -382,42 +379,3 @@ def test_shards_and_their_order_do_not_change_a_head(tmp_path) -> None:
     np.testing.assert_array_equal(
         fit_head(svm.head_rows(store, shards, head()), head(), FIXED)[0].coef, fit_head(one, head(), FIXED)[0].coef
     )
-
-
-def test_the_control_with_shuffled_labels_is_at_chance() -> None:
-    outcomes = shuffled_aurocs(rows_of(100, shift=4.0), head(), FIXED, repeats=40, seed=0)
-    assert {n for _, n in outcomes} == {60}
-    low, high = mean_interval([auroc for auroc, _ in outcomes])[1:]
-    assert low < 0.5 < high
-
-
-def test_the_control_finds_groups_that_are_torn_between_train_and_test() -> None:
-    rows = rows_of(60, shift=0.0, dimension=200)
-    twins = np.random.default_rng(6).normal(size=(60, 200)).astype(np.float32)
-    X = np.stack([twins[int(image.split("-")[1]) // 5] for image in rows.identity["image_id"]])
-    X += np.where(rows.labels == 1, 3.0, -3.0)[:, None].astype(np.float32) * twins[0]
-    torn = rows.identity.with_columns(
-        (pl.col("image_id").str.extract(r"-(\d+)").cast(pl.Int32) // 5).cast(pl.String).alias("group_id")
-    )
-    outcomes = shuffled_aurocs(dataclasses.replace(rows, X=X, identity=torn), head(), FIXED, repeats=20, seed=0)
-    low = mean_interval([auroc for auroc, _ in outcomes])[1]
-    assert low > 0.5
-
-
-def test_the_controls_interval_is_the_t_interval() -> None:
-    values = np.random.default_rng(7).normal(0.5, 0.1, 12)
-    interval = ttest_1samp(values, 0.0).confidence_interval(0.95)
-    assert mean_interval(values.tolist()) == pytest.approx((values.mean(), interval.low, interval.high))
-    assert mean_interval([0.5]) == (0.5, None, None)
-    assert mean_interval([]) == (None, None, None)
-
-
-def test_the_control_is_stored_with_its_interval(tmp_path) -> None:
-    store = LocalStore(tmp_path)
-    features = (stored(store, rows_of(), "features"),)
-    ref, _ = svm.shuffled_control.compute(store, head=head(), features=features, splits=FIXED, repeats=5, seed=0)
-    table = read_table(store, ref)
-    notes = notes_of(store, ref)
-    assert table.column_names == ["repeat", "auroc", "n"]
-    assert notes["repeats"] == 5
-    assert notes["mean"] == pytest.approx(np.mean(table["auroc"].to_numpy()))

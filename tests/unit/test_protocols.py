@@ -135,15 +135,15 @@ def test_recipes_have_a_fits_name_as_before_it_had_fields() -> None:
 
 
 def test_another_quality_needs_only_its_own_views() -> None:
-    few = needed_features(experiment(), keyed)
-    more = needed_features(experiment(qualities=[None, 60, 40, 20, 30]), keyed)
+    few = needed_features(experiment(), keyed, [EXTRACTOR])
+    more = needed_features(experiment(qualities=[None, 60, 40, 20, 30]), keyed, [EXTRACTOR])
     for key, views in few.items():
         assert set(views) <= set(more[key])
         assert {view.jpeg_quality for view in set(more[key]) - set(views)} <= {30}
 
 
 def test_no_fair_view_is_embedded_at_the_pictures_own_size() -> None:
-    for (_, extractor), views in needed_features(experiment(), keyed).items():
+    for (_, extractor), views in needed_features(experiment(), keyed, [EXTRACTOR]).items():
         if isinstance(extractor, Vgg16Spec) and extractor.side is None:
             assert {view.path for view in views} == {"raw"}
 
@@ -172,7 +172,7 @@ def test_without_a_seed_protocol_there_are_no_rows() -> None:
 
 def test_the_inception_network_sees_uncompressed_fair_views_only() -> None:
     inception = InceptionSpec(weights="sha256:6726825d")
-    needed = needed_features(experiment(), keyed, inception)
+    needed = needed_features(experiment(), keyed, [EXTRACTOR, inception])
     views = {source: views for (source, extractor), views in needed.items() if extractor == inception}
     assert set(views) == {"coco", "sd", "gan"}
     assert {view.name for view in views["sd"]} == {"fair/native/none", "fair/256/none", "fair/64/none"}

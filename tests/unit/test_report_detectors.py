@@ -24,6 +24,7 @@ from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import sections as report_sections_module
 from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
+from tasks.report.controls import control_rows
 from tasks.report.data import CellKey, ReportData, ResultIndex
 from tasks.report.grid import grid_blocks
 from tasks.report.page import render_html, render_markdown
@@ -320,18 +321,21 @@ def test_the_headline_artifact_has_every_detector_and_no_probe_and_no_further_fi
     assert json.loads(json.dumps(rows)) == rows
 
 
-def test_the_control_is_a_row_of_the_svm_on_shuffled_labels(tmp_path: Path, data: ReportData) -> None:
+def test_each_control_is_a_row_of_its_detector_on_shuffled_labels(tmp_path: Path, data: ReportData) -> None:
     store = LocalStore(tmp_path)
-    recipe = {"arguments": {"head": {"views": [{"resolution": 64}]}}}
-    notes = {"mean": 0.51, "low": 0.49, "high": 0.53}
     nothing: dict[str, pa.Table] = {ROWS: pa.table({})}
-    ref = commit(store, "c", step="control", digest="0" * 64, recipe=recipe, parts=nothing, notes=notes)
-    found = _control_row(store, ref, data.results)
-    assert found.schema == data.results.schema
-    index = ResultIndex(data.experiment, found)
-    estimate = index.get("control", CellKey("shuffled", "64", "none"), Fit(detector="svm"), "auroc")
-    assert estimate is not None
-    assert (estimate.value, estimate.low, estimate.high) == (0.51, 0.49, 0.53)
+    found = []
+    for name, mean in (("beta", 0.51), ("alpha", 0.56)):
+        recipe = {"arguments": {"head": {"name": name, "views": [{"resolution": 64}]}}}
+        notes = {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+        ref = commit(store, name, step="control", digest="0" * 64, recipe=recipe, parts=nothing, notes=notes)
+        found.append(_control_row(store, ref, data.results))
+        assert found[-1].schema == data.results.schema
+    index = ResultIndex(data.experiment, pl.concat([data.results, *found]))
+    rows = control_rows(data, index)
+    cell = CellKey("shuffled", "64", "none")
+    assert [(fit, cell_key) for fit, cell_key, _ in rows] == [(Fit(detector=name), cell) for name in ("alpha", "beta")]
+    assert [(one.value, one.contains(0.5)) for *_, one in rows] == [(0.56, False), (0.51, True)]
 
 
 def test_quality_is_shown_by_cell() -> None:
