@@ -17,6 +17,7 @@ from tasks.report.first_project import ablation_blocks, ablation_table, first_pr
 from tasks.report.grid import grid_blocks, grid_table
 from tasks.report.headline import headline_blocks
 from tasks.report.history import history_blocks, history_table
+from tasks.report.left_out import left_out_blocks, left_out_table
 from tasks.report.network_tables import network_tables
 from tasks.report.networks import stage_blocks
 from tasks.report.plots import PlotFormat
@@ -31,7 +32,6 @@ from tasks.report.second_project import second_project_blocks
 from tasks.report.seeds import seeds_blocks, seeds_table
 from tasks.report.significance import pairs_table, significance_blocks, significance_table
 from tasks.report.training import training_blocks
-from tasks.report.unknown import left_out_blocks, left_out_table
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tasks.presets import parse_experiment
 from tasks.report.blocks import Table
 from tasks.report.data import ResultIndex
 from tasks.report.history import history_blocks, history_table
+from tasks.report.left_out import left_out_blocks, left_out_table
 from tasks.report.reconstructions import reconstruction_blocks, reconstruction_table
-from tasks.report.unknown import left_out_blocks, left_out_table
 from tasks.spec.detectors import Fit, HeadSpec
 from tasks.spec.experiment import Experiment
 from tests.unit.test_report_detectors import RESULTS
