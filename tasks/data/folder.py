@@ -36,6 +36,7 @@ from tasks.data.folder_metadata import (
     FOUND_METADATA,
     IMAGE_SUFFIXES,
     Told,
+    columns_by_file,
     descriptions,
     found_metadata,
     is_picture,
@@ -72,6 +73,7 @@ class FolderOfPictures(Protocol):
     label: Literal["real", "fake"]
     limit: int | None
     limit_per_class: int | None
+    group_by: str | None
 
 
 def check_folder(source: FolderOfPictures) -> list[str]:
@@ -114,7 +116,27 @@ def _missing(source: FolderOfPictures, listed: Sequence[Listed]) -> list[str]:
                 refuse_large(path / found)
         except SpecError as error:
             missing.append(f"metadata of {source.name}: {error}")
-    return missing
+    return missing or [*_missing_column(source, listed)]
+
+
+def _missing_column(source: FolderOfPictures, listed: Sequence[Listed]) -> Iterator[str]:
+    """A sentence where nothing that is read of the pictures has the column by which they are grouped."""
+    path, column = Path(source.path), source.group_by
+    if column is None:
+        return
+    try:
+        found = columns_by_file(path, source.metadata, listed)
+    except SpecError as error:
+        yield f"metadata of {source.name}: {error}"
+        return
+    if path.is_file():
+        found[_PARQUET] = told_columns(parquet_schema(path))
+    if not any(column in columns for columns in found.values()):
+        told = "; ".join(f"{file} has {quoted(columns, 10)}" for file, columns in found.items())
+        yield (
+            f"the column {column!r} by which {source.name} is grouped: {told or 'no metadata are found'}; correct "
+            "group_by, or leave it out"
+        )
 
 
 def folder_inventory(source: FolderOfPictures) -> Inventory:
@@ -141,8 +163,9 @@ def folder_inventory(source: FolderOfPictures) -> Inventory:
 def folder_entries(source: FolderOfPictures, inventory: str) -> Output:
     """The entry table of a folder or a Parquet file: one row per picture, sorted by relative path (Parquet: by row).
 
-    The group is the metadata's `group_id`, as it stands, so that it can name another source's picture; else a fake's
-    prompt, so that one prompt's pictures by several generators stay together; else the picture itself.
+    The group is the metadata's `group_id`, as it stands, so that it can name another source's picture, or what they
+    say in the column `group_by` in its place; else a fake's prompt, so that one prompt's pictures by several generators
+    stay together; else the picture itself.
 
     The notes hold `warnings`, sentences for those who read the report.
 
@@ -153,9 +176,9 @@ def folder_entries(source: FolderOfPictures, inventory: str) -> Output:
     root, metadata = Path(source.path), source.metadata
     found = folder_inventory(source)
     found.expect(inventory, source.name)
-    listed = list(_parquet_pictures(root) if root.is_file() else _folder_pictures(found.listed))
+    listed = list(_parquet_pictures(root, source.group_by) if root.is_file() else _folder_pictures(found.listed))
     names = [name for name, file, _ in listed if file is not None]
-    told = descriptions(source.name, root, metadata, found.listed, names)
+    told = descriptions(source.name, root, metadata, found.listed, names, source.group_by)
     pictures = []
     aside = told.aside
     for name, file, known in listed:
@@ -174,7 +197,10 @@ def folder_entries(source: FolderOfPictures, inventory: str) -> Output:
     ]
     undescribed = [name for name, _, _ in pictures if name not in told.described]
     unnamed = found.listed if metadata is None and root.is_dir() else ()
+    ungrouped = [name for name, _, known in pictures if "group_id" not in known] if source.group_by else []
     warnings = _warnings(source, root, rows, undescribed, told, unnamed)
+    if ungrouped:
+        warnings.append(f"{share_of(ungrouped, len(rows), 'pictures')} have nothing in {source.group_by!r}")
     notes = {
         "n": len(rows),
         "quarantined": len(aside),
@@ -201,7 +227,7 @@ def _warnings(
         warnings += not_taken(root, unnamed)
         warnings += _not_read([item.name for item in unnamed if item.name not in told.files])
     if root.is_file():
-        told.unread[_PARQUET] = _unread_columns(root)
+        told.unread[_PARQUET] = _unread_columns(root, source.group_by)
     if source.label == "fake" and ungrouped:
         warnings += _ungrouped(ungrouped, len(rows), told.unread)
     for file in told.silent:
@@ -252,18 +278,18 @@ def _ungrouped(ungrouped: Sequence[str], count: int, unread: Mapping[str, Sequen
     told += [
         f"{'no prompt and no group is known, each picture is its own; ' if len(ungrouped) == count else ''}the columns "
         f"{quoted(columns, 10)} of {file} are not read: call the one of prompts `prompt`, or the one that says which "
-        f"pictures belong together `group_id`{_OR_A_COLUMN if file == _PARQUET else ''}"
+        f"pictures belong together `group_id`, or name it as group_by{_OR_A_COLUMN if file == _PARQUET else ''}"
         for file, columns in unread.items()
         if columns
     ]
     return told
 
 
-def _unread_columns(path: Path) -> list[str]:
+def _unread_columns(path: Path, group_by: str | None) -> list[str]:
     """The columns of a Parquet file of pictures that may say something of them and are not known."""
     schema = parquet_schema(path)
     _, paths = image_columns(schema)
-    known = known_columns(schema.names, path).values()
+    known = known_columns(schema.names, path, group_by).values()
     return [name for name in told_columns(schema) if name not in known and name != paths]
 
 
@@ -293,11 +319,11 @@ def _check_parquet(path: Path) -> None:
             raise SpecError(f"{column!r} is null in all rows: embed the pictures' bytes, or name their folder")
 
 
-def _parquet_pictures(path: Path) -> Iterator[_Found]:
+def _parquet_pictures(path: Path, group_by: str | None) -> Iterator[_Found]:
     """Rows are named by their pictures' paths where these are all there and differ, else by their number."""
     schema = parquet_schema(path)
     _, path_column = image_columns(schema)
-    by_name = known_columns(schema.names, path)
+    by_name = known_columns(schema.names, path, group_by)
     columns = list(by_name.values())
     try:
         with open_parquet(path) as file:

@@ -29,6 +29,26 @@ def metadata_above(root: Path) -> Path | None:
     return next((path for path in _metadata_above(root) if _speaks_of(path, root, listed)), None)
 
 
+def columns_by_file(root: Path, metadata: str | None, listed: Sequence[Listed]) -> dict[str, list[str]]:
+    """The columns of the metadata that are named, or else of those among the pictures or above them, by file.
+
+    Raises:
+        SpecError: a file is broken.
+    """
+    named = metadata_above(root) if metadata is None else Path(metadata)
+    if named is not None:
+        return {named.name: read_metadata(named).columns}
+    found = {}
+    for name in found_metadata(listed):
+        try:
+            found[name] = read_metadata(root / name).columns
+        except SpecError:
+            # Other things than rows about pictures go by this name.
+            if not name.lower().endswith(".json"):
+                raise
+    return found
+
+
 def _metadata_above(root: Path) -> list[Path]:
     """Files called like metadata in the folders above a directory, the nearest first."""
     found = []
@@ -117,7 +137,8 @@ def is_picture(name: str) -> bool:
 class Told:
     """What metadata say: facts by picture, rows that are set aside, sentences, and the files below the folder.
 
-    `unread` are the columns of each file that are not known, `silent` the files that have no others.
+    `unread` are the columns of each file that are not known, `silent` the files that have no others. `group_by` is the
+    column that is read as `group_id`.
     """
 
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -126,12 +147,19 @@ class Told:
     files: list[str] = field(default_factory=list)
     unread: dict[str, list[str]] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    group_by: str | None = None
 
 
 def descriptions(
-    source: str, root: Path, metadata: str | None, listed: Sequence[Listed], pictures: Sequence[str]
+    source: str,
+    root: Path,
+    metadata: str | None,
+    listed: Sequence[Listed],
+    pictures: Sequence[str],
+    group_by: str | None,
 ) -> Told:
-    told = Told()
+    """What the metadata say that are named, or that lie among the pictures, `group_by` being read as `group_id`."""
+    told = Told(group_by=group_by)
     if metadata is not None:
         about = Path(metadata)
         is_inside = root.is_dir() and about.resolve().is_relative_to(root.resolve())
@@ -178,7 +206,7 @@ def _describe(told: Told, source: str, metadata: Path, pictures: NamedPictures, 
     Raises:
         SpecError: no row names a picture.
     """
-    read = read_metadata(metadata)
+    read = read_metadata(metadata, told.group_by)
     rows = read.rows_about(pictures)
     naming: dict[str, list[tuple[int, int]]] = defaultdict(list)
     unnamed: list[int] = []

@@ -46,8 +46,10 @@ _PROMPT_WORDS = ("prompt", "text", "caption", "description")
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/")  # also C:/ and https:/, of which `tidy_path` leaves one stroke
 
 
-def known_columns(names: Iterable[str], path: Path) -> dict[str, str]:
+def known_columns(names: Iterable[str], path: Path, group_by: str | None = None) -> dict[str, str]:
     """Which of some columns' names are which of `METADATA_COLUMNS`, whatever their letter case.
+
+    `group_by` is the column of that very name that is `group_id` in place of any other.
 
     Raises:
         SpecError: two columns have one name.
@@ -61,6 +63,10 @@ def known_columns(names: Iterable[str], path: Path) -> dict[str, str]:
             raise SpecError(f"{path.name}: two columns are called {exact[0]!r}: rename one")
         if exact:
             found[known] = exact[0]
+    if group_by is not None:
+        found.pop("group_id", None)
+        if group_by in listed:
+            found["group_id"] = group_by
     return found
 
 
@@ -80,12 +86,14 @@ class Metadata:
     """What a metadata file says, its N rows in order.
 
     Each of `rows` has `file_name`, a text or None, and those of `METADATA_COLUMNS` that the file has. `names` are (N,)
-    what each column states in which pictures may be named, the likeliest first; `unread` are all other columns.
+    what each column states in which pictures may be named, the likeliest first; `unread` are all other ones of its
+    `columns`.
     """
 
     file: str
     rows: list[dict[str, Any]]
     names: dict[str, list[str | None]]
+    columns: list[str]
     unread: list[str]
 
     def rows_about(self, pictures: "NamedPictures") -> list[dict[str, Any]]:
@@ -112,8 +120,10 @@ class Metadata:
         return [{**row, "file_name": name} for row, name in zip(self.rows, chosen, strict=True)]
 
 
-def read_metadata(path: Path) -> Metadata:
+def read_metadata(path: Path, group_by: str | None = None) -> Metadata:
     """What a metadata file says: JSON list, JSON lines, CSV or Parquet, told by its suffix.
+
+    `group_by` is the column that is read as `group_id` (`known_columns`).
 
     Raises:
         SpecError: another suffix, a file that cannot be read as what its suffix says, or without a column of names.
@@ -124,8 +134,8 @@ def read_metadata(path: Path) -> Metadata:
     try:
         refuse_large(path)
         if kind == "parquet":
-            return _parquet_metadata(path)
-        return _named(path, *(_csv_rows(path) if kind in ("csv", "tsv") else _json_rows(path)))
+            return _parquet_metadata(path, group_by)
+        return _named(path, *(_csv_rows(path) if kind in ("csv", "tsv") else _json_rows(path)), group_by)
     except UnicodeDecodeError as error:
         byte = f"byte {error.object[error.start]:#04x} at {error.start}"
         raise SpecError(f"{path.name} is not readable as {kind}: {byte} is no UTF-8, save it as UTF-8") from error
@@ -276,16 +286,17 @@ def _key(column: str) -> str:
     return re.sub(r"[\s_-]+", "_", parted).casefold()
 
 
-def _named(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Metadata:
+def _named(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], group_by: str | None) -> Metadata:
     """Rows under the known columns' own names."""
     naming = _name_columns(path, columns)
-    known = known_columns(columns, path)
+    known = known_columns(columns, path, group_by)
     names = {column: [stated_text(row.get(column)) for row in rows] for column in naming}
     told = [
         {"file_name": name, **{key: row[of] for key, of in known.items() if of in row}}
         for name, row in zip(names[naming[0]], rows, strict=True)
     ]
-    return Metadata(path.name, told, names, [one for one in columns if one not in {*naming, *known.values()}])
+    unread = [one for one in columns if one not in {*naming, *known.values()}]
+    return Metadata(path.name, told, names, list(columns), unread)
 
 
 def _name_columns(path: Path, columns: Sequence[str]) -> list[str]:
@@ -318,16 +329,16 @@ def told_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _parquet_metadata(path: Path) -> Metadata:
+def _parquet_metadata(path: Path, group_by: str | None) -> Metadata:
     with open_parquet(path) as file:
         told = told_columns(file.schema_arrow)
         # Objects name nothing; what is called `image` and has a path in it is a picture.
         structs = {one.name for one in file.schema_arrow if pa.types.is_struct(one.type)}
         flat = [name for name in told if name not in structs]
-        wanted = {*known_columns(flat, path).values(), *_name_columns(path, flat)}
+        wanted = {*known_columns(flat, path, group_by).values(), *_name_columns(path, flat)}
         columns = [name for name in flat if name in wanted]
-        found = _named(path, columns, file.read(columns=columns).to_pylist())
-    return replace(found, unread=[name for name in told if name not in wanted])
+        found = _named(path, columns, file.read(columns=columns).to_pylist(), group_by)
+    return replace(found, columns=told, unread=[name for name in told if name not in wanted])
 
 
 def _csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

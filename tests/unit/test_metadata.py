@@ -162,7 +162,8 @@ def warnings(store: LocalStore, given: FolderSource) -> list[str]:
 
 
 UNREAD = (
-    "are not read: call the one of prompts `prompt`, or the one that says which pictures belong together `group_id`"
+    "are not read: call the one of prompts `prompt`, or the one that says which pictures belong together `group_id`, "
+    "or name it as group_by"
 )
 
 

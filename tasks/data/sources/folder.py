@@ -1,5 +1,6 @@
 """A directory or a Parquet file of pictures as a source."""
 
+import operator
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from tasks.data.folder_metadata import metadata_above
 from tasks.data.sources.base import DiskSource, Indexed
 from tasks.facts import Question, fact
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.base import LocalPath, Truth, on_this_machine
+from tasks.spec.base import Column, LocalPath, Truth, on_this_machine
 
 
 class FolderSource(DiskSource):
@@ -25,7 +26,8 @@ class FolderSource(DiskSource):
     where they lie in the directory or in one below it, each for its own, and else the one in a folder above if it
     names pictures as `<directory>/...`, or no others than the directory's. Naming one turns that off.
 
-    `limit_per_class` needs a class column.
+    `limit_per_class` needs a class column. `group_by` names the column that says which pictures belong together, in
+    place of `group_id` and prompts: sets call it in many ways, such as `scene`.
     """
 
     kind: Literal["folder"] = "folder"
@@ -34,6 +36,7 @@ class FolderSource(DiskSource):
     label: Literal["real", "fake"]
     limit: int | None = Field(default=None, ge=1)
     limit_per_class: int | None = Field(default=None, ge=1)
+    group_by: Column | None = Field(default=None, exclude_if=operator.not_)
     smaller_by_nature: Truth = False
 
     @property
