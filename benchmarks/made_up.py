@@ -130,7 +130,8 @@ def preset(name: str, overrides: dict[str, Any] | None = None) -> Experiment:
 def places_by_step(experiment: Experiment) -> dict[str, list[str]]:
     """The places of all of an experiment's objects by step, sorted; with as many pictures as are made up."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    pictures = PICTURES_OF_SAMPLE if experiment.name == "sample" else PICTURES
+    is_sample = any(source.kind == "sample" for source in experiment.sources)
+    pictures = PICTURES_OF_SAMPLE if is_sample else PICTURES
     for element in itertools.chain.from_iterable(planned(experiment, pictures)):
         found[element.step.name] += element.places
     return {step: sorted(places) for step, places in sorted(found.items())}

@@ -30,7 +30,7 @@ NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.
 MOBILE_NAMES = ["seed-mobile"]
 # On the crop path.
-CROP_NAMES = ["generators"]
+CROP_NAMES = ["generators", "sample-traces"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environ
     assert experiment.description
     assert (experiment.seed_protocol is not None) == (name in NAMES)
     assert experiment.mobile is not None or name in (*NAMES, *CROP_NAMES)
-    assert len(experiment.cells) == (3 if name in CROP_NAMES else 12)
+    assert len(experiment.cells) == {"generators": 3, "sample-traces": 2}.get(name, 12)
 
 
 def test_presets_are_checked_before_their_environment_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +87,12 @@ def test_the_sample_needs_nothing_and_splits_photographs_like_its_module(monkeyp
     assert isinstance(by_name["gan"], GanSource)
     assert isinstance(by_name["tiny-diffusion"], DiffusionSource)
     assert by_name["tiny-diffusion"].diffusion.model == "tiny"
+
+
+def test_the_sample_of_traces_has_the_pictures_of_the_sample() -> None:
+    sample, traces = load_experiment("sample"), load_experiment("sample-traces")
+    of_pictures = ("sources", "splits", "canonical_side", "shard_size", "seed")
+    assert [getattr(traces, name) for name in of_pictures] == [getattr(sample, name) for name in of_pictures]
 
 
 def test_the_seed_preset_is_the_first_projects_experiment(environment: dict[str, str]) -> None:
