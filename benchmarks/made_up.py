@@ -37,11 +37,18 @@ from tasks.spec.experiment import Experiment
 SHA256 = sha256_hex(b"made up")
 PICTURES = 1_000
 PICTURES_OF_SAMPLE = 99
-# What is read of them while planning goes on: their warnings, files that two of them share, the photographs' qualities.
+# What is read of them while planning goes on: their warnings, files that two of them share, the photographs' qualities,
+# how files are encoded, and which have a window.
 _ENTRIES = pa.schema([("image_id", pa.string()), ("file", pa.string()), ("sha256", pa.string())])
 _NOTES = {
     "index": {"warnings": []},
     "encodings": {"jpegs": [[75, "420", 9], [96, "420", PICTURES]], "clean": [[640, PICTURES]]},
+    "windows": {
+        "places": [
+            {"split": split, "fold": fold, "pictures": PICTURES, "windows": PICTURES, "clean": PICTURES}
+            for split, fold in (("train", None), ("val", None), *((None, fold) for fold in range(5)))
+        ]
+    },
     "assign": {
         "sources": {},
         "shared": {"count": 0, "first": []},

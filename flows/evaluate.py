@@ -1,23 +1,24 @@
 """The main line: everything that is missing, the fan-out over cells, the first project's table, the report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
 
+from flows.audit import audits
 from flows.cells import cell_results
 from flows.collect import collect
+from flows.compared import Compared, pictures_read
 from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
 from flows.generate import generated
-from flows.histories import Pictures, counted_encodings, history_control, pictures_by_source
+from flows.histories import counted_encodings, history_control, pictures_by_source
 from flows.names import Request, run_name
 from flows.networks import (
     NetworkResults,
     Networks,
-    canonical_shards,
     exported_networks,
     network_inputs,
     network_results,
@@ -30,12 +31,11 @@ from flows.runner import attempt, tasks_side_by_side
 from flows.shard import Images, image_shards
 from storage.objects import Ref
 from tasks.data.sources.kinds import Source
-from tasks.detectors.base import DetectorBase, Grid, Inputs
+from tasks.detectors.base import Inputs
 from tasks.detectors.linear import score_view
 from tasks.evaluation.cells import ScoredRow, evaluate_stage
 from tasks.evaluation.examples import example_pictures
 from tasks.evaluation.protocols import (
-    APPLIED_CONTROL,
     AS_IS,
     HISTORY_CONTROL,
     Scoring,
@@ -99,13 +99,17 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     features = feature_shards(experiment, brought)
     models = fitted_models(experiment, features)
     detectors = detectors_of(experiment)
-    pictures = _pictures(experiment, detectors, brought)
+    pictures = pictures_read(experiment, detectors, brought)
     networks = _networks(experiment, pictures, features, models)
     inputs = replace(network_inputs(pictures, networks), features=features.of, models=models)
     scores = detector_scores(detectors, grid_of(experiment, features.keyed), inputs)
     found = _network_results(experiment, pictures, networks, scores)
     cells = cell_results(experiment, experiment.cells, scores)
-    evaluations = (*(cell.evaluation for cell in cells), *_beside(experiment, images, shards, counted, models))
+    evaluations = (
+        *(cell.evaluation for cell in cells),
+        *_beside(experiment, images, shards, counted, models),
+        *audits(experiment, images, shards, counted, scores),
+    )
     stages, controls = _protocols(experiment, features, models), _controls(experiment, features)
     report = write_report(
         experiment=with_keyed_weights(experiment),
@@ -130,15 +134,6 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     return Evaluation(report, (*evaluations, *stages, *controls), found.published)
 
 
-def _pictures(
-    experiment: Experiment, detectors: Sequence[DetectorBase], brought: Mapping[str, Pictures]
-) -> dict[str, tuple[Ref, ...]]:
-    """Canonical pictures by source, where anything reads them."""
-    if not any(detector.reads_pictures for detector in detectors):
-        return {}
-    return canonical_shards(experiment, brought)
-
-
 def _beside(
     experiment: Experiment,
     images: Images,
@@ -152,55 +147,13 @@ def _beside(
     as_is = experiment.uncompressed().model_copy(update={"history": "as-is"})
     if all(one.role != "detector" for one in as_is.detectors):
         return
-    found = _Compared.of(as_is, pictures_by_source(as_is, images, shards, {}))
+    found = Compared.of(as_is, pictures_by_source(as_is, images, shards, {}))
     yield from found.results(AS_IS)
     control = history_control(experiment, images, shards, counted)
     if control is not None:
-        found = _Compared.of(*control)
+        found = Compared.of(*control)
         yield from found.results(HISTORY_CONTROL)
         yield from found.applied(experiment, models)
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """An experiment on the pictures of another one, with what its detectors are asked and read."""
-
-    experiment: Experiment
-    features: Features
-    pictures: dict[str, tuple[Ref, ...]]
-
-    @classmethod
-    def of(cls, experiment: Experiment, brought: Mapping[str, Pictures]) -> "_Compared":
-        features = feature_shards(experiment, brought, is_measured=False)
-        return cls(experiment, features, _pictures(experiment, detectors_of(experiment), brought))
-
-    def results(self, protocol: str) -> Iterator[Ref]:
-        """The results of every cell, under the name of a protocol."""
-        models = fitted_models(self.experiment, self.features)
-        inputs = Inputs(features=self.features.of, pictures=self.pictures, models=models, networks={})
-        scores = detector_scores(detectors_of(self.experiment), self._grid, inputs)
-        cells = cell_results(self.experiment, self.experiment.cells, scores, protocol)
-        yield from (cell.evaluation for cell in cells)
-
-    def applied(self, fitted: Experiment, models: Mapping[Spec, Ref]) -> Iterator[Ref]:
-        """Those of the detectors that another experiment has fitted, as they are; it asks about the same cells."""
-        grid, sources = grid_of(fitted, self.features.keyed), self._grid.sources
-        inputs = Inputs(features=self.features.of, pictures=self.pictures, models=models, networks={})
-        futures = {
-            entry: future
-            for detector in detectors_of(fitted.uncompressed())
-            if detector.role == "detector"
-            for entry in detector.entries(grid)
-            if entry.fit.is_whole and entry.cell in self.experiment.cells
-            if (future := detector.applied(entry, grid, sources, inputs)) is not None
-        }
-        of = {(entry.fit, entry.cell): ref for entry, ref in zip(futures, collect(futures.values()), strict=True)}
-        for cell in cell_results(self.experiment, self.experiment.cells, Scores(tuple(futures), of), APPLIED_CONTROL):
-            yield cell.evaluation
-
-    @property
-    def _grid(self) -> Grid:
-        return grid_of(self.experiment, self.features.keyed)
 
 
 def _networks(

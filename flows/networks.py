@@ -94,7 +94,7 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
 
 def canonical_shards(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Shards:
     """Canonical pictures of every source that a network or another detector of pictures is trained or tested on."""
-    step = cropped_pictures if experiment.path == "crop" else canonical_pictures
+    step = canonical_pictures if experiment.path == "fair" else cropped_pictures
     futures = {
         source: [
             step.submit(source=source, shard=index, **arguments)

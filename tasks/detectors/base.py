@@ -135,6 +135,10 @@ class DetectorBase(Spec):
         """It with one fit, on everything."""
         return self
 
+    def on_whole_pictures(self) -> Self:
+        """It off the crop path, with one opinion of a picture; what is fitted there is fitted on each cell's own."""
+        return self.model_copy(update={"windows": 1})
+
     def missing(self) -> list[str]:
         """What this machine lacks of it, each with its remedy; asked of a worker of its pool."""
         return []

@@ -92,6 +92,9 @@ class Linear(DetectorBase):
     def single(self) -> Self:
         return self.model_copy(update={"seeds": 1, "crossed": False, "left_out": False})
 
+    def on_whole_pictures(self) -> Self:
+        return self.model_copy(update={"windows": 1, "fitted_in": "each-cell"})
+
     def trains(self, entry: Entry, grid: Grid) -> HeadSpec:
         absent = entry.fit.without
         unknown = grid.families.get(absent, ()) if absent is not None else ()

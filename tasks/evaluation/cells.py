@@ -80,10 +80,10 @@ def evaluate_scores(
         # Every detector is asked about the same pictures: what it could not score is left out of them, not replaced.
         asked = drawn_pictures(test, mix.real, mix.fakes, seed, mix.versions)
         drawn = asked.drop_nulls("p_fake")
-        key = _key(cell, protocol, mix.name, fit)
+        key = result_key(cell, protocol, mix.name, fit)
         unscored = len(asked) - len(drawn)
         if unscored:
-            rows.append(_result(key | _counts(drawn), None, UNSCORED, float(unscored), None, why or None))
+            rows.append(result_row(key | _counts(drawn), None, UNSCORED, float(unscored), None, why or None))
         if silent := _silent(asked, drawn):
             rows += _without_value(key | _counts(drawn), silent)
             continue
@@ -185,18 +185,18 @@ def _mix_rows(
     values = binary_metrics(label, score, score >= 0.5).to_dict()
     reasons: dict[str, str] = values["reasons"]  # type: ignore[assignment]
     for metric in FREE_METRICS:
-        yield _result(key | counts, None, metric, values[metric], free[metric], reasons.get(metric))
+        yield result_row(key | counts, None, metric, values[metric], free[metric], reasons.get(metric))
     for rule, (compared, limits) in rules.items():
         decision = compared >= limits
         values = binary_metrics(label, score, decision).to_dict()
         reasons = values["reasons"]  # type: ignore[assignment]
         intervals = _intervals(drawn, decision, seed, resamples, COUNT_METRICS)
         for metric in COUNT_METRICS:
-            yield _result(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
+            yield result_row(key | counts, rule, metric, values[metric], intervals[metric], reasons.get(metric))
         for count in ("tp", "fp", "tn", "fn"):
-            yield _result(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
+            yield result_row(key | counts, rule, count, float(values[count]), None, None)  # type: ignore[arg-type]
         shown = shown_threshold(limits)
-        yield _result(key | counts, rule, "threshold", shown.value, None, shown.reason)
+        yield result_row(key | counts, rule, "threshold", shown.value, None, shown.reason)
 
 
 def _pair_rows(scored: pl.DataFrame, key: Row, seed: int, resamples: int) -> Iterator[Row]:
@@ -216,14 +216,14 @@ def _pair_rows(scored: pl.DataFrame, key: Row, seed: int, resamples: int) -> Ite
         (np.sign(difference) + 1) / 2, np.ones(len(pairs), bool), groups, group_weights(groups, resamples, seed)
     )
     counts = {"n_real": len(pairs), "n_fake": len(pairs), "n_groups": in_order.n_groups}
-    yield _result(key | counts, None, PAIRS_IN_ORDER, in_order.value, in_order.interval(), None)
+    yield result_row(key | counts, None, PAIRS_IN_ORDER, in_order.value, in_order.interval(), None)
 
 
 def _without_value(key: Row, reason: str) -> Iterator[Row]:
     for metric in FREE_METRICS:
-        yield _result(key, None, metric, None, None, reason)
+        yield result_row(key, None, metric, None, None, reason)
     for metric in COUNT_METRICS:
-        yield _result(key, "val", metric, None, None, reason)
+        yield result_row(key, "val", metric, None, None, reason)
 
 
 def _intervals(
@@ -258,7 +258,8 @@ def _counts(drawn: pl.DataFrame) -> Row:
     }
 
 
-def _key(cell: Cell, protocol: str, mix: str, fit: Fit) -> Row:
+def result_key(cell: Cell, protocol: str, mix: str, fit: Fit) -> Row:
+    """The columns of RESULT_SCHEMA that say what a number is of, and no number yet."""
     return {
         "protocol": protocol,
         "resolution": str(cell.resolution),
@@ -274,7 +275,10 @@ def _key(cell: Cell, protocol: str, mix: str, fit: Fit) -> Row:
     }
 
 
-def _result(key: Row, rule: str | None, metric: str, value: Any, interval: Interval | None, reason: str | None) -> Row:
+def result_row(
+    key: Row, rule: str | None, metric: str, value: Any, interval: Interval | None, reason: str | None
+) -> Row:
+    """A number at a threshold with its interval, or the reason why there is none: a row in RESULT_SCHEMA."""
     row = key | {"threshold_rule": rule, "metric": metric, "value": value, "reason": reason}
     if interval is not None:
         row |= {"low": interval.low, "high": interval.high, "reason": reason or interval.reason or None}
@@ -376,7 +380,7 @@ def evaluate_stage_row(
     test = pl.concat([real, fake]).filter(pl.col("split") == "test").sort("image_id", "source")
     drawn = drawn_pictures(test, row.real.sources, row.fake.sources, seed)
     rule = "zero" if reference is None else "val"
-    key = _key(row.row.cell, row.stage.name, row.row.mix, row.real.head.fit) | {"threshold_rule": rule}
+    key = result_key(row.row.cell, row.stage.name, row.row.mix, row.real.head.fit) | {"threshold_rule": rule}
     counts = _counts(drawn)
     if not counts["n_real"] or not counts["n_fake"]:
         return [{**key, **counts, "metric": "accuracy", "reason": "no test pictures in this row"}]
@@ -397,7 +401,7 @@ def evaluate_stage_row(
     metrics = ("accuracy", "precision", "recall", "f1", "auroc")
     intervals = _intervals(flipped, ~called_fake, seed, resamples, metrics, calibrated=calibrated)
     return [
-        _result(
+        result_row(
             key | counts,
             None if metric == "auroc" else rule,
             metric,

@@ -69,7 +69,7 @@ def compare_in_cell(
     ranks: list[Row] = []
     for mix in mixes:
         place = {"resolution": str(cell.resolution), "perturbation": cell.perturbation_name, "mix": mix.name}
-        answers = {name: _Answers.of(one.scores, thresholds[name], mix, seed) for name, one in detectors.items()}
+        answers = {name: Answers.of(one.scores, thresholds[name], mix, seed) for name, one in detectors.items()}
         groups = {group for one in answers.values() for group in one.asked["group_id"]}
         weights = group_weights(sorted(groups), resamples, seed)
         aurocs = {name: one.auroc(weights) for name, one in answers.items()}
@@ -82,14 +82,14 @@ def compare_in_cell(
             pairs += [place | names | row for row in _differences(answers[worse], answers[better], weights)]
         for name, one in detectors.items():
             if one.uncompressed is not None:
-                before = _Answers.of(one.uncompressed, thresholds[name], mix, seed)
+                before = Answers.of(one.uncompressed, thresholds[name], mix, seed)
                 names = {"detector": name, "than_detector": name, "than_perturbation": NONE}
                 pairs += [place | names | row for row in _differences(answers[name], before, weights)]
     return pairs, ranks
 
 
 @dataclass(frozen=True, eq=False)
-class _Answers:
+class Answers:
     """What a detector says of a mix's drawn pictures in one cell.
 
     `asked` has image_id, source, group_id, label, p_fake (null where it has no score) and correct (null where it has
@@ -100,7 +100,7 @@ class _Answers:
     reason: str  # why it has no AUROC; else empty
 
     @classmethod
-    def of(cls, scores: pl.DataFrame, thresholds: Mapping[int, float | None], mix: Mix, seed: int) -> _Answers:
+    def of(cls, scores: pl.DataFrame, thresholds: Mapping[int, float | None], mix: Mix, seed: int) -> Answers:
         test = scores.filter(pl.col("split") == "test").sort(*_PICTURE)
         drawn = drawn_pictures(test, mix.real, mix.fakes, seed, mix.versions).with_columns(
             pl.col("p_fake").fill_nan(None)
@@ -138,7 +138,7 @@ def _paired(order: Sequence[str]) -> Iterator[tuple[str, str]]:
     return ((order[0], other) for other in order[1:])
 
 
-def _differences(first: _Answers, second: _Answers, weights: Weights) -> Iterator[Row]:
+def _differences(first: Answers, second: Answers, weights: Weights) -> Iterator[Row]:
     """Of AUROC and accuracy, on the pictures that both scored."""
     everything = first.asked.join(second.asked, on=list(_PICTURE), how="full", coalesce=True, suffix="_other")
     both = everything.drop_nulls(["p_fake", "p_fake_other"]).sort(*_PICTURE)

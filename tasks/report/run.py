@@ -22,7 +22,7 @@ from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
 from tasks.report.counts import warnings_of
-from tasks.report.data import NetworkData, ReportData
+from tasks.report.data import FAIR, NetworkData, ReportData
 from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
@@ -80,7 +80,7 @@ def write_report(
         reported=reported,
         flags=arithmetic_flags(reported),
         ablation_stages=[(stage.name, stage.title, stage.sentence) for stage in STAGES] if stages else [],
-        roc=pl.concat([_frame(read_table(store, ref, name=ROC)) for ref in cells]),
+        roc=pl.concat([_frame(read_table(store, ref, name=ROC)) for ref in _of_the_grid(store, cells)]),
         examples=_frame(read_table(store, examples)),
         quality=pl.concat([_frame(read_table(store, ref)) for ref in quality]),
         quarantine=_frame(read_table(store, counts, name=QUARANTINE)),
@@ -130,6 +130,11 @@ def _network_data(
 def _all_rows(store: Store, refs: Sequence[Ref], schema: pa.Schema, name: str = ROWS) -> pl.DataFrame:
     """The rows of one part of several objects; a table without rows where there are none."""
     return pl.concat([_frame(schema.empty_table()), *(_frame(read_table(store, ref, name=name)) for ref in refs)])
+
+
+def _of_the_grid(store: Store, cells: Sequence[Ref]) -> list[Ref]:
+    """The results of the grid itself: curves do not say of which protocol they are."""
+    return [ref for ref in cells if manifest_of(store, ref).recipe["arguments"].get("protocol") == FAIR]
 
 
 def _durations(store: Store, refs: Sequence[Ref]) -> dict[str, float]:

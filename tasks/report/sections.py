@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from tasks.report.audit import audit_blocks, audit_table
 from tasks.report.blocks import Block, Section
 from tasks.report.calibration import calibration_blocks
 from tasks.report.controls import controls_blocks, probe_table
@@ -103,6 +104,7 @@ SECTIONS: tuple[Kind, ...] = (
         lambda on: history_blocks(on.tables),
         {"history": history_table},
     ),
+    Kind("audit", "Claims, audited", lambda on: audit_blocks(on.tables), {"audit": audit_table}),
     Kind(
         "matched-pairs",
         "Photographs beside what was made of them",

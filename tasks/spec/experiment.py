@@ -97,6 +97,8 @@ class Experiment(Spec):
     detectors: Annotated[tuple[Detector, ...], Once] = ()
     augmented_qualities: Annotated[tuple[Quality | None, ...], Once] = Field(default=(None, 60, 40, 20), min_length=1)
     mixes: Annotated[tuple[Mix, ...], Once] = ()
+    # Generators that are audited: what is told of their files as shipped, and once container, size, history are equal.
+    audited: Annotated[tuple[Name, ...], Once] = Field(default=(), exclude_if=operator.not_)
     # Generators of one family, by its name: when one is left out of a training, so are its relatives.
     families: dict[Name, tuple[Name, ...]] = Field(default={}, exclude_if=operator.not_)
     seed_protocol: SeedProtocol | None = None
@@ -140,6 +142,7 @@ class Experiment(Spec):
             self._check_names(f"mix {mix.name}", mix.fakes, "fake", sources)
         self._check_mixes()
         self._check_families()
+        self._check_audited()
         if self.seed_protocol is not None:
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)
@@ -240,6 +243,16 @@ class Experiment(Spec):
             self._check_names(f"families: {name}", family, "fake", {one.name: one for one in self.sources})
             if name in self.real_names or (name in self.fake_names and name not in family):
                 raise ValueError(f"families: {name} is the name of a source that is not in it")
+
+    def _check_audited(self) -> None:
+        """An audit ends on windows of one history, where each of its generators meets all photographs."""
+        if self.audited and not self.matches_history:
+            raise ValueError("audited: it is of the path crop with history: matched, at which an audit ends")
+        self._check_names("audited", self.audited, "fake", {one.name: one for one in self.sources})
+        for name in self.audited:
+            if not any(mix.fakes == (name,) for mix in self.audited_mixes):
+                known = list(self.real_names)
+                raise ValueError(f"audited: expected a mix of {name} alone with all photographs, {known}")
 
     def _check_generator(self, source: SourceBase, sources: dict[str, SourceBase]) -> None:
         if not isinstance(source, GeneratedSource) or source.origin is None:
@@ -343,6 +356,12 @@ class Experiment(Spec):
             Linear(name="svm-aug", fitted_in="augmented"),
             Linear(name="probe", role="probe", extractor=ProbeSpec(), fitted_in="each-cell"),
         )
+
+    @property
+    def audited_mixes(self) -> tuple[Mix, ...]:
+        """Each audited generator against all photographs."""
+        alone = [(name,) for name in self.audited]
+        return tuple(mix for mix in self.all_mixes if mix.fakes in alone and set(mix.real) == set(self.real_names))
 
     @property
     def all_mixes(self) -> tuple[Mix, ...]:
