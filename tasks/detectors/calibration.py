@@ -26,6 +26,10 @@ _MAY_TIE = 0.01
 REASONS = 10
 
 
+class NothingToCalibrateOn(SpecError):
+    """Of a class a detector scored no val picture."""
+
+
 def steadied(decisions: Float, val: Float) -> Float:
     """Decision values (N,) on a scale on which a logistic function neither saturates nor ties them.
 
@@ -37,13 +41,17 @@ def steadied(decisions: Float, val: Float) -> Float:
     return np.arcsinh((decisions - centre) / spread / _LINEAR_WITHIN) * _LINEAR_WITHIN
 
 
-def calibrated(scores: pl.DataFrame, reference: pl.DataFrame, why: str = "") -> pl.DataFrame:
+def calibrated(
+    scores: pl.DataFrame, reference: pl.DataFrame, why: str = "", may_be_silent: bool = False
+) -> pl.DataFrame:
     """Scores whose p(fake) is that of Platt's calibration on the reference's val rows, fold by fold.
 
-    A picture without a decision value has no p(fake) either; `why` says in an error why some have none.
+    A picture without a decision value has no p(fake) either; `why` says in an error why some have none. A detector that
+    `may_be_silent` may have scored none of a class: then none has a p(fake).
 
     Raises:
-        SpecError: a class has no val picture in a fold, or probabilities cannot tell decision values apart.
+        NothingToCalibrateOn: a class has no val picture in a fold.
+        SpecError: probabilities cannot tell decision values apart.
     """
     from scipy.special import expit
 
@@ -53,12 +61,14 @@ def calibrated(scores: pl.DataFrame, reference: pl.DataFrame, why: str = "") -> 
         name = scores["detector"][0]
         val = references.get((fold,))
         if val is None:
-            raise SpecError(f"{name}: rotation {fold} has no val pictures to calibrate on")
+            raise NothingToCalibrateOn(f"{name}: rotation {fold} has no val pictures to calibrate on")
         val = val.drop_nulls("decision")
         labels = val["label"].to_numpy().astype(np.int64)
         for label, missing in ((REAL, "photograph"), (FAKE, "fake")):
             if not (labels == label).any():
-                raise SpecError(f"{name}: no {missing} that it scored in val (rotation {fold}) to calibrate on{why}")
+                raise NothingToCalibrateOn(
+                    f"{name}: no {missing} that it scored in val (rotation {fold}) to calibrate on{why}"
+                )
         weights = balanced_weights(labels, val["source"].to_numpy().astype(np.str_))
         known = val["decision"].to_numpy()
         slope, offset = fit_platt(steadied(known, known), labels, weights)
@@ -82,7 +92,10 @@ def _refuse_ties(name: str, decisions: Float, p_fake: Float) -> None:
 def calibrate_scores(
     run: StepRun, *, fit: Fit, view: View, scores: tuple[Ref, ...], reference: tuple[Ref, ...]
 ) -> Output:
-    """All shards' scores of one fit in one view, calibrated on val pictures of the reference view, as one object."""
+    """All shards' scores of one fit in one view, calibrated on val pictures of the reference view, as one object.
+
+    Whole pictures have any size, of which a detector may take none: then nothing has a p(fake), and no run ends.
+    """
     frames = []
     for refs in (scores, reference):
         frame = pl.from_arrow(pa.concat_tables([read_table(run.store, ref) for ref in refs]))
@@ -91,7 +104,13 @@ def calibrate_scores(
     failed = reasons_of(run.store, reference)
     why = f"; it failed: {shown_reasons(failed)}" if failed else ""
     ours, val = frames
-    table = calibrated(ours, val, why).to_arrow().cast(SCORE_SCHEMA).sort_by(SCORE_ORDER)
+    try:
+        made = calibrated(ours, val, why)
+    except NothingToCalibrateOn:
+        if view.path != "raw":
+            raise
+        made = ours
+    table = made.to_arrow().cast(SCORE_SCHEMA).sort_by(SCORE_ORDER)
     notes = {"rows": table.num_rows, "unscored": table["decision"].null_count}
     return Output({ROWS: table}, notes | {"reasons": reasons_of(run.store, scores)})
 

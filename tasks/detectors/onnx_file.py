@@ -84,7 +84,7 @@ class OnnxFile(PictureDetector):
             return [f"{self.name}: {path} is a folder: name the ONNX file"]
         try:
             self._check(path.read_bytes())
-        except (SpecError, DamagedObject, OSError) as error:
+        except (SpecError, DamagedObject, OSError, ValueError) as error:
             return [f"{self.name}: {path.name}: {error}"]
         return []
 
@@ -170,7 +170,9 @@ class _Session:
             answered = np.asarray(answers, dtype=np.float64)
         except Exception as error:  # ONNX Runtime has one exception class per status and no root but Exception
             shape = " x ".join(map(str, batch.shape))
-            raise SpecError(f"it cannot be run on the declared input, {shape}: {first_line(error)}") from error
+            said = f"it cannot be run on the declared input, {shape}: {first_line(error)}"
+            # Of a network that gets pictures as they are it may be this one's size.
+            raise (ValueError if self._declared.input.side is None else SpecError)(said) from error
         if answered.ndim not in (1, 2):
             raise SpecError(f"output: expected (pictures, classes), got {answered.shape}")
         return answered[: len(items)]

@@ -15,6 +15,7 @@ import polars as pl
 
 from storage.objects import ROWS, Ref
 from tasks.data.perturbations.jpeg import jpeg
+from tasks.detectors.calibration import reasons_of, shown_reasons
 from tasks.evaluation.cells import Row, read_scores, result_key, result_row, results_table
 from tasks.evaluation.intervals import Interval, Resampled, group_weights
 from tasks.evaluation.pairs import AUROC, Answers
@@ -93,11 +94,15 @@ class _Told:
     answers: Answers
 
     @classmethod
-    def of(cls, scores: pl.DataFrame, cell: Cell, mix: Mix, there: Mix, seed: int) -> _Told:
-        """Of a mix whose sources of photographs may be called otherwise `there`: they are named as in the mix."""
+    def of(cls, scores: pl.DataFrame, cell: Cell, mix: Mix, there: Mix, seed: int, why: str = "") -> _Told:
+        """Of a mix whose sources of photographs may be called otherwise `there`: they are named as in the mix.
+
+        `why` says why it could not score some pictures.
+        """
         answers = Answers.of(scores, {}, there, seed)
         named = pl.col("source").replace(dict(zip(there.real, mix.real, strict=True)))
-        return cls(cell, Answers(answers.asked.with_columns(named), answers.reason))
+        reason = f"{answers.reason}: {why}" if answers.reason and why else answers.reason
+        return cls(cell, Answers(answers.asked.with_columns(named), reason))
 
     @property
     def pictures(self) -> pl.DataFrame:
@@ -163,11 +168,13 @@ def audit_stages(
     progress = run.progress(len(fits), unit="detectors")
     rows: list[Row] = []
     for fit in fits:
-        of_fit = [(one, read_scores(run.store, one.scores)) for one in scored if one.fit == fit]
+        of_fit = [one for one in scored if one.fit == fit]
+        frames = {one.stage: read_scores(run.store, one.scores) for one in of_fit}
+        why = {one.stage: shown_reasons(reasons_of(run.store, [one.scores])) for one in of_fit}
         for mix in mixes:
             told = {
-                one.stage: _Told.of(scores, one.cell, mix, there, seed)
-                for one, scores in of_fit
+                one.stage: _Told.of(frames[one.stage], one.cell, mix, there, seed, why[one.stage])
+                for one in of_fit
                 for there in one.mixes
                 if there.name == mix.name
             }

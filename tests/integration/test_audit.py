@@ -49,7 +49,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def document(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    model = network(tmp_path_factory.mktemp("model") / "theirs.onnx")
+    models = tmp_path_factory.mktemp("models")
+    theirs = {"kind": "onnx", "input": INPUT, "fake": [1], "output": "logits", "answer": "softmax", "windows": 2}
+    # It takes windows alone, and says that it takes any size.
+    narrow = theirs | {"input": INPUT | {"side": None, "resize": "none"}}
     of_probe = {"kind": "linear", "name": "probe", "role": "probe", "extractor": {"kind": "probe"}}
     return {
         "name": "audited-windows",
@@ -65,8 +68,8 @@ def document(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "detectors": [
             {"kind": "linear", "name": "traces", "extractor": {"kind": "cooccurrence"}, "loss": "discriminant",
              "windows": 2, "left_out": True},
-            {"kind": "onnx", "name": "theirs", "model": str(model), "input": INPUT, "fake": [1], "output": "logits",
-             "answer": "softmax", "windows": 2},
+            theirs | {"name": "theirs", "model": str(network(models / "theirs.onnx"))},
+            narrow | {"name": "narrow", "model": str(network(models / "narrow.onnx", side=64))},
             of_probe | {"fitted_in": "each-cell"},
         ],
         "audited": ["drawn", "stamps"],
@@ -101,7 +104,7 @@ def aurocs(audit: pl.DataFrame, detector: str, mix: str) -> dict[str, float | No
 
 
 def test_every_detector_and_probe_has_every_stage_of_every_audited_generator(audit: pl.DataFrame) -> None:
-    for detector in ("traces", "theirs", "probe"):
+    for detector in ("traces", "theirs", "narrow", "probe"):
         for mix in ("drawn", "stamps"):
             assert audit.filter(detector=detector, mix=mix)["stage"].to_list() == [*STAGES, "matched-content"]
     assert set(audit["mix"]) == {"drawn", "stamps"}
@@ -132,6 +135,14 @@ def test_generators_without_a_window_have_no_number_on_windows_and_the_reason_is
     page = read_part(store, evaluation.report, HTML).decode()
     assert "Claims, audited" in page
     assert "has a window of 64 pixels" in page
+
+
+def test_a_network_that_takes_no_whole_picture_is_absent_with_the_reason_until_there_are_windows(
+    audit: pl.DataFrame,
+) -> None:
+    rows = audit.filter(detector="narrow", mix="drawn")
+    assert rows["auroc"].is_null().to_list() == [True, True, False, False, True]
+    assert rows["reason"][0].startswith("it could not score any picture of drawn, town: ")
 
 
 def test_changes_are_of_the_same_pictures_where_none_is_left_out(audit: pl.DataFrame) -> None:

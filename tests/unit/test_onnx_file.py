@@ -238,3 +238,11 @@ def test_what_cannot_be_run_at_the_declared_side_is_refused_in_a_sentence(tmp_pa
 def test_a_mean_of_plain_levels_is_refused() -> None:
     with pytest.raises(ValidationError, match="mean and std are those of levels divided by 255"):
         theirs("x", input=INPUT | {"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]})
+
+
+def test_a_picture_of_a_size_that_a_network_for_any_size_does_not_take_has_no_score(tmp_path: Path) -> None:
+    path = network(tmp_path / "theirs.onnx", side=32)
+    found = scored(LocalStore(tmp_path / "store"), theirs(path, input=INPUT | {"side": None, "resize": "none"}), ROWS)
+    sizes = {resolution for (*_, resolution), decision in found.items() if decision is not None}
+    assert sizes == {"32"}
+    assert len(found) == 2 * len(ROWS)
