@@ -42,7 +42,8 @@ def audits(
 ) -> Iterator[Ref]:
     """What every detector and probe tells of the audited generators at every stage; nothing where none is audited.
 
-    `encodings` is what `counted_encodings` found; `own` are the run's scores: what can be asked of no other pictures has those at the last stage.
+    `encodings` is what `counted_encodings` found; `own` are the run's scores: what can be asked of no other pictures has
+    those at the last stage.
     """
     if experiment.audited:
         audit = _Audit(experiment, images, shards, encodings, _counted(experiment, shards))

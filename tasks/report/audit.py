@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks.data.sources.reconstruction import ReconstructionSource
 from tasks.evaluation.audit import AUDIT_STAGES, CHANGE, CONTAINER_QUALITY, window_cell
+from tasks.evaluation.cells import PAIRS_IN_ORDER
 from tasks.report.blocks import (
     Block,
     Cell,
@@ -71,24 +71,24 @@ def _stages(data: ReportData, index: ResultIndex, one: Evaluated, mix: Mix) -> I
                 same = None if change is None else _sizes(change) == _sizes(auroc) == _sizes(before)
                 yield _row(protocol.removeprefix("audit-"), cell, auroc, change) | {"same_pictures": same}
                 before = auroc
-    pairs = _pairs(data, index, one)
-    for cell, auroc in pairs:
-        yield _row(MATCHED_CONTENT, cell, auroc, _plain_change(auroc, before)) | {"same_pictures": False}
-    if not pairs:
-        yield _row(MATCHED_CONTENT, None, Estimate(None, reason=NO_PAIRS), None) | {"same_pictures": None}
+    of_pairs, pairs = _pairs(data, index, one)
+    change = _plain_change(pairs, before)
+    yield _row(MATCHED_CONTENT, of_pairs, pairs, change) | {"same_pictures": None if change is None else False}
 
 
-def _pairs(data: ReportData, index: ResultIndex, one: Evaluated) -> list[tuple[CellKey, Estimate]]:
-    """The run's own results on photographs against reconstructions, in the cell that an audit ends in."""
-    made = {source.name for source in data.experiment.sources if isinstance(source, ReconstructionSource)}
-    names = [mix.name for mix in data.experiment.all_mixes if set(mix.fakes) <= made]
+def _pairs(data: ReportData, index: ResultIndex, one: Evaluated) -> tuple[CellKey | None, Estimate]:
+    """The run's own result on photographs beside what was made of them, the first where there are several."""
     of = window_cell(data.experiment)
-    cells = [CellKey(name, str(of.resolution), of.perturbation_name) for name in names]
-    found = [(cell, index.get(FAIR, cell, one.fit, "auroc")) for cell in cells]
-    return [(cell, auroc) for cell, auroc in found if auroc is not None][:1]
+    for mix in data.experiment.all_mixes:
+        cell = CellKey(mix.name, str(of.resolution), of.perturbation_name)
+        auroc = index.get(FAIR, cell, one.fit, "auroc")
+        if auroc is not None and index.get(FAIR, cell, one.fit, PAIRS_IN_ORDER) is not None:
+            return cell, auroc
+    return None, Estimate(None, reason=NO_PAIRS)
 
 
 def _plain_change(after: Estimate, before: Estimate | None) -> Estimate | None:
+    """Of stages that have no pictures in common: no interval."""
     if before is None or before.value is None or after.value is None:
         return None
     return Estimate(after.value - before.value)
