@@ -48,13 +48,13 @@ def audits(
     if experiment.audited:
         audit = _Audit(experiment, images, shards, encodings, _counted(experiment, shards))
         stages = [*audit.whole(), *audit.windows("as-is"), *audit.windows("matched"), *_given(experiment, own)]
-        yield audit_stages.submit(
+        yield audit_stages(
             mixes=experiment.audited_mixes,
             scored=tuple(one for one in stages if isinstance(one, StageScores)),
             absent=tuple(one for one in stages if isinstance(one, Absent)),
             seed=experiment.seed,
             resamples=experiment.bootstrap_resamples,
-        ).result()
+        )
 
 
 @dataclass(frozen=True)

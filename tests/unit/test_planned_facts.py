@@ -11,7 +11,7 @@ from flows import evaluate, shard
 from flows.preflight import missing_photographs, missing_weights, refuse_missing, wanted_facts
 from storage.errors import MissingInput
 from storage.objects import Ref
-from tasks.data import histories
+from tasks.data import histories, windows
 from tasks.facts import Fact, Facts, as_json, facts_known
 from tasks.presets import PRESETS, load_experiment
 from tasks.recipe import Step
@@ -118,6 +118,9 @@ def _coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shard, "notes_of", lambda store, ref: NOTES)
     encodings = {"jpegs": [[75, "420", 1], [96, "420", 1]], "clean": [[640, 99]]}
     monkeypatch.setattr(histories, "notes_of", lambda store, ref: encodings)
+    counts = {"split": None, "pictures": 9, "windows": 9, "clean": 9}
+    places = [counts | {"fold": fold} for fold in range(5)]
+    monkeypatch.setattr(windows, "notes_of", lambda store, ref: {"places": places})
 
 
 def submit(step: Step, **arguments: Any) -> SimpleNamespace:

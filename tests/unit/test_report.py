@@ -479,6 +479,7 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
         "cross",
         "left_out",
         "history",
+        "audit",
         "reconstructions",
         "seeds",
         "probe",
