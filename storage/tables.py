@@ -106,7 +106,7 @@ FAMILIARITY_SCHEMA = pa.schema(
 # One row per cell, protocol, mix, fit, threshold and metric; `low` and `high` are 95 % bounds.
 RESULT_SCHEMA = pa.schema(
     [
-        ("protocol", pa.string()),  # fair, or beside it; seed; a stage of an ablation or audit; control: shuffled labels
+        ("protocol", pa.string()),  # fair, or beside it; seed; an ablation or audit stage; control (shuffled labels)
         ("resolution", pa.string()),
         ("perturbation", pa.string()),
         ("mix", pa.string()),
