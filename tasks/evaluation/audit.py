@@ -1,12 +1,12 @@
 """An audit of a set: what is told of it as it was shipped, and what is left when container, size and history are equal.
 
-Every stage is an experiment of its own on the audited generators and all photographs, and what is fitted is fitted on
-the pictures of that stage. The last stage of the report, photographs beside their reconstructions, is the run's own.
+Every stage is an experiment of its own on one generator and all photographs, and what is fitted is fitted on the
+pictures of that stage. The last stage of the report, photographs beside their reconstructions, is the run's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,22 +40,20 @@ WHOLE_CELLS = {
 }
 
 
-def audited_windows(experiment: Experiment, fakes: Sequence[str], history: Literal["matched", "as-is"]) -> Experiment:
-    """An experiment on some of its generators alone: uncompressed windows of the largest side, each detector once.
+def audited_windows(experiment: Experiment, mix: Mix, history: Literal["matched", "as-is"]) -> Experiment:
+    """An experiment on one of its audited mixes alone: uncompressed windows of the largest side, each detector once.
 
     A copy is not validated, here and below: its sources may have lost a partner, and whole pictures are on no path
     that an experiment may name.
     """
-    sources = tuple(one for one in experiment.evaluated_sources if one.label == "real" or one.name in fakes)
-    mixes = tuple(mix for mix in experiment.audited_mixes if set(mix.fakes) <= set(fakes))
-    cell = window_cell(experiment)
-    update: dict[str, Any] = {"sources": sources, "mixes": mixes, "families": {}, "audited": (), "history": history}
-    return experiment.uncompressed().model_copy(update=update | {"resolutions": (cell.resolution,)})
+    sources = tuple(one for one in experiment.evaluated_sources if one.name in (*mix.real, *mix.fakes))
+    update: dict[str, Any] = {"sources": sources, "mixes": (mix,), "families": {}, "audited": (), "history": history}
+    return experiment.uncompressed().model_copy(update=update | {"resolutions": (window_cell(experiment).resolution,)})
 
 
-def audited_whole(experiment: Experiment) -> Experiment:
-    """An experiment on its audited generators' pictures and on the photographs as files have them: `WHOLE_CELLS`."""
-    windows = audited_windows(experiment, experiment.audited, "as-is")
+def audited_whole(experiment: Experiment, mix: Mix) -> Experiment:
+    """An experiment on an audited mix's pictures as files have them: `WHOLE_CELLS`."""
+    windows = audited_windows(experiment, mix, "as-is")
     update: dict[str, Any] = {"path": "raw", "resolutions": ("native",), "qualities": (None, CONTAINER_QUALITY)}
     detectors = tuple(one.on_whole_pictures() for one in windows.detectors)
     return windows.model_copy(update=update | {"detectors": detectors})
@@ -67,21 +65,20 @@ def window_cell(experiment: Experiment) -> Cell:
 
 
 class StageScores(Spec):
-    """Scores of a fit at a stage, and the mixes as they are there: photographs may be called by a generator's name."""
+    """Scores of a fit at a stage, and the mix as it is there: photographs may be called by the generator's name."""
 
     stage: str
     cell: Cell
     fit: Fit
-    mixes: tuple[Mix, ...]
+    mix: Mix
     scores: Ref
 
 
 class Absent(Spec):
-    """Why a stage has no scores of a generator, by one detector or by any."""
+    """Why a fit has no scores at a stage."""
 
     stage: str
     cell: Cell
-    mix: str
     fit: Fit
     reason: str
 
@@ -150,35 +147,37 @@ def _counts(pictures: pl.DataFrame) -> Row:
     }
 
 
-@step("audit", version=1, label=lambda *, mixes, **_: "-".join(mix.name for mix in mixes[:3]), libraries=("numpy",))
+@step("audit", version=1, label=lambda *, mix, **_: mix.name, libraries=("numpy",))
 def audit_stages(
     run: StepRun,
     *,
-    mixes: tuple[Mix, ...],
+    mix: Mix,
     scored: tuple[StageScores, ...],
     absent: tuple[Absent, ...],
     seed: int,
     resamples: int,
 ) -> Output:
-    """AUROC of every fit and generator at every stage, and its changes: RESULT_SCHEMA, metrics `auroc` and `CHANGE`.
+    """AUROC of every fit at every stage of one generator's audit, and its changes: RESULT_SCHEMA, `auroc` and `CHANGE`.
 
-    `mixes` have each audited generator, with its photographs by their own names.
+    `mix` has the photographs by their own names.
     """
     fits = list(dict.fromkeys([*(one.fit for one in scored), *(one.fit for one in absent)]))
     progress = run.progress(len(fits), unit="detectors")
     rows: list[Row] = []
     for fit in fits:
-        of_fit = [one for one in scored if one.fit == fit]
-        frames = {one.stage: read_scores(run.store, one.scores) for one in of_fit}
-        why = {one.stage: shown_reasons(reasons_of(run.store, [one.scores])) for one in of_fit}
-        for mix in mixes:
-            told = {
-                one.stage: _Told.of(frames[one.stage], one.cell, mix, there, seed, why[one.stage])
-                for one in of_fit
-                for there in one.mixes
-                if there.name == mix.name
-            }
-            missing = {one.stage: one for one in absent if (one.fit, one.mix) == (fit, mix.name)}
-            rows += audit_rows(mix, fit, told, missing, seed=seed, resamples=resamples)
+        told = {
+            one.stage: _Told.of(
+                read_scores(run.store, one.scores),
+                one.cell,
+                mix,
+                one.mix,
+                seed,
+                shown_reasons(reasons_of(run.store, [one.scores])),
+            )
+            for one in scored
+            if one.fit == fit
+        }
+        missing = {one.stage: one for one in absent if one.fit == fit}
+        rows += audit_rows(mix, fit, told, missing, seed=seed, resamples=resamples)
         progress.advance()
     return Output({ROWS: results_table(rows)})
