@@ -44,7 +44,7 @@ def audits(
 ) -> Iterator[Ref]:
     """What every detector and probe tells of each audited generator at every stage; nothing where none is audited.
 
-    `encodings` is what `counted_encodings` found; `own` are the run's scores: what can be asked of no other pictures has
+    `encodings` is what `counted_encodings` found. `own` are the run's scores: who can be asked of no other pictures has
     those at the last stage.
     """
     if not experiment.audited:
