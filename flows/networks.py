@@ -28,6 +28,7 @@ from tasks.networks.mobilenet import Setting, train_mobilenet
 from tasks.networks.mobilenet_weights import import_mobilenet, keyed_mobilenet
 from tasks.networks.pruning import prune_magnitude, prune_structure
 from tasks.networks.quantization import quantize_network
+from tasks.networks.residual import train_residual
 from tasks.networks.scoring import gather_scores, score_network
 from tasks.networks.variants import (
     LEFT_OUT,
@@ -40,7 +41,15 @@ from tasks.networks.variants import (
 )
 from tasks.recipe import chosen_device
 from tasks.spec.base import Spec
-from tasks.spec.detectors import SVM_TEACHER, Distilled, FineTuned, MagnitudePruned, Quantized, StructurePruned
+from tasks.spec.detectors import (
+    SVM_TEACHER,
+    Distilled,
+    FineTuned,
+    MagnitudePruned,
+    Quantized,
+    Residual,
+    StructurePruned,
+)
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Cell, View
 
@@ -89,6 +98,7 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
         views=(first, *others),
         device=chosen_device(),
         seed=variant.seed,
+        windows=1 if experiment.mobile is None else experiment.mobile.windows,
     )
 
 
@@ -179,7 +189,9 @@ def unseen_scores(experiment: Experiment, pictures: Shards, networks: Networks) 
     """Scores of the first network on each source that none was trained on."""
     if not networks.exported:
         return {}
-    known, first = next(iter(networks.exported)), training_view(experiment)
+    assert experiment.mobile is not None
+    known = next(iter(networks.exported))
+    first = training_view(experiment).model_copy(update={"windows": experiment.mobile.windows})
     futures = {
         source: [
             score_network.submit(
@@ -267,7 +279,7 @@ def _rejections(
             network=known.base,
             known=(scores.of[known.fit, first],),
             unknown=(scores.of[known.fit, first] if scenario == LEFT_OUT else unseen[source],),
-            unknown_sources=(source,),
+            unknown_sources=experiment.all_families[source] if scenario == LEFT_OUT else (source,),
             classes=known.classes,
             score=experiment.mobile.rejection.score,
             kept=experiment.mobile.rejection.kept,
@@ -322,6 +334,8 @@ def _submit(
         algorithm, _, digest = keyed.weights.partition(":")
         weights = import_mobilenet(sha256=digest, path=network.weights) if algorithm == "sha256" else None
         return train_mobilenet.submit(spec=keyed, setting=setting, images=images, weights=weights)
+    if isinstance(network, Residual):
+        return train_residual.submit(spec=network, setting=setting, images=images)
     if isinstance(network, MagnitudePruned):
         return prune_magnitude.submit(spec=network, setting=setting, images=images, network=parent)
     if isinstance(network, StructurePruned):
@@ -382,8 +396,8 @@ def _pictures_of(experiment: Experiment, variant: Variant, pictures: Shards) -> 
 
 
 def is_fine_tuned(variant: Variant) -> bool:
-    """Whether `train/mobilenet` makes it; all others are compressed ones."""
-    return isinstance(variant.network, FineTuned)
+    """Whether it is trained on its own; all others are compressed ones."""
+    return isinstance(variant.network, FineTuned | Residual)
 
 
 def _all_networks(experiment: Experiment) -> tuple[Shards, Networks]:

@@ -117,10 +117,19 @@ def window_of(picture: Pixels, image_id: str, view: View, canonical: Canonical) 
 
 
 def _window(picture: Pixels, image_id: str, view: View, quality: int) -> Pixels:
+    return decode_own_jpeg(_window_file(picture, image_id, view, quality))
+
+
+def window_file(picture: Pixels, row: Mapping[str, Any], view: View) -> bytes:
+    """The JPEG file whose pixels a view of the crop path has before its perturbation; `row` in `CROPPED_SCHEMA`."""
+    return _window_file(picture, row["image_id"], view, row["quality"])
+
+
+def _window_file(picture: Pixels, image_id: str, view: View, quality: int) -> bytes:
     side = _side(view)
     height, width = picture.shape[:2]
     top, left = window_place(image_id, view.window, height, width, side)
-    return decode_own_jpeg(encode_jpeg(picture[top : top + side, left : left + side], quality))
+    return encode_jpeg(picture[top : top + side, left : left + side], quality)
 
 
 def is_enlarged(width: int, height: int, canonical: Canonical) -> bool:

@@ -221,12 +221,17 @@ def tested_as(row: Mapping[str, Any], splits: Splits) -> list[tuple[int, str]]:
     return [(rotation, split) for rotation, split in roles if split != "train"]
 
 
+def is_shown(row: Mapping[str, Any], view: View) -> bool:
+    """Whether a canonical picture is as large as a view's window, if it has one."""
+    return view.path != "crop" or has_window(row["width"], row["height"], view)
+
+
 def shown_as(row: Mapping[str, Any], view: View, val_views: Sequence[View], splits: Splits) -> list[tuple[int, str]]:
     """The rotations in which a detector is shown a picture in a view, and as what.
 
     Test pictures are shown in every view, val pictures in those alone that give thresholds. One that is smaller than
     the window of a view is not shown in it.
     """
-    if view.path == "crop" and not has_window(row["width"], row["height"], view):
+    if not is_shown(row, view):
         return []
     return [(rotation, split) for rotation, split in tested_as(row, splits) if split == "test" or view in val_views]

@@ -172,7 +172,10 @@ def detectors_of(experiment: Experiment) -> tuple[DetectorBase, ...]:
     networks: dict[str, list[Variant]] = {}
     for variant in variants(experiment):
         networks.setdefault(variant.base, []).append(variant)
-    mobile = tuple(MobileNet(name=base, variants=tuple(of), first=first) for base, of in networks.items())
+    windows = 1 if experiment.mobile is None else experiment.mobile.windows
+    mobile = tuple(
+        MobileNet(name=base, variants=tuple(of), first=first, windows=windows) for base, of in networks.items()
+    )
     return (*experiment.all_detectors, *mobile)
 
 

@@ -1,21 +1,25 @@
-"""The architecture of a MobileNetV2: widths, multiply-accumulates, and which layers are unlocked. No torch here.
+"""The architecture of a MobileNetV2, or of its first stages behind a front end: widths and multiply-accumulates.
 
-Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018 (arXiv 1801.04381).
+Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018 (arXiv 1801.04381). No torch here.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from tasks.spec.base import Spec
+from tasks.spec.detectors import FrontEnd
+from tasks.spec.views import is_none
 
 # (expansion, channels, repetitions, first stride), table 2 of the paper.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _STEM, _LAST = 32, 1280
+# Of a network behind a front end: no more than an eighth of the side, as what it looks for is a few pixels wide.
+_FINE_STAGES, _FINE_STEM, _FINE_LAST = ((2, 32, 2, 1), (2, 48, 2, 2), (2, 64, 2, 2)), 32, 128
 _HIDDEN: dict[str, tuple[int, ...]] = {"v1": (256, 128), "v2": (128,), "v3": ()}
 
 
@@ -44,7 +48,10 @@ class Convolution(Spec):
 
 
 class Architecture(Spec):
-    """The widths of a MobileNetV2, pruned or not: with it and its tensors a network is whole."""
+    """The widths of a MobileNetV2, pruned or not: with it and its tensors a network is whole.
+
+    The stem reads the picture, or what the `front_end` leaves of it.
+    """
 
     side: int = Field(ge=32)
     stem: int = Field(ge=1)
@@ -52,6 +59,7 @@ class Architecture(Spec):
     last: int = Field(ge=1)
     hidden: tuple[int, ...]
     classes: int = Field(ge=2)
+    front_end: FrontEnd | None = Field(default=None, exclude_if=is_none)
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -77,10 +85,28 @@ class Architecture(Spec):
 
 def architecture(width: float, head: str, classes: int, side: int) -> Architecture:
     """The unpruned network of a width multiplier, with torchvision's rounding of channels to multiples of 8."""
-    inputs = _rounded(_STEM * width)
-    stem = inputs
-    blocks = []
-    for expansion, channels, repetitions, first_stride in _STAGES:
+    stem, blocks = _widened(_STEM, _STAGES, width)
+    return Architecture(
+        side=side,
+        stem=stem,
+        blocks=blocks,
+        last=_rounded(_LAST * max(1.0, width)),
+        hidden=_HIDDEN[head],
+        classes=classes,
+    )
+
+
+def residual_architecture(front_end: FrontEnd, width: float, classes: int, side: int) -> Architecture:
+    """The unpruned network behind a front end: fine stages only, and a head of one layer."""
+    stem, blocks = _widened(_FINE_STEM, _FINE_STAGES, width)
+    last = _rounded(_FINE_LAST * width)
+    return Architecture(side=side, stem=stem, blocks=blocks, last=last, hidden=(), classes=classes, front_end=front_end)
+
+
+def _widened(stem: int, stages: Sequence[tuple[int, int, int, int]], width: float) -> tuple[int, tuple[Block, ...]]:
+    inputs = _rounded(stem * width)
+    widened, blocks = inputs, []
+    for expansion, channels, repetitions, first_stride in stages:
         outputs = _rounded(channels * width)
         for repetition in range(repetitions):
             stride: Any = first_stride if repetition == 0 else 1
@@ -94,14 +120,7 @@ def architecture(width: float, head: str, classes: int, side: int) -> Architectu
                 )
             )
             inputs = outputs
-    return Architecture(
-        side=side,
-        stem=stem,
-        blocks=tuple(blocks),
-        last=_rounded(_LAST * max(1.0, width)),
-        hidden=_HIDDEN[head],
-        classes=classes,
-    )
+    return widened, tuple(blocks)
 
 
 def unlocked_names(shape: Architecture, unlocked: int | Literal["all"]) -> frozenset[str]:

@@ -9,12 +9,12 @@ from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, picture_shards
 from tasks.networks.scoring import gather_scores, score_network
 from tasks.networks.variants import Variant
-from tasks.spec.detectors import Fit
+from tasks.spec.detectors import Fit, Residual
 from tasks.spec.views import Cell, View
 
 
 class MobileNet(DetectorBase):
-    """A network with all its training seeds, and without each generator in turn where its rejection is tested.
+    """A network with all its training seeds, and without each family in turn where its rejection is tested.
 
     The network itself is scored in every cell, the others in the cell `first` alone, in which it was trained: they show
     a spread, and what is rejected.
@@ -27,7 +27,10 @@ class MobileNet(DetectorBase):
 
     @property
     def title(self) -> str:
-        return f"MobileNet, {self.variants[0].kind}"
+        network = self.variants[0].network
+        if isinstance(network, Residual):
+            return f"small network behind a front end ({network.front_end})"
+        return f"network, {self.variants[0].kind}" if self.windows > 1 else f"MobileNet, {self.variants[0].kind}"
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
         return tuple(self._entries(grid))
@@ -36,7 +39,7 @@ class MobileNet(DetectorBase):
         for variant in self.variants:
             cells = grid.cells if variant.fit.is_whole else (self.first,)
             for cell in cells:
-                yield Entry(variant.fit, cell, Cell(resolution=cell.resolution), evaluated=variant.absent is None)
+                yield Entry(variant.fit, cell, Cell(resolution=cell.resolution), evaluated=variant.is_evaluated)
 
     def parts(self, fit: Fit, views: tuple[View, ...], grid: Grid, inputs: Inputs) -> list[Any]:
         return [

@@ -63,6 +63,8 @@ def network_card(network: TrainedNetwork, model: bytes) -> dict[str, Any]:
         "longest_side": LONGEST_SIDE,
         "shortest_side": SHORTEST_SIDE,
         "about": network.about,
+        # Of how many windows of original pixels it forms an opinion, where it was not trained on whole pictures.
+        **({"windows": network.about["windows"]} if "windows" in network.about else {}),
         **file_facts(model),
     }
 

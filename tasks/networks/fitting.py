@@ -5,9 +5,11 @@ Everything random follows from the training's seed and the epoch, so that a resu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import pyarrow as pa
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
+from tasks.data.pictures import Pixels
 from tasks.detectors.svm import balanced_weights
 from tasks.networks.training_pictures import Pictures
 from tasks.spec.detectors import Training
@@ -33,6 +36,9 @@ HISTORY_COLUMNS = ("epoch", "loss", "training_accuracy", "validation_loss", "val
 # The loss of logits (B, k) and the numbers of their rows among the training pictures, int64 (B,): a scalar.
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
+# Of `one-cycle`: the share of all steps in which the rate rises, and from which share of its highest.
+RISE, FIRST_RATE = 0.15, 0.04
+
 # What enters the first trained stage is kept of every picture where it fits, instead of being made in each epoch: in so
 # much of the host's memory, or in this share of what is free on a GPU.
 FROZEN_BYTES = 1_000_000_000
@@ -46,13 +52,15 @@ AT_ONCE, AT_ONCE_ON_GPU = 32, 256
 class Data:
     """What a network is trained on: pictures for training and for validation, and their views.
 
-    `views` are drawn from for each training picture and epoch; the first one is that of validation.
+    `views` are drawn from for each training picture and epoch; the first one is that of validation. With
+    `random_windows` parts of so many pixels a side are drawn of train pictures instead.
     """
 
     train: Pictures
     val: Pictures
     views: tuple[View, ...]
     side: int
+    random_windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,13 +156,27 @@ def outputs(
 
     network.eval()
     logits, features = [], []
-    wanted = [(rows, [view] * len(rows)) for rows in _in_order(len(pictures), batch or _at_once(device))]
+    wanted = [
+        [partial(pictures.pixels, row, view) for row in rows]
+        for rows in _in_order(len(pictures), batch or _at_once(device))
+    ]
     with torch.inference_mode():
-        for x in _inputs(pictures, wanted, side, device):
+        for x in _inputs(wanted, side, device):
             pooled = network.pooled(x)
             features.append(pooled.float().cpu().numpy())
             logits.append(network.head(pooled).double().cpu().numpy())
     return np.concatenate(logits), np.concatenate(features)
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """The rate of a step, from 1 to `steps`: with `one-cycle` up and down again along cosines."""
+    if training.schedule == "constant":
+        return training.learning_rate
+    rising = max(1, round(RISE * steps))
+    if step <= rising:
+        share = 0.5 - 0.5 * math.cos(math.pi * step / rising)
+        return training.learning_rate * (FIRST_RATE + (1 - FIRST_RATE) * share)
+    return training.learning_rate * (0.5 + 0.5 * math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
 def history_table(history: npt.NDArray[np.float64]) -> pa.Table:
@@ -211,7 +233,8 @@ class _Run:
         self.history = np.empty((0, len(HISTORY_COLUMNS)))
         self.best: dict[str, torch.Tensor] = _copy(network)
         self.val_inputs = self._frozen(data.val)
-        self.train_inputs = None if training.augmented else self._frozen(data.train)
+        drawn = training.augmented or data.random_windows is not None
+        self.train_inputs = None if drawn else self._frozen(data.train)
 
     @property
     def best_epoch(self) -> int:
@@ -238,15 +261,18 @@ class _Run:
         ]
         self.network.train()
         done = len(self.losses)
-        entering = self._entering(self.data.train, batches[done:], self.train_inputs, views)
+        entering = self._training_inputs(batches[done:], views, epoch)
         for number, (rows, x) in enumerate(zip(batches[done:], entering, strict=True), start=done + 1):
             logits, on_device = self._logits(x), rows.to(self.device)
             loss = self.loss(logits, on_device)
+            done_steps = (epoch - 1) * self.steps_per_epoch + number
             if self.adam is not None:
+                for group in self.adam.param_groups:
+                    group["lr"] = learning_rate(self.training, done_steps, self._steps)
                 self.adam.zero_grad()
                 loss.backward()
                 self.adam.step()
-            self.after_step(self.network, (epoch - 1) * self.steps_per_epoch + number, self._steps)
+            self.after_step(self.network, done_steps, self._steps)
             self.losses.append(loss.detach())
             self.hits.append((logits.detach().argmax(1) == self.classes[on_device]).sum())
             if number < len(batches) and self.due():
@@ -317,16 +343,36 @@ class _Run:
         `batches` are rows of the pictures, int64 (B,); `kept` is what `_frozen` made of them; `views` has a number
         among the data's views for each picture.
         """
-        import torch
-
         if kept is not None:
             yield from (kept[rows.to(self.device)] for rows in batches)
             return
-        wanted = [(rows, [self.data.views[views[row]] for row in rows]) for rows in (b.tolist() for b in batches)]
-        for x in _inputs(pictures, wanted, self.data.side, self.device):
-            with torch.no_grad(), self._precision():
-                entering = self.network.run_stages(x, 0, self.first_stage)
-            yield entering
+        wanted = [
+            [partial(pictures.pixels, row, self.data.views[views[row]]) for row in rows.tolist()] for rows in batches
+        ]
+        for x in _inputs(wanted, self.data.side, self.device):
+            yield self._until_trained(x)
+
+    def _training_inputs(
+        self, batches: Sequence[torch.Tensor], views: Sequence[int], epoch: int
+    ) -> Iterator[torch.Tensor]:
+        """What enters the first trained stage of one epoch's batches, as `_entering`."""
+        side = self.data.random_windows
+        if side is None:
+            yield from self._entering(self.data.train, batches, self.train_inputs, views)
+            return
+        seed = hash_seed("windows", self.seed, epoch)
+        wanted = [
+            [partial(self.data.train.random_window, row, side, seed) for row in rows.tolist()] for rows in batches
+        ]
+        for x in _inputs(wanted, side, self.device):
+            yield self._until_trained(x)
+
+    def _until_trained(self, x: torch.Tensor) -> torch.Tensor:
+        """What pictures (B, 3, h, w) are where the first trained stage begins."""
+        import torch
+
+        with torch.no_grad(), self._precision():
+            return self.network.run_stages(x, 0, self.first_stage)
 
     def _frozen(self, pictures: Pictures) -> torch.Tensor | None:
         """What enters the first trained stage, of all pictures (N, C, h, w), on the device; None without the room."""
@@ -409,17 +455,14 @@ def _at_once(device: str) -> int:
     return AT_ONCE if device == "cpu" else AT_ONCE_ON_GPU
 
 
-def _inputs(
-    pictures: Pictures, wanted: Iterable[tuple[Sequence[int], Sequence[View]]], side: int, device: str
-) -> Iterator[torch.Tensor]:
-    """Batches (B, 3, side, side) of rows, each in its view, on the device; threads prepare them ahead of a GPU."""
+def _inputs(wanted: Iterable[Sequence[Callable[[], Pixels]]], side: int, device: str) -> Iterator[torch.Tensor]:
+    """Batches (B, 3, side, side) of pictures that are made on demand; threads prepare them ahead of a GPU."""
     import torch
 
     from tasks.networks.mobilenet_network import prepare_picture
 
-    def prepared(batch: tuple[Sequence[int], Sequence[View]]) -> torch.Tensor:
-        made = [prepare_picture(pictures.pixels(row, view), side) for row, view in zip(*batch, strict=True)]
-        x = torch.stack(made)
+    def prepared(batch: Sequence[Callable[[], Pixels]]) -> torch.Tensor:
+        x = torch.stack([prepare_picture(pixels(), side) for pixels in batch])
         return x if device == "cpu" else x.pin_memory()
 
     for x in made_ahead(prepared, wanted, device):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from storage.errors import SpecError
 from storage.objects import PartContent, Ref
@@ -24,7 +25,7 @@ from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Name, Spec
 from tasks.spec.detectors import FineTuned, NetworkBase, Training
 from tasks.spec.splits import Splits
-from tasks.spec.views import View
+from tasks.spec.views import View, is_one
 from tasks.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class Setting(Spec):
     views: tuple[View, ...]
     device: str
     seed: int
+    # Of how many windows of a picture an opinion is formed, with which it is calibrated.
+    windows: int = Field(default=1, exclude_if=is_one)
+
+    @property
+    def all_windows(self) -> tuple[View, ...]:
+        """The first view's windows of which an opinion is formed."""
+        if self.windows == 1:
+            return self.views[:1]
+        return self.views[0].model_copy(update={"windows": self.windows}).each_window
 
 
 def training_label(*, spec: NetworkBase, setting: Setting, **_: Any) -> str:
@@ -59,14 +69,22 @@ def training_data(run: StepRun, images: Sequence[Ref], setting: Setting, trainin
 
     def load(role: str) -> Any:
         return load_pictures(
-            run.store, images, role, setting.rotation, setting.splits, setting.classes,
-        )  # fmt: skip
+            run.store,
+            images,
+            role,
+            setting.rotation,
+            setting.splits,
+            setting.classes,
+            setting.views[0],
+            windows=training.random_windows is not None and role == "train",
+        )
 
     return Data(
         train=load("train"),
         val=load("val"),
         views=setting.views if training.augmented else setting.views[:1],
         side=side,
+        random_windows=training.random_windows,
     )
 
 
@@ -129,7 +147,8 @@ def finished_output(
 
     plain = folded(network)
     view = setting.views[0]
-    val_logits, _ = outputs(plain, data.val, view, data.side, device=setting.device)
+    windows = [outputs(plain, data.val, one, data.side, device=setting.device) for one in setting.all_windows]
+    val_logits = np.mean([logits for logits, _ in windows], axis=0) if len(windows) > 1 else windows[0][0]
     _, features = outputs(plain, data.train, view, data.side, device=setting.device)
     weights = picture_weights(data.val, training.balanced)
     temperature = fit_temperature(val_logits, data.val.classes, weights)
@@ -150,6 +169,8 @@ def finished_output(
         },
         "views": [one.name for one in data.views],
     }
+    if view.path == "crop":
+        facts["windows"] = setting.windows
     trained = TrainedNetwork(
         shape=plain.shape,
         tensors=network_tensors(plain),

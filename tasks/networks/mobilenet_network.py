@@ -22,6 +22,7 @@ from storage.digest import hash_seed
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
 from tasks.networks.architecture import Architecture, Convolution, torchvision_names
+from tasks.networks.front_ends import front_end
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -62,7 +63,7 @@ class Stage(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """From float32 (B, 3, side, side), normalised, to logits (B, classes).
+    """From float32 (B, 3, side, side), normalised, to logits (B, classes); of other sides, too, in training.
 
     `stages` are the stem, the blocks and the last convolution, each of them layers by name; `head` is linear layers
     with ReLU between. Weights are torch's own until they are loaded or drawn by `initialise`.
@@ -89,7 +90,9 @@ class MobileNet(nn.Module):
         self.head = nn.Sequential(*layers[:-1])
 
     def run_stages(self, x: torch.Tensor, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """What stages `first` to `last` (exclusive; None: all) make of the first one's input."""
+        """What stages `first` to `last` (exclusive; None: all) make of the input of the first, the stem's a picture."""
+        if first == 0 and self.shape.front_end is not None and last != 0:
+            x = front_end(self.shape.front_end, x)
         for stage in list(self.stages)[first:last]:
             x = stage(x)
         return x

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from storage.errors import SpecError
 from tasks.networks.architecture import Architecture, Convolution
 from tasks.networks.exported import KIND
+from tasks.networks.front_ends import NEIGHBOURS, median_steps
 from tasks.networks.trained import TrainedNetwork
+from tasks.spec.detectors import FrontEnd
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +36,8 @@ def build_graph(network: TrainedNetwork) -> bytes:
     """The network as an ONNX file; equal networks give equal bytes.
 
     Input `picture`: uint8 (height, width, 3), RGB; what `checked_picture` lets pass. Outputs as `Detection`.
-    Probabilities agree with `prepare_picture` and the torch module within 1e-4. Metadata properties: `kind`, `classes`
+    Probabilities agree with `prepare_picture` and the torch module within 1e-4, but that of pictures that are larger
+    than `side` a network behind a front end sees the centre and no reduction. Metadata properties: `kind`, `classes`
     (JSON), `temperature`, `side`.
 
     Raises:
@@ -146,7 +149,12 @@ class _Graph:
         one, two, zero = (self.integers(value) for value in (1, 2, 0))
         whole_side = self.integers(side)
         self.node("Shape", ["picture"], "picture.shape", start=0, end=2)  # (2,): height, width
-        self.node("ReduceMin", ["picture.shape"], "square.side", keepdims=1)  # (1,): n
+        if self.network.shape.front_end is None:
+            self.node("ReduceMin", ["picture.shape"], "square.side", keepdims=1)  # (1,): n
+        else:
+            # What lies behind a front end sees original pixels: of a larger picture the central ones.
+            self.node("ReduceMin", ["picture.shape"], "picture.side", keepdims=1)
+            self.node("Min", ["picture.side", whole_side], "square.side")
         self.node("Max", ["square.side", whole_side], "support")
         self.node("Mul", ["support", two], "support.twice")
         # The first input of a block: the smallest j that its first output weighs, floor((centre - support) + 0.5).
@@ -183,7 +191,7 @@ class _Graph:
     def add_stages(self) -> None:
         """From `normalised` to `features.map` (1, D, h, w)."""
         shape = self.network.shape
-        current = "normalised"
+        current = "normalised" if shape.front_end is None else self._add_front_end(shape.front_end, "normalised")
         residuals = (False, *(block.residual for block in shape.blocks), False)
         for stage, residual in enumerate(residuals):
             entered = current
@@ -193,6 +201,41 @@ class _Graph:
             if residual:
                 current = self.node("Add", [entered, current], f"stages.{stage}.residual")
         self.feature_map = current
+
+    def _add_front_end(self, kind: FrontEnd, entered: str) -> str:
+        """As `tasks.networks.front_ends` has it; a factor of the picture is one of what it leaves."""
+        side = self.network.shape.side
+        half = self.constant("front.half", 0.5)
+
+        def slice_(of: str, name: str, starts: Sequence[int], steps: Sequence[int] = (1, 1)) -> str:
+            ends = self.integers(*(start + side for start in starts))
+            return self.node(
+                "Slice", [of, self.integers(*starts), ends, self.integers(2, 3), self.integers(*steps)], name
+            )
+
+        if kind == "nearest":
+            scales = self.constant("front.scales", [1.0, 1.0, 2.0, 2.0])
+            small = slice_(entered, "front.small", (0, 0), (2, 2))
+            options = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            large = self.node("Resize", [small, "", scales], "front.large", mode="nearest", **options)
+            return self.node("Sub", [entered, large], "front")
+        before = 1 if kind == "median" else 0
+        pads = self.integers(0, 0, before, before, 0, 0, 1, 1)
+        wide = self.node("Pad", [entered, pads], "front.wide", mode="reflect")
+        if kind == "wavelet":
+            corners = [slice_(wide, f"front.corner.{d}{a}", (d, a)) for d in (0, 1) for a in (0, 1)]
+            upper = self.node("Sub", corners[:2], "front.upper")
+            lower = self.node("Sub", corners[2:], "front.lower")
+            return self.node("Mul", [self.node("Sub", [upper, lower], "front.detail"), half], "front")
+        values = [slice_(wide, f"front.value.{number}", start) for number, start in enumerate(NEIGHBOURS)]
+        steps, middle = median_steps()
+        for operation, left, right in steps:
+            name = f"front.value.{len(values)}"
+            values.append(
+                self.node({"minimum": "Min", "maximum": "Max"}[operation], [values[left], values[right]], name)
+            )
+        both = self.node("Add", [values[place] for place in middle], "front.both")
+        return self.node("Sub", [entered, self.node("Mul", [both, half], "front.median")], "front")
 
     def _add_convolution(self, one: Convolution, entered: str) -> str:
         from tasks.networks.mobilenet_network import DEVIATION

@@ -240,12 +240,12 @@ def quantize_network(
     """
     model, card = read_part(run.store, exported, MODEL), json.loads(read_part(run.store, exported, CARD))
     classes: list[str] = card["classes"]
-    train = load_pictures(run.store, images, "train", rotation, splits, classes)
+    train = load_pictures(run.store, images, "train", rotation, splits, classes, views[0])
     drawn = calibration_indices(train, spec.calibration_pictures)
     calibration = [train.pixels(index, _drawn_view(train, index, views)) for index in drawn]
     ranges = activation_ranges(model, calibration)
 
-    val = load_pictures(run.store, images, "val", rotation, splits, classes)
+    val = load_pictures(run.store, images, "val", rotation, splits, classes, views[0])
     checked = _by_hash(val, "quantization-check")[:VAL_PICTURES]
     pictures = [val.pixels(index, _drawn_view(val, index, views)) for index in checked]
     truth = val.classes[checked]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,23 +13,37 @@ from storage.errors import SpecError
 from storage.objects import ROWS, PartContent, Ref, read_table
 from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb
-from tasks.data.views import apply_view
-from tasks.detectors.base import SCORE_ORDER, score_place, tested_as
+from tasks.data.views import shown_picture
+from tasks.detectors.base import SCORE_ORDER, is_shown, score_place, shown_as
+from tasks.networks.exported import Detection
 from tasks.pieces import Pieces, RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import Splits
 from tasks.spec.views import View
 
-if TYPE_CHECKING:
-    from tasks.networks.exported import Detection
-
 Row = dict[str, Any]
-# What is said of uint8 (H, W, 3), RGB, in a rotation: columns of a score table beside those that name the picture.
-Answer = Callable[[Pixels, int], Row]
+# What is said of a picture in a rotation, by windows of it, uint8 (H, W, 3), RGB: columns of a score table beside those
+# that name the picture.
+Answer = Callable[[Sequence[Pixels], int], Row]
 
 # What both tables say of a picture, side by side.
 ANSWER_SCHEMA = pa.unify_schemas([SCORE_SCHEMA, FAMILIARITY_SCHEMA])
+
+
+def opinion(found: Sequence[Detection], temperature: float) -> Detection:
+    """What a network says of all windows of a picture: that of the mean of their logits, and mean familiarities."""
+    if len(found) == 1:
+        return found[0]
+    from scipy.special import softmax
+
+    logits = np.stack([one.logits for one in found]).astype(np.float64).mean(axis=0)  # (k,)
+    return Detection(
+        logits=logits.astype(np.float32),
+        probabilities=softmax(logits / temperature).astype(np.float32),
+        familiarity=np.mean([one.familiarity for one in found], axis=0),
+        activation=found[0].activation,
+    )
 
 
 def answer_of(found: Detection) -> Row:
@@ -74,17 +88,19 @@ def answers_of(
     places = {view: score_place(fit, view) for view in views}
     for row in pictures.to_pylist():
         advance(len(views))
-        roles = _roles(row, splits, unseen)
         wanted = [
             (view, rotation, split)
             for view in views
-            for rotation, split in roles
-            if (split == "test" or view in val_views) and _identity(row | {"fold": rotation}) not in made[view]
+            for rotation, split in _roles(row, view, val_views, splits, unseen)
+            if _identity(row | {"fold": rotation}) not in made[view]
         ]
         if not wanted:
             continue
         rgb = decode_rgb(row["canonical"])
-        seen = {view: apply_view(rgb, view).pixels for view in dict.fromkeys(view for view, _, _ in wanted)}
+        seen = {
+            view: [shown_picture(rgb, row, window).pixels for window in view.each_window]
+            for view in dict.fromkeys(view for view, _, _ in wanted)
+        }
         for view, rotation, split in wanted:
             said = {name: row[name] for name in ("image_id", "group_id", "source", "label")}
             said |= {"split": split, "fold": rotation} | places[view]
@@ -102,10 +118,13 @@ def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["source"], row["image_id"], row["fold"]
 
 
-def _roles(row: Mapping[str, Any], splits: Splits, unseen: bool) -> list[tuple[int, str]]:
+def _roles(
+    row: Mapping[str, Any], view: View, val_views: Sequence[View], splits: Splits, unseen: bool
+) -> list[tuple[int, str]]:
     if unseen:
-        return [(int(hash_fraction("unseen", row["group_id"]) * splits.rotations), "test")]
-    return tested_as(row, splits)
+        drawn = int(hash_fraction("unseen", row["group_id"]) * splits.rotations)
+        return [(drawn, "test")] if is_shown(row, view) else []
+    return shown_as(row, view, val_views, splits)
 
 
 def _tables(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
@@ -148,7 +167,9 @@ def score_network(
     kept = {view: RowPieces(run.store, run.checkpoints_of(view), ANSWER_SCHEMA) for view in views}
     answers = answers_of(
         table,
-        lambda pixels, rotation: answer_of(networks[rotation].detect(pixels)),
+        lambda windows, rotation: answer_of(
+            opinion([networks[rotation].detect(pixels) for pixels in windows], networks[rotation].temperature)
+        ),
         fit,
         views,
         val_views,

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from storage.digest import hash_seed
 from storage.errors import SpecError
 from storage.objects import Ref, read_table
 from storage.store import Store
 from storage.tables import REAL
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.splits import role
-from tasks.data.views import apply_view
+from tasks.data.views import has_window, shown_picture, window_file
 from tasks.spec.splits import Splits
 from tasks.spec.views import View
+
+# How many windows of a picture random ones are drawn from, and the JPEG qualities that half of them are encoded at.
+WINDOWS = 8
+LOWEST_QUALITY, HIGHEST_QUALITY = 30, 100
+_BLOCK = 8  # of JPEG, pixels: a part that begins elsewhere would have another grid than what networks are asked about
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures on the fair path, sorted by source and id: ids, sources and groups (N,), class numbers int64 (N,)."""
+    """N pictures on a path, sorted by source and id: ids, sources and groups (N,), class numbers int64 (N,)."""
 
     ids: tuple[str, ...]
     sources: tuple[str, ...]
     groups: tuple[str, ...]
     classes: npt.NDArray[np.int64]
-    canonical: tuple[bytes, ...]  # JPEG files of the canonical form
+    canonical: tuple[bytes, ...]  # files: JPEG of the canonical form, or those that windows are cut from
+    shown: tuple[Mapping[str, Any], ...] = ()  # on the crop path, what else of their rows decides about windows
+    windows: tuple[tuple[bytes, ...], ...] = ()  # JPEG files of the windows that random ones are drawn from
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def pixels(self, index: int, view: View) -> Pixels:
-        """One picture in a fair view: uint8 (h, w, 3)."""
-        return apply_view(decode_rgb(self.canonical[index]), view).pixels
+        """One picture in a view of one window: uint8 (h, w, 3)."""
+        row = self.shown[index] if self.shown else {}
+        return shown_picture(decode_rgb(self.canonical[index]), row, view).pixels
+
+    def random_window(self, index: int, side: int, seed: int) -> Pixels:
+        """A part of one of a picture's windows, uint8 (side, side, 3), as `Training.random_windows` says."""
+        random = np.random.default_rng(hash_seed("random-window", seed, index))
+        file = self.windows[index][random.integers(len(self.windows[index]))]
+        window = decode_own_jpeg(file)
+        if random.random() < 0.5:
+            window = decode_own_jpeg(encode_jpeg(window, int(random.integers(LOWEST_QUALITY, HIGHEST_QUALITY + 1))))
+        top, left = random.integers(0, (len(window) - side) // _BLOCK + 1, size=2) * _BLOCK
+        part = window[top : top + side, left : left + side]
+        if random.random() < 0.5:
+            part = part[:, ::-1]
+        if random.random() < 0.5:
+            part = part[::-1]
+        return np.ascontiguousarray(part)
 
 
 def class_of(label: int, source: str, classes: Sequence[str]) -> int | None:
@@ -50,32 +76,50 @@ def load_pictures(
     rotation: int,
     splits: Splits,
     classes: Sequence[str],
+    view: View,
+    windows: bool = False,
 ) -> Pictures:
     """The pictures that have a role (`wanted`: train, val or test) in a rotation, and a class.
 
-    `images` are objects of `canonical_pictures`.
+    Args:
+        images: objects of `canonical_pictures`, or for a view of the crop path of `cropped_pictures`, of whose pictures
+            those are left out that are smaller than its window.
+        windows: whether random ones are drawn.
 
     Raises:
         SpecError: a class has no picture in this role.
     """
-    rows: list[tuple[str, str, str, int, bytes]] = []
+    rows: list[tuple[str, str, int, dict[str, Any]]] = []
     for ref in images:
         for row in read_table(store, ref).to_pylist():
             kind = class_of(row["label"], row["source"], classes)
-            if kind is not None and role(row, rotation, splits) == wanted:
-                rows.append((row["source"], row["image_id"], row["group_id"], kind, row["canonical"]))
+            if kind is None or role(row, rotation, splits) != wanted:
+                continue
+            if view.path != "crop" or has_window(row["width"], row["height"], view):
+                rows.append((row["source"], row["image_id"], kind, row))
     rows.sort(key=lambda row: row[:2])
-    numbers = np.array([row[3] for row in rows], dtype=np.int64)
+    numbers = np.array([row[2] for row in rows], dtype=np.int64)
     for number, name in enumerate(classes):
         if not np.any(numbers == number):
             raise SpecError(
                 f"class {name} has no {wanted} picture (rotation {rotation}): it needs more pictures, other splits, or "
-                "a source that reaches the canonical side"
+                "a source that reaches the canonical side, or that of the window"
             )
+    found = [row for *_, row in rows]
     return Pictures(
-        ids=tuple(row[1] for row in rows),
-        sources=tuple(row[0] for row in rows),
-        groups=tuple(row[2] for row in rows),
+        ids=tuple(row["image_id"] for row in found),
+        sources=tuple(row["source"] for row in found),
+        groups=tuple(row["group_id"] for row in found),
         classes=numbers,
-        canonical=tuple(row[4] for row in rows),
+        canonical=tuple(row["canonical"] for row in found),
+        shown=tuple({name: row[name] for name in ("image_id", "quality")} for row in found)
+        if view.path == "crop"
+        else (),
+        windows=tuple(_windows(row, view) for row in found) if windows else (),
     )
+
+
+def _windows(row: Mapping[str, Any], view: View) -> tuple[bytes, ...]:
+    picture = decode_rgb(row["canonical"])
+    each = view.model_copy(update={"perturbation": None, "windows": WINDOWS}).each_window
+    return tuple(window_file(picture, row, one) for one in each)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from tasks.spec.base import Name, Spec
-from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, FineTuned, Fit, Mobile, NetworkSpec, Quantized
+from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Fit, Mobile, NetworkSpec, Quantized, Residual
 from tasks.spec.experiment import Experiment
 
 Scenario = Literal["leave-one-out", "unseen", "shifted"]
@@ -14,8 +14,8 @@ LEFT_OUT: Scenario = "leave-one-out"
 class Variant(Spec):
     """One network with one training seed: trained once per rotation.
 
-    `classes` are those that it tells apart; `absent` names the generator that is left out of it, if any. `aided` is
-    False for a student without a teacher.
+    `classes` are those that it tells apart; `absent` names the family of generators that is left out of it, if any.
+    `aided` is False for a student without a teacher.
     """
 
     network: NetworkSpec
@@ -38,6 +38,11 @@ class Variant(Spec):
     def fit(self) -> Fit:
         """What tables tell its scores by."""
         return Fit(detector=self.base, seed=self.seed, without=self.absent)
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether its scores are results; those of others show a spread over seeds, or what is rejected."""
+        return self.absent is None or isinstance(self.network, Residual)
 
     @property
     def kind(self) -> str:
@@ -72,13 +77,12 @@ def svm_teaches(experiment: Experiment) -> bool:
 def rejection_scenarios(
     experiment: Experiment,
 ) -> tuple[tuple[Literal["leave-one-out", "unseen", "shifted"], Name], ...]:
-    """What the rejection is tested on: each generator in turn absent, and the sources that no network knows."""
+    """What the rejection is tested on: each family in turn absent, and the sources that no network knows."""
     if experiment.mobile is None:
         return ()
     rejection = experiment.mobile.rejection
-    left_out = experiment.fake_names if len(experiment.fake_names) > 1 else ()
     return (
-        *((LEFT_OUT, name) for name in left_out),
+        *((LEFT_OUT, name) for name in _left_out(experiment, experiment.mobile)),
         *(("unseen", name) for name in rejection.unknown),
         *(("shifted", name) for name in rejection.shifted),
     )
@@ -93,12 +97,15 @@ def _variants(experiment: Experiment, mobile: Mobile) -> Iterator[Variant]:
             yield Variant(network=network, seed=seed, classes=classes)
             if isinstance(network, Distilled):
                 yield Variant(network=network, seed=seed, classes=classes, aided=False)
-    first = mobile.networks[0]
-    assert isinstance(first, FineTuned)
-    if len(experiment.fake_names) > 1:
-        for absent in experiment.fake_names:
-            left = tuple(name for name in classes if name != absent)
-            yield Variant(network=first, classes=left, absent=absent)
+    for absent, family in _left_out(experiment, mobile).items():
+        left = tuple(name for name in classes if name not in family)
+        yield Variant(network=mobile.networks[0], classes=left, absent=absent)
+
+
+def _left_out(experiment: Experiment, mobile: Mobile) -> dict[str, tuple[str, ...]]:
+    """The families without which the first network is trained, too."""
+    families = experiment.all_families
+    return families if getattr(mobile.networks[0], "left_out", True) and len(families) > 1 else {}
 
 
 def _has_seed(name: str, seed: int, mobile: Mobile) -> bool:

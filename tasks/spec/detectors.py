@@ -6,7 +6,7 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, mo
 
 from tasks.features.kinds import ExtractorSpec
 from tasks.spec.base import IN_A_RECIPE, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, is_full
-from tasks.spec.views import View
+from tasks.spec.views import View, is_none, is_one
 
 # The experiment's own linear SVM: the teacher that is no network, and the first project's rows.
 SVM_TEACHER = "svm"
@@ -17,6 +17,10 @@ ALONE = "-alone"
 # What a linear head minimises: beside |w|^2 / 2 the hinge loss of an SVM or the logistic loss of logistic regression;
 # or the spread within the classes, against the distance of their means, of Fisher's discriminant.
 Loss = Literal["hinge", "logistic", "discriminant"]
+
+
+def is_constant(schedule: str) -> bool:
+    return schedule == "constant"
 
 
 def is_hinge(loss: Loss) -> bool:
@@ -115,9 +119,12 @@ class Training(Spec):
     """How a network is trained: Adam, early stopping on the validation loss, the best epoch's weights restored.
 
     `balanced` weighs photographs and fakes alike, and within each the sources; else every picture counts once.
-    `augmented` draws a view of the experiment's grid for each picture and epoch. With `precision` bfloat16 layers are
-    computed in it, and weights, sums and losses kept in float32. `compile` compiles the network on a GPU, for speed
-    alone, so that no recipe contains it.
+    `augmented` draws a view of the experiment's grid for each picture and epoch. `random_windows`, of the crop path
+    alone, draws for each picture and epoch a window, a mirroring, for every second one a JPEG quality of 30 to 100, and
+    of what that leaves a part of so many pixels a side: alike for photographs and fakes. The rate of `one-cycle` rises
+    to `learning_rate` and falls to nothing over all epochs (Smith & Topin 2018, arXiv 1708.07120). With `precision`
+    bfloat16 layers are computed in it, and weights, sums and losses kept in float32. `compile` compiles the network on
+    a GPU, for speed alone, so that no recipe contains it.
     """
 
     epochs: int = Field(default=5, ge=1)
@@ -128,6 +135,8 @@ class Training(Spec):
     augmented: Truth = False
     # Left out where it is the default, so that recipes from before it was a choice stay what they are.
     precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=is_full)
+    random_windows: Annotated[int, Field(ge=32, le=512, multiple_of=8)] | None = Field(default=None, exclude_if=is_none)
+    schedule: Literal["constant", "one-cycle"] = Field(default="constant", exclude_if=is_constant)
     compile: Truth = Field(default=False, exclude=True)
 
 
@@ -153,6 +162,28 @@ class FineTuned(NetworkBase):
     weights: LocalPath = "imagenet"
     side: int = Field(default=224, ge=32, le=512)
     training: Training = Training()
+
+
+# What a network sees in a picture's place: how far each pixel is from what its neighbours say.
+FrontEnd = Literal["median", "wavelet", "nearest"]
+
+
+class Residual(NetworkBase):
+    """A small network that sees no picture, only what its front end leaves of one; it begins with random weights.
+
+    The front end is how far each pixel is from the median of its eight neighbours (as in FerretNet: Liang et al. 2025,
+    arXiv 2509.20890), the diagonal detail of a Haar wavelet at every pixel (as in SAFE: Li et al. 2024, arXiv
+    2408.06741), or the difference from the nearest pixel of a picture of half the size (NPR: Tan et al. 2024, arXiv
+    2312.10461). Behind it are the first, finest stages of a MobileNetV2 of a `width`. With `left_out` it is trained
+    without each family of generators, too, and evaluated on it.
+    """
+
+    kind: Literal["residual"] = "residual"
+    front_end: FrontEnd = "median"
+    width: float = Field(default=1.0, ge=0.25, le=2.0)
+    side: int = Field(default=256, ge=32, le=512, multiple_of=8)
+    left_out: Truth = False
+    training: Training = Training(epochs=30, patience=30, learning_rate=2e-3, random_windows=128, schedule="one-cycle")
 
 
 class MagnitudePruned(NetworkBase):
@@ -224,7 +255,7 @@ class Quantized(NetworkBase):
 
 
 NetworkSpec = Annotated[
-    FineTuned | MagnitudePruned | StructurePruned | Distilled | Quantized, Field(discriminator="kind")
+    FineTuned | Residual | MagnitudePruned | StructurePruned | Distilled | Quantized, Field(discriminator="kind")
 ]
 
 
@@ -250,9 +281,13 @@ class Rejection(Spec):
 
 
 class Mobile(Spec):
-    """Networks for a phone. Each after the first is compared with the first: what it costs, and what it saves."""
+    """Networks for a phone. Each after the first is compared with the first: what it costs, and what it saves.
+
+    On the crop path a network forms one opinion of so many `windows` of a picture.
+    """
 
     networks: Annotated[tuple[NetworkSpec, ...], Once] = Field(min_length=1)
+    windows: int = Field(default=1, ge=1, le=25, exclude_if=is_one)
     rejection: Rejection = Rejection()
 
     @model_validator(mode="after")
@@ -270,6 +305,6 @@ class Mobile(Spec):
                     raise ValueError(f"{network.name}: {parent!r} is quantized, which nothing can be made from")
             known[network.name] = network.kind
         are_apart("networks", known)
-        if not isinstance(self.networks[0], FineTuned):
-            raise ValueError(f"the first network must be fine-tuned, got {self.networks[0].kind}")
+        if not isinstance(self.networks[0], FineTuned | Residual):
+            raise ValueError(f"the first network must be fine-tuned or residual, got {self.networks[0].kind}")
         return self

@@ -164,14 +164,26 @@ class Experiment(Spec):
             for one in self.all_detectors:
                 if one.windows != 1:
                     raise ValueError(f"detectors: {one.name} has {one.windows} windows, which are of the path crop")
+            for network in () if self.mobile is None else self.mobile.networks:
+                training = getattr(network, "training", None)
+                if training is not None and training.random_windows is not None:
+                    raise ValueError(f"mobile: {network.name} is trained on windows, which are of the path crop")
+            if self.mobile is not None and self.mobile.windows != 1:
+                raise ValueError(f"mobile: it has {self.mobile.windows} windows, which are of the path crop")
             if not _is_matched(self.history):
                 raise ValueError("history: it is of the path crop; the fair path reduces every picture, and it goes")
             return
         if "native" in self.resolutions:
             raise ValueError("resolutions: on the path crop each is the side of a window in pixels, got native")
-        for field, what in (("mobile", self.mobile), ("seed_protocol", self.seed_protocol)):
-            if what is not None:
-                raise ValueError(f"{field}: it is of the fair path, got the path crop")
+        if self.seed_protocol is not None:
+            raise ValueError("seed_protocol: it is of the fair path, got the path crop")
+        for network in () if self.mobile is None else self.mobile.networks:
+            side = getattr(network, "side", None)
+            if side is not None and self.resolutions != (side,) and getattr(network, "of", None) is None:
+                raise ValueError(
+                    f"mobile: {network.name} sees pictures of {side} pixels, and nothing is scaled on the path crop: "
+                    f"expected the one resolution {side}, got {', '.join(map(str, self.resolutions))}"
+                )
         if self.matches_history:
             names = {source.name for source in self.sources}
             # The longest ones are those of the history control.
