@@ -115,7 +115,7 @@ def _compared(experiment: Experiment, cell: Cell, scores: Scores) -> tuple[Compa
             reference=scores.of[entry.fit, entry.reference],
         )
         for entry in evaluated(scores, cell)
-        if entry.fit in of_fit
+        if entry.fit in of_fit and entry.fit.without is None
     )
 
 

@@ -21,7 +21,7 @@ from tasks.features.inception import InceptionSpec
 from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LONGEST_NAME, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
-from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, SvmSpec
+from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, NetworkSpec, SvmSpec, Training
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Quality, Resolution, is_exact
 
@@ -45,6 +45,11 @@ def _are_first_repeats(repeats: int) -> bool:
 
 def _is_matched(history: str) -> bool:
     return history == "matched"
+
+
+def _random_windows(network: NetworkSpec) -> int | None:
+    training: Training | None = getattr(network, "training", None)
+    return None if training is None else training.random_windows
 
 
 class Mix(Spec):
@@ -164,12 +169,7 @@ class Experiment(Spec):
             for one in self.all_detectors:
                 if one.windows != 1:
                     raise ValueError(f"detectors: {one.name} has {one.windows} windows, which are of the path crop")
-            for network in () if self.mobile is None else self.mobile.networks:
-                training = getattr(network, "training", None)
-                if training is not None and training.random_windows is not None:
-                    raise ValueError(f"mobile: {network.name} is trained on windows, which are of the path crop")
-            if self.mobile is not None and self.mobile.windows != 1:
-                raise ValueError(f"mobile: it has {self.mobile.windows} windows, which are of the path crop")
+            self._check_networks_without_windows()
             if not _is_matched(self.history):
                 raise ValueError("history: it is of the path crop; the fair path reduces every picture, and it goes")
             return
@@ -177,13 +177,7 @@ class Experiment(Spec):
             raise ValueError("resolutions: on the path crop each is the side of a window in pixels, got native")
         if self.seed_protocol is not None:
             raise ValueError("seed_protocol: it is of the fair path, got the path crop")
-        for network in () if self.mobile is None else self.mobile.networks:
-            side = getattr(network, "side", None)
-            if side is not None and self.resolutions != (side,) and getattr(network, "of", None) is None:
-                raise ValueError(
-                    f"mobile: {network.name} sees pictures of {side} pixels, and nothing is scaled on the path crop: "
-                    f"expected the one resolution {side}, got {', '.join(map(str, self.resolutions))}"
-                )
+        self._check_windowed_networks()
         if self.matches_history:
             names = {source.name for source in self.sources}
             # The longest ones are those of the history control.
@@ -193,6 +187,30 @@ class Experiment(Spec):
                     f"sources: photographs of one history are called {name}, expected a name that no source has, "
                     f"of at most {LONGEST_NAME} characters"
                 )
+
+    def _check_windowed_networks(self) -> None:
+        networks = () if self.mobile is None else self.mobile.networks
+        for network in networks:
+            side = getattr(network, "side", None)
+            if side is not None and self.resolutions != (side,) and getattr(network, "of", None) is None:
+                raise ValueError(
+                    f"mobile: {network.name} sees pictures of {side} pixels, and nothing is scaled on the path crop: "
+                    f"expected the one resolution {side}, got {', '.join(map(str, self.resolutions))}"
+                )
+            part = _random_windows(network)
+            sides: list[int] = [resolution for resolution in self.resolutions if resolution != "native"]
+            if part is not None and part > min(sides):
+                raise ValueError(
+                    f"mobile: {network.name} is trained on parts of {part} pixels, expected at most {min(sides)}, as "
+                    "the windows have"
+                )
+
+    def _check_networks_without_windows(self) -> None:
+        for network in () if self.mobile is None else self.mobile.networks:
+            if _random_windows(network) is not None:
+                raise ValueError(f"mobile: {network.name} is trained on windows, which are of the path crop")
+        if self.mobile is not None and self.mobile.windows != 1:
+            raise ValueError(f"mobile: it has {self.mobile.windows} windows, which are of the path crop")
 
     def _check_perturbations(self) -> None:
         """No two cells share a name, and none has pictures that are smaller than any resolution may be."""
@@ -331,9 +349,13 @@ class Experiment(Spec):
         return {**self.families, **{fake: (fake,) for fake in self.fake_names if fake not in related}}
 
     def uncompressed(self) -> Self:
-        """The experiment in uncompressed cells alone, each detector fitted once: what stands beside its numbers."""
+        """The experiment in uncompressed cells alone, each detector fitted once: what stands beside its numbers.
+
+        Networks are not trained again for that.
+        """
         detectors = tuple(one.single() for one in self.all_detectors if one.can_be_asked_anew)
-        return self.model_copy(update={"qualities": (None,), "perturbations": (), "detectors": detectors})
+        update = {"qualities": (None,), "perturbations": (), "detectors": detectors, "mobile": None}
+        return self.model_copy(update=update)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ SOURCES = {
     "lossless": ("fake", "PNG", None, True),
 }
 COUNT = 30
+TRAINING = {"epochs": 2, "batch": 16, "learning_rate": 5e-3, "random_windows": 48, "schedule": "one-cycle"}
 
 
 def save(folder: Path, number: int, form: str, quality: int | None, upsampled: bool) -> None:
@@ -79,6 +80,16 @@ def document(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             {"kind": "linear", "name": "history", "role": "probe", "extractor": {"kind": "history"},
              "loss": "logistic", "fitted_in": "each-cell"},
         ],
+        "mobile": {
+            "windows": 2,
+            "networks": [
+                {"kind": "residual", "name": "median", "width": 0.25, "side": 64, "left_out": True,
+                 "training": TRAINING},
+                {"kind": "structure-pruned", "name": "narrow", "of": "median", "macs": 0.8, "steps": 1,
+                 "training": TRAINING | {"epochs": 1}},
+                {"kind": "quantized", "name": "int8", "of": "narrow", "calibration_pictures": 8},
+            ],
+        },
         "bootstrap_resamples": 100,
         "shard_size": 20,
     }  # fmt: skip
