@@ -9,9 +9,11 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from storage.errors import SpecError
+from storage.digest import sha256_hex
+from storage.errors import BadImage, SpecError
 from tasks.data.perturbations.jpeg import jpeg
-from tasks.data.pictures import decode_rgb, inspect_picture
+from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
+from tasks.data.views import window_place
 from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
 from tasks.spec.views import Cell, Quality, Resolution
@@ -123,13 +125,15 @@ class SelfTest(CardPart):
 class Card(CardPart):
     """What an answer needs of a published network's card (`tasks/evaluation/cards.py`).
 
-    `canonical_side` is the side in pixels of the `native` cells.
+    `canonical_side` is the side in pixels of the `native` cells. A network that looks at traces forms an opinion of so
+    many `windows` of original pixels; any other is shown the whole picture.
     """
 
     name: str
     sha256: str
     classes: tuple[str, ...] = Field(min_length=2)
     canonical_side: int = Field(ge=1)
+    windows: int | None = Field(default=None, ge=1, le=25)
     self_test: SelfTest
     decision: Decision
     error_rates: tuple[CellErrors, ...] = Field(min_length=1)
@@ -216,18 +220,20 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
     """What `network` says of an image file, decided as its card's `decision.rule` says.
 
     Limits: the error rates were measured on the fair path (central square, canonical size, one more JPEG encoding for
-    both classes, then the cell's size and quality), while this picture goes into the graph as it was posted. They are
+    both classes, then the cell's size and quality) or on windows of original pixels with one more encoding, while this
+    picture, or windows at places that its bytes' hash draws, go into the graph as they were posted. They are
     those of the nearest tested kind: they say nothing of other cameras, generators or edits, of a lossy WebP (which
     counts as uncompressed), or of a picture that was compressed hard and then saved again at a high quality. Cells of
     other perturbations than JPEG are never the nearest kind, because a file does not tell what happened to a picture
     before it was saved.
 
     Raises:
-        BadImage: the bytes are no usable picture (`decode_rgb`, `ExportedNetwork.detect`).
+        BadImage: the bytes are no usable picture (`decode_rgb`, `ExportedNetwork.detect`), or one that is smaller than
+            the windows that the network forms its opinion of (`too-small`).
         SpecError: the network's outputs are not finite.
     """
     facts = inspect_picture(picture)
-    found = network.detect(decode_rgb(picture))
+    found = network.opinion(_shown(network, card, picture))
     probabilities = dict(zip(card.classes, map(float, found.probabilities), strict=True))
     familiarity = dict(zip(SCORES, map(float, found.familiarity), strict=True))
     if not all(map(math.isfinite, (*probabilities.values(), *familiarity.values()))):
@@ -260,6 +266,22 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
         false_alarms=cell.false_alarms,
         missed=cell.missed,
     )
+
+
+def _shown(network: ExportedNetwork, card: Card, picture: bytes) -> list[Pixels]:
+    """What a network is shown of a picture: all of it, or windows of its original pixels."""
+    pixels = decode_rgb(picture)
+    if card.windows is None:
+        return [pixels]
+    (height, width), side = pixels.shape[:2], network.side
+    if min(height, width) < side:
+        raise BadImage(
+            "too-small",
+            f"expected at least {side} pixels a side, as traces are gone once it is scaled, got {width}x{height}",
+        )
+    name = sha256_hex(picture)
+    places = [window_place(name, index, height, width, side) for index in range(card.windows)]
+    return [pixels[top : top + side, left : left + side] for top, left in places]
 
 
 def decide(p_fake: float, threshold: float, familiarity: float, familiar_enough: float) -> Verdict:

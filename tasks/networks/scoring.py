@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,14 @@ from storage.tables import FAMILIARITY, FAMILIARITY_SCHEMA, SCORE_SCHEMA
 from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.views import shown_picture
 from tasks.detectors.base import SCORE_ORDER, is_shown, score_place, shown_as
-from tasks.networks.exported import Detection
 from tasks.pieces import Pieces, RowPieces
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import Splits
 from tasks.spec.views import View
+
+if TYPE_CHECKING:
+    from tasks.networks.exported import Detection
 
 Row = dict[str, Any]
 # What is said of a picture in a rotation, by windows of it, uint8 (H, W, 3), RGB: columns of a score table beside those
@@ -29,21 +31,6 @@ Answer = Callable[[Sequence[Pixels], int], Row]
 
 # What both tables say of a picture, side by side.
 ANSWER_SCHEMA = pa.unify_schemas([SCORE_SCHEMA, FAMILIARITY_SCHEMA])
-
-
-def opinion(found: Sequence[Detection], temperature: float) -> Detection:
-    """What a network says of all windows of a picture: that of the mean of their logits, and mean familiarities."""
-    if len(found) == 1:
-        return found[0]
-    from scipy.special import softmax
-
-    logits = np.stack([one.logits for one in found]).astype(np.float64).mean(axis=0)  # (k,)
-    return Detection(
-        logits=logits.astype(np.float32),
-        probabilities=softmax(logits / temperature).astype(np.float32),
-        familiarity=np.mean([one.familiarity for one in found], axis=0),
-        activation=found[0].activation,
-    )
 
 
 def answer_of(found: Detection) -> Row:
@@ -167,9 +154,7 @@ def score_network(
     kept = {view: RowPieces(run.store, run.checkpoints_of(view), ANSWER_SCHEMA) for view in views}
     answers = answers_of(
         table,
-        lambda windows, rotation: answer_of(
-            opinion([networks[rotation].detect(pixels) for pixels in windows], networks[rotation].temperature)
-        ),
+        lambda windows, rotation: answer_of(networks[rotation].opinion(windows)),
         fit,
         views,
         val_views,

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
 from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.pictures import decode_rgb
+from tasks.data.views import window_place
 from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
 from tasks.networks.exported import Detection, ExportedNetwork
 from tests.unit.published_networks import as_before, card_of, error_rates, tiny_model
@@ -206,6 +208,24 @@ def test_what_is_no_picture_gets_no_answer(picture: bytes, reason: str) -> None:
     with pytest.raises(BadImage) as caught:
         answer(ExportedNetwork(tiny_model()), card(), picture)
     assert caught.value.reason == reason
+
+
+def test_a_network_of_windows_is_shown_original_pixels_at_places_that_the_files_hash_draws() -> None:
+    network = ExportedNetwork(tiny_model())
+    of_windows = card().model_copy(update={"windows": 3})
+    file = encode_png(noise(100, 80))
+    places = [window_place(sha256_hex(file), index, 100, 80, network.side) for index in range(3)]
+    windows = [noise(100, 80)[top : top + network.side, left : left + network.side] for top, left in places]
+    expected = network.opinion(windows).probabilities
+    assert list(answer(network, of_windows, file).probabilities.values()) == pytest.approx(expected.tolist())
+    assert len({window.tobytes() for window in windows}) == 3
+
+
+def test_a_picture_smaller_than_a_networks_windows_gets_no_answer() -> None:
+    network = ExportedNetwork(tiny_model())
+    of_windows = card().model_copy(update={"windows": 3})
+    with pytest.raises(BadImage, match=f"too-small: expected at least {network.side} pixels a side"):
+        answer(network, of_windows, encode_png(noise(network.side - 1, 80)))
 
 
 def test_a_network_without_finite_outputs_gets_no_verdict() -> None:

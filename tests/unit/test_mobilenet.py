@@ -320,7 +320,7 @@ def test_pictures_of_a_role_come_sorted_and_in_their_canonical_form(tmp_path: Pa
     )
 
     def load(*images: Any, classes: tuple[str, ...] = CLASSES) -> Any:
-        return load_pictures(store, images, "val", 0, SETTING.splits, classes)
+        return load_pictures(store, images, "val", 0, SETTING.splits, classes, VIEWS[0])
 
     found = load(*refs)
     assert (found.sources, found.ids) == (
@@ -343,7 +343,7 @@ def test_folds_decide_the_roles_of_a_rotation(tmp_path: Path) -> None:
         expected = {"test": {rotation}, "val": {(rotation + 1) % 4}}
         expected["train"] = set(range(4)) - expected["test"] - expected["val"]
         for role, folds in expected.items():
-            found = load_pictures(store, refs, role, rotation, Folds(count=4), ("real", "gan"))
+            found = load_pictures(store, refs, role, rotation, Folds(count=4), ("real", "gan"), VIEWS[0])
             assert found.ids == tuple(f"{fold:03d}" for fold in sorted(folds)) * 2
 
 

@@ -22,7 +22,7 @@ from tasks.data.encoding import decode_own_jpeg
 from tasks.data.views import window_place
 from tasks.networks import mobilenet
 from tasks.networks.architecture import residual_architecture
-from tasks.networks.exported import Detection, ExportedNetwork
+from tasks.networks.exported import Detection, ExportedNetwork, mean_opinion
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.fitting import learning_rate
 from tasks.networks.front_ends import front_end, median_steps
@@ -31,7 +31,6 @@ from tasks.networks.mobilenet_network import MobileNet, initialise, network_tens
 from tasks.networks.network_graph import build_graph
 from tasks.networks.quantized_graph import activation_ranges, quantize_with
 from tasks.networks.residual import train_residual
-from tasks.networks.scoring import opinion
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import WINDOWS, Pictures, load_pictures
 from tasks.networks.variants import LEFT_OUT, rejection_scenarios, variants
@@ -253,14 +252,18 @@ def test_an_opinion_is_that_of_the_mean_logits_of_all_windows() -> None:
         values = np.array(logits, dtype=np.float32)
         return Detection(values, values, np.array([0.5, logits[0], -1], dtype=np.float32), np.zeros((2, 1, 1)))
 
-    alone = found(1, 2)
-    assert opinion([alone], 2.0) is alone
-    both = opinion([found(1, 3), found(3, 1)], 2.0)
+    both = mean_opinion([found(1, 3), found(3, 1)], 2.0)
     assert both.logits.tolist() == [2, 2]
     assert both.probabilities.tolist() == [0.5, 0.5]
     assert both.familiarity.tolist() == [0.5, 2, -1]
-    sure = opinion([found(4, 0), found(2, 0)], 2.0)
+    sure = mean_opinion([found(4, 0), found(2, 0)], 2.0)
     assert sure.probabilities[0] == pytest.approx(1 / (1 + np.exp(-1.5)))
+
+
+def test_one_window_is_an_opinion_of_its_own() -> None:
+    network = ExportedNetwork(build_graph(residual_network("median")))
+    window = noise(48)
+    assert np.array_equal(network.opinion([window]).probabilities, network.detect(window).probabilities)
 
 
 def experiment(**changes: Any) -> Experiment:

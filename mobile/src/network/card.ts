@@ -70,6 +70,8 @@ export function readCard(json: unknown): Card {
   const classes = card.list("classes").map((name) => String(name));
   const rates = card.list("error_rates").map((cell, index) => cellErrors(new Fields(cell, `error_rates.${index}`)));
   if (classes.length < 2) throw wrong("classes", "fewer than two");
+  // It would be shown whole pictures, scaled ones among them, and look for traces that are gone.
+  if (card.has("windows")) throw wrong("windows", "it looks at windows of original pixels, which this app has none of");
   if (!rates.some((cell) => cell.isComparable)) {
     const names = rates.map((cell) => cell.name).join(", ") || "none";
     throw wrong("error_rates", `expected a cell that files can be compared with, uncompressed or JPEG, got only ${names}`);

@@ -53,6 +53,11 @@ test("kinds that a file does not tell are read by name, and cards of before by s
   expect([...before.errorRates, ...others]).toEqual(now.errorRates);
 });
 
+test("a network that looks at windows of original pixels is refused", () => {
+  const card = { ...cases[0]!.card, windows: 5 };
+  expect(() => readCard(card)).toThrow(/windows of original pixels/);
+});
+
 test("outputs that are no numbers give no verdict", () => {
   const { card, facts } = cases[0]!;
   expect(() => answer(readCard(card), facts, detection([NaN, 0.5, 0.5], [0.5, 0, 0]))).toThrow(BadModel);
