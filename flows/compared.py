@@ -1,7 +1,7 @@
 """What stands beside an evaluation: other experiments on the pictures of the same sources, with its own detectors."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.cells import cell_results
 from flows.collect import collect
@@ -11,8 +11,7 @@ from flows.histories import Pictures
 from flows.networks import canonical_shards
 from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Grid, Inputs
-from tasks.evaluation.protocols import APPLIED_CONTROL, detectors_of, grid_of
-from tasks.spec.base import Spec
+from tasks.evaluation.protocols import APPLIED_CONTROL, detectors_of, grid_of, networks_of
 from tasks.spec.experiment import Experiment
 
 
@@ -34,9 +33,12 @@ class Compared:
     pictures: dict[str, tuple[Ref, ...]]
 
     @classmethod
-    def of(cls, experiment: Experiment, brought: Mapping[str, Pictures]) -> "Compared":
+    def of(
+        cls, experiment: Experiment, brought: Mapping[str, Pictures], networks: Sequence[DetectorBase] = ()
+    ) -> "Compared":
+        """With what the experiment's own detectors read, and networks that are asked as well."""
         features = feature_shards(experiment, brought, is_measured=False)
-        return cls(experiment, features, pictures_read(experiment, detectors_of(experiment), brought))
+        return cls(experiment, features, pictures_read(experiment, (*detectors_of(experiment), *networks), brought))
 
     def scores(self) -> Scores:
         """What its detectors say, those that are fitted after a fit on its own pictures."""
@@ -49,10 +51,10 @@ class Compared:
         cells = cell_results(self.experiment, self.experiment.cells, self.scores(), protocol)
         yield from (cell.evaluation for cell in cells)
 
-    def applied(self, fitted: Experiment, models: Mapping[Spec, Ref]) -> Iterator[Ref]:
+    def applied(self, fitted: Experiment, of_it: Inputs) -> Iterator[Ref]:
         """Those of the detectors that another experiment has fitted, as they are; it asks about the same cells."""
         grid, sources = grid_of(fitted, self.features.keyed), self._grid.sources
-        inputs = Inputs(features=self.features.of, pictures=self.pictures, models=models, networks={})
+        inputs = replace(of_it, features=self.features.of, pictures=self.pictures)
         futures = {
             entry: future
             for detector in detectors_of(fitted.uncompressed())
@@ -62,7 +64,9 @@ class Compared:
             if (future := detector.applied(entry, grid, sources, inputs)) is not None
         }
         of = {(entry.fit, entry.cell): ref for entry, ref in zip(futures, collect(futures.values()), strict=True)}
-        for cell in cell_results(self.experiment, self.experiment.cells, Scores(tuple(futures), of), APPLIED_CONTROL):
+        networks = detector_scores([one.single() for one in networks_of(fitted)], self._grid, inputs)
+        scores = Scores((*futures, *networks.entries), of | dict(networks.of))
+        for cell in cell_results(self.experiment, self.experiment.cells, scores, APPLIED_CONTROL):
             yield cell.evaluation
 
     @property

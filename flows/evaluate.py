@@ -41,6 +41,7 @@ from tasks.evaluation.protocols import (
     Scoring,
     detectors_of,
     grid_of,
+    networks_of,
     smallest_resolution,
     stage_rows,
 )
@@ -107,7 +108,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
     cells = cell_results(experiment, experiment.cells, scores)
     evaluations = (
         *(cell.evaluation for cell in cells),
-        *_beside(experiment, images, shards, counted, models),
+        *_beside(experiment, images, shards, counted, inputs),
         *audits(experiment, images, shards, counted, scores),
     )
     stages, controls = _protocols(experiment, features, models), _controls(experiment, features)
@@ -139,7 +140,7 @@ def _beside(
     images: Images,
     shards: dict[str, tuple[Ref, ...]],
     counted: Mapping[str, Ref],
-    models: Mapping[Spec, Ref],
+    inputs: Inputs,
 ) -> Iterator[Ref]:
     """What stands beside results with matched histories: those with every picture's own, and those of the control."""
     if not experiment.matches_history:
@@ -151,9 +152,9 @@ def _beside(
     yield from found.results(AS_IS)
     control = history_control(experiment, images, shards, counted)
     if control is not None:
-        found = Compared.of(*control)
+        found = Compared.of(*control, networks_of(experiment))
         yield from found.results(HISTORY_CONTROL)
-        yield from found.applied(experiment, models)
+        yield from found.applied(experiment, inputs)
 
 
 def _networks(

@@ -17,10 +17,9 @@ from tasks.data.canonical import canonical_pictures, cropped_pictures
 from tasks.detectors.base import Inputs
 from tasks.evaluation.cards import PUBLISHED_ROTATION, ScoredCell, complete_card
 from tasks.evaluation.comparison import DescribedNetwork, describe_networks
-from tasks.evaluation.protocols import detectors_of, grid_of, svm_head, training_view
+from tasks.evaluation.protocols import grid_of, networks_of, svm_head, training_view
 from tasks.evaluation.rejection import evaluate_rejection
 from tasks.features.kinds import ExtractorSpec
-from tasks.networks.detector import MobileNet
 from tasks.networks.distillation import distil
 from tasks.networks.export import export_network
 from tasks.networks.latency import measure_latency
@@ -171,8 +170,9 @@ def exported_networks(experiment: Experiment, pictures: Shards, trained: dict[Va
 
 def network_scores(experiment: Experiment, pictures: Shards, networks: Networks) -> Scores:
     """Scores of every network: in all cells, or only in that of its training where others are compared with it."""
-    detectors = [detector for detector in detectors_of(experiment) if isinstance(detector, MobileNet)]
-    return detector_scores(detectors, grid_of(experiment, lambda named: named), network_inputs(pictures, networks))
+    return detector_scores(
+        networks_of(experiment), grid_of(experiment, lambda named: named), network_inputs(pictures, networks)
+    )
 
 
 def network_inputs(pictures: Shards, networks: Networks) -> Inputs:

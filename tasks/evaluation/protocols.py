@@ -168,15 +168,19 @@ def grid_of(experiment: Experiment, keyed: Keyed) -> Grid:
 
 def detectors_of(experiment: Experiment) -> tuple[DetectorBase, ...]:
     """Everything that an experiment evaluates: its detectors, and its networks after them."""
+    return (*experiment.all_detectors, *networks_of(experiment))
+
+
+def networks_of(experiment: Experiment) -> tuple[MobileNet, ...]:
+    """The networks of an experiment, each with all its fits."""
     first = Cell(resolution=training_view(experiment).resolution)
     networks: dict[str, list[Variant]] = {}
     for variant in variants(experiment):
         networks.setdefault(variant.base, []).append(variant)
     windows = 1 if experiment.mobile is None else experiment.mobile.windows
-    mobile = tuple(
+    return tuple(
         MobileNet(name=base, variants=tuple(of), first=first, windows=windows) for base, of in networks.items()
     )
-    return (*experiment.all_detectors, *mobile)
 
 
 def mixes_of(experiment: Experiment, fit: Fit) -> tuple[Mix, ...]:

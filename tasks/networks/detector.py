@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from storage.objects import Ref
 from tasks.detectors.base import DetectorBase, Entry, Grid, Inputs, picture_shards
@@ -31,6 +31,9 @@ class MobileNet(DetectorBase):
         if isinstance(network, Residual):
             return f"small network behind a front end ({network.front_end})"
         return f"network, {self.variants[0].kind}" if self.windows > 1 else f"MobileNet, {self.variants[0].kind}"
+
+    def single(self) -> Self:
+        return self.model_copy(update={"variants": tuple(one for one in self.variants if one.fit.is_whole)})
 
     def entries(self, grid: Grid) -> tuple[Entry, ...]:
         return tuple(self._entries(grid))

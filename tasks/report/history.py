@@ -27,6 +27,9 @@ from tasks.spec.detectors import Fit, Role
 MOST_OF_A_PROBE = 0.65
 MOST_OF_A_DETECTOR = 0.60
 
+UNCOMPRESSED = "none"
+NOT_TRAINED = "networks are not trained again on pictures as they came"
+
 
 def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """AUROC of every detector and mix with matched histories, as the pictures came, the difference, and the control.
@@ -34,7 +37,8 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     `control` is AUROC on the same photographs with the two histories, of a detector that was fitted to tell these;
     `applied` that of the detector itself; of a mix of several generators that of the one which is farthest from one
     half. `flagged` says that the first is too large of a probe, or that the second is too far from one half of a
-    detector that is fitted, and the first of one that is not; null without a control.
+    detector that is fitted, and the first of one that is not; null without a control. Networks are not trained again:
+    they have `applied` alone.
     """
     schema: dict[str, Any] = {
         "detector": pl.String, "mix": pl.String, **CELL_COLUMNS,
@@ -44,14 +48,16 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     generators = {mix.name: mix.fakes for mix in data.experiment.all_mixes}
     rows = []
     for one in (*index.detectors, *index.probes):
-        for cell in sorted_cells(data.experiment, index.cells(AS_IS, one.fit)):
+        uncompressed = [cell for cell in index.cells(FAIR, one.fit) if cell.perturbation == UNCOMPRESSED]
+        for cell in sorted_cells(data.experiment, index.cells(AS_IS, one.fit) or uncompressed):
             matched, as_is = (index.get(protocol, cell, one.fit, "auroc") for protocol in (FAIR, AS_IS))
-            if matched is None or as_is is None:
-                continue
             control, applied = (
                 _farthest(index, protocol, one.fit, [cell._replace(mix=fake) for fake in generators[cell.mix]])
                 for protocol in (HISTORY_CONTROL, APPLIED_CONTROL)
             )
+            if matched is None or (as_is is None and control.value is None and applied.value is None):
+                continue
+            as_is = as_is or Estimate(None, reason=NOT_TRAINED)
             both = matched.value is not None and as_is.value is not None
             rows.append(
                 {
@@ -119,11 +125,10 @@ def _farthest(index: ResultIndex, protocol: str, fit: Fit, cells: Sequence[CellK
 
 
 def _is_too_large(role: Role, control: float | None, applied: float | None) -> bool | None:
-    if control is None:
+    decisive = control if role == "probe" or applied is None else applied
+    if decisive is None:
         return None
-    if role == "probe":
-        return control > MOST_OF_A_PROBE
-    return abs((control if applied is None else applied) - 0.5) > MOST_OF_A_DETECTOR - 0.5
+    return decisive > MOST_OF_A_PROBE if role == "probe" else abs(decisive - 0.5) > MOST_OF_A_DETECTOR - 0.5
 
 
 def _marked(cell: Cell, flagged: bool | None) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from flows.evaluate import Evaluation
+from storage.errors import BadImage
 from storage.objects import Ref, finished_objects, read_part, read_table
 from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
+from tasks.networks.answer import Card, answer
+from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.presets import parse_experiment
 from tasks.report.run import HTML
 from tests.integration.computed_plans import computed_here
@@ -127,6 +131,35 @@ def test_every_detector_is_in_every_cell_with_both_histories(store: Store, evalu
         applied = set(of_it.filter(protocol="history-control-applied")["mix"])
         assert applied == ({"saved"} if detector == "traces" else set()), "what is fitted, as it is"
         assert of_it["value"].is_between(0, 1).all()
+
+
+def test_networks_behind_a_front_end_are_compressed_left_out_and_controlled(
+    store: Store, evaluation: Evaluation
+) -> None:
+    results = table(store, evaluation, "results").filter(metric="auroc")
+    for name in ("median", "narrow", "int8"):
+        whole = results.filter(pl.col("without").is_null(), detector=name)
+        cells = set(whole.filter(protocol="fair").select("mix", "perturbation").iter_rows())
+        assert cells == {(mix, name) for mix in ("saved", "lossless", "combined") for name in ("none", "q50")}
+        assert set(whole.filter(protocol="history-control-applied")["mix"]) == {"saved"}
+        assert not len(whole.filter(protocol="as-is")), "networks are not trained again"
+    left_out = results.filter(pl.col("without").is_not_null(), detector="median")
+    assert set(left_out.select("without", "mix").iter_rows()) == {("saved", "saved"), ("lossless", "lossless")}
+    assert set(table(store, evaluation, "stages")["network"]) == {"median", "narrow", "int8"}
+    assert set(evaluation.networks) == {"median", "narrow", "int8"}
+
+
+def test_the_network_is_asked_about_windows_of_original_pixels(
+    store: Store, evaluation: Evaluation, folders: Path
+) -> None:
+    card_ref, model = evaluation.networks["int8"]
+    card = Card.read(read_part(store, card_ref, CARD))
+    assert card.windows == 2
+    network = ExportedNetwork(read_part(store, model, MODEL), json.loads(read_part(store, card_ref, CARD)))
+    said = answer(network, card, (folders / "saved" / "000.jpeg").read_bytes())
+    assert said.kind.cell in ("64/none", "64/q50")
+    with pytest.raises(BadImage, match="too-small"):
+        answer(network, card, (folders / "town" / "small.jpeg").read_bytes())
 
 
 def test_traces_of_an_upsampling_are_told_and_histories_are_not(store: Store, evaluation: Evaluation) -> None:

@@ -185,6 +185,17 @@ def test_history_stands_beside_matched_and_is_marked_where_the_control_sees_it(
     assert [cells[-1].tag for cells in shown.rows] == ["history", "", "", ""]
 
 
+def test_what_is_not_fitted_again_is_judged_by_its_own_control(experiment: Experiment) -> None:
+    network = Fit(detector="network")
+    extra = [row("fair", "a1", network, 0.9), row("history-control-applied", "a1", network, 0.35)]
+    index = ResultIndex(experiment, pl.DataFrame([*rows(), *extra], schema=RESULTS))
+    table = history_table(Data(experiment), index).filter(detector="network")  # type: ignore[arg-type]
+    assert table.select("mix", "matched", "as_is", "difference", "control", "applied", "flagged").rows() == [
+        ("a1", 0.9, None, None, None, 0.35, True)
+    ]
+    assert table["reason"].to_list() == ["networks are not trained again on pictures as they came"]
+
+
 def test_without_such_results_there_are_no_such_sections(experiment: Experiment) -> None:
     data: Any = Data(experiment)
     index = ResultIndex(experiment, pl.DataFrame([row("fair", "b", TRACES, 0.7)], schema=RESULTS))
