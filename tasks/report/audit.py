@@ -118,12 +118,13 @@ def audit_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
         return ()
     has_pairs = any(row["auroc"] is not None for row in rows if row["stage"] == MATCHED_CONTENT)
     shown = [row for row in rows if has_pairs or row["stage"] != MATCHED_CONTENT]
+    content = ", and what the pictures show" if has_pairs else ""
     blocks: list[Block] = [
         Text(
             "From left to right one more thing is made equal for both classes: the container (every file one JPEG of "
-            f"quality {CONTAINER_QUALITY}), the size (windows of original pixels), the history of files, and what the "
-            "pictures show. By how much AUROC falls at a step was told by that, not by generation; what is fitted is "
-            "fitted anew at each."
+            f"quality {CONTAINER_QUALITY}), the size (windows of original pixels), the history of files{content}. What "
+            "AUROC loses at a step was told by what the step made equal, or at the size by the rest of a picture. What "
+            "is fitted is fitted anew at each stage, on one generator and the photographs."
         )
     ]
     for role, caption in (("detector", "What is left of a claim: AUROC"), ("probe", "What each stage still leaks")):
