@@ -46,7 +46,7 @@ def audit_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """AUROC of every detector and probe on each audited generator, stage by stage, and the change from the one before.
 
     `same_pictures` says that a change is of the very pictures at both stages. The last stage, photographs against their
-    reconstructions, is the run's own result and the same for all generators: its change has no interval.
+    reconstructions, is the run's own result and the same for all generators: as its fakes are others, it has no change.
     """
     schema: dict[str, Any] = {
         "detector": pl.String, "role": pl.String, "mix": pl.String, "stage": pl.String, "cell": pl.String,
@@ -71,9 +71,7 @@ def _stages(data: ReportData, index: ResultIndex, one: Evaluated, mix: Mix) -> I
                 same = None if change is None else _sizes(change) == _sizes(auroc) == _sizes(before)
                 yield _row(protocol.removeprefix("audit-"), cell, auroc, change) | {"same_pictures": same}
                 before = auroc
-    of_pairs, pairs = _pairs(data, index, one)
-    change = _plain_change(pairs, before)
-    yield _row(MATCHED_CONTENT, of_pairs, pairs, change) | {"same_pictures": None if change is None else False}
+    yield _row(MATCHED_CONTENT, *_pairs(data, index, one), None) | {"same_pictures": None}
 
 
 def _pairs(data: ReportData, index: ResultIndex, one: Evaluated) -> tuple[CellKey | None, Estimate]:
@@ -85,13 +83,6 @@ def _pairs(data: ReportData, index: ResultIndex, one: Evaluated) -> tuple[CellKe
         if auroc is not None and index.get(FAIR, cell, one.fit, PAIRS_IN_ORDER) is not None:
             return cell, auroc
     return None, Estimate(None, reason=NO_PAIRS)
-
-
-def _plain_change(after: Estimate, before: Estimate | None) -> Estimate | None:
-    """Of stages that have no pictures in common: no interval."""
-    if before is None or before.value is None or after.value is None:
-        return None
-    return Estimate(after.value - before.value)
 
 
 def _sizes(estimate: Estimate | None) -> tuple[int, int] | None:
@@ -118,11 +109,10 @@ def audit_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
         return ()
     has_pairs = any(row["auroc"] is not None for row in rows if row["stage"] == MATCHED_CONTENT)
     shown = [row for row in rows if has_pairs or row["stage"] != MATCHED_CONTENT]
-    content = ", and what the pictures show" if has_pairs else ""
     blocks: list[Block] = [
         Text(
             "From left to right one more thing is made equal for both classes: the container (every file one JPEG of "
-            f"quality {CONTAINER_QUALITY}), the size (windows of original pixels), the history of files{content}. What "
+            f"quality {CONTAINER_QUALITY}), the size (windows of original pixels), and the history of files. What "
             "AUROC loses at a step was told by what the step made equal, or at the size by the rest of a picture. What "
             "is fitted is fitted anew at each stage, on one generator and the photographs."
         )
@@ -139,8 +129,12 @@ def audit_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
                 "note",
             )
         )
-    missing = () if has_pairs else (Text(f"Matched content: {NO_PAIRS}.", "note"),)
-    return (*blocks, *missing, *reasons_note(row_estimate(row, "auroc") for row in shown))
+    content = (
+        "photographs against what an autoencoder made of them, which show the same. These are other fakes than the "
+        "generator's, the same on every line, so that no change is stated"
+    )
+    blocks.append(Text(f"Matched content: {content if has_pairs else NO_PAIRS}.", "note"))
+    return (*blocks, *reasons_note(row_estimate(row, "auroc") for row in shown))
 
 
 def _stage_table(caption: str, rows: Sequence[Row]) -> Table:
@@ -149,7 +143,7 @@ def _stage_table(caption: str, rows: Sequence[Row]) -> Table:
     columns = [Column("detector", "text"), Column("against", "text")]
     for place, stage in enumerate(stages):
         columns.append(Column("AUROC", group=stage.replace("-", " ")))
-        if place:
+        if _has_change(place, stage):
             columns.append(Column("change", group=stage.replace("-", " ")))
     lines = []
     for detector, mix in dict.fromkeys((row["detector"], row["mix"]) for row in rows):
@@ -160,10 +154,14 @@ def _stage_table(caption: str, rows: Sequence[Row]) -> Table:
             # Why a number is missing is said below the tables, once.
             auroc = Cell("–") if row is None else estimate_cell(row_estimate(row, "auroc"))
             line.append(replace(auroc, sub="") if row is not None and row["auroc"] is None else auroc)
-            if place:
+            if _has_change(place, stage):
                 line.append(_change_cell(row))
         lines.append(tuple(line))
     return Table(caption, tuple(columns), tuple(lines))
+
+
+def _has_change(place: int, stage: str) -> bool:
+    return place > 0 and stage != MATCHED_CONTENT
 
 
 def _change_cell(row: Row | None) -> Cell:
