@@ -102,7 +102,7 @@ def test_whole_pictures_are_seen_at_once_and_what_is_fitted_is_fitted_on_each_ce
 
 def test_of_whole_pictures_only_what_detectors_read_is_computed(experiment: Experiment) -> None:
     derived = audited_whole(experiment, mix_of(experiment, "a"))
-    needed = needed_features(derived, lambda named: named, detectors_alone=True)
+    needed = needed_features(derived, lambda named: named, ())
     assert {extractor.name for _, extractor in needed} == {"spectrum", "probe"}, "no distances of VGG16's features"
     assert {source for source, _ in needed} == {"city", "country", "a"}
 

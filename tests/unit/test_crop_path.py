@@ -210,6 +210,7 @@ def test_windows_of_nothing_are_refused(fields: dict[str, object]) -> None:
         View.model_validate({"resolution": 64} | fields)
 
 
+SEED = {"real": "photographs", "gan": "gan", "stable": "tiny-diffusion"}
 CROP = {"path": "crop", "mobile": None, "seed_protocol": None, "resolutions": [64]}
 
 
@@ -223,7 +224,8 @@ CROP = {"path": "crop", "mobile": None, "seed_protocol": None, "resolutions": [6
         ),
         ({"history": "as-is"}, "history: it is of the path crop"),
         (CROP | {"resolutions": ["native", 64]}, "each is the side of a window"),
-        (CROP | {"mobile": {"networks": [{"kind": "fine-tuned", "name": "a"}]}}, "mobile: it is of the fair path"),
+        (CROP | {"mobile": {"networks": [{"kind": "fine-tuned", "name": "a"}]}}, "nothing is scaled on the path crop"),
+        (CROP | {"seed_protocol": SEED}, "seed_protocol: it is of the fair path"),
     ],
     ids=str,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,15 @@ def test_a_training_learns_its_pictures_and_gives_a_row_per_epoch(small: Data) -
     assert table["epoch"].to_pylist() == list(range(1, 11))
 
 
+def shown(pictures: Pictures, count: int) -> list[Callable[[], Pixels]]:
+    return [partial(pictures.pixels, row, VIEWS[0]) for row in range(count)]
+
+
 def test_the_first_step_is_adams_on_the_weighted_cross_entropy(small: Data) -> None:
     count = len(small.train)
     trained, expected = network(), network()
     fitted = fit(trained, small, Training(epochs=1, batch=count), seed=0)
-    (inputs,) = fitting._inputs(small.train, [(range(count), [VIEWS[0]] * count)], 32, "cpu")
+    (inputs,) = fitting._inputs([shown(small.train, count)], 32, "cpu")
     losses = cross_entropy(expected(inputs), torch.from_numpy(small.train.classes), reduction="none")
     loss = (losses * torch.from_numpy(picture_weights(small.train, True)).float()).mean()
     adam = torch.optim.Adam(expected.parameters(), lr=1e-3)
@@ -338,7 +343,7 @@ def test_a_network_from_random_weights_moves_its_batch_norm_and_folds_it(small: 
 def test_batch_norm_forgets_its_start_within_short_epochs(small: Data) -> None:
     # The running mean starts at 0: in an epoch of one step torch's own momentum would reach a tenth of the pictures'.
     first, trained = network(batch_norm=True), network(batch_norm=True)
-    (inputs,) = fitting._inputs(small.train, [(range(15), [VIEWS[0]] * 15)], 32, "cpu")
+    (inputs,) = fitting._inputs([shown(small.train, 15)], 32, "cpu")
     with torch.inference_mode():
         expected = first.stages[0].stem.convolution(inputs).mean((0, 2, 3))  # type: ignore[operator, union-attr]
     found = fit(trained, small, Training(epochs=1, batch=15), seed=0).tensors["stages.0.stem.norm.running_mean"]

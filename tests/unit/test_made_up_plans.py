@@ -29,15 +29,11 @@ DIGESTS = Path(__file__).with_name("plan_digests.txt")
 # Steps that no preset has, and why.
 IN_NO_PRESET = {
     "weights/inception": "no preset has FID, which wants weights that must be named",
-    "cropped": "no preset on the crop path has a detector that reads pictures",
     "score/pictures": "no preset has a detector that reads pictures and is not fitted",
     "score/calibrated": "the same",
     "score/table": "the same",
     "files": "the same",
-    "weights/transformers": "the same",
     "weights/torchvision": "the same",
-    "generate/chosen": "no preset has reconstructions, which want an autoencoder that must be named",
-    "generate/reconstruction": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

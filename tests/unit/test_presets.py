@@ -30,7 +30,7 @@ NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.
 MOBILE_NAMES = ["seed-mobile"]
 # On the crop path.
-CROP_NAMES = ["generators", "sample-traces"]
+CROP_NAMES = ["generators", "pairs", "sample-traces"]
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "TELLTALE_DALLE": "/data/dalle",
         "TELLTALE_MIDJOURNEY": "/data/midjourney",
         "TELLTALE_GENERATORS": "/data/generators",
+        "TELLTALE_TAEF2": "/data/taef2.safetensors",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -62,7 +63,7 @@ def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environ
     assert experiment.description
     assert (experiment.seed_protocol is not None) == (name in NAMES)
     assert experiment.mobile is not None or name in (*NAMES, *CROP_NAMES)
-    assert len(experiment.cells) == {"generators": 3, "sample-traces": 2}.get(name, 12)
+    assert len(experiment.cells) == {"generators": 3, "pairs": 2, "sample-traces": 2}.get(name, 12)
 
 
 def test_presets_are_checked_before_their_environment_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
