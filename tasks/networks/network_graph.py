@@ -28,6 +28,9 @@ OPSET, IR_VERSION = 18, 8
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT, without importing onnx
 
+# What a front end leaves of `normalised`.
+FRONT = "front"
+
 # Outputs of the resize that are computed together. More would multiply more zeros, fewer would be less of a product.
 BLOCK = 4
 
@@ -218,7 +221,7 @@ class _Graph:
             small = slice_(entered, "front.small", (0, 0), (2, 2))
             options = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             large = self.node("Resize", [small, "", scales], "front.large", mode="nearest", **options)
-            return self.node("Sub", [entered, large], "front")
+            return self.node("Sub", [entered, large], FRONT)
         before = 1 if kind == "median" else 0
         pads = self.integers(0, 0, before, before, 0, 0, 1, 1)
         wide = self.node("Pad", [entered, pads], "front.wide", mode="reflect")
@@ -226,7 +229,7 @@ class _Graph:
             corners = [slice_(wide, f"front.corner.{d}{a}", (d, a)) for d in (0, 1) for a in (0, 1)]
             upper = self.node("Sub", corners[:2], "front.upper")
             lower = self.node("Sub", corners[2:], "front.lower")
-            return self.node("Mul", [self.node("Sub", [upper, lower], "front.detail"), half], "front")
+            return self.node("Mul", [self.node("Sub", [upper, lower], "front.detail"), half], FRONT)
         values = [slice_(wide, f"front.value.{number}", start) for number, start in enumerate(NEIGHBOURS)]
         steps, middle = median_steps()
         for operation, left, right in steps:
@@ -235,7 +238,7 @@ class _Graph:
                 self.node({"minimum": "Min", "maximum": "Max"}[operation], [values[left], values[right]], name)
             )
         both = self.node("Add", [values[place] for place in middle], "front.both")
-        return self.node("Sub", [entered, self.node("Mul", [both, half], "front.median")], "front")
+        return self.node("Sub", [entered, self.node("Mul", [both, half], "front.median")], FRONT)
 
     def _add_convolution(self, one: Convolution, entered: str) -> str:
         from tasks.networks.mobilenet_network import DEVIATION

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
 from tasks.networks.exported import LONGEST_SIDE, checked_picture
-from tasks.networks.network_graph import serialised
+from tasks.networks.network_graph import FRONT, serialised
 from tasks.onnx_sessions import open_session
 
 if TYPE_CHECKING:
@@ -246,15 +246,20 @@ class _Quantizer:
         """The first convolution in whole numbers: resized pixels and means rounded, weights and bias in powers of two.
 
         A channel's weights become multiples of 2^-k, with the largest k for which no sum of products can reach 2^24.
+        What a front end leaves are differences of pixels, whole numbers or halves, and the means are gone from them.
         """
         weight_name, bias_name = f"{STEM}.stem.convolution.weight", f"{STEM}.stem.convolution.bias"
         weight = self.constants[weight_name].astype(np.float64)
         mean = self.constants["mean"].astype(np.float64)
         rounded = np.rint(mean)
-        # What rounding the means takes from the pixels, the bias returns; at the border the zeros are off by half a
-        # level at most.
-        bias = self.constants[bias_name] + (weight * (rounded - mean)).sum(axis=(1, 2, 3))
-        largest = _STEM_INPUT * np.abs(weight).sum(axis=(1, 2, 3)) + np.abs(bias)
+        is_residual = any(node.output[0] == FRONT for node in self.nodes)
+        bias = self.constants[bias_name].astype(np.float64)
+        if not is_residual:
+            # What rounding the means takes from the pixels, the bias returns; at the border the zeros are off by half a
+            # level at most.
+            bias = bias + (weight * (rounded - mean)).sum(axis=(1, 2, 3))
+        input_units = 2 * _LEVELS if is_residual else _STEM_INPUT
+        largest = input_units * np.abs(weight).sum(axis=(1, 2, 3)) + np.abs(bias)
         unit = np.exp2(np.ceil(np.log2(np.where(largest > 0, largest, 1.0) / (_EXACT / 2))))
         units = unit[:, None, None, None]
         self.constants[weight_name] = (np.rint(weight / units) * units).astype(np.float32)

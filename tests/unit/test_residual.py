@@ -29,7 +29,7 @@ from tasks.networks.front_ends import front_end, median_steps
 from tasks.networks.mobilenet import Setting
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
 from tasks.networks.network_graph import build_graph
-from tasks.networks.quantized_graph import activation_ranges, quantize_with
+from tasks.networks.quantized_graph import activation_ranges, parsed_model, quantizable_stages, quantize_with
 from tasks.networks.residual import train_residual
 from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import WINDOWS, Pictures, load_pictures
@@ -155,6 +155,16 @@ def test_eight_bits_answer_nearly_as_floats_do(kind: FrontEnd) -> None:
     for pixels in pictures:
         expected = ExportedNetwork(model).detect(pixels).probabilities
         assert quantized.detect(pixels).probabilities == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", FRONT_ENDS)
+def test_whole_numbers_before_the_first_stage_change_no_answer(kind: FrontEnd) -> None:
+    model = build_graph(residual_network(kind))
+    pictures = [noise(48, seed) for seed in range(4)]
+    stages = quantizable_stages(parsed_model(model))
+    rounded = ExportedNetwork(quantize_with(model, activation_ranges(model, pictures), stages))
+    for pixels in pictures:
+        assert rounded.detect(pixels).logits == pytest.approx(ExportedNetwork(model).detect(pixels).logits, abs=5e-3)
 
 
 def shards(store: LocalStore, train: int = 6, val: int = 4) -> tuple[Ref, ...]:
