@@ -2,7 +2,7 @@
 
     python -m deployments.tables EXPERIMENT
 
-prints the tables of the newest run of an experiment as Markdown; docs/RESULTS.md is made of them.
+prints the tables of the newest run of an experiment as Markdown; docs/results/subset.md is made of them.
 """
 
 import io
@@ -61,8 +61,10 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
 
     if "title" not in (grid := read("grid")).columns:
         raise SpecError(f"{place} was written by an older version: evaluate the experiment again, little is made anew")
+    # What was reported says nothing beside an experiment that has no row of it.
+    first_project = read("first_project").filter(~pl.col("seed_accuracy").is_null().all())
     tables = {
-        FIRST_PROJECT: _first_project(read("first_project")),
+        FIRST_PROJECT: _first_project(first_project),
         "Ablation: accuracy as the defects go, one after the other": _stages(read("ablation")),
         "Ranking of the generators, uncompressed (AUROC)": _columns(
             read("ranking"), ("resolution", "rank", "generator", "real"), ("auroc", "balanced_accuracy")

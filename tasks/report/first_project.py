@@ -54,6 +54,8 @@ _FIRST_PROJECT_COLUMNS = (
 
 def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     table = tables["first_project"]
+    if data.experiment.seed_protocol is None:
+        return ()
     if not len(table):
         return (Text("No table of reported numbers was given."),)
     notes: list[str] = []
@@ -84,15 +86,7 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             "threshold that was chosen on validation pictures, uncompressed."
         )
     ]
-    if data.experiment.seed_protocol is None:
-        blocks.append(
-            Text(
-                "This experiment names no seed protocol, so nothing was reproduced and no mix corresponds to the "
-                "reported rows: only what was reported is shown.",
-                "note",
-            )
-        )
-    elif table["seed_accuracy"].is_null().all():
+    if table["seed_accuracy"].is_null().all():
         blocks.append(Text("No row of the seed protocol was computed in this run.", "note"))
     blocks.append(Table("Reported, reproduced and fair", _FIRST_PROJECT_COLUMNS, tuple(rows), tuple(notes)))
     blocks += reasons_note(fair)
@@ -180,6 +174,8 @@ def _known_causes(index: ResultIndex, row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
+    if data.experiment.seed_protocol is None:
+        return ()
     stages = [stage for stage in data.ablation_stages if index.cells(stage[0])]
     if not stages:
         return (Text("No stage of the ablation was computed in this run: it needs the seed protocol."),)

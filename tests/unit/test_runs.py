@@ -119,3 +119,6 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
     first = next(iter(tables.values()))
     assert first["reported"].to_list() == ["0.800", "n/a"]
     assert "| 64/none | 0.750 [0.700, 0.800] | n/a |" in markdown("Grid", grid)
+    without = pl.DataFrame(frames["first_project"]).with_columns(seed_accuracy=pl.lit(None, pl.Float64))
+    without.write_parquet(store.path("run/tables/first_project.parquet"))
+    assert "reported" not in next(iter(short_tables(store, "run").values())).columns, "nothing was done as it was there"
