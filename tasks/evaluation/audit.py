@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 
 from storage.objects import ROWS, Ref
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.detectors.calibration import reasons_of, shown_reasons
-from tasks.evaluation.cells import Row, read_scores, result_key, result_row, results_table
+from tasks.evaluation.cells import Row, picture_counts, read_scores, result_key, result_row, results_table
 from tasks.evaluation.intervals import Interval, Resampled, group_weights
 from tasks.evaluation.pairs import AUROC, Answers
 from tasks.recipe import Output, StepRun, step
@@ -124,10 +123,10 @@ def audit_rows(
             continue
         one = told[stage]
         key, pictures, auroc = result_key(one.cell, stage, mix.name, fit), one.pictures, one.answers.auroc(weights)
-        yield _row(key | _counts(pictures), AUROC, auroc, auroc.reason)
+        yield _row(key | picture_counts(pictures), AUROC, auroc, auroc.reason)
         if before is not None and auroc.value is not None and before[0].value is not None:
             both = pictures.join(before[1].select("source", "image_id"), on=["source", "image_id"])
-            yield _row(key | _counts(both), CHANGE, auroc.minus(before[0]))
+            yield _row(key | picture_counts(both), CHANGE, auroc.minus(before[0]))
         before = auroc, pictures
 
 
@@ -136,15 +135,6 @@ def _row(key: Row, metric: str, found: Resampled | None, reason: str = "") -> Ro
         return result_row(key, None, metric, None, None, reason)
     interval: Interval = found.interval()
     return result_row(key, None, metric, found.value, interval, reason or None)
-
-
-def _counts(pictures: pl.DataFrame) -> Row:
-    label = pictures["label"].to_numpy()
-    return {
-        "n_real": int(np.sum(label == 0)),
-        "n_fake": int(np.sum(label == 1)),
-        "n_groups": pictures["group_id"].n_unique(),
-    }
 
 
 @step("audit", version=1, label=lambda *, mix, **_: mix.name, libraries=("numpy",))

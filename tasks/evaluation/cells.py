@@ -83,9 +83,9 @@ def evaluate_scores(
         key = result_key(cell, protocol, mix.name, fit)
         unscored = len(asked) - len(drawn)
         if unscored:
-            rows.append(result_row(key | _counts(drawn), None, UNSCORED, float(unscored), None, why or None))
+            rows.append(result_row(key | picture_counts(drawn), None, UNSCORED, float(unscored), None, why or None))
         if silent := _silent(asked, drawn):
-            rows += _without_value(key | _counts(drawn), silent)
+            rows += _without_value(key | picture_counts(drawn), silent)
             continue
         rows += _mix_rows(drawn, thresholds, key, seed, resamples, published)
         rows += _pair_rows(_of_mix(test, mix.real, mix.fakes).drop_nulls("p_fake"), key, seed, resamples)
@@ -165,7 +165,7 @@ def _mix_rows(
     published: float | None,
 ) -> Iterator[Row]:
     label, score = drawn["label"].to_numpy(), drawn["p_fake"].to_numpy()
-    counts = _counts(drawn)
+    counts = picture_counts(drawn)
     if len(drawn) == 0:
         yield {**key, **counts, "metric": "auroc", "reason": "no test pictures in this mix"}
         return
@@ -250,7 +250,8 @@ def _intervals(
     )
 
 
-def _counts(drawn: pl.DataFrame) -> Row:
+def picture_counts(drawn: pl.DataFrame) -> Row:
+    """How many photographs, fakes and groups a number is of: columns of RESULT_SCHEMA."""
     return {
         "n_real": int((drawn["label"] == REAL).sum()),
         "n_fake": int((drawn["label"] == FAKE).sum()),
@@ -381,7 +382,7 @@ def evaluate_stage_row(
     drawn = drawn_pictures(test, row.real.sources, row.fake.sources, seed)
     rule = "zero" if reference is None else "val"
     key = result_key(row.row.cell, row.stage.name, row.row.mix, row.real.head.fit) | {"threshold_rule": rule}
-    counts = _counts(drawn)
+    counts = picture_counts(drawn)
     if not counts["n_real"] or not counts["n_fake"]:
         return [{**key, **counts, "metric": "accuracy", "reason": "no test pictures in this row"}]
     if reference is None:

@@ -23,7 +23,7 @@ from tasks.networks.training_pictures import load_pictures
 from tasks.pieces import Due
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Name, Spec
-from tasks.spec.detectors import FineTuned, NetworkBase, Training
+from tasks.spec.detectors import FineTuned, NetworkBase, Residual, Training
 from tasks.spec.splits import Splits
 from tasks.spec.views import View, is_one
 from tasks.threads import limit_threads
@@ -52,8 +52,6 @@ class Setting(Spec):
     @property
     def all_windows(self) -> tuple[View, ...]:
         """The first view's windows of which an opinion is formed."""
-        if self.windows == 1:
-            return self.views[:1]
         return self.views[0].model_copy(update={"windows": self.windows}).each_window
 
 
@@ -148,7 +146,7 @@ def finished_output(
     plain = folded(network)
     view = setting.views[0]
     windows = [outputs(plain, data.val, one, data.side, device=setting.device) for one in setting.all_windows]
-    val_logits = np.mean([logits for logits, _ in windows], axis=0) if len(windows) > 1 else windows[0][0]
+    val_logits = np.mean([logits for logits, _ in windows], axis=0)
     _, features = outputs(plain, data.train, view, data.side, device=setting.device)
     weights = picture_weights(data.val, training.balanced)
     temperature = fit_temperature(val_logits, data.val.classes, weights)
@@ -286,16 +284,27 @@ def train_mobilenet(
     shape = architecture(spec.width, spec.head, len(setting.classes), spec.side)
     network = start_network(shape, None if weights is None else read_weights(run.store, weights)[0], setting.seed)
     about = {"spec": spec.model_dump(mode="json"), "weights": spec.weights}
+    trained = is_trained(shape, spec) if weights is not None else lambda name: True
+    return trained_output(run, spec, network, data, setting, about, trained)
+
+
+def trained_output(
+    run: StepRun,
+    spec: FineTuned | Residual,
+    network: MobileNet,
+    data: Data,
+    setting: Setting,
+    about: Mapping[str, Any],
+    trained: Callable[[str], bool] = lambda name: True,
+) -> Output:
+    """Train a network that is made of no other, all of it or what `trained` says of its parameters, and show how.
+
+    Errors are those of the steps.
+    """
     with device_alone(setting.device), full_precision(setting.device):
         network.to(setting.device)
         fitted = fit_resumably(
-            run,
-            network,
-            data,
-            spec.training,
-            seed=setting.seed,
-            trained=is_trained(shape, spec) if weights is not None else lambda name: True,
-            device=setting.device,
+            run, network, data, spec.training, seed=setting.seed, trained=trained, device=setting.device
         )
         made = finished_output(network, fitted, data, setting, spec.training, about)
     show_training(run, spec.name, made)

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from storage.objects import Ref
-from tasks.device import device_alone, full_precision
 from tasks.networks.architecture import residual_architecture
-from tasks.networks.mobilenet import (
-    Setting,
-    finished_output,
-    fit_resumably,
-    show_training,
-    start_network,
-    training_data,
-    training_label,
-)
+from tasks.networks.mobilenet import Setting, start_network, trained_output, training_data, training_label
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.detectors import Residual
 from tasks.threads import limit_threads
@@ -39,9 +30,4 @@ def train_residual(run: StepRun, *, spec: Residual, setting: Setting, images: tu
     shape = residual_architecture(spec.front_end, spec.width, len(setting.classes), spec.side)
     about = {"spec": spec.model_dump(mode="json"), "weights": f"random:{setting.seed}"}
     network = start_network(shape, None, setting.seed)
-    with device_alone(setting.device), full_precision(setting.device):
-        network.to(setting.device)
-        fitted = fit_resumably(run, network, data, spec.training, seed=setting.seed, device=setting.device)
-        made = finished_output(network, fitted, data, setting, spec.training, about)
-    show_training(run, spec.name, made)
-    return made
+    return trained_output(run, spec, network, data, setting, about)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flows.evaluate import evaluation_of
+import polars as pl
+
+from flows.evaluate import Evaluation, evaluation_of
 from storage.errors import NotFinished
+from storage.objects import read_part
 from storage.store import Store
 from tasks.elements import element_of
 from tasks.facts import Facts, facts_known, library_version
@@ -43,3 +47,8 @@ def computed_here(experiment: Experiment, store: Store, compute: Callable[[Exper
             for ref in refs if made.step.makes_several else (refs,):
                 plan.finish(ref)
     return found
+
+
+def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
+    """One of the tables of an evaluation's report."""
+    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
 from tasks.presets import parse_experiment
 from tasks.report.run import HTML
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 from tests.unit.tiny_onnx import INPUT, network
 
 # Name: (label, kind of file, quality, height, width).
@@ -93,10 +92,6 @@ def evaluation(store: Store, document: dict[str, Any]) -> Evaluation:
 @pytest.fixture(scope="module")
 def audit(store: Store, evaluation: Evaluation) -> pl.DataFrame:
     return table(store, evaluation, "audit")
-
-
-def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
 
 
 def aurocs(audit: pl.DataFrame, detector: str, mix: str) -> dict[str, float | None]:

@@ -1,9 +1,7 @@
 """An experiment on somebody else's models, from its document to the report: an SVM and a logistic regression."""
 
-import io
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from flows import publish as publishing
@@ -14,7 +12,7 @@ from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
 from tasks.presets import load_experiment
 from tasks.report.run import HTML
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 from tests.integration.small_sample import WITHOUT_NETWORKS
 from tests.unit.tiny_backbones import SIDE, onnx_model, saved_model
 
@@ -59,10 +57,6 @@ def evaluation(store: Store, models: Path) -> Evaluation:
         found = computed_here(experiment, store)
         publish(experiment, found.report, found.results, found.networks)
         return found
-
-
-def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
 
 
 def test_every_detector_is_in_every_cell(store: Store, evaluation: Evaluation) -> None:

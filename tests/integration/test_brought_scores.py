@@ -1,26 +1,24 @@
 """The detector of the README, run as it is printed, and the same one as a table made from files that were exported."""
 
 import csv
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import yaml
 
 from flows.evaluate import Evaluation
 from flows.pictures import pictures_of
-from storage.objects import finished_objects, read_part
+from storage.objects import finished_objects
 from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
 from tasks.data.pictures import decode_rgb
 from tasks.detectors.picture_files import TABLE, write_pictures
 from tasks.presets import load_experiment
 from tasks.spec.experiment import Experiment
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 from tests.integration.small_sample import WITHOUT_NETWORKS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -50,10 +48,6 @@ def sample(detectors: list[dict[str, Any]]) -> Experiment:
 @pytest.fixture(scope="module")
 def evaluation(store: Store) -> Evaluation:
     return computed_here(sample(yaml.safe_load(printed("yaml"))["detectors"]), store)
-
-
-def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
 
 
 def test_the_detector_of_the_readme_has_at_most_fifteen_lines() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tasks.networks.answer import Card, answer
 from tasks.networks.exported import CARD, MODEL, ExportedNetwork
 from tasks.presets import parse_experiment
 from tasks.report.run import HTML
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 from tests.unit.tiny_onnx import INPUT, network
 
 # Name: (label, kind of file, quality, is an upsampled picture).
@@ -109,10 +108,6 @@ def evaluation(store: Store, document: dict[str, Any]) -> Evaluation:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STORE_SETTING, store.url)
         return computed_here(parse_experiment(document), store)
-
-
-def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
 
 
 def scores(store: Store, place: str) -> pl.DataFrame:

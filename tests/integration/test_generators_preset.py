@@ -1,17 +1,15 @@
 """The preset `generators` on a few pictures of each source: everything that it names works together."""
 
-import io
 import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from storage.objects import read_part
 from storage.opening import open_store
 from storage.store import STORE_SETTING
 from tasks.presets import load_experiment
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 
 SHARED = Path(os.environ.get("TELLTALE_SHARED", Path(__file__).parents[3] / "shared"))
 VARIABLES = {
@@ -50,9 +48,7 @@ def test_every_detector_says_something_of_every_generator(tmp_path: Path, monkey
     store = open_store()
     experiment = load_experiment("generators", SMALL)
     found = computed_here(experiment, store)
-    results = pl.read_parquet(io.BytesIO(read_part(store, found.report, "results.parquet"))).filter(
-        pl.col("without").is_null(), metric="auroc"
-    )
+    results = table(store, found, "results").filter(pl.col("without").is_null(), metric="auroc")
     networks = ("residual-median", "residual-narrow", "residual-int8")
     for detector in (*(one.name for one in experiment.all_detectors), *networks):
         mixes = set(results.filter(protocol="fair", detector=detector, perturbation="none")["mix"])

@@ -2,7 +2,6 @@
 
 import io
 
-import polars as pl
 import pytest
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from tasks.data.perturbations.kinds import KINDS as PERTURBATIONS
 from tasks.detectors.base import KINDS as DETECTORS
 from tasks.presets import load_experiment
 from tasks.report.run import HTML, MARKDOWN
-from tests.integration.computed_plans import computed_here
+from tests.integration.computed_plans import computed_here, table
 from tests.integration.small_sample import WITHOUT_NETWORKS
 from tests.unit.toy_detector import Blueness
 from tests.unit.toy_perturbation import Flip
@@ -51,10 +50,6 @@ def evaluation(store: Store, patched: pytest.MonkeyPatch) -> tuple[Evaluation, s
     experiment = load_experiment("sample", overrides)
     found = computed_here(experiment, store)
     return found, publish(experiment, found.report, found.results, found.networks)
-
-
-def table(store: Store, found: Evaluation, name: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(read_part(store, found.report, f"{name}.parquet")))
 
 
 def test_they_are_in_the_results_of_every_cell(store: Store, evaluation: tuple[Evaluation, str]) -> None:
