@@ -1,7 +1,8 @@
 """Putting a finished run where people look: its index and report in the store, tables and links in the UI."""
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,17 +14,28 @@ from storage.opening import open_store
 from storage.runs import RUNS, browser_link, set_latest_run
 from storage.store import Store
 from tasks.artifacts import artifact_key, show_link, show_markdown, show_table
+from tasks.explorer.files import RUN
+from tasks.explorer.run import DATA, PAGE
 from tasks.networks.exported import CARD, MODEL
 from tasks.report.run import HTML, MARKDOWN
 from tasks.spec.experiment import Experiment
 
+# The folder of the explorer in a run's own.
+EXPLORER = "explorer"
+
 
 def publish(
-    experiment: Experiment, report: Ref, results: Sequence[Ref], networks: dict[str, tuple[Ref, Ref]] | None = None
+    experiment: Experiment,
+    report: Ref,
+    explorer: Ref,
+    results: Sequence[Ref],
+    networks: dict[str, tuple[Ref, Ref]] | None = None,
 ) -> str:
     """Copy the report's files to `runs/evaluate/<run>/`, index the run, and show it in the UI.
 
-    `networks` are (card, exported file) by name; they are copied to `models/<name>.json` and `.onnx` there.
+    `explorer` is every tested picture with what was said of it: its table is copied beside the report, and what its
+    page reads into the page's folder. `networks` are (card, exported file) by name; they are copied to
+    `models/<name>.json` and `.onnx` there.
 
     The run's name follows from the report's recipe: the same results are the same run, and nothing is written twice.
     Returns the run's place in the store.
@@ -35,20 +47,37 @@ def publish(
         for part in manifest.parts:
             folder = "" if part.name in (HTML, MARKDOWN) else "tables/"
             _create(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
+        for name, content in explorer_folder(store, explorer, manifest.notes["run"]):
+            _create(store, f"{place}/{name}", content)
         for name, (card, exported) in (networks or {}).items():
             _create(store, f"{place}/models/{name}.onnx", read_part(store, exported, MODEL))
             _create(store, f"{place}/models/{name}.json", read_part(store, card, CARD))
-        _create(store, f"{place}/index.json", canonical_json(_index(store, experiment, report, results)).encode())
+        index = _index(store, experiment, report, explorer, results)
+        _create(store, f"{place}/index.json", canonical_json(index).encode())
     set_latest_run(store, experiment.name, place)
     _show(store, experiment, report, place)
     return place
 
 
-def _index(store: Store, experiment: Experiment, report: Ref, results: Sequence[Ref]) -> dict[str, Any]:
+def explorer_folder(store: Store, explorer: Ref, run: str) -> Iterator[tuple[str, bytes]]:
+    """Files of a run's folder by name: the explorer's page and what it reads, the table of pictures and its card."""
+    for page in sorted(PAGE.rglob("*")):
+        if page.is_file():
+            yield f"{EXPLORER}/{page.relative_to(PAGE).as_posix()}", page.read_bytes()
+    for part in manifest_of(store, explorer).parts:
+        content = read_part(store, explorer, part.name)
+        if part.name == f"{DATA}{RUN}":
+            content = canonical_json(json.loads(content) | {"run": run}).encode()
+        is_data = part.name.startswith(DATA)
+        yield f"{EXPLORER}/data/{part.name.removeprefix(DATA)}" if is_data else part.name, content
+
+
+def _index(store: Store, experiment: Experiment, report: Ref, explorer: Ref, results: Sequence[Ref]) -> dict[str, Any]:
     """What the run consists of. `content` are digests of the tables alone: equal for identical results."""
     return {
         "experiment": experiment.model_dump(mode="json"),
         "report": report.model_dump(),
+        "explorer": explorer.model_dump(),
         "results": [ref.model_dump() for ref in results],
         "content": {ref.uri: manifest_of(store, ref).content for ref in results},
     }
@@ -77,6 +106,12 @@ def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None
         browser_link(store, f"{place}/{HTML}"),
         f"{place}/{HTML}",
         f"{experiment.name}: the report as a page of its own",
+    )
+    show_link(
+        artifact_key("explorer", experiment.name),
+        browser_link(store, f"{place}/{EXPLORER}/index.html"),
+        f"{place}/{EXPLORER}",
+        f"{experiment.name}: every tested picture, the mistakes first",
     )
 
 
