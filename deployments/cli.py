@@ -18,6 +18,7 @@ import typer
 
 from deployments.failures import sentence
 from deployments.pictures import export_pictures
+from deployments.runs import show_report
 from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
 from storage.opening import open_store, store_url
 from storage.paths import with_home
@@ -113,6 +114,7 @@ def detect(
 
 
 app.command("pictures")(export_pictures)
+app.command("report")(show_report)
 
 
 def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:

@@ -2,26 +2,33 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
 from storage.digest import canonical_json
-from storage.errors import ObjectExists
+from storage.errors import MissingInput, ObjectExists, SpecError, Undetectable
 from storage.objects import Ref, manifest_of, read_part
 from storage.opening import open_store
-from storage.runs import RUNS, browser_link, set_latest_run
+from storage.runs import RUNS, browser_link, latest_runs, set_latest_run
 from storage.store import Store
 from tasks.artifacts import artifact_key, show_link, show_markdown, show_table
+from tasks.evaluation.alarm import undetectable
+from tasks.explorer.changes import beyond_chance, changes, in_a_line, read_run, shown
 from tasks.explorer.files import RUN
 from tasks.explorer.run import DATA, PAGE
 from tasks.networks.exported import CARD, MODEL
 from tasks.report.run import HTML, MARKDOWN
 from tasks.spec.experiment import Experiment
 
+logger = logging.getLogger(__name__)
+
 # The folder of the explorer in a run's own.
 EXPLORER = "explorer"
+# So many changed cells are listed in the UI, the largest changes first.
+SHOWN_CHANGES = 20
 
 
 def publish(
@@ -39,6 +46,9 @@ def publish(
 
     The run's name follows from the report's recipe: the same results are the same run, and nothing is written twice.
     Returns the run's place in the store.
+
+    Raises:
+        Undetectable: of a generator no detector reaches the AUROC that the experiment demands. The run is published.
     """
     store = open_store()
     manifest = manifest_of(store, report)
@@ -54,8 +64,12 @@ def publish(
             _create(store, f"{place}/models/{name}.json", read_part(store, card, CARD))
         index = _index(store, experiment, report, explorer, results)
         _create(store, f"{place}/index.json", canonical_json(index).encode())
+    before = latest_runs(store).get(experiment.name)
     set_latest_run(store, experiment.name, place)
     _show(store, experiment, report, place)
+    if before not in (None, place):
+        _show_changes(store, experiment, before, place)
+    _raise_alarm(store, experiment, report, place)
     return place
 
 
@@ -113,6 +127,37 @@ def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None
         f"{place}/{EXPLORER}",
         f"{experiment.name}: every tested picture, the mistakes first",
     )
+
+
+def _show_changes(store: Store, experiment: Experiment, before: str, place: str) -> None:
+    """What changed since the run that was the newest until now: one line, and the cells that it is about."""
+    try:
+        found = changes(read_run(store, before), read_run(store, place))
+    except (MissingInput, SpecError) as error:
+        line, rows = f"This run is compared with none: {error}.", []
+    else:
+        line = in_a_line(found, before.rpartition("/")[2])
+        rows = [*shown(beyond_chance(found))]
+    logger.info("%s", line)
+    table = ""
+    if rows:
+        heads = list(rows[0])
+        lines = [heads, ["---"] * len(heads), *([row[head] for head in heads] for row in rows[:SHOWN_CHANGES])]
+        table = "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    show_markdown(artifact_key("changes", experiment.name), f"{line}{table}\n", line)
+
+
+def _raise_alarm(store: Store, experiment: Experiment, report: Ref, place: str) -> None:
+    if experiment.alarm_below is None:
+        return
+    results = pl.read_parquet(io.BytesIO(read_part(store, report, "results.parquet")))
+    single = {mix.name: mix.fakes[0] for mix in experiment.all_mixes if len(mix.fakes) == 1}
+    found = undetectable(results, single, experiment.alarm_below)
+    if found:
+        raise Undetectable(
+            f"no detector reaches an AUROC of {experiment.alarm_below} (alarm_below) on {'; '.join(found)}. The run is "
+            f"published at {place} all the same"
+        )
 
 
 def headline_rows(store: Store, report: Ref) -> list[dict[str, Any]]:
