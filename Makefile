@@ -26,7 +26,7 @@ SERVE ?=
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m deployments.demo
+	@$(BIN)/python -m deployments.cli evaluate sample
 
 # Two files at once on any machine: tests that start servers wait more than they compute. In order, the long ones first.
 test: $(INSTALLED)
@@ -39,7 +39,7 @@ stop:
 	@if [ -e $(INSTALLED) ]; then $(BIN)/python -m deployments.bootstrap stop; else echo "nothing was running"; fi
 
 subset: $(INSTALLED)
-	@$(BIN)/python -m deployments.demo --experiment subset
+	@$(BIN)/python -m deployments.cli evaluate subset
 
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.check import check
+from deployments.evaluate import evaluate
 from deployments.failures import sentence
 from deployments.pictures import export_pictures
 from deployments.runs import show_report
@@ -115,6 +117,9 @@ def detect(
 
 app.command("pictures")(export_pictures)
 app.command("report")(show_report)
+_STATUS = "Exit status: 0; 2 for a wrong input, option or setting, or a missing one; 1 for other failures."
+app.command("check", epilog=_STATUS)(check)
+app.command("evaluate", epilog=_STATUS)(evaluate)
 
 
 def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from deployments.demo import _print_results
+from deployments.evaluate import _print_results
 from deployments.tables import short_tables
 from flows import publish as publishing
 from flows.evaluate import Evaluation
