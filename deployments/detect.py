@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from deployments.picture_list import STANDARD_INPUT, listed_pictures
 from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
 from storage.opening import open_store, store_url
 from storage.paths import with_home
@@ -32,6 +36,10 @@ READER_GONE = 141
 MAX_BYTES = 2**30
 
 DIGEST_SHOWN = 12
+# Fewer pictures are answered before a bar is seen.
+LEAST_WITH_A_BAR = 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,16 @@ class Model:
 
 def detect(
     pictures: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="PICTURE", help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF. Folders are refused."
+            metavar="[PICTURE|DIR|-]...",
+            help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF; folders of them; or - for one on standard input.",
         ),
-    ],
+    ] = None,
+    files_from: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A list of pictures, a name per line; - for standard input.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into the folders of folders, too.")] = False,
     model: Annotated[
         Path | None,
         typer.Option(metavar="FILE.onnx", help="An exported network, with its card FILE.json beside it."),
@@ -70,6 +83,10 @@ def detect(
             "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
         ),
     ] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option("--csv", help="One line per picture: picture, verdict, source, p_fake, threshold, error."),
+    ] = False,
 ) -> None:
     """Say of each PICTURE whether it is a photograph, by which generator it was made, or that the source is unknown.
 
@@ -80,11 +97,14 @@ def detect(
     """
     if model is not None and (experiment is not None or network is not None):
         raise typer.BadParameter("--model names a file; --experiment and --network choose from the store")
+    if as_json and as_csv:
+        raise typer.BadParameter("answers are either --json or --csv")
     try:
+        listed = listed_pictures(pictures or (), files_from, recursive=recursive)
         chosen = local_model(model) if model is not None else published_model(experiment, network)
         failures = 0
-        show = show_json if as_json else Terminal().show
-        for picture, answered in answers(chosen, pictures):
+        show = show_json if as_json else CsvLines().show if as_csv else Terminal().show
+        for picture, answered in with_a_bar(answers(chosen, listed), len(listed)):
             failures += isinstance(answered, BadImage)
             show(picture, answered, chosen)
     except TelltaleError as error:
@@ -113,6 +133,8 @@ def read_picture(path: Path) -> bytes:
         BadImage: `not-found`, `not-a-file` (a folder, a pipe), `too-large` (over 1 GiB), `unreadable` (no permission).
     """
     try:
+        if path == STANDARD_INPUT:
+            return _standard_input()
         path = Path(with_home(str(path)))
         if path.is_dir():
             raise BadImage("not-a-file", "a folder; name the pictures in it")
@@ -127,6 +149,24 @@ def read_picture(path: Path) -> bytes:
         raise BadImage("not-found", str(error)) from error
     except OSError as error:
         raise BadImage("unreadable", error.strerror or str(error)) from error
+
+
+def _standard_input() -> bytes:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadImage("too-large", f"more than {MAX_BYTES} bytes")
+    return data
+
+
+def with_a_bar(answered: Iterator[T], count: int) -> Iterator[T]:
+    """The same, with a bar on the error output, where a person watches that and the answers go elsewhere."""
+    if count < LEAST_WITH_A_BAR or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield from answered
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(answered, total=count, description="pictures", console=Console(stderr=True), transient=True)
 
 
 def local_model(path: Path) -> Model:
@@ -249,6 +289,28 @@ def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
         },
         "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size},
     }
+
+
+class CsvLines:
+    """Answers as a table with a head, for spreadsheets."""
+
+    columns = ("picture", "verdict", "source", "p_fake", "threshold", "error")
+
+    def __init__(self) -> None:
+        self._has_head = False
+
+    def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
+        """Print one answer, or what is wrong with a picture, as a line."""
+        row = _json_name(picture) | _json_of(answered, model)
+        if isinstance(answered, BadImage):
+            row["error"] = f"{answered.reason}: {answered.detail}"
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        if not self._has_head:
+            writer.writerow(self.columns)
+            self._has_head = True
+        writer.writerow([row.get(name) for name in self.columns])
+        typer.echo(sink.getvalue(), nl=False)
 
 
 class Terminal:
