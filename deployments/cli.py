@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -14,28 +15,49 @@ from deployments.check import check
 from deployments.detect import detect, one_line
 from deployments.evaluate import evaluate
 from deployments.failures import sentence
+from deployments.lists import doctor, list_experiments, list_networks, list_runs
 from deployments.pictures import export_pictures
 from deployments.runs import show_report
 
 USAGE = 2
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"telltale {importlib.metadata.version('telltale')}")
+        raise typer.Exit
 
 
 @app.callback()
-def telltale() -> None:
+def telltale(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Tell generated pictures from photographs, with the error rates that were measured."""
 
 
-app.command(
-    epilog="Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command, a missing model, or an "
-    "answer that cannot be written; 141 where nobody reads it any more."
-)(detect)
-app.command("pictures")(export_pictures)
-app.command("report")(show_report)
 _STATUS = "Exit status: 0; 2 for a wrong input, option or setting, or a missing one; 1 for other failures."
+_STATUS_OF_ANSWERS = (
+    "Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command, a missing model, or an answer that "
+    "cannot be written; 141 where nobody reads it any more."
+)
+
 app.command("check", epilog=_STATUS)(check)
 app.command("evaluate", epilog=_STATUS)(evaluate)
+app.command("report", epilog=_STATUS)(show_report)
+app.command("runs")(list_runs)
+app.command("detect", epilog=_STATUS_OF_ANSWERS)(detect)
+app.command("networks")(list_networks)
+app.command("experiments")(list_experiments)
+app.command("pictures", epilog=_STATUS)(export_pictures)
+app.command("doctor")(doctor)
 
 
 def main() -> None:
