@@ -18,6 +18,7 @@ from deployments.experiment_options import (
     PhotographsOption,
     SeedOption,
     SetOption,
+    SubmissionsOption,
     chosen,
 )
 from deployments.failures import exit_status, sentence
@@ -41,6 +42,7 @@ def evaluate(
     cells: CellsOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,
+    submissions: SubmissionsOption = None,
 ) -> None:
     """Evaluate an experiment from photographs to report, here, reusing everything that is finished.
 
@@ -59,7 +61,7 @@ def evaluate(
         # What is wrong is said before a server is started, which takes up to a minute.
         check_settings()
         leave_the_log_to_the_ui()
-        asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed)
+        asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed, submissions)
         if photographs:
             found = checked(asked)
             show(console, asked, found)

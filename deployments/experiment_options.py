@@ -41,6 +41,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A value over the experiment's, such as sources.gan.count=50."),
 ]
+SubmissionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--submissions",
+        metavar="DIR",
+        help="A folder of tables of scores, one per detector, which are ranked beside the experiment's own.",
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(help="The experiment's seed.")]
 
 
@@ -63,6 +71,7 @@ def chosen(
     cells: list[str] | None,
     settings: list[str] | None,
     seed: int | None,
+    submissions: Path | None = None,
 ) -> Chosen:
     """The experiment that options name; one of folders is written into the home first, to be read and changed.
 
@@ -83,6 +92,11 @@ def chosen(
         raise SpecError("--detector and --cell go with folders of pictures: an experiment has its own, see --set")
     if experiment is None:
         raise SpecError("name an experiment, or folders: --photographs DIR --fakes NAME=DIR")
+    if submissions is not None:
+        from deployments.submissions import with_submissions
+
+        loaded = load_unfilled(experiment, overrides, seed)[0]
+        overrides = overrides | {"detectors": with_submissions(loaded, submissions)}
     return Chosen(experiment, overrides, seed, load_unfilled(experiment, overrides, seed)[0], said)
 
 
