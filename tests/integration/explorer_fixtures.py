@@ -1,0 +1,286 @@
+"""A small made-up run for the explorer's tests, and Python's figures of it.
+
+`python -m tests.integration.explorer_fixtures FOLDER` writes `data/`, as an evaluation publishes it, and
+`expected.json`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageFilter
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+RESOLUTIONS, PERTURBATIONS = ("64", "128"), ("none", "q20", "blur")
+SOURCES = [("coco", 0, "coco"), ("coco-as-sd14", 0, "coco"), ("gan", 1, "gan"), ("sd14", 1, "sd14")]
+COUNTS = [100, 50, 75, 75]
+DETECTORS = [
+    ("svm", "VGG16 and SVM", "detector"),
+    ("network", "MobileNetV2", "detector"),
+    ("file-size", "Size of the file", "probe"),
+]
+# How far apart the classes' scores lie, by detector and perturbation.
+STRENGTHS = {"svm": (3.0, 1.2, 1.8), "network": (4.0, 2.2, 1.0), "file-size": (0.4, 0.3, 0.2)}
+MIXES = [
+    {"name": "combined", "real": ["coco"], "fakes": ["gan", "sd14"]},
+    {"name": "matched", "real": ["coco-as-sd14"], "fakes": ["sd14"]},
+]
+FOLDS = 3
+WITHOUT_THUMBNAIL = 5
+HOSTILE = '<img src=x onerror="document.title=1"> & "quotes"'
+
+
+def write(folder: Path) -> None:
+    """Write the run's files and `expected.json`."""
+    random = np.random.default_rng(7)
+    sources = np.repeat(np.arange(len(SOURCES)), COUNTS)
+    folds = random.integers(0, FOLDS, len(sources))
+    thresholds = {name: thresholds_of(random, name) for name, _, _ in DETECTORS}
+    scores = {
+        f"{resolution}/{perturbation}": scores_of(random, sources, place)
+        for resolution in RESOLUTIONS
+        for place, perturbation in enumerate(PERTURBATIONS)
+    }
+    data = folder / "data"
+    for number, columns in enumerate(scores.values()):
+        put_table(
+            data / "scores" / f"{number}.parquet",
+            {name: pa.array(column, from_pandas=True) for name, column in columns.items()},
+        )
+    put_pictures(data, random, sources, folds)
+    put_json(data / "run.json", run_of(thresholds, len(sources), list(scores)))
+    put_json(data / "pairs.json", [paired_test()])
+    put_json(folder / "expected.json", expected(sources, folds, thresholds, scores))
+
+
+def put_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, allow_nan=False))
+
+
+def put_table(path: Path, columns: dict[str, pa.Array], rows_together: int | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, compression="snappy", row_group_size=rows_together)
+
+
+def thresholds_of(random: np.random.Generator, name: str) -> dict[str, dict[str, float | None]]:
+    """By resolution and fold; the probe lacks one."""
+    found: dict[str, dict[str, float | None]] = {
+        resolution: {str(fold): round(float(random.uniform(0.4, 0.6)), 4) for fold in range(FOLDS)}
+        for resolution in RESOLUTIONS
+    }
+    if name == "file-size":
+        found["128"]["2"] = None
+    return found
+
+
+def scores_of(
+    random: np.random.Generator, sources: npt.NDArray[np.int64], place: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """p(fake) by detector, NaN for the first three pictures of `network`."""
+    truth = np.array([label for _, label, _ in SOURCES])[sources]
+    found = {}
+    for name, _, _ in DETECTORS:
+        logits = (2 * truth - 1) * STRENGTHS[name][place] / 2 + random.normal(size=len(truth))
+        # Ties occur, as they do where scores are rounded.
+        found[name] = np.round(1 / (1 + np.exp(-logits)), 3)
+    found["network"][:3] = np.nan
+    return found
+
+
+def put_pictures(
+    data: Path, random: np.random.Generator, sources: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]
+) -> None:
+    """Facts, texts and thumbnails."""
+    rows = len(sources)
+    widths, heights = random.integers(200, 1200, rows), random.integers(200, 1200, rows)
+    quality = np.where(random.random(rows) < 0.5, random.integers(40, 100, rows), -1)
+    photographs = photographs_at_hand()
+    packed, places = [bytearray(), bytearray()], []
+    for row in range(rows):
+        picture = webp(picture_of(random, photographs, SOURCES[sources[row]][0], row))
+        file = packed[row % 2]
+        places.append((row % 2, len(file), len(picture)))
+        file += picture
+    for number, file in enumerate(packed):
+        path = data / "thumbnails" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(file))
+    file, offset, length = (np.array(column) for column in zip(*places, strict=True))
+    absent = np.arange(rows) == WITHOUT_THUMBNAIL
+    whole = lambda values, mask=None: pa.array(values, pa.int32(), mask=mask)  # noqa: E731
+    put_table(
+        data / "pictures.parquet",
+        {
+            "source": whole(sources),
+            "fold": whole(folds),
+            "group": whole(np.arange(rows) % 100),
+            "width": whole(widths),
+            "height": whole(heights),
+            "bytes": whole(widths * heights // 7),
+            "format": whole((quality < 0).astype(int)),
+            "jpeg_quality": whole(quality, quality < 0),
+            "thumbnail": whole(file, absent),
+            "offset": whole(offset, absent),
+            "length": whole(length, absent),
+        },
+    )
+    put_table(data / "texts.parquet", texts_of(sources), rows_together=100)
+
+
+def texts_of(sources: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+    names = [f"{SOURCES[source][0]}-{row:04d}" for row, source in enumerate(sources)]
+    things = ["a cat on a sofa", "a rocket at night", "a cup of coffee", "a horse in a field", HOSTILE]
+    words = [things[row % len(things)] for row in range(len(sources))]
+    generated = [SOURCES[source][1] == 1 for source in sources]
+    texts = {
+        "image_id": names,
+        "group_id": [f"group-{row % 100}" for row in range(len(sources))],
+        "file": [f"{name}.png" for name in names],
+        "prompt": [word if made else None for word, made in zip(words, generated, strict=True)],
+        "caption": [None if made else word for word, made in zip(words, generated, strict=True)],
+        "categories": ["cat, sofa" if "cat" in word else None for word in words],
+        "licence": ["CC BY 2.0"] * len(sources),
+        "sha256": [f"{row:064x}" for row in range(len(sources))],
+    }
+    return {name: pa.array(column, pa.string()) for name, column in texts.items()}
+
+
+def photographs_at_hand() -> list[Image.Image]:
+    """Photographs of scikit-image's wheel."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    names = [
+        "astronaut.png",
+        "coffee.png",
+        "chelsea.png",
+        "rocket.jpg",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+    ]
+    return [Image.open(folder / name).convert("RGB") for name in names]
+
+
+def picture_of(random: np.random.Generator, photographs: list[Image.Image], source: str, row: int) -> Image.Image:
+    """A crop of a photograph; generated ones are blurred, or reduced to few colours."""
+    whole = photographs[row % len(photographs)]
+    side = int(random.integers(150, 260))
+    left, top = int(random.integers(0, whole.width - side)), int(random.integers(0, whole.height - side))
+    crop = whole.crop((left, top, left + side, top + side)).resize((128, 128), Image.Resampling.LANCZOS)
+    if source == "gan":
+        return crop.filter(ImageFilter.GaussianBlur(3))
+    return crop.quantize(12).convert("RGB") if source == "sd14" else crop
+
+
+def webp(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=70)
+    return buffer.getvalue()
+
+
+def run_of(thresholds: dict[str, Any], pictures: int, cells: list[str]) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "run": "sample-0123456789ab",
+        "experiment": "sample",
+        "pictures": pictures,
+        "path": "fair",
+        "cells": [
+            {
+                "name": name,
+                "resolution": name.split("/")[0],
+                "perturbation": name.split("/")[1],
+                "file": f"scores/{number}.parquet",
+            }
+            for number, name in enumerate(cells)
+        ],
+        "detectors": [
+            {"name": name, "title": title, "role": role, "published": None, "thresholds": thresholds[name]}
+            for name, title, role in DETECTORS
+        ],
+        "sources": [{"name": name, "label": label, "of": of} for name, label, of in SOURCES],
+        "mixes": MIXES,
+        "formats": ["JPEG", "PNG"],
+        "thumbnails": 2,
+    }
+
+
+def paired_test() -> dict[str, Any]:
+    """One of the report's, of the network minus the SVM."""
+    names = {"detector": "network", "than_detector": "svm", "perturbation": "q20", "than_perturbation": "q20"}
+    return {
+        **names,
+        "resolution": "64",
+        "mix": "combined",
+        "metric": "auroc",
+        "difference": 0.05,
+        "low": 0.01,
+        "high": 0.09,
+        "p": 0.02,
+    }
+
+
+def expected(
+    sources: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], thresholds: dict[str, Any], scores: dict[str, Any]
+) -> dict[str, Any]:
+    """Figures by `cell detector mix`; by cell McNemar's test of the SVM against the network, in the combined mix."""
+    truth = np.array([label for _, label, _ in SOURCES])[sources]
+    names = np.array([name for name, _, _ in SOURCES])[sources]
+    figures, said = {}, {}
+    for cell, columns in scores.items():
+        for detector, p in columns.items():
+            own = thresholds[detector][cell.split("/")[0]]
+            limits = np.array([np.nan if own[str(fold)] is None else own[str(fold)] for fold in range(FOLDS)])[folds]
+            known = ~np.isnan(p) & ~np.isnan(limits)
+            said[cell, detector] = (p >= limits, known)
+            for mix in MIXES:
+                part = np.isin(names, [*mix["real"], *mix["fakes"]])
+                figures[f"{cell} {detector} {mix['name']}"] = figures_of(truth, p, p >= limits, part, known & part)
+    part = np.isin(names, ["coco", "gan", "sd14"])
+    return {
+        "figures": figures,
+        "paired": {cell: paired(truth, said[cell, "svm"], said[cell, "network"], part) for cell in scores},
+    }
+
+
+def figures_of(truth: Any, p: Any, said: Any, part: Any, known: Any) -> dict[str, Any]:
+    alarms, missed = known & (truth == 0) & said, known & (truth == 1) & ~said
+    scored = part & ~np.isnan(p)
+    return {
+        "false_alarms": np.flatnonzero(alarms)[np.argsort(-p[alarms], kind="stable")].tolist(),
+        "missed": int(missed.sum()),
+        "right": int(known.sum() - alarms.sum() - missed.sum()),
+        "balanced_accuracy": float(balanced_accuracy_score(truth[known], said[known])),
+        "auroc": float(roc_auc_score(truth[scored], p[scored])),
+        "at_half": {
+            "false_alarms": int((scored & (truth == 0) & (p >= 0.5)).sum()),
+            "balanced_accuracy": float(balanced_accuracy_score(truth[scored], p[scored] >= 0.5)),
+        },
+    }
+
+
+def paired(truth: Any, one: Any, other: Any, part: Any) -> dict[str, Any]:
+    both = part & one[1] & other[1]
+    first, second = one[0][both] == truth[both], other[0][both] == truth[both]
+    counts = [int((first & ~second).sum()), int((~first & second).sum())]
+    return {
+        "first": counts[0],
+        "second": counts[1],
+        "p": float(binomtest(counts[0], sum(counts)).pvalue) if sum(counts) else 1.0,
+    }
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
