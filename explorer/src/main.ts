@@ -26,6 +26,8 @@ import { Viewer } from "./view";
 
 /** From this width on, figures and filters stand open beside the pictures; as in style.css. */
 const WIDE = "(width >= 60rem)";
+/** Browsers refuse an address that changes many times a second, as it would while a threshold is dragged; milliseconds. */
+const PAUSE = 250;
 
 const app = document.getElementById("app")!;
 const notices = h("div", { class: "notices", role: "status", "aria-live": "polite" });
@@ -48,12 +50,20 @@ async function start(): Promise<void> {
     collection,
     report: (error) => fail(error),
     go: (change, replace = false) => {
+      // The step that is left behind keeps what it came to.
+      if (!replace && late !== undefined) writeAddress();
       state = settled({ ...state, ...change });
-      if (replace) history.replaceState(null, "", format(state));
+      if (replace) late ??= setTimeout(writeAddress, PAUSE);
       else history.pushState(null, "", format(state));
       void refresh();
     },
   };
+  let late: ReturnType<typeof setTimeout> | undefined;
+  function writeAddress(): void {
+    clearTimeout(late);
+    late = undefined;
+    history.replaceState(null, "", format(state));
+  }
   const pictures: Pictures = { thumbnails: null };
   const grid = gridPart(context, pictures);
   const opened = picturePart(context, pictures, (row) => grid.focus(row));
@@ -81,10 +91,12 @@ async function start(): Promise<void> {
   }
 
   addEventListener("popstate", () => {
+    clearTimeout(late);
+    late = undefined;
     state = parse(location.search, run).state;
     void refresh();
   });
-  history.replaceState(null, "", format(state));
+  writeAddress();
   await refresh();
   root.dataset["ready"] = "yes";
   root.dataset["readyMs"] = performance.now().toFixed();

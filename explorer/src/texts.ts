@@ -126,6 +126,8 @@ export const texts = {
     right: "Nothing was answered rightly here.",
     all: "No picture is left.",
   },
+  noScores: (detector: string, cell: string) => `${detector} gave no scores for these pictures in ${cell}.`,
+  noVerdicts: (detector: string, cell: string) => `${detector} has no threshold in ${cell}, so that it gives no verdicts.`,
   noneFiltered: "No picture is left: the filters leave none.",
   showAll: "Show all pictures",
   tooTall: (shown: number, all: number) => `The first ${count(shown)} of ${count(all)} can be scrolled to; filters bring the others.`,

@@ -9,7 +9,7 @@ import { launch, openPage, picturesShown } from "../tests/browser/page";
 
 const VIEWS = {
   grid: "",
-  picture: "?cell=64/q20&detector=svm&mix=combined&error=false-alarm&sort=-p&picture=10",
+  picture: "?cell=64/q20&detector=svm&mix=combined&error=false-alarm&sort=-p",
   compare: "?cell=64/q20&detector=svm&mix=combined&than=network&sort=-difference",
 };
 const SIZES = { 1280: { width: 1280, height: 900 }, 390: { width: 390, height: 844 } };
@@ -27,7 +27,11 @@ for (const [width, viewport] of Object.entries(SIZES)) {
       const page = await context.newPage();
       await openPage(page, site.url + query);
       await picturesShown(page);
-      if (view === "picture") await page.locator("dialog:not([aria-busy]) .heat").first().waitFor();
+      if (view === "picture") {
+        await page.locator(".tile button").first().click();
+        await page.locator("dialog:not([aria-busy]) .heat").first().waitFor();
+        await page.locator("dialog .frame.large img").waitFor();
+      }
       await page.screenshot({ path: `${folder}/explorer-${view}-${width}-${colorScheme}.png` });
       await page.close();
     }

@@ -9,7 +9,7 @@ import type { Places } from "./thumbnails";
 const PICTURES = "data/pictures.parquet";
 const TEXTS = "data/texts.parquet";
 /** Columns of scores that are kept, in bytes; always the newest two. */
-const MOST_SCORES = 128_000_000;
+const MOST_SCORES = 64_000_000;
 const SEARCHED = ["image_id", "file", "prompt", "caption", "categories"] as const;
 export const TEXT_COLUMNS = ["image_id", "group_id", "file", "prompt", "caption", "categories", "licence", "sha256"] as const;
 export type TextColumn = (typeof TEXT_COLUMNS)[number];

@@ -2,6 +2,7 @@
 
 import { h } from "../../../mobile/src/dom";
 import { NONE } from "../figures/verdicts";
+import { format } from "../state";
 import { texts } from "../texts";
 import type { View } from "../view";
 import type { Context, Part, Pictures } from "./context";
@@ -40,6 +41,7 @@ export function gridPart(context: Context, pictures: Pictures): Grid {
   /** The place among the rows of the tile that Tab reaches. */
   let current = 0;
   let drawing = 0;
+  let shownFor = "";
 
   const redraw = () => {
     drawing ||= requestAnimationFrame(() => {
@@ -151,10 +153,14 @@ export function gridPart(context: Context, pictures: Pictures): Grid {
   return {
     element,
     show: (next) => {
-      const other = view?.rows !== next.rows;
+      const asked = format({ ...next.state, picture: null, threshold: null });
+      const isOther = view !== null && asked !== shownFor;
       view = next;
-      if (other) current = Math.min(current, Math.max(0, next.rows.length - 1));
+      shownFor = asked;
+      current = isOther ? 0 : Math.min(current, Math.max(0, next.rows.length - 1));
       restart();
+      // Other pictures are looked at from their first on.
+      if (isOther && list.getBoundingClientRect().top < 0) element.parentElement?.scrollIntoView();
     },
     focus: (row) => focusPlace(view?.rows.indexOf(row) ?? -1),
     arrived: (rows) => {

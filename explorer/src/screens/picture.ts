@@ -125,8 +125,14 @@ export function picturePart(context: Context, pictures: Pictures, closed: (row: 
 
   async function fillAnswers(of: View, row: number, into: HTMLElement): Promise<void> {
     const answers: Answers = new Map();
-    await Promise.all(run.cells.map(async (cell) => answers.set(cell.name, await collection.scoresOf(row, cell))));
+    let problem: unknown = null;
+    const without = (error: unknown) => {
+      problem = error;
+      return run.detectors.map(() => NaN);
+    };
+    await Promise.all(run.cells.map(async (cell) => answers.set(cell.name, await collection.scoresOf(row, cell).catch(without))));
     into.replaceChildren(...everywhere(run, of, row, answers));
+    if (problem !== null) throw problem;
   }
 
   async function fillGroup(of: View, row: number, into: HTMLElement): Promise<void> {

@@ -50,13 +50,18 @@ export function shownPart({ go }: Context): Part {
       on.replaceChildren(...filters);
       nothing.hidden = rows.length > 0;
       if (rows.length > 0) return;
-      const words = filters.length > 0 || other ? texts.noneFiltered : texts.noneOfKind[state.error ?? "all"];
       nothing.replaceChildren(
-        h("p", {}, words),
+        h("p", {}, whyNone(view, filters.length > 0)),
         h("button", { class: "button", type: "button", click: () => go({ error: null, sort: null, ...(other ? { pair: "all" as const } : {}) }) }, texts.showAll),
       );
     },
   };
+}
+
+function whyNone({ state, other, curves, confusion: { counts }, detector, cell }: View, isFiltered: boolean): string {
+  if (curves.counts[0] + curves.counts[1] === 0) return texts.noScores(detector.title, cell.name);
+  if (state.error && counts.flat().every((value) => value === 0)) return texts.noVerdicts(detector.title, cell.name);
+  return isFiltered || other ? texts.noneFiltered : texts.noneOfKind[state.error ?? "all"];
 }
 
 function headingOf(view: View): string {

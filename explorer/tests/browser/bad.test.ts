@@ -120,6 +120,23 @@ describe("a file of the run", () => {
     expect(await rows(page)).toEqual(FIRST.false_alarms);
   });
 
+  test("of scores that lacks a detector is told of, not taken for faultless", async () => {
+    await serve();
+    const run = JSON.parse(readFileSync(`${SITE}/data/run.json`, "utf8")) as { detectors: { name: string }[] };
+    const [svm] = run.detectors;
+    site.replaced.set("data/run.json", runWith({ detectors: [...run.detectors, { ...svm, name: "absent", title: "Absent" }] }));
+    await openPage(page, `${site.url}?cell=64/none&detector=absent&mix=combined&error=false-alarm`);
+    expect(await page.locator(".nothing").textContent()).toContain(texts.noScores("Absent", "64/none"));
+  });
+
+  test("of one cell's scores that is missing leaves the others in an open picture", async () => {
+    await serve();
+    site.replaced.set("data/scores/4.parquet", null);
+    await openPage(page, `${site.url}${ALL}&picture=3`);
+    await expect.poll(() => page.locator("dialog .status.error").textContent()).toContain("data/scores/4.parquet (HTTP 404)");
+    expect(await page.locator("dialog .heat").first().locator("td").allTextContents()).toContain("–·");
+  });
+
   test("of texts that is missing is told of in the open picture", async () => {
     await serve();
     site.replaced.set("data/texts.parquet", null);

@@ -25,6 +25,14 @@ export async function openPage(page: Page, url: string): Promise<void> {
   await page.waitForSelector("html[data-ready]");
 }
 
+/** Go to another query as Back and Forward do, without another start of the page. */
+export async function visit(page: Page, query: string): Promise<void> {
+  await page.evaluate((search) => {
+    history.pushState(null, "", search);
+    dispatchEvent(new PopStateEvent("popstate"));
+  }, query);
+}
+
 /** Do something that changes what is shown, and wait until it has. */
 export async function changing(page: Page, act: () => Promise<unknown>): Promise<void> {
   const before = await page.evaluate(() => document.documentElement.dataset["shown"]);
