@@ -9,6 +9,7 @@
 
 import "./style.css";
 import { h } from "../../mobile/src/dom";
+import { Address } from "./address";
 import { Collection } from "./data/collection";
 import { Host } from "./data/host";
 import { Thumbnails } from "./data/thumbnails";
@@ -20,14 +21,12 @@ import { gridPart } from "./screens/grid";
 import { lookingPart } from "./screens/looking";
 import { picturePart } from "./screens/picture";
 import { shownPart } from "./screens/shown";
-import { format, parse, settled } from "./state";
+import { parse, settled } from "./state";
 import { texts } from "./texts";
 import { Viewer } from "./view";
 
 /** From this width on, figures and filters stand open beside the pictures; as in style.css. */
 const WIDE = "(width >= 60rem)";
-/** Browsers refuse an address that changes many times a second, as it would while a threshold is dragged; milliseconds. */
-const PAUSE = 250;
 
 const app = document.getElementById("app")!;
 const notices = h("div", { class: "notices", role: "status", "aria-live": "polite" });
@@ -42,6 +41,7 @@ async function start(): Promise<void> {
   const viewer = new Viewer(collection);
   const asked = parse(location.search, run);
   let state = asked.state;
+  const address = new Address();
   // Only the newest question may be answered: an older one that ends later is dropped.
   let question = 0;
 
@@ -50,20 +50,12 @@ async function start(): Promise<void> {
     collection,
     report: (error) => fail(error),
     go: (change, replace = false) => {
-      // The step that is left behind keeps what it came to.
-      if (!replace && late !== undefined) writeAddress();
       state = settled({ ...state, ...change });
-      if (replace) late ??= setTimeout(writeAddress, PAUSE);
-      else history.pushState(null, "", format(state));
+      if (replace) address.replace(state);
+      else address.push(state);
       void refresh();
     },
   };
-  let late: ReturnType<typeof setTimeout> | undefined;
-  function writeAddress(): void {
-    clearTimeout(late);
-    late = undefined;
-    history.replaceState(null, "", format(state));
-  }
   const pictures: Pictures = { thumbnails: null };
   const grid = gridPart(context, pictures);
   const opened = picturePart(context, pictures, (row) => grid.focus(row));
@@ -91,12 +83,11 @@ async function start(): Promise<void> {
   }
 
   addEventListener("popstate", () => {
-    clearTimeout(late);
-    late = undefined;
+    address.forget();
     state = parse(location.search, run).state;
     void refresh();
   });
-  writeAddress();
+  address.replace(state);
   await refresh();
   root.dataset["ready"] = "yes";
   root.dataset["readyMs"] = performance.now().toFixed();
@@ -122,7 +113,7 @@ function lay(run: string, about: string, [looking, compared, figures, filters, s
     h(
       "div",
       { class: "page" },
-      h("aside", { "aria-label": texts.looking.title }, looking!, compared!, figures!, filters!),
+      h("aside", { "aria-label": texts.looking.title }, looking!, compared!, figures!, filters!, h("a", { class: "hint", href: "assets/licences.txt" }, texts.licences)),
       h("main", { id: "pictures", tabindex: "-1" }, notices, shown!, status, grid!),
     ),
     opened!,

@@ -47,6 +47,7 @@ export const texts = {
   searching: (read: number) => `Reading the pictures’ texts: ${Math.round(100 * read)}\u00a0%`,
   skip: "Skip to the pictures",
   dismiss: "Dismiss",
+  licences: "Licences of others’ parts",
 
   wholeFiles: "This host does not do range requests: files are read whole, which takes longer.",
   noThumbnails: "This run has no thumbnails: pictures stand as their names.",

@@ -19,6 +19,8 @@ export interface Expected {
       readonly at_half: { readonly false_alarms: number; readonly balanced_accuracy: number };
     }
   >;
+  /** Of one picture, p(generated) by cell and detector. */
+  readonly opened: { readonly row: number; readonly p: Record<string, Record<string, number>> };
   /** The SVM against the network, by cell, in the mix `combined`. */
   readonly paired: Record<string, { readonly first: number; readonly second: number; readonly p: number }>;
 }

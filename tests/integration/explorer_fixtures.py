@@ -36,6 +36,8 @@ MIXES = [
 ]
 FOLDS = 3
 WITHOUT_THUMBNAIL = 5
+# The picture whose answers everywhere are compared.
+OPENED = 237
 HOSTILE = '<img src=x onerror="document.title=1"> & "quotes"'
 
 
@@ -52,10 +54,10 @@ def write(folder: Path) -> None:
     }
     data = folder / "data"
     for number, columns in enumerate(scores.values()):
-        put_table(
-            data / "scores" / f"{number}.parquet",
-            {name: pa.array(column, from_pandas=True) for name, column in columns.items()},
-        )
+        arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
+        # Some files can be read by pages, some cannot.
+        pages = {"write_page_index": True, "write_batch_size": 64, "data_page_size": 512} if number % 2 else {}
+        put_table(data / "scores" / f"{number}.parquet", arrays, **pages)
     put_pictures(data, random, sources, folds)
     put_json(data / "run.json", run_of(thresholds, len(sources), list(scores)))
     put_json(data / "pairs.json", [paired_test()])
@@ -67,9 +69,9 @@ def put_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, allow_nan=False))
 
 
-def put_table(path: Path, columns: dict[str, pa.Array], rows_together: int | None = None) -> None:
+def put_table(path: Path, columns: dict[str, pa.Array], **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path, compression="snappy", row_group_size=rows_together)
+    pq.write_table(pa.table(columns), path, compression="snappy", **options)
 
 
 def thresholds_of(random: np.random.Generator, name: str) -> dict[str, dict[str, float | None]]:
@@ -134,7 +136,7 @@ def put_pictures(
             "length": whole(length, absent),
         },
     )
-    put_table(data / "texts.parquet", texts_of(sources), rows_together=100)
+    put_table(data / "texts.parquet", texts_of(sources), row_group_size=100)
 
 
 def texts_of(sources: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
@@ -252,6 +254,10 @@ def expected(
     return {
         "figures": figures,
         "paired": {cell: paired(truth, said[cell, "svm"], said[cell, "network"], part) for cell in scores},
+        "opened": {
+            "row": OPENED,
+            "p": {cell: {name: p[OPENED] for name, p in of.items()} for cell, of in scores.items()},
+        },
     }
 
 

@@ -40,7 +40,7 @@ def test_the_committed_files_are_what_the_sources_build(built: Path) -> None:
 
 def test_the_page_is_small_and_names_its_files_relatively() -> None:
     committed = files_of(COMMITTED)
-    assert set(committed) == {"index.html", "assets/explorer.js", "assets/explorer.css"}
+    assert set(committed) == {"index.html", "assets/explorer.js", "assets/explorer.css", "assets/licences.txt"}
     assert sum(len(data) for data in committed.values()) <= MOST_BYTES
     page = committed["index.html"].decode()
     assert 'src="./assets/explorer.js"' in page

@@ -53,7 +53,11 @@ export class Collection {
   }
 
   integers(name: IntegerColumn): Promise<Int32Array> {
-    return this.keep(`pictures ${name}`, async () => (await this.table(PICTURES)).integers(name));
+    return this.keep(`pictures ${name}`, async () => {
+      const column = await (await this.table(PICTURES)).integers(name);
+      if (name === "source") this.checkSources(column);
+      return column;
+    });
   }
 
   async places(): Promise<Places> {
@@ -89,10 +93,13 @@ export class Collection {
   async scoresOf(row: number, cell: Cell): Promise<number[]> {
     const table = await this.scoreTable(cell);
     return Promise.all(
-      this.run.detectors.map(async ({ name }) => {
-        const column = this.scoreColumns.get(`${cell.file} ${name}`);
-        if (column) return (await column)[row]!;
-        return table.columns.includes(name) ? (await table.numbers(name, row, row + 1))[0]! : NaN;
+      this.run.detectors.map(async (detector) => {
+        const { name } = detector;
+        if (!table.columns.includes(name)) return NaN;
+        const known = this.scoreColumns.get(`${cell.file} ${name}`);
+        if (known) return (await known)[row]!;
+        // Without an index all of the column is read in any case: the next picture will need it, too.
+        return table.isIndexed ? (await table.numbers(name, row, row + 1))[0]! : (await this.scores(cell, detector))[row]!;
       }),
     );
   }
@@ -136,6 +143,12 @@ export class Collection {
         throw error;
       }
     });
+  }
+
+  private checkSources(column: Int32Array): void {
+    const known = this.run.sources.length;
+    const other = column.find((source) => source < 0 || source >= known);
+    if (other !== undefined) throw new Damaged(PICTURES, `source ${other}, and ${RUN_FILE} has ${known}`);
   }
 
   private scoreTable(cell: Cell): Promise<Table> {

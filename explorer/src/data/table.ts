@@ -66,6 +66,11 @@ export class Table {
     return this.metadata.row_groups.map(({ num_rows }) => [start, (start += Number(num_rows))] as const);
   }
 
+  /** Whether a few rows of a column can be read without all of it. */
+  get isIndexed(): boolean {
+    return this.metadata.row_groups.every(({ columns }) => columns.every(({ offset_index_offset }) => offset_index_offset));
+  }
+
   private async read(name: string, start: number, end: number, take: (values: DecodedArray, start: number) => void): Promise<void> {
     if (!this.columns.includes(name)) throw new Damaged(this.path, `no column ${name}`);
     // A scan keeps what it has read, so that each has its own; page indexes, where the file has them, spare most of a column.

@@ -1,11 +1,11 @@
 /** One picture: its facts, what every detector says of it in every cell, and the others of its group. */
 
 import { h } from "../../../mobile/src/dom";
-import type { TextColumn } from "../data/collection";
 import { texts } from "../texts";
 import type { View } from "../view";
 import type { Context, Pictures } from "./context";
 import { everywhere, type Answers } from "./everywhere";
+import { factsOf } from "./facts";
 
 const t = texts.picture;
 const MOST_OF_GROUP = 24;
@@ -101,26 +101,10 @@ export function picturePart(context: Context, pictures: Pictures, closed: (row: 
     if (open === row) element.removeAttribute("aria-busy");
   }
 
-  async function fillFacts({ columns }: View, row: number, into: HTMLElement): Promise<void> {
-    const names = ["width", "height", "bytes", "format", "jpeg_quality"] as const;
-    const [words, ...numbers] = await Promise.all([
-      collection.textsOf(row),
-      ...names.map(async (name) => (await collection.integers(name))[row]!),
-    ]);
-    const [width, height, bytes, format, quality] = numbers as [number, number, number, number, number];
-    const source = run.sources[columns.sources[row]!]!;
-    if (open === row) element.querySelector("h2")!.textContent = words.image_id || titleOf({ columns }, row);
-    const known: [keyof typeof t.fact, string][] = [
-      ["source", source.name],
-      ["of", source.of === source.name ? "" : source.of],
-      ["size", t.pixels(width, height, bytes)],
-      ["format", run.formats[format] ?? ""],
-      ["jpeg_quality", quality < 0 ? "" : String(quality)],
-      ...(["prompt", "caption", "categories", "licence"] satisfies TextColumn[]).map((name) => [name, words[name]] as [TextColumn, string]),
-      ["fold", String(columns.folds[row])],
-      ...(["file", "group_id", "sha256"] satisfies TextColumn[]).map((name) => [name, words[name]] as [TextColumn, string]),
-    ];
-    into.replaceChildren(...known.filter(([, value]) => value !== "").flatMap(([name, value]) => [h("dt", {}, t.fact[name]), h("dd", {}, value)]));
+  async function fillFacts(of: View, row: number, into: HTMLElement): Promise<void> {
+    const { name, facts } = await factsOf(context, of, row);
+    if (open === row && name) element.querySelector("h2")!.textContent = name;
+    into.replaceChildren(...facts);
   }
 
   async function fillAnswers(of: View, row: number, into: HTMLElement): Promise<void> {

@@ -69,6 +69,7 @@ describe("a run", () => {
     ["of a newer version", runWith({ version: 2 }), "written by a newer telltale"],
     ["of 10,000,001 pictures", runWith({ pictures: 10_000_001 }), "10,000,001 pictures, and a browser can look through 10,000,000 at most"],
     ["without cells", runWith({ cells: [] }), "data/run.json is damaged, or no file of a run: no cells."],
+    ["without the sources of its pictures", runWith({ sources: [{ name: "coco", label: 0, of: "coco" }] }), "source 1, and data/run.json has 1"],
     ["that is no JSON", Buffer.from("<html>"), "data/run.json is damaged"],
     ["whose files have other rows", runWith({ pictures: 299 }), "it has 300 rows, and data/run.json says 299"],
   ])("%s is told of", async (_, body, words) => {

@@ -7,7 +7,7 @@ import { expected, SITE } from "../fixtures";
 import { changing, heading, launch, number, openPage, picturesShown, POLICY, rows, visit } from "./page";
 
 const PHONE = { width: 360, height: 740 };
-const { figures, paired } = expected();
+const { figures, paired, opened } = expected();
 const FIRST = figures["64/none svm combined"]!;
 const HARD = figures["64/q20 svm combined"]!;
 const LINK = "?cell=64/q20&detector=svm&mix=combined&error=false-alarm&sort=-p";
@@ -45,7 +45,7 @@ afterEach(async () => {
 describe("figures and pictures", () => {
   test("the first view are the first detector's false alarms in the first cell, surest first, as Python finds them", async () => {
     await openPage(page, site.url);
-    expect(new URL(page.url()).search).toBe("?cell=64/none&detector=svm&mix=combined&error=false-alarm&sort=-p");
+    await expect.poll(() => new URL(page.url()).search).toBe("?cell=64/none&detector=svm&mix=combined&error=false-alarm&sort=-p");
     expect(await rows(page)).toEqual(FIRST.false_alarms);
     expect(await heading(page)).toContain(`${FIRST.false_alarms.length} photographs called generated`);
     await picturesShown(page);
@@ -185,6 +185,15 @@ describe("one picture", () => {
     await page.keyboard.press("Escape");
     await page.locator("dialog").waitFor({ state: "hidden" });
     expect(await page.evaluate(() => (document.activeElement as HTMLElement).dataset["row"])).toBe(String(HARD.false_alarms[1]));
+  });
+
+  test("has the answers of every detector in every cell that Python wrote", async () => {
+    await openPage(page, `${site.url}${LINK}&picture=${opened.row}`);
+    await page.locator("dialog[open]:not([aria-busy]) .heat").first().waitFor();
+    const maps = await page.$$eval(".heat", (tables) => tables.map((table) => [...table.querySelectorAll("td")].map((field) => field.textContent)));
+    const cells = Object.values(opened.p);
+    const wanted = Object.keys(cells[0]!).map((detector) => cells.map((of) => of[detector]!.toFixed(3).slice(1)));
+    expect(maps.map((map) => map.map((text) => text!.slice(0, 4)))).toEqual(wanted);
   });
 
   test("closes with Back, and its address opens it", async () => {
