@@ -27,6 +27,16 @@ export interface Other {
   readonly counts: Readonly<Record<Pair, number>>;
 }
 
+/** What the other side is compared with. */
+interface Side {
+  readonly cell: Cell;
+  readonly detector: Detector;
+  readonly folds: Int32Array;
+  readonly foldCount: number;
+  readonly truth: Uint8Array;
+  readonly said: Uint8Array;
+}
+
 export interface View {
   readonly state: State;
   readonly cell: Cell;
@@ -68,7 +78,7 @@ export class Viewer {
     const thresholds = this.thresholds(detector, cell, foldCount, state.threshold);
     const said = verdicts(scores, folds, thresholds);
     const takesPart = partOf(mix, sources, run.sources);
-    const otherSide = await this.otherSide(state, cell, detector, folds, foldCount, truth, said);
+    const otherSide = await this.otherSide(state.than, { cell, detector, folds, foldCount, truth, said });
     const columns: Columns = {
       ...{ takesPart, truth, said, scores, sources, folds, ...asked },
       ...(state.sort?.endsWith("margin") ? { margins: margins(scores, folds, thresholds) } : {}),
@@ -100,23 +110,15 @@ export class Viewer {
     return chosen === null ? foldThresholds(detector, cell.resolution, folds) : new Float64Array(folds).fill(chosen);
   }
 
-  private async otherSide(
-    state: State,
-    cell: Cell,
-    detector: Detector,
-    folds: Int32Array,
-    foldCount: number,
-    truth: Uint8Array,
-    said: Uint8Array,
-  ) {
-    if (state.than === null) return null;
+  private async otherSide(than: string | null, first: Side) {
+    if (than === null) return null;
     const { run } = this.collection;
-    const otherCell = run.cells.find(({ name }) => name === state.than) ?? cell;
-    const otherDetector = run.detectors.find(({ name }) => name === state.than) ?? detector;
-    const scores = await this.collection.scores(otherCell, otherDetector);
+    const cell = run.cells.find(({ name }) => name === than) ?? first.cell;
+    const detector = run.detectors.find(({ name }) => name === than) ?? first.detector;
+    const scores = await this.collection.scores(cell, detector);
     // A threshold that was moved is moved on one side only.
-    const otherSaid = verdicts(scores, folds, this.thresholds(otherDetector, otherCell, foldCount, null));
-    return { cell: otherCell, detector: otherDetector, scores, pairs: pairs(truth, said, otherSaid) };
+    const said = verdicts(scores, first.folds, this.thresholds(detector, cell, first.foldCount, null));
+    return { cell, detector, scores, pairs: pairs(first.truth, first.said, said) };
   }
 
   private curves(key: string, scores: Float64Array, truth: Uint8Array, takesPart: Uint8Array): Curves {

@@ -3,7 +3,9 @@
 import type { Host } from "./host";
 import { merge, type Request } from "./ranges";
 
+/** Bytes of pictures that are kept, those in sight aside. */
 const MOST_KEPT = 24_000_000;
+/** What lies between two pieces may be fetched with them, and how much comes at once, in bytes. */
 const GAP = 8_192;
 const MOST_AT_ONCE = 262_144;
 const REQUESTS = 6;
@@ -38,6 +40,7 @@ export class Thumbnails {
     private readonly host: Host,
     private readonly places: Places,
     private readonly arrived: (rows: readonly number[]) => void,
+    private readonly mostKept = MOST_KEPT,
   ) {}
 
   /** The address of a picture's thumbnail; null where there is none, undefined where it has not come. */
@@ -114,7 +117,7 @@ export class Thumbnails {
   private makeRoom(): void {
     const wanted = this.wantedRows();
     for (const [row, { url, bytes }] of this.kept) {
-      if (this.bytes <= MOST_KEPT) return;
+      if (this.bytes <= this.mostKept) return;
       if (wanted.has(row)) continue;
       URL.revokeObjectURL(url);
       this.kept.delete(row);
