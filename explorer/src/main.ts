@@ -113,9 +113,10 @@ function lay(run: string, about: string, [looking, compared, figures, filters, s
     h(
       "div",
       { class: "page" },
-      h("aside", { "aria-label": texts.looking.title }, looking!, compared!, figures!, filters!, h("a", { class: "hint", href: "assets/licences.txt" }, texts.licences)),
+      h("aside", { "aria-label": texts.looking.title }, looking!, compared!, figures!, filters!),
       h("main", { id: "pictures", tabindex: "-1" }, notices, shown!, status, grid!),
     ),
+    h("footer", {}, h("a", { class: "hint", href: "assets/licences.txt" }, texts.licences)),
     opened!,
   );
 }
