@@ -71,7 +71,7 @@ for (let visit = 0; visit < Number(visits); visit++) {
   note("first pictures after it", (await page.evaluate(() => performance.now())) - usable);
   note("bytes before the first pictures", [...site.sent.values()].reduce((sum, bytes) => sum + bytes, 0));
   note("another kind of mistake", await timed(page, '[data-error="missed"]', null));
-  note("all pictures, sorted by margin", await timed(page, "#sort", "-margin"));
+  note("sorted by margin", await timed(page, "#sort", "-margin"));
   note("all pictures", await timed(page, '[data-error="all"]', null));
   note("sorted by score", await timed(page, "#sort", "-p"));
   note("sorted by size, first time", await timed(page, "#sort", "-size"));
