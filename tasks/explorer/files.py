@@ -23,8 +23,9 @@ from tasks.spec.views import Cell, Path
 VERSION = 1
 RUN, PAIRS = "run.json", "pairs.json"
 # A host that does not answer range requests sends whole files.
-_PACK_BYTES = 2_000_000
+PACK_BYTES = 2_000_000
 _TEXTS_AT_ONCE = 2_000
+_PAGE_BYTES = 16_384
 
 
 def explorer_files(
@@ -34,9 +35,10 @@ def explorer_files(
     mixes: Sequence[Mix],
     pairs: pl.DataFrame,
     path: Path,
+    pack_bytes: int = PACK_BYTES,
 ) -> dict[str, bytes]:
     """The files of the explorer's folder `data/` by name; `pairs` is in PAIR_SCHEMA."""
-    packs, places = packed(list(pictures.rows["thumbnail"]))
+    packs, places = packed(list(pictures.rows["thumbnail"]), pack_bytes)
     formats = sorted(set(pictures.rows["format"].drop_nulls()))
     files = {f"thumbnails-{number}.bin": pack for number, pack in enumerate(packs)}
     files["pictures.parquet"] = _parquet(_numbers(pictures, [one.name for one in sources], formats, places))
@@ -89,8 +91,10 @@ def _detector(name: str, title: str, role: Role, pictures: ShownPictures) -> dic
     return {"name": name, "title": title, "role": role, "thresholds": thresholds}
 
 
-def packed(files: Sequence[bytes | None]) -> tuple[list[bytes], list[tuple[int, int, int] | None]]:
-    """Small files one after the other in a few larger ones, and for each of them (which, offset, length)."""
+def packed(
+    files: Sequence[bytes | None], most: int = PACK_BYTES
+) -> tuple[list[bytes], list[tuple[int, int, int] | None]]:
+    """Small files one after the other in larger ones of at most so many bytes, and (which, offset, length) of each."""
     packs: list[bytearray] = []
     places: list[tuple[int, int, int] | None] = []
     # Versions of a photograph share its thumbnail.
@@ -100,7 +104,7 @@ def packed(files: Sequence[bytes | None]) -> tuple[list[bytes], list[tuple[int, 
             places.append(None)
             continue
         if file not in known:
-            if not packs or len(packs[-1]) + len(file) > _PACK_BYTES:
+            if not packs or len(packs[-1]) + len(file) > most:
                 packs.append(bytearray())
             known[file] = (len(packs) - 1, len(packs[-1]), len(file))
             packs[-1] += file
@@ -152,6 +156,9 @@ def _parquet(table: pa.Table, rows_at_once: int | None = None) -> bytes:
         sink,
         row_group_size=rows_at_once or max(1, table.num_rows),
         compression="snappy",
+        # One picture's answers are a page, found by the index.
+        write_page_index=True,
+        data_page_size=_PAGE_BYTES,
         use_dictionary=[field.name for field in fields if field.type in (pa.string(), pa.int32())],
         store_schema=False,
     )
