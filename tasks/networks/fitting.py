@@ -21,7 +21,7 @@ from storage.errors import TrainingFailed
 from tasks.checkpoints import Checkpoint
 from tasks.data.pictures import Pixels
 from tasks.detectors.svm import balanced_weights
-from tasks.networks.training_pictures import Pictures
+from tasks.networks.training_pictures import Pictures, matched_pictures
 from tasks.spec.detectors import Training
 from tasks.spec.views import View
 from tasks.threads import made_ahead
@@ -233,7 +233,9 @@ class _Run:
         self.history = np.empty((0, len(HISTORY_COLUMNS)))
         self.best: dict[str, torch.Tensor] = _copy(network)
         self.val_inputs = self._frozen(data.val)
-        drawn = training.augmented or data.random_windows is not None
+        is_windowed = data.random_windows is not None
+        self.units = matched_pictures(data.train) if is_windowed else tuple((row,) for row in range(len(data.train)))
+        drawn = training.augmented or is_windowed
         self.train_inputs = None if drawn else self._frozen(data.train)
 
     @property
@@ -252,7 +254,8 @@ class _Run:
 
         epoch = len(self.history) + 1
         random = torch.Generator().manual_seed(hash_seed("fit", self.seed, epoch))
-        order = torch.randperm(len(self.data.train), generator=random)
+        drawn = torch.randperm(len(self.units), generator=random).tolist()
+        order = torch.tensor([row for unit in drawn for row in self.units[unit]])
         views = torch.randint(len(self.data.views), (len(self.data.train),), generator=random).tolist()
         batches = [
             order[start:] if number + 1 == self.steps_per_epoch else order[start : start + self.training.batch]

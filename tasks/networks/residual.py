@@ -12,7 +12,7 @@ from tasks.threads import limit_threads
 
 @step(
     "train/residual",
-    version=1,
+    version=2,
     label=training_label,
     libraries=("torch", "numpy", "pillow", "simplejpeg"),
     pool="gpu",

@@ -48,8 +48,11 @@ class Pictures:
         return shown_picture(decode_rgb(self.canonical[index]), row, view).pixels
 
     def random_window(self, index: int, side: int, seed: int) -> Pixels:
-        """A part of one of a picture's windows, uint8 (side, side, 3), as `Training.random_windows` says."""
-        random = np.random.default_rng(hash_seed("random-window", seed, index))
+        """A part of one of a picture's windows, uint8 (side, side, 3), as `Training.random_windows` says.
+
+        Pictures of one id, such as a photograph and its reconstruction, take the same draws.
+        """
+        random = np.random.default_rng(hash_seed("random-window", seed, self.ids[index]))
         file = self.windows[index][random.integers(len(self.windows[index]))]
         window = decode_own_jpeg(file)
         if random.random() < 0.5:
@@ -61,6 +64,21 @@ class Pictures:
         if random.random() < 0.5:
             part = part[::-1]
         return np.ascontiguousarray(part)
+
+
+def matched_pictures(pictures: Pictures) -> tuple[tuple[int, ...], ...]:
+    """Rows that follow one another in training: a photograph and what was made of it, of one id; else each alone.
+
+    So what both show is no noise between them. Versions of a photograph alone do not belong together.
+    """
+    of_id: dict[str, list[int]] = {}
+    for row, name in enumerate(pictures.ids):
+        of_id.setdefault(name, []).append(row)
+    units: list[tuple[int, ...]] = []
+    for rows in of_id.values():
+        together = len({bool(pictures.classes[row]) for row in rows}) == 2
+        units += [tuple(rows)] if together else [(row,) for row in rows]
+    return tuple(units)
 
 
 def class_of(label: int, source: str, classes: Sequence[str]) -> int | None:

@@ -121,7 +121,8 @@ class Training(Spec):
     `balanced` weighs photographs and fakes alike, and within each the sources; else every picture counts once.
     `augmented` draws a view of the experiment's grid for each picture and epoch. `random_windows`, of the crop path
     alone, draws for each picture and epoch a window, a mirroring, for every second one a JPEG quality of 30 to 100, and
-    of what that leaves a part of so many pixels a side: alike for photographs and fakes. The rate of `one-cycle` rises
+    of what that leaves a part of so many pixels a side: alike for photographs and fakes, and the same for a photograph
+    and its reconstruction, which follow one another. The rate of `one-cycle` rises
     to `learning_rate` and falls to nothing over all epochs (Smith & Topin 2018, arXiv 1708.07120). With `precision`
     bfloat16 layers are computed in it, and weights, sums and losses kept in float32. `compile` compiles the network on
     a GPU, for speed alone, so that no recipe contains it.
@@ -191,7 +192,7 @@ class Residual(NetworkBase):
 
     kind: Literal["residual"] = "residual"
     front_end: FrontEnd = "median"
-    width: float = Field(default=1.0, ge=0.25, le=2.0)
+    width: float = Field(default=0.5, ge=0.25, le=2.0)
     side: int = Field(default=256, ge=32, le=512, multiple_of=8)
     left_out: Truth = False
     training: Training = Training(epochs=30, patience=30, learning_rate=2e-3, random_windows=128, schedule="one-cycle")

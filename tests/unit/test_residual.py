@@ -18,7 +18,7 @@ from storage.objects import ROWS, Ref, commit, read_manifest
 from storage.tables import IMAGE_SCHEMA
 from tasks.checkpoints import write_checkpoint
 from tasks.data.canonical import cropped_pictures
-from tasks.data.encoding import decode_own_jpeg
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg
 from tasks.data.views import window_place
 from tasks.networks import mobilenet
 from tasks.networks.architecture import residual_architecture
@@ -32,7 +32,7 @@ from tasks.networks.network_graph import build_graph
 from tasks.networks.quantized_graph import activation_ranges, parsed_model, quantizable_stages, quantize_with
 from tasks.networks.residual import train_residual
 from tasks.networks.trained import TrainedNetwork
-from tasks.networks.training_pictures import WINDOWS, Pictures, load_pictures
+from tasks.networks.training_pictures import WINDOWS, Pictures, load_pictures, matched_pictures
 from tasks.networks.variants import LEFT_OUT, rejection_scenarios, variants
 from tasks.presets import parse_experiment
 from tasks.spec.detectors import FrontEnd, Residual, StructurePruned, Training
@@ -229,6 +229,26 @@ def test_windows_are_pixels_of_the_picture_after_one_encoding(tmp_path: Path) ->
         original = picture(pictures.sources[index], int(pictures.ids[index]))
         top, left = window_place(pictures.ids[index], 0, *original.shape[:2], 48)
         assert np.abs(first.astype(int) - original[top : top + 48, left : left + 48]).mean() < 5
+
+
+def test_a_photograph_and_its_reconstruction_take_the_same_draws_and_follow_one_another() -> None:
+    numbers = np.tile(np.arange(256, dtype=np.uint8), (48, 1))[:, :48]
+    file = encode_jpeg(np.stack([numbers, numbers.T, numbers], axis=2), 100)
+    pictures = Pictures(
+        ids=("a", "b", "a", "c", "c"),
+        sources=("town", "town", "decoded", "town-as-one", "town-as-two"),
+        groups=("a", "b", "a", "c", "c"),
+        classes=np.array([0, 0, 1, 0, 0]),
+        canonical=(file,) * 5,
+        windows=((file,) * WINDOWS,) * 5,
+    )
+    assert matched_pictures(pictures) == ((0, 2), (1,), (3,), (4,))
+    for seed in range(8):
+        assert np.array_equal(pictures.random_window(0, 32, seed), pictures.random_window(2, 32, seed))
+    assert any(
+        not np.array_equal(pictures.random_window(0, 32, seed), pictures.random_window(1, 32, seed))
+        for seed in range(8)
+    )
 
 
 def test_random_windows_follow_from_the_seed_and_keep_the_grid_of_their_encoding(tmp_path: Path) -> None:
