@@ -79,7 +79,17 @@ def test_tasks_read_nothing_of_the_layers_above_and_no_documents() -> None:
 
 
 # A source may be what a generator makes, so its kinds come after the generators.
-PACKAGES = ("data", "generators", "data.sources", "features", "detectors", "networks", "evaluation", "report")
+PACKAGES = (
+    "data",
+    "generators",
+    "data.sources",
+    "features",
+    "detectors",
+    "networks",
+    "evaluation",
+    "explorer",
+    "report",
+)
 
 
 def package_of(module: str) -> str | None:
