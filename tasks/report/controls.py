@@ -32,6 +32,7 @@ from tasks.report.data import (
     ResultIndex,
     estimate_columns,
     estimate_values,
+    mistakes_link,
     sorted_cells,
 )
 from tasks.spec.detectors import Fit
@@ -87,7 +88,7 @@ def controls_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
             "Each control is a detector that was fitted to shuffled labels, and tested against them in the views that "
             "it is fitted on: it has to be at chance. Of twenty intervals, one is expected to miss 0.5."
         ),
-        Table("Controls with shuffled labels", columns, rows),
+        Table("Controls with shuffled labels", columns, rows, csv="results"),
         *reasons_note(one for *_, one in control),
     ]
     return tuple(blocks)
@@ -106,8 +107,7 @@ def _probe_blocks(data: ReportData, index: ResultIndex, probe: Evaluated, rows: 
         yield Text(
             f"In {len(flagged)} of {len(judged)} rows the interval of {probe.name} does not contain 0.5: "
             f"{'; '.join(places)}. There, part of what a detector tells may be format rather than content. Of many "
-            "rows, one in twenty is expected to be flagged by chance.",
-            "warning",
+            "rows, one in twenty is expected to be flagged by chance."
         )
     else:
         yield Text(f"In all {len(judged)} rows of {probe.name} with an interval it contains 0.5: nothing is flagged.")
@@ -117,11 +117,20 @@ def _probe_blocks(data: ReportData, index: ResultIndex, probe: Evaluated, rows: 
     columns = (Column("mix", "text"), Column("cell", "text"), Column("AUROC"), Column("contains 0.5", "text"))
     estimates = [row_estimate(row, "auroc") for row in rows.iter_rows(named=True)]
     shown = tuple(
-        (Cell(row["mix"]), Cell(row["cell"]), estimate_cell(one), _chance_cell(row["contains_half"]))
+        (
+            Cell(row["mix"]),
+            Cell(row["cell"]),
+            estimate_cell(one, mistakes_link(data, _key(row), probe.name)),
+            _chance_cell(row["contains_half"]),
+        )
         for row, one in zip(rows.iter_rows(named=True), estimates, strict=True)
     )
-    yield Table(f"{probe.name} in every cell", columns, shown, folded=True)
+    yield Table(f"{probe.name} in every cell", columns, shown, folded=True, csv="probe")
     yield from reasons_note(estimates)
+
+
+def _key(row: Mapping[str, Any]) -> CellKey:
+    return CellKey(row["mix"], row["resolution"], row["perturbation"])
 
 
 def probe_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

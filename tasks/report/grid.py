@@ -29,6 +29,7 @@ from tasks.report.data import (
     FAIR,
     HEADLINE_RULE,
     SHOWN_DETECTORS,
+    CellKey,
     Estimate,
     Evaluated,
     ReportData,
@@ -36,6 +37,7 @@ from tasks.report.data import (
     estimate_columns,
     estimate_values,
     is_enlarged,
+    mistakes_link,
     perturbation_word,
     sorted_cells,
 )
@@ -56,9 +58,8 @@ def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
     word = perturbation_word(data.experiment)
     blocks: list[Block] = [
         Text(
-            f"Each row is a resolution, each column a {word}; below each value is its 95 % interval. White is guessing "
-            "(0.5), blue is told apart, orange is worse than guessing. Balanced accuracy is taken at the threshold "
-            "chosen on validation pictures of the uncompressed view."
+            f"Each row is a resolution, each column a {word}. Balanced accuracy is taken at the threshold chosen on "
+            "validation pictures of the uncompressed view."
         )
     ]
     blocks += perturbations_note(data)
@@ -71,9 +72,10 @@ def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
         for cell in index.cells(FAIR, one.fit)
         for metric, rule, _ in _HEAT_METRICS
     )
-    blocks.append(_grid_numbers(tables["grid"], [one.name for one in shown]))
+    blocks.append(_grid_numbers(data, tables["grid"], [one.name for one in shown]))
     for one in others:
-        blocks.append(Fold(one.label, (*_heats(data, index, [one]), _grid_numbers(tables["grid"], [one.name]))))
+        numbers = _grid_numbers(data, tables["grid"], [one.name])
+        blocks.append(Fold(one.label, (*_heats(data, index, [one]), numbers)))
     return tuple(blocks)
 
 
@@ -100,9 +102,9 @@ def _heats(data: ReportData, index: ResultIndex, detectors: Sequence[Evaluated])
     for mix_name in dict.fromkeys(cell.mix for found in cells.values() for cell in found):
         maps = [
             cell_map(data, index, f"{one.name}: {title}", mix_name, one.fit, metric, rule)
-            for metric, rule, title in _HEAT_METRICS
             for one, found in cells.items()
             if any(cell.mix == mix_name for cell in found)
+            for metric, rule, title in _HEAT_METRICS
         ]
         yield Heats(mix_name, tuple(maps), _enlarged_note(data, mix_name))
 
@@ -115,7 +117,7 @@ def _enlarged_note(data: ReportData, mix_name: str) -> str:
     return f"enlarged: the rows {joined(enlarged)} hold pictures that are smaller by nature" if enlarged else ""
 
 
-def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
+def _grid_numbers(data: ReportData, grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
     """Every cell of some detectors at every threshold, folded: the heat maps show what matters first."""
     rules = [("val", "chosen on val"), ("half", "0.5"), ("oracle", "oracle: chosen on test")]
     shown = grid.filter(pl.col("detector").is_in(detectors)).with_columns(reason=pl.lit(""))
@@ -133,7 +135,8 @@ def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
             Cell(row["mix"], tag="enlarged" if row["enlarged"] else ""),
             Cell(row["detector"]),
             Cell(row["cell"]),
-            *(estimate_cell(row_estimate(row, name)) for name in ("auroc", "average_precision", "eer")),
+            estimate_cell(row_estimate(row, "auroc"), _link(data, row)),
+            *(estimate_cell(row_estimate(row, name)) for name in ("average_precision", "eer")),
             *(
                 estimate_cell(row_estimate(row, f"{name}@{HEADLINE_RULE}"))
                 for name in ("accuracy", "precision", "recall", "f1")
@@ -144,7 +147,12 @@ def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
         )
         for row in shown.iter_rows(named=True)
     )
-    return Table(f"All numbers of {joined(detectors)}, positive class fake", columns, rows, folded=True)
+    caption = f"All numbers of {joined(detectors)}, positive class fake"
+    return Table(caption, columns, rows, folded=True, csv="grid")
+
+
+def _link(data: ReportData, row: Mapping[str, Any]) -> str:
+    return mistakes_link(data, CellKey(row["mix"], row["resolution"], row["perturbation"]), row["detector"])
 
 
 def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

@@ -112,7 +112,7 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             f"detector itself. Above {MOST_OF_A_PROBE:.2f} of a probe, or further than {MOST_OF_A_DETECTOR - 0.5:.2f} "
             "from one half of a detector itself, a row is marked: what is told there may be history."
         ),
-        Table("Matched histories, and as the pictures came: AUROC", columns, shown),
+        Table("Matched histories, and as the pictures came: AUROC", columns, shown, csv="history"),
         *reasons_note(one for pair in estimates for one in pair),
     )
 

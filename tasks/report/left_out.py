@@ -78,8 +78,8 @@ def left_out_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tup
             "Each row is a detector that was fitted without a family of generators, or without a source of "
             "photographs, and is tested on it: AUROC, uncompressed, beside that of the detector that knows it."
         ),
-        Table("Tested on what was left out of the training", columns, shown),
         *_means(data, tables["left_out"]),
+        Table("Tested on what was left out of the training", columns, shown, csv="left_out"),
         *reasons_note(one for pair in estimates for one in pair),
     )
 

@@ -58,4 +58,4 @@ def _significant(value: float | None) -> str:
 
 
 def _significant_interval(low: float | None, high: float | None) -> str:
-    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
+    return "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"

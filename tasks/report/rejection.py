@@ -20,6 +20,7 @@ from tasks.report.blocks import (
     row_estimate,
     share,
     signed,
+    signed_interval,
     value_cell,
     whole,
     with_interval,
@@ -119,7 +120,7 @@ def _scenario_blocks(kind: str, title: str, table: pl.DataFrame, confusion: pl.D
             )
         )
         seen.add(key)
-    yield Table(title, columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS)
+    yield Table(title, columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS, csv="rejection")
     yield from reasons_note(row_estimate(row, "auroc") for row in table.iter_rows(named=True))
     yield from _confusion_tables(kind, table, confusion)
 
@@ -132,8 +133,7 @@ def _difference_cell(row: Row, again: bool) -> Cell:
     low, high = row["auroc_difference_low"], row["auroc_difference_high"]
     if row["auroc_difference"] is None:
         return Cell(NOT_AVAILABLE)
-    bounds = f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-    return Cell(signed(row["auroc_difference"]), sub=bounds)
+    return Cell(signed(row["auroc_difference"]), sub=signed_interval(low, high))
 
 
 def _rule_words(rule: str | None) -> str:
@@ -210,4 +210,5 @@ def _confusion_tables(kind: str, table: pl.DataFrame, confusion: pl.DataFrame) -
             columns,
             tuple(rows),
             folded=kind != "leave-one-out",
+            csv="confusion",
         )

@@ -37,7 +37,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=8, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=9, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
 def write_report(
     run: StepRun,
     *,

@@ -46,7 +46,7 @@ def seeds_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             f"{widest['mix']} at {widest['cell']}; a difference between detectors that is not larger than this says "
             "nothing."
         ),
-        Table("AUROC by training seed", columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS),
+        Table("AUROC by training seed", columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS, csv="seeds"),
     )
 
 

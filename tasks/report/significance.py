@@ -24,6 +24,7 @@ from tasks.report.blocks import (
     reasons_note,
     row_estimate,
     signed,
+    signed_interval,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -182,7 +183,9 @@ def _cell_table(cell: str, metric: str, part: pl.DataFrame) -> Table:
     )  # fmt: skip
     at = "" if metric == AUROC else ", at the threshold chosen on val"
     caption = f"{cell}: {title}{at}; {_adjusted(rows)}"
-    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS)
+    # Where nothing could be compared the table is an order alone.
+    folded = len(shown) > UNFOLDED_ROWS or rows["p_holm"].is_null().all()
+    return Table(caption, columns, shown, folded=folded, csv="significance")
 
 
 def mark(row: Mapping[str, Any]) -> str:
@@ -224,7 +227,7 @@ def _change_table(data: ReportData, resolution: str, metric: str, part: pl.DataF
     )
     columns = (Column("mix", "text"), Column("detector", "text"), *(Column(name) for name in happened))
     caption = f"{resolution}: {_TITLES[metric]} minus that of uncompressed pictures; {_adjusted(rows)}"
-    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS)
+    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS, csv="pairs")
 
 
 def _change_cell(row: Mapping[str, Any] | None) -> Cell:
@@ -238,15 +241,14 @@ def _difference_cell(row: Mapping[str, Any], differs: bool = False) -> Cell:
     value, low, high = row["difference"], row["difference_low"], row["difference_high"]
     if value is None:
         return Cell(NOT_AVAILABLE)
-    bounds = f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-    return Cell(signed(value), sub=bounds, tag=DIFFERS if differs else "")
+    return Cell(signed(value), sub=signed_interval(low, high), tag=DIFFERS if differs else "")
 
 
 def _rank_cell(row: Mapping[str, Any]) -> Cell:
     if row["rank"] is None:
         return Cell(NOT_AVAILABLE)
     low, high = row["rank_low"], row["rank_high"]
-    return Cell(f"{row['rank']:.3g}", sub=f"[{NOT_AVAILABLE}]" if low is None else f"[{low:.3g}, {high:.3g}]")
+    return Cell(f"{row['rank']:.3g}", sub="" if low is None else f"[{low:.3g}, {high:.3g}]")
 
 
 def _adjusted(rows: pl.DataFrame) -> str:

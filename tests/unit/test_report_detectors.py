@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +141,7 @@ def data(experiment: Experiment) -> ReportData:
 
 @pytest.fixture(scope="module")
 def sections(data: ReportData) -> dict[str, Section]:
-    return {section.anchor: section for section in report_sections(data, "svg")}
+    return {section.anchor: section for section in report_sections(data)}
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +157,16 @@ def test_detectors_are_in_the_experiments_order_and_foreign_ones_after_them_by_n
     assert index.headline.name == "zeta"
 
 
-def test_headline_and_ranking_speak_of_the_first_detector_by_its_title(
+def test_the_headline_speaks_of_the_best_detector_and_the_ranking_of_the_first(
     sections: dict[str, Section], tables: dict[str, pl.DataFrame]
 ) -> None:
     said = [block.text for block in sections["headline"].blocks if isinstance(block, Text)]
-    assert "These are numbers of zeta: guesses detectors." in said
+    assert "Of 4 detectors the best is zeta in 4 of 4 cells." in said
     assert tables["ranking"]["auroc"].unique().to_list() == [EASE["zeta"]]
-    (tiles,) = (block for block in sections["headline"].blocks if block.kind == "tiles")
-    details = {label: (value, detail) for label, value, detail in tiles.items}  # type: ignore[union-attr]
-    # The JPEG of the lowest quality, not the last perturbation.
-    assert details["compression changes AUROC by"] == ("−0.020", "median over 2 rows, none to q20; −0.020 to −0.020")
-    assert details["probe flags"][0] == "21 of 30"
+    (lead,) = (one for block in sections["headline"].blocks if isinstance(block, Heats) for one in block.maps)
+    assert lead.columns == ("none", "q20", "q60", "flip-1")
+    assert lead.values[0] == pytest.approx([0.9, 0.88, 0.86, 0.84])
+    assert set(lead.notes[0]) == {"ours\nzeta"}
 
 
 def test_all_heat_maps_of_the_grid_have_the_experiments_perturbations_as_columns(
@@ -212,11 +212,11 @@ def test_calibration_has_every_detector_and_what_is_not_among_the_first_folded(
 
 def test_roc_curves_are_of_every_detector_itself_and_titled(sections: dict[str, Section]) -> None:
     galleries = [block for block in sections["roc"].blocks if isinstance(block, Gallery)]
-    assert [block.title for block in galleries] == [
-        "zeta: guesses detectors", "alpha: guesses detectors", "beta: guesses detectors", "foreign",
-        "a-probe: guesses probes", "b-probe: guesses probes",
+    assert [picture.title for gallery in galleries for picture in gallery.pictures] == [
+        "zeta", "alpha", "beta", "foreign", "a-probe", "b-probe",
     ]  # fmt: skip
-    assert [block.folded for block in galleries] == [False, *[True] * 5]
+    colours = [re.findall(rb'class="c(\d+)"', picture.data) for picture in galleries[0].pictures]
+    assert [set(one) for one in colours] == [{str(number).encode()} for number in range(6)], "a detector has a colour"
     for gallery in galleries:
         for picture in gallery.pictures:
             assert "flip-1 0." in picture.alt
@@ -365,7 +365,7 @@ def test_a_toy_section_is_one_file_and_an_entry(data: ReportData, monkeypatch: p
     kind = Kind("mixes", "Mixes", lambda on: mixes_blocks(on.tables), {"mixes": mixes_table})
     monkeypatch.setattr(report_sections_module, "SECTIONS", (*SECTIONS, kind))
     assert report_tables(data)["mixes"]["mix"].to_list() == [mix.name for mix in data.experiment.all_mixes]
-    assert report_sections(data, "svg")[-1].title == "Mixes"
+    assert report_sections(data)[-1].title == "Mixes"
     for document in (render_html(data), render_markdown(data)):
         assert "What stands against what." in document
 
@@ -381,7 +381,7 @@ def test_the_published_decision_and_pictures_without_a_score_are_told(data: Repo
         key | {"metric": "unscored", "threshold_rule": None, "value": 3.0, "reason": "ValueError: too small (3)"},
     ]
     for given, expected in ((data, False), (with_rows(data, rows), True)):
-        (section,) = (one for one in report_sections(given, "svg") if one.anchor == "grid")
+        (section,) = (one for one in report_sections(given) if one.anchor == "grid")
         texts = "\n".join(one.text for one in section.blocks if isinstance(one, Text))
         assert ("alpha could not score some test pictures, which take no part: at most 3, in" in texts) == expected
         assert (": ValueError: too small (3)." in texts) == expected

@@ -87,7 +87,7 @@ def data() -> ReportData:
 
 
 def significance(data: ReportData) -> tuple[Block, ...]:
-    sections: dict[str, Section] = {section.anchor: section for section in report_sections(data, "svg")}
+    sections: dict[str, Section] = {section.anchor: section for section in report_sections(data)}
     return sections["significance"].blocks
 
 
@@ -176,7 +176,7 @@ def test_few_groups_leave_marks_and_intervals_out_and_say_why() -> None:
     blocks = significance(make_data(NOISES, parents=12))
     table = tables_of(blocks)["64/none: AUROC"]
     assert {row[1].tag for row in table.rows} == {BEST, ""}
-    assert {row[3].sub for row in table.rows} == {"[n/a]"}
+    assert {row[3].sub for row in table.rows} == {""}
     assert {row[5].text for row in table.rows} == {"–", "n/a"}
     assert "p adjusted for 0 comparisons" in table.caption
     assert "photographs of only 6 groups, ten are needed" in said(blocks)
