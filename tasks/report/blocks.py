@@ -15,8 +15,7 @@ from tasks.report.data import (
     ReportData,
     ResultIndex,
     mistakes_link,
-    perturbation_word,
-    perturbations,
+    sorted_cells,
 )
 from tasks.report.plots import HeatMap, signed_points
 from tasks.spec.detectors import Fit
@@ -114,11 +113,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Heats:
-    """Heat maps side by side: coloured tables in HTML, one picture in Markdown."""
+    """Heat maps side by side: coloured tables in HTML, one picture in Markdown. `csv` names the file of the numbers."""
 
     title: str
     maps: tuple[HeatMap, ...]
     note: str = ""
+    csv: str = ""
     kind: ClassVar[str] = "heats"
 
 
@@ -319,15 +319,15 @@ def whole(value: float | None) -> str:
 SHOWN_ROWS = 200
 
 
-def cell_map(
-    data: ReportData, index: ResultIndex, title: str, mix: str, fit: Fit, metric: str, rule: str | None
-) -> HeatMap:
-    """A heat map of one number of a detector over a mix's fair cells; each field leads to the mistakes behind it."""
-    rows, columns = tuple(str(one) for one in data.experiment.resolutions), perturbations(data.experiment)
-    cells = [[CellKey(mix, row, column) for column in columns] for row in rows]
+def grid_map(data: ReportData, index: ResultIndex, title: str, fit: Fit, metric: str, rule: str | None) -> HeatMap:
+    """A heat map of one number of a detector over mixes and cells; each field leads to the mistakes behind it."""
+    mixes = list(dict.fromkeys(cell.mix for cell in sorted_cells(data.experiment, index.cells(FAIR, fit))))
+    columns = [(str(cell.resolution), cell.perturbation_name) for cell in data.experiment.cells]
+    cells = [[CellKey(mix, *place) for place in columns] for mix in mixes]
     found = [[index.get(FAIR, cell, fit, metric, rule) or Estimate(None) for cell in row] for row in cells]
     links = tuple(tuple(mistakes_link(data, cell, fit.detector) for cell in row) for row in cells)
-    return replace(heat_of(title, "resolution", perturbation_word(data.experiment), rows, columns, found), links=links)
+    names = tuple("/".join(place) for place in columns)
+    return replace(heat_of(title, "mix", "cell", tuple(mixes), names, found), links=links)
 
 
 def heat_of(

@@ -15,8 +15,8 @@ from tasks.report.blocks import (
     Heats,
     Table,
     Text,
-    cell_map,
     estimate_cell,
+    grid_map,
     joined,
     number,
     reasons_note,
@@ -32,7 +32,6 @@ from tasks.report.data import (
     ResultIndex,
     estimate_columns,
     estimate_values,
-    mistakes_link,
     sorted_cells,
 )
 from tasks.spec.detectors import Fit
@@ -111,26 +110,8 @@ def _probe_blocks(data: ReportData, index: ResultIndex, probe: Evaluated, rows: 
         )
     else:
         yield Text(f"In all {len(judged)} rows of {probe.name} with an interval it contains 0.5: nothing is flagged.")
-    mixes = list(dict.fromkeys(rows["mix"]))
-    maps = (cell_map(data, index, f"{probe.name} on {mix}: AUROC", mix, probe.fit, "auroc", None) for mix in mixes)
-    yield Heats("", tuple(maps))
-    columns = (Column("mix", "text"), Column("cell", "text"), Column("AUROC"), Column("contains 0.5", "text"))
-    estimates = [row_estimate(row, "auroc") for row in rows.iter_rows(named=True)]
-    shown = tuple(
-        (
-            Cell(row["mix"]),
-            Cell(row["cell"]),
-            estimate_cell(one, mistakes_link(data, _key(row), probe.name)),
-            _chance_cell(row["contains_half"]),
-        )
-        for row, one in zip(rows.iter_rows(named=True), estimates, strict=True)
-    )
-    yield Table(f"{probe.name} in every cell", columns, shown, folded=True, csv="probe")
-    yield from reasons_note(estimates)
-
-
-def _key(row: Mapping[str, Any]) -> CellKey:
-    return CellKey(row["mix"], row["resolution"], row["perturbation"])
+    yield Heats("", (grid_map(data, index, f"{probe.name}: AUROC", probe.fit, "auroc", None),), csv="probe")
+    yield from reasons_note(row_estimate(row, "auroc") for row in rows.iter_rows(named=True))
 
 
 def probe_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

@@ -9,7 +9,18 @@ from typing import Any
 import polars as pl
 
 from tasks.evaluation.protocols import APPLIED_CONTROL, AS_IS, HISTORY_CONTROL
-from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell, number, reasons_note, row_estimate
+from tasks.report.blocks import (
+    UNFOLDED_ROWS,
+    Block,
+    Cell,
+    Column,
+    Table,
+    Text,
+    estimate_cell,
+    number,
+    reasons_note,
+    row_estimate,
+)
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
@@ -112,7 +123,13 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             f"detector itself. Above {MOST_OF_A_PROBE:.2f} of a probe, or further than {MOST_OF_A_DETECTOR - 0.5:.2f} "
             "from one half of a detector itself, a row is marked: what is told there may be history."
         ),
-        Table("Matched histories, and as the pictures came: AUROC", columns, shown, csv="history"),
+        Table(
+            "Matched histories, and as the pictures came: AUROC",
+            columns,
+            shown,
+            folded=len(shown) > UNFOLDED_ROWS,
+            csv="history",
+        ),
         *reasons_note(one for pair in estimates for one in pair),
     )
 

@@ -34,7 +34,6 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
-from tasks.report.data import perturbation_word, perturbations
 from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
 from tasks.report.plots import HeatMap, HeatScale, Spot, cloud_plot
 from tasks.spec.detectors import FineTuned, Mobile
@@ -261,14 +260,15 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
     names = in_order(experiment, cells["network"].unique())
     found = {(row["network"], row["cell"]): row for row in cells.iter_rows(named=True)}
     classes = len(experiment.class_names)
-    accuracy_scale = HeatScale(neutral=1 / classes, reach=1 - 1 / classes)
-    maps = [_cell_map(experiment, f"{names[0]}: class accuracy", names[0], "class_accuracy", found, accuracy_scale)]
-    maps += [_cell_map(experiment, f"{name}: change", name, "change", found, _CHANGE_SCALE) for name in names[1:]]
-    yield Heats("Per cell", tuple(maps), f"each row is a resolution, each column a {perturbation_word(experiment)}")
+    scale = HeatScale(neutral=1 / classes, reach=1 - 1 / classes)
+    maps = [_cell_map(experiment, "Class accuracy", names[:1], "class_accuracy", found, scale)]
+    if names[1:]:
+        changes = _cell_map(experiment, f"Change from {names[0]}", names[1:], "change", found, _CHANGE_SCALE)
+        maps.append(changes)
+    yield Heats("Per cell", tuple(maps), csv="network_cells")
     yield Text(
-        f"First map: class accuracy of {names[0]}; white is one of {classes} classes at random ({1 / classes:.2f}). "
-        "The others: paired change from it in points of the same pictures; white is no change, orange is lost, blue is "
-        "gained, full from ten points on. Below each value is its 95 % interval.",
+        f"First map: white is one of {classes} classes at random ({1 / classes:.2f}). Second: the paired change in "
+        "points of the same pictures; white is no change, orange is lost, blue is gained, full from ten points on.",
         "note",
     )
     yield from _worst_and_best(names[1:], cells)
@@ -294,18 +294,18 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
 def _cell_map(
     experiment: Experiment,
     title: str,
-    network: str,
+    networks: Sequence[str],
     name: str,
     found: Mapping[tuple[str, str], Row],
     scale: HeatScale,
 ) -> HeatMap:
-    rows, columns = tuple(str(one) for one in experiment.resolutions), perturbations(experiment)
-    fields = [[found.get((network, f"{row}/{column}"), {}) for column in columns] for row in rows]
+    columns = tuple(cell.name for cell in experiment.cells)
+    fields = [[found.get((network, cell), {}) for cell in columns] for network in networks]
     values, lows, highs = (
         tuple(tuple(field.get(f"{name}{suffix}") for field in row) for row in fields)
         for suffix in ("", "_low", "_high")
     )
-    return HeatMap(title, "resolution", perturbation_word(experiment), rows, columns, values, lows, highs, scale)
+    return HeatMap(title, "network", "cell", tuple(networks), columns, values, lows, highs, scale)
 
 
 def _worst_and_best(names: Sequence[str], cells: pl.DataFrame) -> Iterator[Block]:

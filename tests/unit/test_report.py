@@ -518,7 +518,7 @@ def test_generators_that_are_smaller_by_nature_are_marked_above_their_own_size(d
     ranking = report_tables(data)["ranking"]
     assert set(ranking.filter("enlarged")["mix"]) == {"gan"}
     assert set(ranking.filter("enlarged")["resolution"]) == {"native", "256"}
-    assert "enlarged: the rows native and 256" in page.text
+    assert "enlarged: gan at native and 256" in page.text
 
 
 def test_the_ranking_starts_with_the_hardest_at_every_resolution(data: ReportData) -> None:

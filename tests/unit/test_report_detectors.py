@@ -27,7 +27,7 @@ from tasks.report import sections as report_sections_module
 from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
 from tasks.report.controls import control_rows
 from tasks.report.data import CellKey, ReportData, ResultIndex
-from tasks.report.grid import grid_blocks
+from tasks.report.headline import headline_blocks
 from tasks.report.page import render_html, render_markdown
 from tasks.report.quality import quality_table
 from tasks.report.reported import FIRST_PROJECT, read_reported
@@ -169,20 +169,20 @@ def test_the_headline_speaks_of_the_best_detector_and_the_ranking_of_the_first(
     assert set(lead.notes[0]) == {"ours\nzeta"}
 
 
-def test_all_heat_maps_of_the_grid_have_the_experiments_perturbations_as_columns(
+def test_the_grid_has_a_heat_map_of_every_detector_with_the_experiments_cells_as_columns(
     sections: dict[str, Section],
 ) -> None:
     blocks = sections["grid"].blocks
+    shown = [one for block in blocks if isinstance(block, Heats) for one in block.maps]
     folds = [block for block in blocks if isinstance(block, Fold)]
-    assert [fold.title for fold in folds] == ["beta: guesses detectors", "foreign"]
-    open_maps = [one for block in blocks if isinstance(block, Heats) for one in block.maps]
     folded = [one for fold in folds for block in fold.blocks if isinstance(block, Heats) for one in block.maps]
-    assert {one.title.partition(":")[0] for one in open_maps} == {"zeta", "alpha"}
-    assert {one.title.partition(":")[0] for one in folded} == {"beta", "foreign"}
-    for one in (*open_maps, *folded):
-        assert one.columns == ("none", "q20", "q60", "flip-1")
-        assert one.column_title == "perturbation"
-        assert one.values[0][3] is not None
+    for maps in (shown, folded):
+        assert [one.title for one in maps] == ["zeta", "alpha", "beta", "foreign"]
+        for one in maps:
+            assert one.columns == ("64/none", "64/q20", "64/q60", "64/flip-1")
+            assert one.rows == ("ours", "theirs", "combined")
+            assert one.values[0][3] is not None
+    assert "cell=64/flip-1&detector=beta&mix=theirs" in shown[2].links[1][3]
 
 
 def test_the_grid_table_has_every_detector_and_the_probes_last(tables: dict[str, pl.DataFrame]) -> None:
@@ -249,14 +249,15 @@ def test_no_table_has_a_column_of_jpeg_qualities(tables: dict[str, pl.DataFrame]
 
 def test_an_experiment_of_jpegs_alone_calls_its_columns_jpeg_quality(data: ReportData) -> None:
     experiment = data.experiment.model_copy(update={"perturbations": ()})
-    index = ResultIndex(experiment, data.results)
-    of_jpegs = dataclasses.replace(data, experiment=experiment)
-    text, first, *_ = grid_blocks(of_jpegs, index, report_tables(of_jpegs))
-    assert isinstance(text, Text)
-    assert "each column a JPEG quality" in text.text
-    assert isinstance(first, Heats)
-    assert first.maps[0].column_title == "JPEG quality"
-    assert first.maps[0].columns == ("none", "q20", "q60")
+    for given, word, columns in (
+        (data, "perturbation", ("none", "q20", "q60", "flip-1")),
+        (dataclasses.replace(data, experiment=experiment), "JPEG quality", ("none", "q20", "q60")),
+    ):
+        index = ResultIndex(given.experiment, given.results)
+        blocks = headline_blocks(given, index, report_tables(given))
+        (heats,) = (block for block in blocks if isinstance(block, Heats))
+        assert heats.maps[0].column_title == word
+        assert heats.maps[0].columns == columns
 
 
 def test_both_documents_name_every_detector(data: ReportData) -> None:
