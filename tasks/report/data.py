@@ -21,8 +21,6 @@ from tasks.spec.experiment import Experiment, Mix
 HEADLINE_RULE = "val"
 # Of a detector's own numbers, those of the grid: other protocols explain them.
 FAIR = "fair"
-# So many detectors are shown at once; what others have opens on a click.
-SHOWN_DETECTORS = 2
 
 
 class CellKey(NamedTuple):
@@ -45,6 +43,13 @@ class CellKey(NamedTuple):
 
 # The columns of `CellKey.row`.
 CELL_COLUMNS: dict[str, Any] = dict.fromkeys(("cell", "resolution", "perturbation"), pl.String)
+
+
+# One row per bin that holds pictures: `p_fake` is their mean p(fake), `fakes` the share of fakes among them.
+RELIABILITY: dict[str, Any] = {
+    "detector": pl.String, "resolution": pl.String, "perturbation": pl.String, "mix": pl.String,
+    "bin": pl.Int64, "pictures": pl.Int64, "p_fake": pl.Float64, "fakes": pl.Float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,7 @@ class ReportData:
         warnings: what the sources' metadata leave open, one sentence each.
         networks: what is known of the experiment's networks; None where it has none.
         pairs, ranks: `PAIR_SCHEMA` and `RANK_SCHEMA`, of all cells.
+        reliability: `RELIABILITY`, of the main mix in all cells: pictures by their p(fake), in bins.
         explorer: whether the explorer of the run's pictures lies beside the report, as `explorer/index.html`.
     """
 
@@ -108,6 +114,7 @@ class ReportData:
     networks: NetworkData | None = None
     pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(PAIR_SCHEMA.empty_table()))
     ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(RANK_SCHEMA.empty_table()))
+    reliability: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RELIABILITY))
     explorer: bool = True
 
 

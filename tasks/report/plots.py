@@ -157,40 +157,56 @@ def colour_classes(colours: Sequence[str] = LIGHT) -> str:
 
 def roc_plot(curves: Sequence[Curve], title: str) -> bytes:
     """ROC curves in one square, with the line of guessing."""
-    return _square(curves, title, "photographs called fake", "fakes called fake", points=_CURVE_POINTS)
-
-
-def reliability_plot(curves: Sequence[Curve], title: str) -> bytes:
-    """The share of fakes over p(fake), with the line on which both are equal."""
-    return _square(curves, title, "p(fake)", "share of fakes", marked=True)
-
-
-def _square(
-    curves: Sequence[Curve], title: str, x_title: str, y_title: str, points: int = 0, marked: bool = False
-) -> bytes:
     left, top, side = 44, 22, 180
     parts = [_text(left, 13, title, "t"), _line(left, top + side, left + side, top, "h")]
-    parts += [_path([(left, top), (left, top + side), (left + side, top + side)], "a")]
-    for share, words in ((0.0, "0"), (0.5, "0.5"), (1.0, "1")):
-        parts.append(_text(left + share * side, top + side + 14, words, "m"))
-        parts.append(_text(left - 5, top + side - share * side + 4, words, "e"))
-    parts.append(_text(left + side / 2, top + side + 29, x_title, "m"))
-    parts.append(_upright(12, top + side / 2, y_title))
-    for curve in curves:
-        x, y = _thinned(np.asarray(curve.x, float), np.asarray(curve.y, float), points)
-        places = [(left + side * one, top + side - side * other) for one, other in zip(x, y, strict=True)]
-        shade = f' opacity="{curve.opacity:.2g}"' if curve.opacity < 1 else ""
-        dots = "".join(_dot(*place, "p", 2) for place in places) if marked else ""
-        parts.append(f'<g class="c{curve.colour % len(LIGHT)}"{shade}>{_path(places, "l", curve.dash)}{dots}</g>')
-    beside = left + side + 12
-    for place, curve in enumerate(curves):
-        shade = f' opacity="{curve.opacity:.2g}"' if curve.opacity < 1 else ""
-        high = top + 8 + 15 * place
-        line = _line(beside, high, beside + 24, high, "l", curve.dash)
-        parts.append(f'<g class="c{curve.colour % len(LIGHT)}"{shade}>{line}</g>')
-        parts.append(_text(beside + 30, high + 4, curve.label))
+    parts.append(_path([(left, top), (left, top + side), (left + side, top + side)], "a"))
+    for share in (0, 0.5, 1):
+        parts.append(_text(left + share * side, top + side + 14, f"{share:g}", "m"))
+        parts.append(_text(left - 5, top + side - share * side + 4, f"{share:g}", "e"))
+    parts.append(_text(left + side / 2, top + side + 29, "photographs called fake", "m"))
+    parts.append(_upright(12, top + side / 2, "fakes called fake"))
+    parts += [_curve(curve, left, top, side) for curve in curves]
+    parts += _legend(curves, left + side + 12, top)
     longest = max((len(curve.label) for curve in curves), default=0)
-    return _svg(beside + 36 + 6.2 * longest, max(top + side + 36, top + 15 * len(curves) + 12), parts)
+    return _svg(left + side + 48 + 6.2 * longest, max(top + side + 36, top + 15 * len(curves) + 12), parts)
+
+
+def _curve(curve: Curve, left: float, top: float, side: float, dots: bool = False) -> str:
+    """A curve in a square whose lower left corner is (0, 0)."""
+    x, y = _thinned(np.asarray(curve.x, float), np.asarray(curve.y, float))
+    places = [(left + side * one, top + side - side * other) for one, other in zip(x, y, strict=True)]
+    marks = "".join(_dot(*place, "p", 2) for place in places) if dots else ""
+    return _coloured(curve, _path(places, "l", curve.dash) + marks)
+
+
+def _legend(curves: Sequence[Curve], left: float, top: float) -> Iterable[str]:
+    for place, curve in enumerate(curves):
+        y = top + 8 + 15 * place
+        yield _coloured(curve, _line(left, y, left + 24, y, "l", curve.dash))
+        yield _text(left + 30, y + 4, curve.label)
+
+
+def _coloured(curve: Curve, drawn: str) -> str:
+    shade = f' opacity="{curve.opacity:.2g}"' if curve.opacity < 1 else ""
+    return f'<g class="c{curve.colour % len(LIGHT)}"{shade}>{drawn}</g>'
+
+
+def reliability_plot(panels: Sequence[tuple[str, Sequence[Curve]]], title: str) -> bytes:
+    """The share of fakes over p(fake), panels side by side: each with the line on which both are equal."""
+    left, top, side, step = 40, 38, 104, 124
+    parts = [_text(left, 13, title, "t"), _upright(10, top + side / 2, "share of fakes")]
+    for place, (name, curves) in enumerate(panels):
+        x = left + step * place
+        parts += [_text(x, 30, name), _line(x, top + side, x + side, top, "h")]
+        parts.append(_path([(x, top), (x, top + side), (x + side, top + side)], "a"))
+        parts += [_text(x + share * side, top + side + 14, f"{share:g}", "m") for share in (0, 1)]
+        parts += [_curve(curve, x, top, side, dots=True) for curve in curves]
+    parts += [_text(left - 5, top + side - share * side + 4, f"{share:g}", "e") for share in (0, 1)]
+    end = left + step * len(panels)
+    parts.append(_text(left + (end - left - step + side) / 2, top + side + 28, "p(fake)", "m"))
+    curves = max((curves for _, curves in panels), key=len)
+    longest = max((len(curve.label) for curve in curves), default=0)
+    return _svg(end + 40 + 6.2 * longest, top + side + 34, [*parts, *_legend(curves, end, top)])
 
 
 def ranking_plot(rows: Sequence[Ranked], title: str, x_title: str = "AUROC") -> bytes:
@@ -345,11 +361,11 @@ def heat_colour(share: float | None) -> str:
     return "#" + "".join(f"{round(255 + (full - 255) * abs(share)):02x}" for full in end)
 
 
-def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points of a curve, both ends among them: more are not seen at this size. 0 keeps all."""
-    if not points or len(x) <= points:
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `_CURVE_POINTS` points of a curve, both ends among them: more are not seen at this size."""
+    if len(x) <= _CURVE_POINTS:
         return x, y
-    kept = np.unique(np.linspace(0, len(x) - 1, points).round().astype(int))
+    kept = np.unique(np.linspace(0, len(x) - 1, _CURVE_POINTS).round().astype(int))
     return x[kept], y[kept]
 
 

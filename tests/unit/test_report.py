@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from sklearn.calibration import calibration_curve
 
 from storage.tables import RESULT_SCHEMA
 from tasks.data.entries import quarantined
@@ -22,8 +23,9 @@ from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.blocks import SHOWN_ROWS, Text
-from tasks.report.data import CellKey, ReportData, ResultIndex, mistakes_link, seed_key
+from tasks.report.blocks import SHOWN_ROWS, Gallery, Text
+from tasks.report.calibration import BINS, calibration_blocks, reliability_bins
+from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex, mistakes_link, seed_key
 from tasks.report.flags import flag_blocks
 from tasks.report.headline import worst_told
 from tasks.report.page import MARKDOWN_BYTES, escape_markdown, render_html, render_markdown
@@ -543,6 +545,7 @@ def test_tables_hold_every_row_and_can_be_written_as_csv(data: ReportData) -> No
         "cross",
         "left_out",
         "seeds",
+        "reliability",
         "quality",
         "counts",
         "quarantine",
@@ -647,6 +650,29 @@ def test_a_long_quarantine_is_shown_in_part_and_counted_in_full() -> None:
     assert report_tables(data)["quarantine"].height == SHOWN_ROWS + 25
 
 
+def test_reliability_is_that_of_scikit_learn(data: ReportData) -> None:
+    rng = np.random.default_rng(0)
+    score = np.append(rng.random(500), [0.0, 1.0])
+    label = (rng.random(502) < score).astype(np.int8)
+    bins = reliability_bins(pl.DataFrame({"label": label, "p_fake": score}))
+    share, mean = calibration_curve(label, score, n_bins=BINS)
+    assert bins["fakes"].to_numpy() == pytest.approx(share)
+    assert bins["p_fake"].to_numpy() == pytest.approx(mean)
+    assert bins["pictures"].sum() == 502
+    assert reliability_bins(pl.DataFrame({"label": [0, 1], "p_fake": [0.55, 0.5]})).rows() == [(5, 2, 0.525, 0.5)]
+
+
+def test_calibration_is_drawn_where_a_bin_has_pictures_enough(data: ReportData) -> None:
+    place = {"detector": "svm", "resolution": "64", "perturbation": "none", "mix": "combined"}
+    rows = [place | {"bin": number, "pictures": 4 + number, "p_fake": 0.1, "fakes": 0.2} for number in range(3)]
+    given = dataclasses.replace(data, reliability=pl.DataFrame(rows, schema=RELIABILITY))
+    blocks = calibration_blocks(given, ResultIndex(given.experiment, given.results))
+    (picture,) = (one for block in blocks if isinstance(block, Gallery) for one in block.pictures)
+    assert picture.data.count(b"<circle") == 2
+    assert "64: ECE 0.060" in picture.data.decode()
+    assert report_tables(given)["reliability"].height == 3
+
+
 def test_the_documents_stay_small_whatever_the_pictures_weigh(html: str, markdown: str) -> None:
     assert len(html.encode()) < 1_200_000
     assert len(markdown.encode()) < MARKDOWN_BYTES
@@ -709,7 +735,7 @@ def test_every_plot_is_well_formed_and_escapes_names() -> None:
         plots.cloud_plot(rows, "<t>", "x", "y"),
         plots.cloud_plot(rows[1:], "<t>", "x", "y"),
         plots.chain_plot([("<a>", [0.5, None, 0.9]), ("b", [None, None])], ["0", "1", "2"], "<t>"),
-        plots.reliability_plot([plots.Curve("<c>", [0.1, 0.9], [0.2, 0.7])], "<t>"),
+        plots.reliability_plot([("64", [plots.Curve("<c>", [0.1, 0.9], [0.2, 0.7])])], "<t>"),
     )
     for svg in drawn:
         texts = [one.text for one in ElementTree.fromstring(plots.standalone(svg)).iter() if one.tag.endswith("text")]
