@@ -15,11 +15,11 @@ from tasks.report.blocks import (
     Column,
     Table,
     Text,
-    estimate_cell,
     interval,
     reasons_note,
     row_estimate,
     signed,
+    value_cell,
 )
 from tasks.report.data import (
     FAIR,
@@ -150,7 +150,7 @@ def _stage_table(caption: str, rows: Sequence[Row]) -> Table:
         line = [Cell(detector), Cell(mix)]
         for place, stage in enumerate(stages):
             row = of_line.get(stage)
-            line.append(Cell("–") if row is None else estimate_cell(row_estimate(row, "auroc")))
+            line.append(Cell("–") if row is None else value_cell(row, "auroc"))
             if _has_change(place, stage):
                 line.append(_change_cell(row))
         lines.append(tuple(line))

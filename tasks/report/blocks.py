@@ -263,10 +263,6 @@ def joined(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def plain_cell(value: float | None) -> Cell:
-    return Cell(number(value))
-
-
 def perturbations_note(data: ReportData) -> tuple[Text, ...]:
     """What happens to pictures in cells whose names do not say it all, and which cells show the same pictures."""
     named = data.experiment.perturbations

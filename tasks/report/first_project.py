@@ -20,7 +20,6 @@ from tasks.report.blocks import (
     Text,
     estimate_cell,
     number,
-    plain_cell,
     reasons_note,
     row_estimate,
     signed,
@@ -73,9 +72,9 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             (
                 Cell(row["cell"], sub=reported.name, tag="enlarged" if row["enlarged"] else "", notes=tuple(flagged)),
                 *(_reported_cell(value) for value in reported.metrics),
-                *(plain_cell(row[f"seed_{name}"]) for name in ("accuracy", "precision", "recall", "f1")),
-                estimate_cell(accuracy) if accuracy.value is not None else Cell(NOT_AVAILABLE),
-                estimate_cell(auroc) if auroc.value is not None else Cell(NOT_AVAILABLE),
+                *(Cell(number(row[f"seed_{name}"])) for name in ("accuracy", "precision", "recall", "f1")),
+                estimate_cell(accuracy),
+                estimate_cell(auroc),
             )
         )
         if said := _row_sentence(index, reported, row):

@@ -23,6 +23,7 @@ from tasks.report.blocks import (
     perturbations_note,
     reasons_note,
     row_estimate,
+    value_cell,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -117,12 +118,9 @@ def _grid_numbers(data: ReportData, grid: pl.DataFrame, detector: str) -> Table:
             Cell(row["mix"], tag="enlarged" if row["enlarged"] else ""),
             Cell(row["cell"]),
             estimate_cell(row_estimate(row, "auroc"), _link(data, row)),
-            *(estimate_cell(row_estimate(row, name)) for name in ("average_precision", "eer")),
-            *(
-                estimate_cell(row_estimate(row, f"{name}@{HEADLINE_RULE}"))
-                for name in ("accuracy", "precision", "recall", "f1")
-            ),
-            *(estimate_cell(row_estimate(row, f"balanced_accuracy@{rule}")) for rule, _ in rules),
+            *(value_cell(row, name) for name in ("average_precision", "eer")),
+            *(value_cell(row, f"{name}@{HEADLINE_RULE}") for name in ("accuracy", "precision", "recall", "f1")),
+            *(value_cell(row, f"balanced_accuracy@{rule}") for rule, _ in rules),
             Cell(str(row["n_real"])),
             Cell(str(row["n_fake"])),
         )

@@ -20,6 +20,7 @@ from tasks.report.blocks import (
     number,
     reasons_note,
     row_estimate,
+    value_cell,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -106,8 +107,8 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             estimate_cell(matched),
             estimate_cell(as_is),
             Cell(number(row["difference"])),
-            estimate_cell(row_estimate(row, "control")),
-            _marked(estimate_cell(row_estimate(row, "applied")), row["flagged"]),
+            value_cell(row, "control"),
+            _marked(value_cell(row, "applied"), row["flagged"]),
         )
         for row, (matched, as_is) in zip(rows, estimates, strict=True)
     )

@@ -271,23 +271,6 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
         "points of the same pictures; white is no change, orange is lost, blue is gained, full from ten points on.",
         "note",
     )
-    yield from _worst_and_best(names[1:], cells)
-    columns = (
-        Column("network", "text"), Column("cell", "text"), Column("class accuracy"), Column("change, points"),
-        Column("pictures"), Column("groups"),
-    )  # fmt: skip
-    rows = tuple(
-        (
-            Cell(row["network"]),
-            Cell(row["cell"]),
-            value_cell(row, "class_accuracy"),
-            Cell("–") if row["network"] == names[0] else points_cell(row),
-            Cell(whole(row["n"])),
-            Cell(whole(row["n_groups"])),
-        )
-        for row in cells.iter_rows(named=True)
-    )
-    yield Table("Every network in every cell", columns, rows, folded=True, csv="network_cells")
     yield from reasons_note(row_estimate(row, "class_accuracy") for row in cells.iter_rows(named=True))
 
 
@@ -306,25 +289,6 @@ def _cell_map(
         for suffix in ("", "_low", "_high")
     )
     return HeatMap(title, "network", "cell", tuple(networks), columns, values, lows, highs, scale)
-
-
-def _worst_and_best(names: Sequence[str], cells: pl.DataFrame) -> Iterator[Block]:
-    """Where each network loses most, and where least."""
-    rows = []
-    for name in names:
-        changed = cells.filter(pl.col("network") == name, pl.col("change").is_not_null())
-        changed = changed.sort("change", maintain_order=True)
-        if len(changed) > 1:
-            worst, best = changed.row(0, named=True), changed.row(-1, named=True)
-            rows.append((Cell(name), Cell(worst["cell"]), points_cell(worst), Cell(best["cell"]), points_cell(best)))
-    if not rows:
-        return
-    columns = (
-        Column("network", "text"), Column("cell", "text", group="loses most"), Column("points", group="loses most"),
-        Column("cell", "text", group="loses least"), Column("points", group="loses least"),
-    )  # fmt: skip
-    yield Table("Where each network loses most, and least", columns, tuple(rows), csv="network_cells")
-    yield Text("The largest of many differences is partly chance: its interval is that of one cell.", "note")
 
 
 # ---- students and bits
