@@ -178,8 +178,9 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, three decimals."""
-    return f"{value:+.3f}".replace("-", "−")
+    """A difference with three decimals, and its sign unless it is rounded to nothing."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def points(value: float | None) -> str:

@@ -25,9 +25,9 @@ from tasks.report.sections import report_sections
 
 # Bytes of the Markdown, which Prefect keeps in its database, and of the pictures in it (as base64).
 MARKDOWN_BYTES = 100_000
-MARKDOWN_PICTURE_BYTES = 45_000
-# Longer tables are not in the Markdown.
-MARKDOWN_ROWS = 40
+MARKDOWN_PICTURE_BYTES = 60_000
+# Longer tables, and further heat maps, are not in the Markdown.
+MARKDOWN_ROWS, MARKDOWN_MAPS = 40, 2
 
 
 def render_html(data: ReportData) -> str:
@@ -54,7 +54,7 @@ def render_markdown(data: ReportData) -> str:
     )
     budget = _PictureBudget(MARKDOWN_PICTURE_BYTES)
     environment.filters |= {"heat_picture": lambda heats: budget.embed(_heat_picture(heats)), "picture": budget.embed}
-    environment.globals |= {"most_rows": MARKDOWN_ROWS}
+    environment.globals |= {"most_rows": MARKDOWN_ROWS, "most_maps": MARKDOWN_MAPS}
     document = _document(data)
     page = environment.get_template("page.md").make_module(document)
     text, missing = str(page.head()), []  # type: ignore[attr-defined]
@@ -117,13 +117,17 @@ def _embedded(picture: Picture) -> Markup:
 
 
 def _heat_picture(heats: Heats) -> Picture:
-    spoken = "; ".join(
-        f"{one.title}, {row} by {column}: {NOT_AVAILABLE if value is None else one.scale.text(value)}"
-        for one in heats.maps
+    maps = heats.maps[:MARKDOWN_MAPS]
+    spoken = [
+        f"{one.title}, {row}: "
+        + ", ".join(
+            f"{column} {NOT_AVAILABLE if value is None else one.scale.text(value)}"
+            for column, value in zip(one.columns, values, strict=True)
+        )
+        for one in maps
         for row, values in zip(one.rows, one.values, strict=True)
-        for column, value in zip(one.columns, values, strict=True)
-    )
-    return Picture(heats.title, f"Heat maps {heats.title}: {spoken}", plots.heat_map(heats.maps))
+    ]
+    return Picture(heats.title or maps[0].title, "; ".join(spoken), plots.heat_map(maps))
 
 
 class _PictureBudget:

@@ -79,7 +79,7 @@ def write_report(
     data = ReportData(
         experiment=experiment,
         run_name=f"{experiment.name}-{run.digest[:12]}",
-        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         results=results,
         reported=reported,
         flags=arithmetic_flags(reported),
