@@ -141,7 +141,6 @@ class Gallery:
 
     title: str
     pictures: tuple[Picture, ...]
-    folded: bool = False
     kind: ClassVar[str] = "gallery"
 
 

@@ -253,11 +253,15 @@ def is_enlarged(data: ReportData, mix: Mix, resolution: str) -> bool:
     return False
 
 
-def mistakes_link(data: ReportData, cell: CellKey, detector: str) -> str:
-    """Where the explorer shows what a detector got wrong in a cell; empty where the run has no explorer."""
+def mistakes_link(data: ReportData, cell: CellKey, detector: str, than: str = "") -> str:
+    """Where the explorer shows what a detector got wrong in a cell; empty where the run has no explorer.
+
+    With `than`, another detector or another cell, it shows what one of both got right and the other wrong.
+    """
     if not data.explorer:
         return ""
-    asked = {"cell": cell.cell, "detector": detector, "mix": cell.mix, "error": "mistake", "sort": "-p"}
+    asked = {"cell": cell.cell, "detector": detector, "mix": cell.mix}
+    asked |= {"than": than} if than else {"error": "mistake", "sort": "-p"}
     return f"explorer/index.html?{urlencode(asked, quote_via=quote, safe='/')}"
 
 

@@ -435,6 +435,8 @@ def test_fields_lead_to_the_mistakes_behind_them_where_there_is_an_explorer(data
     without = Page(render_html(light_data(explorer=False)))
     assert "Look at the mistakes" not in without.text
     assert not any("explorer" in reference for reference in without.references)
+    than = mistakes_link(data, CellKey("gan", "64", "q20"), "svm", "64/none")
+    assert than == "explorer/index.html?cell=64/q20&detector=svm&mix=gan&than=64/none"
     odd = mistakes_link(data, CellKey("a&b #1", "64", "crop 50%"), "x=y")
     assert odd == "explorer/index.html?cell=64/crop%2050%25&detector=x%3Dy&mix=a%26b%20%231&error=mistake&sort=-p"
 
