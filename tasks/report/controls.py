@@ -17,8 +17,6 @@ from tasks.report.blocks import (
     Text,
     estimate_cell,
     grid_map,
-    joined,
-    number,
     reasons_note,
     row_estimate,
 )
@@ -99,13 +97,11 @@ def _probe_blocks(data: ReportData, index: ResultIndex, probe: Evaluated, rows: 
     if not len(judged):
         yield Text(f"No row of {probe.name} has an interval, so whether it is at chance is n/a.", "note")
     elif len(flagged):
-        places = []
-        for (mix,), part in flagged.group_by("mix", maintain_order=True):
-            cells = [f"{row['cell']} ({number(row['auroc'])})" for row in part.iter_rows(named=True)]
-            places.append(f"{mix} at {joined(cells)}" if len(cells) <= 3 else f"{mix} in {len(cells)} cells")
+        counted = flagged.group_by("mix", maintain_order=True).len()
+        places = [f"{mix} in {count} cell{'s' if count > 1 else ''}" for mix, count in counted.iter_rows()]
         yield Text(
             f"In {len(flagged)} of {len(judged)} rows the interval of {probe.name} does not contain 0.5: "
-            f"{'; '.join(places)}. There, part of what a detector tells may be format rather than content. Of many "
+            f"{', '.join(places)}. There, part of what a detector tells may be format rather than content. Of many "
             "rows, one in twenty is expected to be flagged by chance."
         )
     else:

@@ -140,8 +140,8 @@ def _note(data: ReportData, one: Worst | None) -> str:
 
 def _map_words(index: ResultIndex) -> str:
     words = (
-        "White is guessing (0.5), blue is told apart, orange is worse than guessing. Below a value: its 95 % interval, "
-        "the generator, the detector."
+        "No colour is guessing (0.5), blue is told apart, orange is worse than guessing. Below a value: its 95 % "
+        "interval, the generator, the detector."
     )
     if len(index.detectors) > 1:
         words += " Best and worst were found on the pictures that they are shown for, which flatters the best a little."

@@ -267,8 +267,8 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
         maps.append(changes)
     yield Heats("Per cell", tuple(maps), csv="network_cells")
     yield Text(
-        f"First map: white is one of {classes} classes at random ({1 / classes:.2f}). Second: the paired change in "
-        "points of the same pictures; white is no change, orange is lost, blue is gained, full from ten points on.",
+        f"First map: no colour is one of {classes} classes at random ({1 / classes:.2f}). Second: the paired change in "
+        "points of the same pictures; no colour is no change, orange is lost, blue is gained, full from ten points on.",
         "note",
     )
     yield from reasons_note(row_estimate(row, "class_accuracy") for row in cells.iter_rows(named=True))

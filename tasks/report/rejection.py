@@ -153,7 +153,7 @@ def _score_sentences(table: pl.DataFrame) -> Iterator[tuple[str, str]]:
         if not len(chosen) or not len(reference):
             continue
         row = chosen.row(0, named=True)
-        auroc, plain = row_estimate(row, "auroc"), row_estimate(reference.row(0, named=True), "auroc")
+        auroc = row_estimate(row, "auroc")
         label = f"{source} left out ({network})"
         if auroc.value is None:
             yield label, f"n/a: {auroc.reason or 'no AUROC was computed'}."
@@ -161,18 +161,14 @@ def _score_sentences(table: pl.DataFrame) -> Iterator[tuple[str, str]]:
             yield label, f"the network rejects by {REFERENCE_SCORE} itself: AUROC {with_interval(auroc)}."
         else:
             difference = row_estimate(row, "auroc_difference")
-            yield (
-                label,
-                f"{row['score']} reaches an AUROC of {with_interval(auroc)}, {REFERENCE_SCORE} {with_interval(plain)}. "
-                f"{_difference_verdict(row['score'], difference)}",
-            )
+            yield label, _difference_verdict(row["score"], difference)
 
 
 def _difference_verdict(score: str, difference: Estimate) -> str:
     if difference.value is None:
         return f"The difference is n/a: {difference.reason or 'it was not computed'}."
     if difference.low is None or difference.high is None:
-        return f"The difference of {signed(difference.value)} has no interval, so neither is shown to be better."
+        return f"The difference of {signed(difference.value)} has no interval, so {score} is not shown to be better."
     said = f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
     if difference.low > 0:
         return f"The difference is {said}: {score} is better."

@@ -29,7 +29,7 @@ from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.sections import report_tables
 from tasks.spec.detectors import Fit
-from tasks.spec.experiment import SHUFFLED, Experiment
+from tasks.spec.experiment import SHUFFLED, Experiment, Mix
 
 HTML, MARKDOWN = "report.html", "report.md"
 LIBRARIES = (
@@ -141,13 +141,18 @@ def _reliability(store: Store, scored: Sequence[Scored], experiment: Experiment)
     """The reliability of every detector in every cell, on the drawn test pictures of the main mix."""
     name = main_mix(experiment).name
     columns = ["image_id", "source", "label", "split", "resolution", "perturbation", "p_fake"]
+    known: dict[Mix, tuple[pl.DataFrame, pl.DataFrame]] = {}
     found = []
     for one in scored:
         scores = _frame(read_table(store, one.scores, columns))
         test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
         # Photographs may stand in a mix under other names than in the experiment.
         for mix in (mix for mix in one.mixes if mix.name == name):
-            drawn = drawn_pictures(test, mix.real, mix.fakes, experiment.seed, mix.versions).drop_nulls("p_fake")
+            asked = test.select("image_id", "source", "label")
+            # The same pictures are asked about in most cells: they are drawn once.
+            if not (mix in known and known[mix][0].equals(asked)):
+                known[mix] = asked, drawn_pictures(asked, mix.real, mix.fakes, experiment.seed, mix.versions)
+            drawn = test.join(known[mix][1], on=["image_id", "source"], how="semi").drop_nulls("p_fake")
             place = drawn.select(pl.lit(one.fit.detector).alias("detector"), "resolution", "perturbation").head(1)
             found.append(place.with_columns(mix=pl.lit(name)).join(reliability_bins(drawn), how="cross"))
     return pl.concat([pl.DataFrame(schema=RELIABILITY), *found])

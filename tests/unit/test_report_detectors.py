@@ -21,17 +21,17 @@ from storage.objects import ROWS, commit
 from storage.tables import RESULT_SCHEMA
 from tasks.data.perturbations import kinds as perturbations
 from tasks.detectors import base
-from tasks.evaluation.cells import ROC_SCHEMA
+from tasks.evaluation.cells import ROC_SCHEMA, Scored
 from tasks.presets import parse_experiment
 from tasks.report import sections as report_sections_module
 from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
 from tasks.report.controls import control_rows
-from tasks.report.data import CellKey, ReportData, ResultIndex
+from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex
 from tasks.report.headline import headline_blocks
 from tasks.report.page import render_html, render_markdown
 from tasks.report.quality import quality_table
 from tasks.report.reported import FIRST_PROJECT, read_reported
-from tasks.report.run import _control_row
+from tasks.report.run import _control_row, _reliability
 from tasks.report.sections import SECTIONS, Kind, report_sections, report_tables
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
@@ -330,6 +330,33 @@ def test_each_control_is_a_row_of_its_detector_on_shuffled_labels(tmp_path: Path
     cell = CellKey("shuffled", "64", "none")
     assert [(fit, cell_key) for fit, cell_key, _ in rows] == [(Fit(detector=name), cell) for name in ("alpha", "beta")]
     assert [(one.value, one.contains(0.5)) for *_, one in rows] == [(0.56, False), (0.51, True)]
+
+
+def test_reliability_is_of_the_drawn_and_scored_pictures_of_the_main_mix(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    store = LocalStore(tmp_path)
+    mixes = experiment.all_mixes
+    found = []
+    for name, missing in (("zeta", 0), ("alpha", 3)):
+        rows = [
+            {"image_id": f"{source}-{number}", "source": source, "label": int(source != "coco"), "split": split}
+            | {"resolution": "64", "perturbation": "none"}
+            | {"p_fake": None if source == "coco" and number < missing else 0.05 + 0.1 * (number % 10)}
+            for source, count in (("coco", 40), ("ours", 30), ("theirs", 30))
+            for split in ("val", "test")
+            for number in range(count)
+        ]
+        parts: dict[str, pa.Table] = {ROWS: pl.DataFrame(rows, schema_overrides={"label": pl.Int8}).to_arrow()}
+        ref = commit(store, name, step="score", digest="0" * 64, recipe={}, parts=parts)
+        found.append(Scored(fit=Fit(detector=name), scores=ref, reference=ref, mixes=mixes))
+    table = _reliability(store, found, experiment)
+    assert table.schema == pl.Schema(RELIABILITY)
+    assert set(table["mix"]) == {"combined"}
+    # As many fakes as photographs, half of each generator; pictures without a score have no bin.
+    assert dict(table.group_by("detector").agg(pl.col("pictures").sum()).iter_rows()) == {"zeta": 80, "alpha": 77}
+    ten = table.filter(detector="zeta")["p_fake"].to_list()
+    assert ten == pytest.approx([0.05 + 0.1 * number for number in range(10)])
 
 
 def test_quality_is_shown_by_cell() -> None:
