@@ -149,7 +149,7 @@ class Fold:
     """Blocks that open on a click. Markdown, which has to stay small, only says that they are in the HTML."""
 
     title: str
-    blocks: tuple[Text | Table | Heats | Gallery, ...]
+    blocks: tuple[Text | Items | Table | Heats | Gallery, ...]
     kind: ClassVar[str] = "fold"
 
 

@@ -13,6 +13,7 @@ from tasks.report.blocks import (
     Block,
     Cell,
     Column,
+    Fold,
     Gallery,
     Items,
     Picture,
@@ -102,7 +103,7 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             "test photographs."
         )
     )
-    blocks.append(Items(tuple(sentences)))
+    blocks.append(Fold("Row by row, in words", (Items(tuple(sentences)),)))
     return tuple(blocks)
 
 

@@ -29,12 +29,16 @@ from tasks.report.plots import HeatMap
 
 @dataclass(frozen=True)
 class Worst:
-    """What a detector tells worst in one cell: `cell.mix` is the mix of that generator."""
+    """What a detector tells worst in one cell: `cell.mix` is the mix of that generator.
+
+    `is_of_all` says that no generator was left out for having no interval.
+    """
 
     detector: str
     cell: CellKey
     auroc: Estimate
     value: float
+    is_of_all: bool = True
 
 
 def worst_told(data: ReportData, index: ResultIndex) -> dict[tuple[str, str], Worst]:
@@ -52,7 +56,7 @@ def worst_told(data: ReportData, index: ResultIndex) -> dict[tuple[str, str], Wo
         asked = [cell for cell in cells if (cell.resolution, cell.perturbation) == place]
         rated = [_rated(index, one, asked) for one in index.detectors]
         if any(one.auroc.has_interval for rows in rated for one in rows):
-            rated = [[one for one in rows if one.auroc.has_interval] for rows in rated]
+            rated = [_with_intervals(rows) for rows in rated]
         most = max(map(len, rated), default=0)
         worst = [min(rows, key=lambda row: row.value) for rows in rated if rows and len(rows) == most]
         if worst:
@@ -63,6 +67,11 @@ def worst_told(data: ReportData, index: ResultIndex) -> dict[tuple[str, str], Wo
 def _rated(index: ResultIndex, one: Evaluated, cells: Sequence[CellKey]) -> list[Worst]:
     rows = [(cell, index.get(FAIR, cell, one.fit, "auroc")) for cell in cells]
     return [Worst(one.name, cell, auroc, auroc.value) for cell, auroc in rows if auroc and auroc.value is not None]
+
+
+def _with_intervals(rows: Sequence[Worst]) -> list[Worst]:
+    kept = [one for one in rows if one.auroc.has_interval]
+    return [replace(one, is_of_all=len(kept) == len(rows)) for one in kept]
 
 
 def headline_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
@@ -89,8 +98,9 @@ def _sentences(index: ResultIndex, found: Mapping[tuple[str, str], Worst], worst
     best = max(plain or found.values(), key=lambda one: one.value)
     if best is not worst:
         happened = "Uncompressed" if plain else "At best"
+        every = "every generator" if best.is_of_all else "every generator that has an interval"
         yield (
-            f"{happened}, {best.detector} tells every generator from photographs with an AUROC of at least "
+            f"{happened}, {best.detector} tells {every} from photographs with an AUROC of at least "
             f"{with_interval(best.auroc)}: {best.cell.mix} at {best.cell.cell} is the hardest. {_verdict(best.auroc)}"
         ).strip()
     yield (
