@@ -6,6 +6,8 @@
 # make subset  real data that environment variables name (tasks/experiments/subset.yaml): an hour or more
 # make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
 # make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
+# make explorer  the page that shows a run's mistakes, into tasks/explorer/page, where its built files are committed; also
+#              explorer-test
 # make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
@@ -22,11 +24,11 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test chaos bench bench-full lint api clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m deployments.demo
+	@$(BIN)/python -m deployments.cli evaluate sample
 
 # Two files at once on any machine: tests that start servers wait more than they compute. In order, the long ones first.
 test: $(INSTALLED)
@@ -39,7 +41,7 @@ stop:
 	@if [ -e $(INSTALLED) ]; then $(BIN)/python -m deployments.bootstrap stop; else echo "nothing was running"; fi
 
 subset: $(INSTALLED)
-	@$(BIN)/python -m deployments.demo --experiment subset
+	@$(BIN)/python -m deployments.cli evaluate subset
 
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3
@@ -63,6 +65,16 @@ mobile/node_modules/.installed: mobile/package.json mobile/package-lock.json
 	npm --prefix mobile ci
 	@touch $@
 
+explorer: explorer/node_modules/.installed
+	npm --prefix explorer run build
+
+explorer-test: explorer/node_modules/.installed $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_explorer.py
+
+explorer/node_modules/.installed: explorer/package.json explorer/package-lock.json
+	npm --prefix explorer ci
+	@touch $@
+
 chaos: $(INSTALLED)
 	TELLTALE_CHAOS=on TELLTALE_CHAOS_RESULTS=docs/reliability OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 		tests/chaos tests/property/test_fuzz_images.py
@@ -84,7 +96,7 @@ api: $(INSTALLED)
 	@echo "build/api/index.html"
 
 clean: stop
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info mobile/node_modules mobile/dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info mobile/node_modules mobile/dist explorer/node_modules
 	rm -rf "$(HOME_FOLDER)/prefect" "$(HOME_FOLDER)/postgres" "$(HOME_FOLDER)/logs" "$(HOME_FOLDER)"/services.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "results stay in $(HOME_FOLDER)/store"

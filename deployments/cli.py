@@ -1,370 +1,63 @@
-"""The console command `telltale`: what a published network says of pictures from anywhere, and pictures to score."""
+"""The console command `telltale`."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import io
-import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from deployments.check import check
+from deployments.detect import detect, one_line
+from deployments.evaluate import evaluate
 from deployments.failures import sentence
+from deployments.lists import doctor, list_experiments, list_networks, list_runs
 from deployments.pictures import export_pictures
-from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
-from storage.opening import open_store, store_url
-from storage.paths import with_home
-from storage.runs import latest_run, latest_runs, published_networks
-from storage.store import STORE_SETTING, Store
+from deployments.runs import show_report
 
-if TYPE_CHECKING:
-    from rich.console import Console
+USAGE = 2
 
-    from tasks.networks.answer import Answer, Card, Kind, Rate
-    from tasks.networks.exported import ExportedNetwork
-
-SOME_UNREADABLE, USAGE = 1, 2
-# As a shell reports a program that the end of its output's reader has ended.
-READER_GONE = 141
-
-# More bytes than any picture within the limit of 100 million pixels has.
-MAX_BYTES = 2**30
-
-DIGEST_SHOWN = 12
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A network that is ready to answer, its card, and the size of its file in bytes."""
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
 
-    network: ExportedNetwork
-    card: Card
-    size: int
+        typer.echo(f"telltale {importlib.metadata.version('telltale')}")
+        raise typer.Exit
 
 
 @app.callback()
-def telltale() -> None:
+def telltale(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Tell generated pictures from photographs, with the error rates that were measured."""
 
 
-@app.command(
-    epilog="Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command, a missing model, or an "
-    "answer that cannot be written; 141 where nobody reads it any more."
+_STATUS = "Exit status: 0; 2 for a wrong input, option or setting, or a missing one; 1 for other failures."
+_STATUS_OF_ANSWERS = (
+    "Exit status: 0; 1 when some pictures could not be read; 2 for a wrong command, a missing model, or an answer that "
+    "cannot be written; 141 where nobody reads it any more."
 )
-def detect(
-    pictures: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PICTURE", help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF. Folders are refused."
-        ),
-    ],
-    model: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.onnx", help="An exported network, with its card FILE.json beside it."),
-    ] = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(help="Take the network from this experiment's newest run; else from the newest run of any."),
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option(help="Which of the run's networks; else the experiment's first, the uncompressed one.")
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="One JSON object per picture and line: picture, verdict (photograph, generated, unknown-source), "
-            "source, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, error. "
-            "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
-        ),
-    ] = False,
-) -> None:
-    """Say of each PICTURE whether it is a photograph, by which generator it was made, or that the source is unknown.
 
-    Networks come from the store (TELLTALE_STORE) or from a file. The error rates are those of the nearest kind of
-    picture that the network was tested in; they are no promise for pictures that differ otherwise. Kinds to which
-    something else than a JPEG encoding happened are never taken as the nearest, because a file does not tell what
-    happened to a picture before it was saved.
-    """
-    if model is not None and (experiment is not None or network is not None):
-        raise typer.BadParameter("--model names a file; --experiment and --network choose from the store")
-    try:
-        chosen = local_model(model) if model is not None else published_model(experiment, network)
-        failures = 0
-        show = show_json if as_json else Terminal().show
-        for picture, answered in answers(chosen, pictures):
-            failures += isinstance(answered, BadImage)
-            show(picture, answered, chosen)
-    except TelltaleError as error:
-        typer.echo(f"error: {one_line(str(error))}", err=True)
-        raise typer.Exit(USAGE) from error
-    except BrokenPipeError as error:
-        raise typer.Exit(READER_GONE) from error
-    raise typer.Exit(SOME_UNREADABLE if failures else 0)
-
-
-app.command("pictures")(export_pictures)
-
-
-def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:
-    """What the model says of each picture, or why it cannot be read."""
-    from tasks.networks.answer import answer
-
-    for picture in pictures:
-        try:
-            yield picture, answer(model.network, model.card, read_picture(picture))
-        except BadImage as error:
-            yield picture, error
-
-
-def read_picture(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        BadImage: `not-found`, `not-a-file` (a folder, a pipe), `too-large` (over 1 GiB), `unreadable` (no permission).
-    """
-    try:
-        path = Path(with_home(str(path)))
-        if path.is_dir():
-            raise BadImage("not-a-file", "a folder; name the pictures in it")
-        if not path.exists():
-            raise BadImage("not-found", "no such file")
-        if not path.is_file():
-            raise BadImage("not-a-file", "neither a file nor a link to one")
-        if path.stat().st_size > MAX_BYTES:
-            raise BadImage("too-large", f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
-        return path.read_bytes()
-    except SpecError as error:
-        raise BadImage("not-found", str(error)) from error
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from error
-
-
-def local_model(path: Path) -> Model:
-    """The model of a file whose card lies beside it.
-
-    Raises:
-        MissingInput: the model or its card is missing or cannot be read.
-        TelltaleError: they do not belong together, or are none (`ready_model`).
-    """
-    path = Path(with_home(str(path)))
-    if not path.name:
-        raise MissingInput(f"an exported network at {path} (a folder)")
-    files = {"an exported network": path, "its card": path.with_suffix(".json")}
-    found = {}
-    for what, file in files.items():
-        try:
-            found[what] = file.read_bytes()
-        except OSError as error:
-            raise MissingInput(f"{what} at {file} ({error.strerror})") from error
-    return ready_model(*found.values())
-
-
-def published_model(experiment: str | None, network: str | None) -> Model:
-    """A network of a run in the store: of an experiment's newest run, or of the newest that published any.
-
-    Raises:
-        MissingInput: no run has networks.
-        ObjectMissing: no run of this experiment, or no such network in it.
-        StoreError: the store cannot be read.
-    """
-    try:
-        return ready_model(*published_files(open_store(), experiment, network))
-    except OSError as error:
-        raise StoreError(f"cannot read {store_url()} ({STORE_SETTING}): {error}") from error
-
-
-def published_files(store: Store, experiment: str | None, network: str | None) -> tuple[bytes, bytes]:
-    """The file and the card of a published network; errors as `published_model`."""
-    place = latest_run(store, experiment) if experiment is not None else newest_run_with_networks(store)
-    names = published_networks(store, place)
-    if not names:
-        raise MissingInput(f"networks in {place} of {store.url}: the experiment {experiment!r} has none")
-    name = names[0] if network is None else network
-    if name not in names:
-        raise ObjectMissing(f"no network {name!r} in {place} of {store.url}, only {', '.join(names)}")
-    return store.read(f"{place}/models/{name}.onnx"), store.read(f"{place}/models/{name}.json")
-
-
-def newest_run_with_networks(store: Store) -> str:
-    """The place of the newest run of any experiment that published networks.
-
-    Raises:
-        MissingInput: there is none.
-    """
-    finished = [place for place in sorted({*latest_runs(store).values()}) if published_networks(store, place)]
-    if not finished:
-        raise MissingInput(
-            f"a run with networks in {store.url} ({STORE_SETTING}): make one with `make demo`, "
-            "or name an exported network with --model FILE.onnx"
-        )
-    return max(finished, key=lambda place: store.modified(f"{place}/index.json"))
-
-
-def ready_model(model: bytes, card: bytes) -> Model:
-    """A network from the bytes of its file and its card.
-
-    Raises:
-        SpecError: the card is none of an evaluated network, or of other classes.
-        DamagedObject: the file is no exported network, or not the card's.
-        WrongAnswers: this machine computes other answers than the card's.
-    """
-    # ONNX Runtime and pyarrow take half a second: not for --help, nor for a wrong command.
-    from tasks.networks.answer import Card
-    from tasks.networks.exported import ExportedNetwork
-
-    read = Card.read(card)
-    facts = read.model_dump(include={"sha256", "classes", "self_test"})
-    return Model(ExportedNetwork(model, facts), read, len(model))
-
-
-def show_json(picture: Path, answered: Answer | BadImage, model: Model) -> None:
-    """One picture's answer, or what is wrong with it, as one line of JSON."""
-    typer.echo(json.dumps(_json_name(picture) | _json_of(answered, model), allow_nan=False))
-
-
-def _json_name(picture: Path) -> dict[str, str]:
-    """A file's name as text; where its bytes are no UTF-8, which JSON is, these too."""
-    name = os.fsencode(picture)
-    try:
-        return {"picture": name.decode()}
-    except UnicodeDecodeError:
-        return {"picture": name.decode(errors="replace"), "picture_bytes": base64.b64encode(name).decode()}
-
-
-def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
-    if isinstance(answered, BadImage):
-        return {"error": {"reason": answered.reason, "detail": answered.detail}}
-    kind = answered.kind
-    return {
-        "verdict": answered.verdict,
-        "source": answered.source,
-        "p_fake": answered.p_fake,
-        "threshold": answered.threshold,
-        "probabilities": answered.probabilities,
-        "familiarity": {
-            "score": answered.rejection_score,
-            "value": answered.familiarity[answered.rejection_score],
-            "threshold": answered.rejection_threshold,
-            "scores": answered.familiarity,
-        },
-        "kind": {
-            "format": kind.format,
-            "shorter_side": kind.shorter_side,
-            "jpeg_quality": kind.jpeg_quality,
-            "tested_as": {"cell": kind.cell, "side": kind.tested_side, "jpeg_quality": kind.tested_quality},
-        },
-        "error_rates": {
-            "false_alarms": answered.false_alarms.model_dump(),
-            "missed": answered.missed.model_dump(),
-        },
-        "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size},
-    }
-
-
-class Terminal:
-    """Answers for people, on the standard output; what could not be read, one line each, on the error output."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        class Output(Console):
-            def on_broken_pipe(self) -> None:
-                # Rich would end the process itself, with the status of an unreadable picture.
-                raise BrokenPipeError
-
-        self._console: Console = Output(highlight=False, markup=False, emoji=False)
-
-    def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
-        """Print one answer, or why there is none."""
-        if isinstance(answered, BadImage):
-            typer.echo(f"{one_line(str(picture))}: {one_line(str(answered))}", err=True)
-            return
-        from rich.table import Table
-
-        self._console.print(one_line(str(picture)), soft_wrap=True)
-        lines = Table.grid(padding=(0, 2))
-        lines.add_column(no_wrap=True)
-        lines.add_column(overflow="fold")
-        for name, text in described(answered, model.card):
-            lines.add_row(f"  {name}", text, style="bold" if name == "verdict" else None)
-        self._console.print(lines)
-        self._console.print()
-
-
-def described(answered: Answer, card: Card) -> Iterator[tuple[str, str]]:
-    """An answer in words, line by line: a label and its text."""
-    yield "verdict", verdict_in_words(answered)
-    yield "probability", probability_in_words(answered)
-    yield "classes", ", ".join(f"{name} {_percent(value)}" for name, value in answered.probabilities.items())
-    yield "picture", picture_in_words(answered.kind)
-    yield "error rate", errors_in_words(answered)
-    yield "model", f"{card.name}, sha256 {card.sha256[:DIGEST_SHOWN]}"
-
-
-def verdict_in_words(answered: Answer) -> str:
-    """The verdict as a person reads it."""
-    if answered.verdict == "generated":
-        return f"Generated: {answered.source}"
-    if answered.verdict == "photograph":
-        return "Photograph"
-    return "Unknown source: unlike the photographs and the generators that this model knows"
-
-
-def probability_in_words(answered: Answer) -> str:
-    """The calibrated probability, what it is compared with, and what it means."""
-    compared = f"{_percent(answered.p_fake)} generated; from {_percent(answered.threshold)} it counts as generated."
-    if answered.verdict == "unknown-source":
-        return f"{compared} It means little here: it was calibrated on sources that the model knows."
-    # Calibrated where photographs and generated pictures weigh the same.
-    return f"{compared} Were half of all pictures generated, that share of those with this answer would be."
-
-
-def picture_in_words(kind: Kind) -> str:
-    """The picture's own facts, and the tested kind that it is nearest to."""
-    quality = "" if kind.jpeg_quality is None else f" of quality {kind.jpeg_quality}"
-    saved = "without further compression" if kind.tested_quality is None else f"JPEG of quality {kind.tested_quality}"
-    return (
-        f"{kind.format}{quality}, shorter side {kind.shorter_side} pixels; nearest kind that was tested: "
-        f"{kind.cell} ({kind.tested_side} pixels, {saved})"
-    )
-
-
-def errors_in_words(answered: Answer) -> str:
-    """How often the model was wrong in this kind of picture, in a sentence."""
-    false_alarms = _rate(answered.false_alarms, "photographs")
-    missed = _rate(answered.missed, "generated pictures")
-    return f"In that kind of picture this model called {false_alarms} generated and {missed} photographs."
-
-
-def _rate(rate: Rate, of: str) -> str:
-    if rate.value is None:
-        return f"(none tested) of {of}"
-    interval = "too few for an interval"
-    if rate.low is not None and rate.high is not None:
-        interval = f"{100 * rate.low:.1f} to {100 * rate.high:.1f}"
-    return f"{100 * rate.value:.1f} % ({interval}) of {rate.n} {of}"
-
-
-def _percent(share: float) -> str:
-    """A share in per cent, except where its rounding would claim certainty."""
-    if share < 0.001:
-        return "under 0.1 %"
-    return "over 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
-
-
-def one_line(text: str) -> str:
-    """Text from elsewhere as it may be printed: line breaks, escapes and other unprintable characters are replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+app.command("check", epilog=_STATUS)(check)
+app.command("evaluate", epilog=_STATUS)(evaluate)
+app.command("report", epilog=_STATUS)(show_report)
+app.command("runs")(list_runs)
+app.command("detect", epilog=_STATUS_OF_ANSWERS)(detect)
+app.command("networks")(list_networks)
+app.command("experiments")(list_experiments)
+app.command("pictures", epilog=_STATUS)(export_pictures)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.experiment_options import SetOption
 from deployments.failures import exit_status, sentence
 from storage.errors import SpecError, TelltaleError
 from storage.opening import open_store
@@ -25,7 +26,7 @@ def export_pictures(
         list[str] | None,
         typer.Option(metavar="CELL", help="One of the cells, such as 64/q20; may be given again. Else all of them."),
     ] = None,
-    overrides: Annotated[str, typer.Option(help='Values over it, as JSON: {"sources.gan.count": 50}.')] = "{}",
+    settings: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="The experiment's seed.")] = None,
 ) -> None:
     """Write the pictures that detectors are shown in the cells of EXPERIMENT, each as the file that would be posted.
@@ -35,11 +36,11 @@ def export_pictures(
     picture: thresholds come from there. Pictures that are not in the store (TELLTALE_STORE) are made first, here: that
     may take long.
     """
-    from tasks.overrides import parse_overrides
+    from tasks.overrides import parse_settings
     from tasks.presets import load_unfilled
 
     try:
-        changes, folder = parse_overrides(overrides), absolute(to)
+        changes, folder = parse_settings(settings or []), absolute(to)
         # What is wrong is said before a server is started, which takes up to a minute.
         chosen_cells(load_unfilled(experiment, changes, seed)[0], cell or [])
         count = write(experiment, changes, seed, cell or [], folder)

@@ -9,12 +9,15 @@ import contextlib
 import html
 import logging
 import mimetypes
+import re
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from storage.errors import ObjectMissing, SpecError, StoreError
@@ -46,6 +49,12 @@ POLICY = (
     f"default-src 'none'; script-src {SOURCE}; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+# The explorer runs its own script and reads the files beside it, nothing from elsewhere.
+EXPLORER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; connect-src 'self'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+_EXPLORER = re.compile(rf"{re.escape(RUNS)}/[^/]+/explorer/")
 
 
 class RunPages:
@@ -140,10 +149,30 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._check_host()
             kind, content = self._content()
+            asked = self._asked_range(len(content))
         except _Refused as refused:
             self._send(refused.status, "text/plain; charset=utf-8", f"{refused.status.phrase}\n".encode(), with_body)
             return
-        self._send(HTTPStatus.OK, kind, content, with_body)
+        if asked is None:
+            self._send(HTTPStatus.OK, kind, content, with_body)
+            return
+        part = {"Content-Range": f"bytes {asked.start}-{asked.stop - 1}/{len(content)}"}
+        self._send(HTTPStatus.PARTIAL_CONTENT, kind, content[asked.start : asked.stop], with_body, part)
+
+    def _asked_range(self, size: int) -> range | None:
+        """Which bytes of so many are asked for; None for all of them, and where several ranges are asked for."""
+        match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", self.headers.get("Range", ""), re.ASCII)
+        if match is None or match[0] == "bytes=-":
+            return None
+        first, last = match.groups()
+        start = int(first) if first else max(0, size - int(last))
+        stop = min(size, int(last) + 1) if first and last else size
+        if start >= stop:
+            # The other way round it is no range, and all is sent; behind the end there is none.
+            if first and last and int(last) < start:
+                return None
+            raise _Refused(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+        return range(start, stop)
 
     def _check_host(self) -> None:
         # A page of another site, whose name was made to mean 127.0.0.1, could otherwise read the reports.
@@ -179,11 +208,21 @@ class Handler(BaseHTTPRequestHandler):
             if not self._store.path(key).resolve().is_relative_to(runs):
                 raise _Refused(HTTPStatus.NOT_FOUND)
 
-    def _send(self, status: HTTPStatus, kind: str, content: bytes, with_body: bool) -> None:
+    def _send(
+        self,
+        status: HTTPStatus,
+        kind: str,
+        content: bytes,
+        with_body: bool,
+        further: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Accept-Ranges", "bytes")
+        for name, value in further.items():
+            self.send_header(name, value)
+        self.send_header("Content-Security-Policy", policy(self.path))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cache-Control", "no-cache")
@@ -211,6 +250,11 @@ def key_of(path: str) -> str:
     if not key.startswith(SERVED) or checked_key(key) != key:
         raise SpecError(f"not a key below {SERVED}: {key!r}")
     return key
+
+
+def policy(path: str) -> str:
+    """What a browser may load for the page at a path."""
+    return EXPLORER_POLICY if _EXPLORER.match(path.removeprefix("/")) else POLICY
 
 
 def content_type(key: str) -> str:

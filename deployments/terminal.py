@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -21,8 +22,18 @@ def leave_the_log_to_the_ui() -> None:
 
 @contextmanager
 def task_bars(console: Console) -> Iterator[None]:
-    """Within this block a bar for each running task; Prefect has been imported before."""
+    """Within this block a bar for each running task, or where nobody watches a line now and then.
+
+    Prefect has been imported before.
+    """
     _leave_failures_to_the_end()
+    if not console.is_terminal:
+        stop_showing = show_on(Lines(console))
+        try:
+            yield
+        finally:
+            stop_showing()
+        return
     bars = Bars(console)
     stop_showing = show_on(bars)
     try:
@@ -54,6 +65,26 @@ class Bars:
             if len(self._finished) > self.kept:
                 old = self._bars.pop(self._finished.pop(0))
                 self.rich.remove_task(old)
+
+
+class Lines:
+    """A line on what is done, every ten seconds at most: for a log."""
+
+    every_s = 10.0
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._last = clock()
+        self._finished: set[str] = set()
+
+    def update(self, progress: Progress) -> None:
+        """A task has done more."""
+        if progress.done >= progress.total:
+            self._finished.add(progress.name)
+        if self._clock() - self._last >= self.every_s:
+            self._last = self._clock()
+            text = f"{len(self._finished)} tasks done; {progress.description()}"
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _leave_failures_to_the_end() -> None:

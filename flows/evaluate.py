@@ -13,6 +13,7 @@ from flows.compared import Compared, pictures_read
 from flows.detectors import Scores, detector_scores, fitted_models
 from flows.dispatch import Dispatch, computed
 from flows.embed import Features, feature_shards
+from flows.explorer import explorer
 from flows.generate import generated
 from flows.histories import counted_encodings, history_control, pictures_by_source
 from flows.names import Request, run_name
@@ -55,9 +56,13 @@ from tasks.spec.views import Cell, View
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation: its report, the results that are its content, and the networks that are given away."""
+    """A finished evaluation: its report, the results that are its content, and the networks that are given away.
+
+    `explorer` is every tested picture with what was said of it.
+    """
 
     report: Ref
+    explorer: Ref
     results: tuple[Ref, ...]
     networks: dict[str, tuple[Ref, Ref]]
 
@@ -87,7 +92,7 @@ def evaluate_all(
     """
     with attempt():
         spec, evaluation = computed(Request("evaluate", experiment, overrides, seed), dispatch, evaluation_of)
-        return publish(spec, evaluation.report, evaluation.results, evaluation.networks)
+        return publish(spec, evaluation.report, evaluation.explorer, evaluation.results, evaluation.networks)
 
 
 def evaluation_of(experiment: Experiment) -> Evaluation:
@@ -133,7 +138,8 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         rejections=found.rejections,
         trained=tuple(dict.fromkeys(ref for refs in networks.trained.values() for ref in refs)),
     )
-    return Evaluation(report, (*evaluations, *stages, *controls), found.published)
+    shown = explorer(experiment, shards, scores, cells, features)
+    return Evaluation(report, shown, (*evaluations, *stages, *controls), found.published)
 
 
 def _beside(

@@ -33,7 +33,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class _Scanned:
+class Scanned:
     """A source, its entries and the scans of its chunks."""
 
     source: DiskSource
@@ -44,13 +44,35 @@ class _Scanned:
     def name(self) -> str:
         return self.source.name
 
+    @property
+    def read(self) -> tuple[Ref, ...]:
+        """What was read on the way: entries, then scans."""
+        return (self.indexed.entries, *self.scans)
 
-def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> Images:
-    """Image shards of the sources that lie on disk; with `made_by` only those of that deployment are written.
 
-    Groups and splits of unseen sources are assigned apart from the others', so that another unknown generator to
-    reject changes nothing of what the detectors are trained and tested on.
+@dataclass(frozen=True)
+class Scans:
+    """Every source that lies on disk as it was read, and the groups and splits of its pictures.
+
+    Those of `unseen` sources are assigned apart, so that another unknown generator to reject changes nothing of what
+    the detectors are trained and tested on.
     """
+
+    seen: tuple[Scanned, ...]
+    unseen: tuple[Scanned, ...]
+    assignment: Ref
+    unseen_assignment: Ref | None
+
+    def assignment_of(self, item: Scanned) -> Ref:
+        """The object that says where a source's pictures belong."""
+        if item in self.unseen:
+            assert self.unseen_assignment is not None
+            return self.unseen_assignment
+        return self.assignment
+
+
+def scanned_sources(experiment: Experiment) -> Scans:
+    """Index and scan the sources that lie on disk, find duplicates, and assign groups and splits."""
     indexed = [(source, source.index()) for source in experiment.sources if isinstance(source, DiskSource)]
     for _, found in indexed:
         for warning in notes_of(open_store(), found.entries).get("warnings", ()):
@@ -67,17 +89,23 @@ def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> I
         ]
         for source, found in indexed
     ]
-    scanned = [_Scanned(*item, tuple(collect(futures))) for item, futures in zip(indexed, scans, strict=True)]
-    unseen = [item for item in scanned if item.name in experiment.unseen_names]
-    seen = [item for item in scanned if item not in unseen]
+    scanned = [Scanned(*item, tuple(collect(futures))) for item, futures in zip(indexed, scans, strict=True)]
+    unseen = tuple(item for item in scanned if item.name in experiment.unseen_names)
+    seen = tuple(item for item in scanned if item not in unseen)
     assignment = _assignment(experiment, seen)
-    unseen_assignment = _assignment(experiment, unseen, beside=seen) if unseen else None
+    return Scans(seen, unseen, assignment, _assignment(experiment, unseen, beside=seen) if unseen else None)
+
+
+def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> Images:
+    """Image shards of the sources that lie on disk; with `made_by` only those of that deployment are written."""
+    scans = scanned_sources(experiment)
+    size = experiment.shard_size
     futures = {
         item.name: [
             shard_images.submit(
                 entries=item.indexed.entries,
                 scan=scan,
-                assignment=unseen_assignment if item in unseen else assignment,
+                assignment=scans.assignment_of(item),
                 source=item.name,
                 label=item.source.label,
                 start=index * size,
@@ -86,21 +114,27 @@ def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> I
             )
             for index, scan in enumerate(item.scans)
         ]
-        for item in scanned
+        for item in _in_order(experiment, scans)
         if made_by in (None, item.source.made_by)
     }
     shards = {name: tuple(collect(waiting)) for name, waiting in futures.items()}
-    qualities = notes_of(open_store(), assignment)["qualities"]
+    qualities = notes_of(open_store(), scans.assignment)["qualities"]
     canonical = Canonical(
         side=experiment.canonical_side,
         qualities=tuple((q, n) for q, n in qualities),
         kernel=experiment.canonical_kernel,
     )
-    read = {item.name: (item.indexed.entries, *item.scans) for item in scanned}
-    return Images(shards, read, assignment, canonical, unseen_assignment)
+    read = {item.name: item.read for item in _in_order(experiment, scans)}
+    return Images(shards, read, scans.assignment, canonical, scans.unseen_assignment)
 
 
-def _assignment(experiment: Experiment, scanned: Sequence[_Scanned], beside: Sequence[_Scanned] = ()) -> Ref:
+def _in_order(experiment: Experiment, scans: Scans) -> list[Scanned]:
+    """All sources that were read, as the experiment lists them."""
+    by_name = {item.name: item for item in (*scans.seen, *scans.unseen)}
+    return [by_name[source.name] for source in experiment.sources if source.name in by_name]
+
+
+def _assignment(experiment: Experiment, scanned: Sequence[Scanned], beside: Sequence[Scanned] = ()) -> Ref:
     sources = [item.source for item in scanned]
     assignment: Ref = assign_groups(
         entries=tuple(item.indexed.entries for item in scanned),

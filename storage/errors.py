@@ -82,5 +82,9 @@ class DownloadFailed(TelltaleError):
     """A download broke off or did not match its checksum."""
 
 
+class Undetectable(TelltaleError):
+    """A generator's pictures are told from photographs by no detector as well as the experiment demands."""
+
+
 class TrainingFailed(TelltaleError):
     """A fit did not produce a usable model."""

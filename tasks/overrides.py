@@ -1,7 +1,7 @@
 """Values put over an experiment's document by dotted names: `extractor.side`, `sources.sd-1.4.limit`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from storage.errors import SpecError
@@ -9,20 +9,37 @@ from tasks.spec.experiment import field_names, mappings, spec_of
 from tasks.strict_yaml import MAX_DEPTH
 
 
-def parse_overrides(text: str) -> dict[str, Any]:
-    """Overrides from a command line, where they are a JSON object.
+class _Doubled(ValueError):
+    pass
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Overrides from a command line: `KEY=VALUE` each, the value as JSON or else as the text that it is.
 
     Raises:
-        SpecError: it is none, or names a key twice.
+        SpecError: one is no such pair, or a key is set twice.
     """
-    example = 'such as {"extractor.side": 96}'
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise SpecError(f"--set: expected KEY=VALUE such as extractor.side=96, got {text!r}")
+        if key in found:
+            raise SpecError(f"--set: {key} is set twice")
+        found[key] = _value(key, value)
+    return found
+
+
+def _value(key: str, text: str) -> Any:
     try:
-        overrides = json.loads(text, object_pairs_hook=_without_doubles)
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except _Doubled as error:
+        raise SpecError(f"--set: {key}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"overrides: expected a JSON object {example}, got {text!r} ({error})") from error
-    if not isinstance(overrides, dict):
-        raise SpecError(f"overrides: expected a JSON object {example}, got {text!r}")
-    return overrides
+        # Nobody means a text that begins like a list or an object.
+        if text[:1] in ("{", "["):
+            raise SpecError(f"--set: {key}: expected JSON after a bracket, got {text[:80]!r} ({error})") from error
+        return text
 
 
 def override(document: dict[str, Any], overrides: Mapping[str, Any]) -> None:
@@ -59,7 +76,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{key!r} stands twice")
+            raise _Doubled(f"{key!r} stands twice")
         found[key] = value
     return found
 

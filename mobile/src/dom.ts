@@ -1,4 +1,9 @@
-/** Making elements without a framework. */
+/**
+ * Making elements without a framework.
+ *
+ * Folders: `mobile/` is the app, which runs networks on a phone; `explorer/` is the page that shows a run's mistakes. It
+ * imports this file, `colours.css` and how `texts.ts` writes numbers.
+ */
 
 type Child = Node | string | null | undefined | false;
 type Attributes = Record<string, string | number | boolean | ((event: never) => void)>;

@@ -2,6 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+# In lower case, what files of pictures are called.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
+    | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
+)
+
 _CONVERT = "convert it to PNG or JPEG first, without reducing it"
 
 # First bytes, and what they say. Of the pictures among them the name alone, of the others what is to be done.

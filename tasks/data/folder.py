@@ -32,9 +32,9 @@ from tasks.data.entries import (
     whole_text,
     without_bytes,
 )
+from tasks.data.file_kinds import IMAGE_SUFFIXES
 from tasks.data.folder_metadata import (
     FOUND_METADATA,
-    IMAGE_SUFFIXES,
     Told,
     columns_by_file,
     descriptions,

@@ -9,13 +9,10 @@ from typing import Any
 
 from storage.errors import SpecError
 from tasks.data.entries import is_safe_name, quarantined, reasons_told, stated_text
+from tasks.data.file_kinds import IMAGE_SUFFIXES
 from tasks.data.inventory import Listed, list_files
 from tasks.data.metadata import METADATA_COLUMNS, AmbiguousRow, NamedPictures, read_metadata
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".avifs"}
-    | {".heic", ".heif", ".jp2", ".j2k", ".jxl"},  # named as what they are where they are not read
-)
 # Files that describe the pictures beside and below them, without being named; in any letter case.
 FOUND_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")
 _LEVELS_ABOVE = 2  # of folders in which metadata of a folder are looked for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref
@@ -26,7 +27,7 @@ from tasks.detectors.base import SCORE_ORDER, Grid, Inputs, picture_shards, scor
 from tasks.detectors.pictures import PictureDetector
 from tasks.facts import Question
 from tasks.recipe import Output, StepRun, step
-from tasks.spec.base import LocalPath
+from tasks.spec.base import LocalPath, Truth
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell, View
@@ -58,8 +59,8 @@ class ScoresTable(PictureDetector):
     Cells go by their names (`64/q20`). A larger score looks more like a fake. Every test picture stands there once for
     each cell, every val picture for the cells without a perturbation alone, from which thresholds come; `telltale
     pictures` writes these pictures, and the table to fill in. Where its column `file` is left as it is, scores of
-    pictures that have changed since are refused. Other columns are not looked at, nor are cells that the experiment
-    has not.
+    pictures that have changed since are refused; `sealed` refuses a table that does not say of every score which file
+    it is of. Other columns are not looked at, nor are cells that the experiment has not.
     """
 
     # It has the scores of the pictures that were written for it.
@@ -67,6 +68,7 @@ class ScoresTable(PictureDetector):
 
     kind: Literal["scores"] = "scores"
     table: LocalPath
+    sealed: Truth = Field(default=False, exclude_if=operator.not_)
 
     @property
     def title(self) -> str:
@@ -89,7 +91,12 @@ class ScoresTable(PictureDetector):
         path = Path(needed(self.table))
         try:
             refuse_large(path)
-            read_scores(path.read_bytes())
+            scores = read_scores(path.read_bytes())
+            if self.sealed and (unsaid := scores["picture"].null_count()):
+                raise SpecError(
+                    f"{unsaid} of {len(scores)} rows do not name the file that was scored: a submission keeps the "
+                    f"column {FILE} as `telltale pictures` wrote it"
+                )
         except (SpecError, OSError) as error:
             return [f"{self.name}: {path}: {error}"]
         return []

@@ -146,6 +146,17 @@ class NetworkBase(Spec):
     name: Name
     seeds: int = Field(default=1, ge=1, le=20)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _trains_as_its_kind_does(cls, document: Any) -> Any:
+        """Of a training that is named in part, the rest is the kind's own, not that of any training."""
+        field = cls.model_fields.get("training")
+        named = document.get("training") if isinstance(document, dict) else None
+        if field is None or not isinstance(named, dict):
+            return document
+        own = field.get_default(call_default_factory=True)
+        return document | {"training": own.model_dump(mode="json", exclude_unset=True) | named}
+
 
 class FineTuned(NetworkBase):
     """MobileNetV2 with a new head (`v1` pool-256-128-k, `v2` pool-128-k, `v3` pool-k), its last layers unlocked.

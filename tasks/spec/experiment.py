@@ -111,6 +111,8 @@ class Experiment(Spec):
     bootstrap_resamples: int = Field(default=2000, ge=100)
     # How often each linear detector is fitted to labels that say nothing.
     control_repeats: int = Field(default=20, ge=2, le=10_000, exclude_if=_are_first_repeats)
+    # An evaluation fails once it is published where no detector reaches this AUROC on a generator, as it was made.
+    alarm_below: float | None = Field(default=None, gt=0.5, lt=1, exclude_if=lambda value: value is None)
     shard_size: int = Field(default=1000, ge=1)
     # Whether a file may be a photograph and a fake at once; its labels contradict each other.
     allow_overlap: Truth = Field(default=False, exclude_if=operator.not_)

@@ -55,7 +55,7 @@ def evaluation(store: Store, models: Path) -> Evaluation:
         patch.setattr(publishing, "_show", lambda *_: None)  # no server listens
         experiment = load_experiment("sample", overrides)
         found = computed_here(experiment, store)
-        publish(experiment, found.report, found.results, found.networks)
+        publish(experiment, found.report, found.explorer, found.results, found.networks)
         return found
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.submissions import with_submissions
 from flows.evaluate import Evaluation
 from flows.pictures import pictures_of
 from storage.objects import finished_objects
@@ -106,7 +108,15 @@ def test_a_table_made_from_exported_files_gives_the_same_results(
     assert len(one.filter(detector="grain")) > 0
     assert one.equals(other)
     new = {place.split("/")[1] for place in set(finished_objects(store)) - before}
-    assert new == {"files", "score", "evaluate-cell", "compare-detectors", "report"}
+    assert new == {"files", "score", "evaluate-cell", "compare-detectors", "report", "explorer"}
+    submissions = tmp_path / "submissions"
+    submissions.mkdir()
+    shutil.copy(scores, submissions / "Grain of Somebody.csv")
+    ranked = computed_here(sample(with_submissions(experiment, submissions)), store)
+    theirs = table(store, ranked, "results").filter(detector="grain-of-somebody", threshold_rule="val")
+    ours = table(store, found, "results").filter(detector="grain", threshold_rule="val")
+    assert theirs["value"].equals(ours["value"])
+    assert {"svm", "grain-of-somebody"} == set(table(store, ranked, "significance").drop_nulls("rank")["detector"])
 
 
 def test_pictures_of_an_experiment_without_detectors_of_pictures_are_made_where_they_are_missing(

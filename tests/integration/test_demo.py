@@ -76,10 +76,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         return done.stdout
 
     try:
-        printed = run("deployments.demo")
+        printed = run("deployments.cli", "evaluate", "sample")
         store = LocalStore(folder / "telltale" / "store")
         before = set(store.list("objects"))
-        again = run("deployments.demo")
+        again = run("deployments.cli", "evaluate", "sample")
         after = set(store.list("objects"))
         run("deployments.cli", "pictures", "sample", "--to", str(folder / "pictures"), "--cell", "64/q20")
         made_for_pictures = set(store.list("objects")) - after

@@ -46,7 +46,7 @@ def _run(environment: dict[str, str], *words: str, **changes: str) -> subprocess
 
 
 def said_by_demo(environment: dict[str, str], *options: str, status: int = 2, **changes: str) -> str:
-    done = _run(environment, "deployments.demo", *options, **changes)
+    done = _run(environment, "deployments.cli", "evaluate", "sample", *options, **changes)
     assert done.returncode == status, done.stderr
     (line,) = done.stderr.splitlines()
     assert "Traceback" not in done.stdout
@@ -54,10 +54,10 @@ def said_by_demo(environment: dict[str, str], *options: str, status: int = 2, **
 
 
 def test_what_is_missing_is_one_sentence_and_prefect_adds_nothing(environment: dict[str, str]) -> None:
-    line = said_by_demo(environment, "--overrides", '{"extractor.weights": "nowhere.safetensors"}')
+    line = said_by_demo(environment, "--set", "extractor.weights=nowhere.safetensors")
     assert line.startswith("error: missing: VGG16 weights nowhere.safetensors: no such file; ")
     # Again with a server that runs: its threads have less to do and end otherwise.
-    assert said_by_demo(environment, "--overrides", '{"extractor": {"weights": "nowhere.safetensors"}}') == line
+    assert said_by_demo(environment, "--set", 'extractor={"weights": "nowhere.safetensors"}') == line
 
 
 def test_a_store_that_takes_no_writes_is_one_sentence(environment: dict[str, str], tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_store_that_takes_no_writes_is_one_sentence(environment: dict[str, str
 
 
 def test_the_ui_keeps_the_whole_account(environment: dict[str, str]) -> None:
-    said_by_demo(environment, "--overrides", '{"extractor.weights": "nowhere.safetensors"}')
+    said_by_demo(environment, "--set", "extractor.weights=nowhere.safetensors")
     port = load_state(Path(environment["TELLTALE_HOME"])).port
 
     def ask(path: str, body: dict[str, Any]) -> Any:
@@ -84,7 +84,7 @@ def test_the_ui_keeps_the_whole_account(environment: dict[str, str]) -> None:
 
 def test_everything_lies_in_the_home_whatever_its_name(environment: dict[str, str]) -> None:
     home = Path(environment["TELLTALE_HOME"])
-    said_by_demo(environment, "--overrides", '{"extractor.weights": "nowhere.safetensors"}')
+    said_by_demo(environment, "--set", "extractor.weights=nowhere.safetensors")
     assert (home / "prefect" / "prefect.db").stat().st_size > 0
     assert [path.name for path in home.parent.iterdir()] == [HOME_NAME]
     assert "runs, process" in _run(environment, "deployments.bootstrap", "status").stdout

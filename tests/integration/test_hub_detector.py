@@ -47,7 +47,7 @@ def evaluation(store: Store, folder: Path) -> tuple[Evaluation, str]:
         patch.setenv(STORE_SETTING, store.url)
         patch.setattr(publishing, "_show", lambda *_: None)  # no server listens
         found = computed_here(experiment, store)
-        return found, publish(experiment, found.report, found.results, found.networks)
+        return found, publish(experiment, found.report, found.explorer, found.results, found.networks)
 
 
 def tables(store: Store, prefix: str) -> pl.DataFrame:

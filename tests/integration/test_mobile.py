@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,18 +17,17 @@ from tasks.app_files import (
     write_app,
 )
 from tests.integration import mobile_fixtures
+from tests.integration.node_projects import install, npm, skip_without_chromium, skip_without_npm
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 MOBILE = Path(__file__).parents[2] / "mobile"
-CHROMIUM = Path(os.environ.get("TELLTALE_CHROMIUM", "/usr/bin/chromium"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks, pictures and Python's answers."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is missing: apt-get install nodejs npm")
+    skip_without_npm()
     folder = tmp_path_factory.mktemp("fixtures")
     mobile_fixtures.write(folder)
     return folder
@@ -40,28 +36,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built app with the made networks."""
-    install()
+    install(MOBILE)
     folder = tmp_path_factory.mktemp("app")
-    npm("run", "build", "--", "--outDir", str(folder), "--emptyOutDir")
+    npm(MOBILE, "run", "build", "--", "--outDir", str(folder), "--emptyOutDir")
     networks = read_networks(made / "models")
     write_app(folder, complete_app(read_app(folder), networks, read_pictures(made / "labelled")))
     return folder
-
-
-def install() -> None:
-    """What `make mobile` does first: the packages of the lock file, unless they are there."""
-    installed, lock = MOBILE / "node_modules" / ".installed", MOBILE / "package-lock.json"
-    if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
-        npm("ci")
-        installed.touch()
-
-
-def npm(*arguments: str, **environment: str) -> None:
-    """Run npm in the app's folder; its output goes with the failure."""
-    finished = subprocess.run(
-        ["npm", *arguments], cwd=MOBILE, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, f"npm {' '.join(arguments)}:\n{finished.stdout}\n{finished.stderr}"
 
 
 def test_a_first_visit_fetches_at_most_25_megabytes(app: Path) -> None:
@@ -69,13 +49,12 @@ def test_a_first_visit_fetches_at_most_25_megabytes(app: Path) -> None:
 
 
 def test_kernel_rule_and_statistics_agree_with_python(app: Path, made: Path) -> None:
-    npm("run", "unit", TELLTALE_FIXTURES=str(made), TELLTALE_APP=str(app))
+    npm(MOBILE, "run", "unit", TELLTALE_FIXTURES=str(made), TELLTALE_APP=str(app))
 
 
 def test_the_app_works_in_a_real_browser(app: Path, made: Path) -> None:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium, or set TELLTALE_CHROMIUM")
-    npm("run", "browser", TELLTALE_FIXTURES=str(made), TELLTALE_APP=str(app))
+    skip_without_chromium()
+    npm(MOBILE, "run", "browser", TELLTALE_FIXTURES=str(made), TELLTALE_APP=str(app))
 
 
 def test_the_lock_file_names_no_registry() -> None:

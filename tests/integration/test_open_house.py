@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from deployments.demo import _print_results
+from deployments.evaluate import _print_results
 from deployments.tables import short_tables
 from flows import publish as publishing
 from flows.evaluate import Evaluation
@@ -49,7 +49,7 @@ def evaluation(store: Store, patched: pytest.MonkeyPatch) -> tuple[Evaluation, s
     }
     experiment = load_experiment("sample", overrides)
     found = computed_here(experiment, store)
-    return found, publish(experiment, found.report, found.results, found.networks)
+    return found, publish(experiment, found.report, found.explorer, found.results, found.networks)
 
 
 def test_they_are_in_the_results_of_every_cell(store: Store, evaluation: tuple[Evaluation, str]) -> None:

@@ -135,6 +135,20 @@ def test_no_file_of_the_working_tree_is_opened(installed: Installed, sample: dic
     assert [path for path in opened if any(path.is_relative_to(each) for each in beside)] == []
 
 
+def test_the_console_script_checks_folders_of_pictures(installed: Installed) -> None:
+    for place, name in enumerate(("photographs", "fakes")):
+        folder = installed.home / name
+        folder.mkdir()
+        for number in range(6):
+            pixels = np.random.default_rng([place, number]).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    folders = ("--photographs", str(installed.home / "photographs"), "--fakes", f"noise={installed.home / 'fakes'}")
+    printed = installed.run("from deployments.cli import main; main()", "check", *folders)
+    assert "windows of 64 original pixels" in printed
+    assert "noise has 6 groups of pictures" in printed
+    assert list(installed.work.iterdir()) == []
+
+
 def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
     installed: Installed, sample: dict[str, Any]
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
 import errno
 import hashlib
 import http.server
+import io
 import json
 import os
 import re
@@ -125,7 +127,7 @@ def test_what_cannot_be_read_is_one_line_and_the_others_are_answered(tmp_path: P
     os.truncate(tmp_path / "sparse.bmp", 2**30 + 1)
     os.mkfifo(tmp_path / "pipe")
     reasons = {name: reason for name, (_, reason) in bad.items()}
-    reasons |= {"sparse.bmp": "too-large", "pipe": "not-a-file", ".": "not-a-file", "none.jpg": "not-found"}
+    reasons |= {"sparse.bmp": "too-large", "pipe": "not-a-file", "none.jpg": "not-found"}
     reasons |= {"two\nlines.jpg": "not-found", "x" * 300: "unreadable"}
     names = [tmp_path / name for name in reasons]
     model = write_model(tmp_path / "models")
@@ -144,6 +146,67 @@ def test_what_cannot_be_read_is_one_line_and_the_others_are_answered(tmp_path: P
     assert len(said) == len(reasons)
     assert all(f": {reason}: " in line for line, reason in zip(said, reasons.values(), strict=True))
     assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Path) -> Path:
+    """Three pictures, one of them in a folder below, beside what is none."""
+    folder = tmp_path / "pictures"
+    for name in ("b.jpg", "a.JPEG", "deep/c.png", ".hidden.jpg", "notes.txt", ".git/d.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture.read_bytes())
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def test_a_folder_stands_for_its_pictures(tmp_path: Path, folder: Path) -> None:
+    model = write_model(tmp_path / "models")
+    here = ["a.JPEG", "b.jpg"]
+    assert [line["picture"] for line in lines(detect(folder, "--json", "--model", model))] == [
+        str(folder / name) for name in here
+    ]
+    below = lines(detect(folder, "--recursive", "--json", "--model", model))
+    assert [line["picture"] for line in below] == [str(folder / name) for name in (*here, "deep/c.png")]
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "deep").mkdir(parents=True)
+    message = refused(detect(tmp_path / "empty", "--model", write_model(tmp_path / "models")))
+    assert f"pictures in {tmp_path}/empty" in message
+    assert "--recursive looks into its folders" in message
+
+
+def test_names_come_from_a_list_or_from_another_program(tmp_path: Path, folder: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    (tmp_path / "list").write_text(f"{folder}\n{picture}\n\n")
+    named = [str(folder / "a.JPEG"), str(folder / "b.jpg"), str(picture)]
+    options = ["detect", "--json", "--model", str(model), "--files-from"]
+    found = CliRunner().invoke(app, [*options, str(tmp_path / "list")])
+    assert [line["picture"] for line in lines(found)] == named
+    piped = CliRunner().invoke(app, [*options, "-"], input=(tmp_path / "list").read_bytes())
+    assert [line["picture"] for line in lines(piped)] == named
+    assert "the list" in refused(CliRunner().invoke(app, [*options, str(tmp_path / "nowhere")]))
+    assert "not both" in refused(CliRunner().invoke(app, [*options, "-", "-"]))
+
+
+def test_a_picture_comes_on_the_standard_input(tmp_path: Path, picture: Path) -> None:
+    options = ["detect", "-", "--json", "--model", str(write_model(tmp_path / "models"))]
+    (line,) = lines(CliRunner().invoke(app, options, input=picture.read_bytes()))
+    assert (line["picture"], line["verdict"]) == ("-", "photograph")
+    nothing = CliRunner().invoke(app, options, input=b"")
+    assert (nothing.exit_code, lines(nothing)[0]["error"]["reason"]) == (1, "empty")
+
+
+def test_a_spreadsheet_reads_a_head_and_a_line_per_picture(tmp_path: Path, picture: Path) -> None:
+    odd = picture.rename(tmp_path / 'a, "b".jpg')
+    model = write_model(tmp_path / "models")
+    found = detect(odd, tmp_path / "none.jpg", "--csv", "--model", model)
+    assert found.exit_code == 1
+    first, second = csv.DictReader(io.StringIO(found.stdout))
+    (answer,) = lines(detect(odd, "--json", "--model", model))
+    assert (first["picture"], first["verdict"], first["error"]) == (str(odd), "photograph", "")
+    assert float(first["p_fake"]) == answer["p_fake"]
+    assert (second["verdict"], second["error"]) == ("", "not-found: no such file")
 
 
 def test_the_newest_run_that_has_networks_answers_with_its_first(tmp_path: Path, picture: Path) -> None:
@@ -203,7 +266,8 @@ def test_a_network_that_this_machine_computes_otherwise_says_nothing(tmp_path: P
 
 def test_a_wrong_command_is_refused(tmp_path: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
-    assert "Missing argument" in refused(detect())
+    assert "name pictures or folders" in refused(detect("--model", model))
+    assert "either --json or --csv" in refused(detect(picture, "--json", "--csv", "--model", model))
     assert "--model names a file" in refused(detect(picture, "--model", model, "--network", "dense"))
     assert "--fast" in refused(detect(picture, "--fast"))
 

@@ -1,6 +1,5 @@
 """Commands that are given something wrong say so in one sentence, before they start anything."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deployments import app as put_into_app
-from deployments import bootstrap, demo, home_folder, processes, s3, services, tables
+from deployments import bootstrap, cli, evaluate, home_folder, processes, s3, services, tables
+from deployments.experiment_options import Chosen
 from deployments.failures import exit_status, sentence
 from storage.errors import MissingInput, SpecError, StoreNotWritable, StoreRefused
 from tasks.generators import kept_models
@@ -38,7 +38,7 @@ def _nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 
 
 def said_by_demo(*arguments: str, status: int = 2) -> str:
-    result: Result = CliRunner().invoke(demo.app, arguments)
+    result: Result = CliRunner().invoke(cli.app, ["evaluate", *arguments])
     assert (result.exit_code, result.stdout) == (status, ""), result.output
     (line,) = result.stderr.splitlines()
     return line.removeprefix("error: ")
@@ -47,21 +47,22 @@ def said_by_demo(*arguments: str, status: int = 2) -> str:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--overrides", "x=1"], "overrides: expected a JSON object such as"),
-        (["--overrides", "[1]"], "overrides: expected a JSON object such as"),
-        (["--overrides", "null"], "overrides: expected a JSON object such as"),
-        (["--overrides", '{"seed": 1, "seed": 2}'], "'seed' stands twice"),
-        (["--overrides", '{"seed": NaN}'], "seed: Input should be a finite number"),
-        (["--overrides", '{"sources.gan.count": -4}'], "sources.gan.count: Input should be greater than or equal to 1"),
-        (["--overrides", '{"extractor": {"sid": 96}}'], "extractor.sid: there is no such field, did you mean side?"),
-        (["--overrides", '{"extractor.weights": "${a-b}"}'], "'${a-b}' holds ${a-b}, which is no variable"),
-        (["--experiment", "smaple"], "no experiment 'smaple', did you mean sample?"),
-        (["--experiment", "mine.yaml"], "no file "),
-        (["--experiment", "folder.yaml"], "is a folder"),
-        (["--experiment", "binary.yaml"], "no text in UTF-8"),
-        (["--experiment", "two.yaml"], "single document"),
-        (["--seed", "-1"], "seed: Input should be greater than or equal to 0"),
-        (["--seed", "99999999999999999999"], "seed: Input should be less than or equal to 4294967295"),
+        (["sample", "--set", "x=1"], "x: there is no such field"),
+        (["sample", "--set", "x"], "--set: expected KEY=VALUE such as"),
+        (["sample", "--set", "seed=1", "--set", "seed=2"], "seed is set twice"),
+        (["sample", "--set", "seed=NaN"], "seed: Input should be a finite number"),
+        (["sample", "--set", "sources.gan.count=-4"], "sources.gan.count: Input should be greater than or equal to 1"),
+        (["sample", "--set", 'extractor={"sid": 96}'], "extractor.sid: there is no such field, did you mean side?"),
+        (["sample", "--set", "extractor.weights=${a-b}"], "'${a-b}' holds ${a-b}, which is no variable"),
+        ([], "name an experiment, or folders"),
+        (["sample", "--detector", "spectrum"], "--detector and --cell go with folders"),
+        (["smaple"], "no experiment 'smaple', did you mean sample?"),
+        (["mine.yaml"], "no file "),
+        (["folder.yaml"], "is a folder"),
+        (["binary.yaml"], "no text in UTF-8"),
+        (["two.yaml"], "single document"),
+        (["sample", "--seed", "-1"], "seed: Input should be greater than or equal to 0"),
+        (["sample", "--seed", "99999999999999999999"], "seed: Input should be less than or equal to 4294967295"),
     ],
 )
 def test_the_demo_refuses_a_wrong_option_before_it_starts_a_server(
@@ -111,7 +112,7 @@ def test_the_demo_refuses_a_wrong_setting_before_it_starts_a_server(
 ) -> None:
     _put_in_the_way(tmp_path)
     monkeypatch.setenv(name, value)
-    assert reason in said_by_demo()
+    assert reason in said_by_demo("sample")
 
 
 @pytest.mark.parametrize(
@@ -167,15 +168,15 @@ def test_a_home_that_takes_no_files_is_named(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    assert "Read-only file system" in said_by_demo()
+    assert "Read-only file system" in said_by_demo("sample")
 
 
 def test_a_full_disk_under_the_state_of_services_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/home/services.json.new")
 
-    monkeypatch.setattr(demo, "ensure_server", full)
-    assert said_by_demo(status=1) == "No space left on device: /home/services.json.new"
+    monkeypatch.setattr(services, "ensure_server", full)
+    assert said_by_demo("sample", status=1) == "No space left on device: /home/services.json.new"
 
 
 def test_a_full_disk_under_the_home_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -277,20 +278,25 @@ def test_a_failure_is_wrong_input_or_another() -> None:
     assert sentence(SpecError("a b")) == "a b"
 
 
-def test_json_without_doubles_is_what_the_flows_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[object] = []
+def test_settings_are_what_the_flows_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Chosen] = []
 
-    def evaluate(_: object, *arguments: object) -> str:
-        taken.extend(arguments)
+    def evaluated(_: object, asked: Chosen) -> str:
+        taken.append(asked)
         raise SpecError("enough")
 
     handle = services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {})
-    monkeypatch.setattr(demo, "ensure_server", lambda: handle)
-    monkeypatch.setattr(demo, "ensure_reports", lambda server: None)
-    monkeypatch.setattr(demo, "_evaluate", evaluate)
-    overrides = {"sources.gan.count": 50, "extractor": {"side": 96}}
-    assert said_by_demo("--overrides", json.dumps(overrides), "--seed", "3") == "enough"
-    assert taken == ["sample", overrides, 3]
+    monkeypatch.setattr(services, "ensure_server", lambda: handle)
+    monkeypatch.setattr(services, "ensure_reports", lambda server: None)
+    monkeypatch.setattr(evaluate, "_evaluate", evaluated)
+    words = ["sample", "--set", "sources.gan.count=50", "--set", 'extractor={"side": 96}', "--seed", "3"]
+    assert said_by_demo(*words) == "enough"
+    (asked,) = taken
+    assert (asked.name, asked.overrides, asked.seed) == (
+        "sample",
+        {"sources.gan.count": 50, "extractor": {"side": 96}},
+        3,
+    )
 
 
 def test_the_lines_for_the_users_shell_work_whatever_the_environments_path(

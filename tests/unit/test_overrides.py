@@ -1,5 +1,6 @@
 """Overrides: one value changes, its neighbours stay, and what could mean two things is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from storage.errors import SpecError
 from tasks.data.sources.column import ColumnSource
 from tasks.data.sources.folder import FolderSource
-from tasks.overrides import override, parse_overrides
+from tasks.overrides import override, parse_settings
 from tasks.presets import load_experiment
 from tasks.spec.splits import FixedSplits, Folds
 
@@ -193,29 +194,35 @@ def test_two_items_of_one_name_cannot_be_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("texts", "reason"),
     [
-        "x=1",
-        "[1]",
-        "5",
-        "null",
-        '"a"',
-        "",
-        "{",
-        "{'seed': 1}",
-        '{"seed": 1, "seed": 2}',
-        '{"a": {"b": 1, "b": 2}}',
-        '{"seed": ' + "1" * 5000 + "}",
-        "[" * 100_000,
+        (["x"], "expected KEY=VALUE such as extractor.side=96, got 'x'"),
+        (["=1"], "expected KEY=VALUE"),
+        (["seed=1", "seed=2"], "seed is set twice"),
+        (['extractor={"side": 1, "side": 2}'], "extractor: 'side' stands twice"),
+        (["qualities=[null, 60"], "qualities: expected JSON after a bracket"),
+        (["a=" + "[" * 100_000], "a: expected JSON after a bracket"),
     ],
 )
-def test_what_is_no_json_object_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match=r"overrides: expected a JSON object such as"):
-        parse_overrides(text)
+def test_what_is_no_setting_is_refused(texts: list[str], reason: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"--set: {reason}")):
+        parse_settings(texts)
 
 
-def test_a_json_object_is_read() -> None:
-    assert parse_overrides('{"extractor.side": 96, "qualities": [null, 60]}') == {
+def test_a_value_is_json_or_else_the_text_that_it_is() -> None:
+    texts = [
+        "extractor.side=96",
+        "qualities=[null, 60]",
+        "history=as-is",
+        "extractor.weights=random:0",
+        "a.b=x=y",
+        "n=",
+    ]
+    assert parse_settings(texts) == {
         "extractor.side": 96,
         "qualities": [None, 60],
+        "history": "as-is",
+        "extractor.weights": "random:0",
+        "a.b": "x=y",
+        "n": "",
     }

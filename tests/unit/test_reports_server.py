@@ -73,6 +73,42 @@ def port(local: LocalStore) -> Iterator[int]:
         yield found
 
 
+def test_the_explorer_may_run_its_own_script_and_read_its_own_files_alone(port: int, local: LocalStore) -> None:
+    local.write(f"{PLACE}/explorer/index.html", b"<!doctype html>")
+    policy = asked(port, f"/{PLACE}/explorer/index.html?cell=64/q20")[1]["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; ")
+    assert "connect-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "sent", "where"),
+    [
+        ("bytes=0-3", REPORT[:4], f"bytes 0-3/{len(REPORT)}"),
+        ("bytes=9-", REPORT[9:], f"bytes 9-{len(REPORT) - 1}/{len(REPORT)}"),
+        ("bytes=-5", REPORT[-5:], f"bytes {len(REPORT) - 5}-{len(REPORT) - 1}/{len(REPORT)}"),
+        ("bytes=2-999999", REPORT[2:], f"bytes 2-{len(REPORT) - 1}/{len(REPORT)}"),
+        ("bytes=-999999", REPORT, f"bytes 0-{len(REPORT) - 1}/{len(REPORT)}"),
+    ],
+)
+def test_a_range_of_a_file_is_sent_alone(port: int, asked_for: str, sent: bytes, where: str) -> None:
+    status, headers, body = asked(port, f"/{PLACE}/report.html", Range=asked_for)
+    assert (status, body, headers["Content-Range"]) == (206, sent, where)
+    assert headers["Content-Length"] == str(len(sent))
+
+
+@pytest.mark.parametrize(
+    "asked_for", ["bytes=5-2", "bytes=-", "bytes=0-1,4-5", "lines=0-1", "bytes=a-b", "bytes=" + "9" * 30 + "-"]
+)
+def test_what_is_no_single_range_gets_the_whole_file(port: int, asked_for: str) -> None:
+    assert asked(port, f"/{PLACE}/report.html", Range=asked_for)[::2] == (200, REPORT)
+
+
+@pytest.mark.parametrize("asked_for", ["bytes=999999-", "bytes=-0"])
+def test_a_range_behind_the_end_is_refused(port: int, asked_for: str) -> None:
+    assert asked(port, f"/{PLACE}/report.html", Range=asked_for)[0] == 416
+
+
 def test_a_report_arrives_as_a_page_that_may_load_nothing_and_run_its_own_script_alone(port: int) -> None:
     status, headers, body = asked(port, f"/{PLACE}/report.html")
     assert (status, body) == (200, REPORT)

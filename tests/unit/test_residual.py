@@ -35,7 +35,7 @@ from tasks.networks.trained import TrainedNetwork
 from tasks.networks.training_pictures import WINDOWS, Pictures, load_pictures
 from tasks.networks.variants import LEFT_OUT, rejection_scenarios, variants
 from tasks.presets import parse_experiment
-from tasks.spec.detectors import FrontEnd, Residual, Training
+from tasks.spec.detectors import FrontEnd, Residual, StructurePruned, Training
 from tasks.spec.experiment import Experiment
 from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, View
@@ -327,3 +327,12 @@ def test_windows_are_of_the_crop_path() -> None:
     training = {"epochs": 1}
     with pytest.raises(SpecError, match="mobile: it has 2 windows, which are of the path crop"):
         experiment(path="fair", network={"training": training})
+
+
+def test_a_training_that_is_named_in_part_keeps_what_its_kind_has_of_the_rest() -> None:
+    whole = Residual(name="a").training
+    partly = Residual.model_validate({"name": "a", "training": {"epochs": 60}}).training
+    assert partly == whole.model_copy(update={"epochs": 60})
+    assert StructurePruned.model_validate(
+        {"name": "b", "of": "a", "macs": 0.5, "training": {"epochs": 2}}
+    ).training == Training(epochs=2, learning_rate=1e-4)

@@ -1,7 +1,10 @@
-/** A static host on localhost, as plain as they come: files in a folder of the site, their times, and nothing else. */
+/**
+ * A static host on localhost, as plain as they come: files in a folder of the site, their times, and nothing else, unless
+ * it is asked for pieces of files. `explorer/` is tested on it, too.
+ */
 
 import { createServer, type Server } from "node:http";
-import { readFile, stat } from "node:fs/promises";
+import { open, readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
 
 /** Hosts of projects serve folders. */
@@ -20,6 +23,13 @@ const TYPES: Record<string, string> = {
   ".wasm": "application/wasm",
 };
 
+interface Answer {
+  readonly status: number;
+  readonly body: Buffer | null;
+  readonly modified: string | null;
+  readonly range?: string;
+}
+
 export class Site {
   /** Bytes that were sent as bodies, by path. */
   readonly sent = new Map<string, number>();
@@ -30,7 +40,12 @@ export class Site {
   private server: Server | null = null;
   private port = 0;
 
-  constructor(private readonly folder: string) {}
+  /** `pieces`: whether range requests are answered with what they ask for; `headers` go with every answer. */
+  constructor(
+    private readonly folder: string,
+    private readonly pieces = false,
+    private readonly headers: Readonly<Record<string, string>> = {},
+  ) {}
 
   get url(): string {
     return `http://localhost:${this.port}${PLACE}`;
@@ -42,9 +57,11 @@ export class Site {
       this.requests++;
       const asked = decodeURIComponent(new URL(request.url ?? "/", this.url).pathname);
       const path = asked.startsWith(PLACE) ? asked.slice(PLACE.length) || "index.html" : "..";
-      void this.body(path, request.headers["if-modified-since"]).then(({ status, body, modified }) => {
-        const headers: Record<string, string> = { "content-type": TYPES[extname(path)] ?? "application/octet-stream" };
+      const answer = this.piece(path, request.headers.range) ?? this.body(path, request.headers["if-modified-since"]);
+      void answer.then(({ status, body, modified, range }) => {
+        const headers: Record<string, string> = { ...this.headers, "content-type": TYPES[extname(path)] ?? "application/octet-stream" };
         if (modified) headers["last-modified"] = modified;
+        if (range) headers["content-range"] = range;
         response.writeHead(status, headers).end(body);
         this.sent.set(path, (this.sent.get(path) ?? 0) + (body?.length ?? 0));
       });
@@ -63,7 +80,13 @@ export class Site {
     await new Promise<void>((resolve) => (server ? server.close(() => resolve()) : resolve()));
   }
 
-  private async body(path: string, since: string | undefined) {
+  private piece(path: string, asked: string | undefined): Promise<Answer> | null {
+    const found = /^bytes=(\d*)-(\d*)$/.exec(asked ?? "");
+    if (!this.pieces || !found || path === ".." || this.replaced.has(path)) return null;
+    return readPiece(`${this.folder}/${path}`, found[1]!, found[2]!).catch(() => this.body(path, undefined));
+  }
+
+  private async body(path: string, since: string | undefined): Promise<Answer> {
     const replaced = this.replaced.get(path);
     if (replaced) return { status: 200, body: replaced, modified: null };
     try {
@@ -74,5 +97,20 @@ export class Site {
     } catch {
       return { status: 404, body: Buffer.from("not found"), modified: null };
     }
+  }
+}
+
+/** `first` and `last` as a range request has them: without a first byte, the last ones. */
+async function readPiece(path: string, first: string, last: string): Promise<Answer> {
+  const { size } = await stat(path);
+  const start = first ? Number(first) : Math.max(0, size - Number(last));
+  const end = first && last ? Math.min(Number(last) + 1, size) : size;
+  const file = await open(path);
+  try {
+    const body = Buffer.alloc(end - start);
+    await file.read(body, 0, body.length, start);
+    return { status: 206, body, modified: null, range: `bytes ${start}-${end - 1}/${size}` };
+  } finally {
+    await file.close();
   }
 }

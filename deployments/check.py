@@ -1,0 +1,115 @@
+"""`telltale check`: what there is to know of an experiment's pictures, before anything is computed of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.experiment_options import (
+    CellsOption,
+    Chosen,
+    DetectorsOption,
+    ExperimentArgument,
+    FakesOption,
+    PhotographsOption,
+    SeedOption,
+    SetOption,
+    chosen,
+)
+from deployments.failures import exit_status, sentence
+from storage.errors import SpecError, TelltaleError
+from storage.opening import open_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tasks.data.checked import Check
+
+NOTHING_TO_MEASURE = 2
+
+
+def check(
+    experiment: ExperimentArgument = None,
+    photographs: PhotographsOption = None,
+    fakes: FakesOption = None,
+    detectors: DetectorsOption = None,
+    cells: CellsOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Read all pictures of an experiment and say what will be measured with them, what will not, and what misleads.
+
+    Nothing is computed of them but what they are: sizes, formats, qualities, groups, repeats. It is kept in the store
+    (TELLTALE_STORE), so that an evaluation does not read them again.
+    """
+    from rich.console import Console
+
+    try:
+        asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed)
+        found = checked(asked)
+    except (TelltaleError, OSError) as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
+        raise typer.Exit(exit_status(error)) from error
+    if as_json:
+        sources = [one.row for one in found.sources]
+        typer.echo(json.dumps({"sources": sources, "warnings": found.warnings, "errors": found.errors}))
+    else:
+        show(Console(highlight=False, markup=False, emoji=False), asked, found)
+    if found.errors:
+        raise typer.Exit(NOTHING_TO_MEASURE)
+
+
+def checked(asked: Chosen) -> Check:
+    """What is known of an experiment's pictures.
+
+    Raises:
+        MissingInput: pictures are not there.
+        SpecError: they cannot be split, or contradict each other.
+    """
+    import logging
+
+    from flows.here import computed_here
+    from flows.preflight import missing_sources
+    from flows.shard import scanned_sources
+    from storage.errors import MissingInput
+    from storage.objects import notes_of
+    from tasks.data.checked import check_sources
+
+    missing = missing_sources(asked.experiment)
+    if missing:
+        raise MissingInput(*missing)
+    # What indices warn of is said once, with the rest.
+    logging.getLogger("flows").setLevel(logging.ERROR)
+    store = open_store()
+    scans = computed_here(lambda: scanned_sources(asked.experiment), store)
+    sources = [(one.name, one.source.label, one.indexed.entries, one.scans) for one in scans.seen]
+    return check_sources(store, asked.experiment, sources, notes_of(store, scans.assignment))
+
+
+def show(console: Console, asked: Chosen, found: Check) -> None:
+    """Print a check: one block for each source, then what is to be known."""
+    from rich.table import Table
+
+    for line in asked.said:
+        console.print(line, soft_wrap=True)
+    for one in found.sources:
+        row = one.row
+        console.print(f"\n{row.pop('source')} ({row.pop('label')})")
+        lines = Table.grid(padding=(0, 2))
+        for name, text in row.items():
+            lines.add_row(f"  {name}", text)
+        console.print(lines)
+    console.print("")
+    for text in found.warnings:
+        console.print(f"note: {text}", soft_wrap=True)
+    for text in found.errors:
+        console.print(f"nothing can be measured: {text}", soft_wrap=True)
+
+
+def refuse(found: Check) -> None:
+    """Raise what nothing can be measured with."""
+    if found.errors:
+        raise SpecError("; ".join(found.errors))

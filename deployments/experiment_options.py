@@ -1,0 +1,115 @@
+"""Which experiment a command is about: a preset, a YAML file, or folders of one's own pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from storage.errors import SpecError
+
+if TYPE_CHECKING:
+    from tasks.spec.experiment import Experiment
+
+ExperimentArgument = Annotated[
+    str | None, typer.Argument(metavar="[EXPERIMENT]", help="A preset's name or a YAML file; or name folders instead.")
+]
+PhotographsOption = Annotated[
+    list[Path] | None, typer.Option("--photographs", metavar="DIR", help="A folder of photographs; again for more.")
+]
+FakesOption = Annotated[
+    list[str] | None,
+    typer.Option("--fakes", metavar="NAME=DIR", help="A generator and the folder of its pictures; may be given again."),
+]
+DetectorsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--detector",
+        metavar="NAME",
+        help="For folders: which detectors (a wrong name lists them); again for more.",
+    ),
+]
+CellsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cell", metavar="CELL", help="For folders: a window's side and what happens to it, such as 256/q60."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A value over the experiment's, such as sources.gan.count=50."),
+]
+SubmissionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--submissions",
+        metavar="DIR",
+        help="A folder of tables of scores, one per detector, which are ranked beside the experiment's own.",
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option(help="The experiment's seed.")]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An experiment as flows are asked for it, as it was read, and sentences that say what was chosen for it."""
+
+    name: str
+    overrides: dict[str, Any]
+    seed: int | None
+    experiment: Experiment
+    said: tuple[str, ...] = ()
+
+
+def chosen(
+    experiment: str | None,
+    photographs: list[Path] | None,
+    fakes: list[str] | None,
+    detectors: list[str] | None,
+    cells: list[str] | None,
+    settings: list[str] | None,
+    seed: int | None,
+    submissions: Path | None = None,
+) -> Chosen:
+    """The experiment that options name; one of folders is written into the home first, to be read and changed.
+
+    Raises:
+        SpecError: both are named or neither, or the experiment is wrong.
+        MissingInput: a folder, or what the experiment needs elsewhere than in paths.
+    """
+    # Experiments take a second to import: not for --help, nor for `telltale detect`.
+    from tasks.overrides import parse_settings
+    from tasks.presets import load_unfilled
+
+    overrides, said = parse_settings(settings or []), tuple[str, ...]()
+    if photographs or fakes:
+        if experiment is not None:
+            raise SpecError(f"name either an experiment ({experiment}) or folders of pictures, not both")
+        experiment, said = _written(photographs or [], fakes or [], detectors or [], cells or [])
+    elif detectors or cells:
+        raise SpecError("--detector and --cell go with folders of pictures: an experiment has its own, see --set")
+    if experiment is None:
+        raise SpecError("name an experiment, or folders: --photographs DIR --fakes NAME=DIR")
+    if submissions is not None:
+        from deployments.submissions import with_submissions
+
+        loaded = load_unfilled(experiment, overrides, seed)[0]
+        overrides = overrides | {"detectors": with_submissions(loaded, submissions)}
+    return Chosen(experiment, overrides, seed, load_unfilled(experiment, overrides, seed)[0], said)
+
+
+def _written(
+    photographs: list[Path], fakes: list[str], detectors: list[str], cells: list[str]
+) -> tuple[str, tuple[str, ...]]:
+    import yaml
+
+    from deployments.home_folder import home
+    from deployments.own_pictures import document_of
+
+    document, said = document_of(photographs, fakes, detectors, cells)
+    file = home() / "experiments" / f"{document['name']}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return str(file), (*said, f"the experiment is {file}")

@@ -1,0 +1,187 @@
+"""An experiment from folders of pictures that somebody has: what `telltale check` and `telltale evaluate` take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from storage.errors import BadImage, MissingInput, SpecError
+from storage.paths import absolute
+from tasks.data.pictures import PictureFacts, inspect_picture
+from tasks.spec.base import LONGEST_NAME
+from tasks.spec.views import CLEAN_QUALITY, Cell
+from tasks.strict_yaml import read_yaml
+
+_TEMPLATE = Path(__file__).with_suffix(".yaml")
+_DEFAULT_DETECTORS = 2  # the first ones of the template
+SIDES = (256, 128, 64)
+DEFAULT_QUALITIES = (None, 60)
+_LOOKED_AT = 300  # pictures of each folder, for the choice of a window
+_LARGE_ENOUGH = 0.9
+_HIDDEN = re.compile(r"(^|/)\.")
+
+
+def document_of(
+    photographs: Sequence[Path],
+    fakes: Sequence[str],
+    detectors: Sequence[str] = (),
+    cells: Sequence[str] = (),
+    name: str | None = None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """An experiment of folders of photographs and of generated pictures (`NAME=DIR`, or `DIR` that is its own name).
+
+    The pictures decide the rest: the largest window that nine in ten of each folder have, on the crop path; both
+    classes take one history where half of the photographs are clean enough for that. What was chosen is said.
+
+    Returns:
+        The document, and sentences that say what was chosen and why.
+
+    Raises:
+        SpecError: no folder of one class, one folder twice, an unknown detector or cell.
+        MissingInput: a folder is not there, or nothing in it can be read as a picture.
+    """
+    folders = dict(_sources(photographs, fakes))
+    facts = {source: _facts(path) for source, (path, _) in folders.items()}
+    real = [one for source, (_, label) in folders.items() if label == "real" for one in facts[source]]
+    sides, perturbations = _grid(cells, facts)
+    matched = _is_clean_enough(real)
+    template = read_yaml(_TEMPLATE)
+    chosen = _detectors(template["detectors"], detectors)
+    qualities = [cell.jpeg_quality for cell in perturbations if cell.perturbation is None or cell.jpeg_quality]
+    document = {
+        "name": name or _experiment_name(folders),
+        "description": "Folders of pictures, given to the command line.",
+        "path": "crop",
+        "history": "matched" if matched else "as-is",
+        "sources": [
+            {"kind": "folder", "name": source, "path": str(path), "label": label}
+            for source, (path, label) in folders.items()
+        ],
+        "splits": {"kind": "folds", "count": 5},
+        "resolutions": list(sides),
+        "qualities": qualities,
+        "perturbations": [one.perturbation_name for one in perturbations if one.perturbation and not one.jpeg_quality],
+        "detectors": [*chosen, template["probe"]],
+        "extractor": template["extractor" if all("extractor" in one for one in chosen) else "content_extractor"],
+        "shard_size": 100,
+    }
+    document["augmented_qualities"] = list(qualities)
+    return document, tuple(_said(sides, matched, cells))
+
+
+def _said(sides: Sequence[int], matched: bool, cells: Sequence[str]) -> Iterator[str]:
+    shown = " and ".join(map(str, sides))
+    if not cells:
+        yield f"windows of {shown} original pixels (--cells sets others)"
+    if matched:
+        yield "both classes take one encoding first, so that a file's history tells nothing (history: matched)"
+    else:
+        yield (
+            f"most photographs are JPEGs below quality {CLEAN_QUALITY}, whose encoding stays visible: what is told may "
+            "be a file's history instead of its maker (history: as-is)"
+        )
+
+
+def _sources(photographs: Sequence[Path], fakes: Sequence[str]) -> Iterator[tuple[str, tuple[Path, str]]]:
+    """(name, (folder, label)) of each, photographs first."""
+    given = [("", path, "real") for path in photographs]
+    for text in fakes:
+        named, equals, folder_of = text.partition("=")
+        given.append((named, Path(folder_of), "fake") if equals else ("", Path(text), "fake"))
+    if not photographs or not fakes:
+        raise SpecError("expected folders of both classes: --photographs DIR and --fakes NAME=DIR")
+    names: set[str] = set()
+    folders: dict[Path, str] = {}
+    for name, path, label in given:
+        folder = absolute(path)
+        if (known := folders.get(folder.resolve())) is not None:
+            raise SpecError(f"{path} is given twice, as {known} and as {label}: one picture cannot be both")
+        folders[folder.resolve()] = label
+        chosen = _free(_as_name(name or folder.name), names)
+        names.add(chosen)
+        yield chosen, (folder, label)
+
+
+def _as_name(text: str) -> str:
+    name = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")
+    return name[:30].strip("-.") or "pictures"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, 10_000))) if one not in taken)
+
+
+def _experiment_name(folders: Mapping[str, tuple[Path, str]]) -> str:
+    parts = [name for name, (_, label) in folders.items() if label == "fake"]
+    return f"own-{'-'.join(parts)}"[:LONGEST_NAME].strip("-.")
+
+
+def _facts(folder: Path) -> list[PictureFacts]:
+    """Of some pictures of a folder, spread over it."""
+    if not folder.is_dir():
+        raise MissingInput(f"the folder {folder}")
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and not _HIDDEN.search(str(file.relative_to(folder)))
+    )
+    found = list(islice(_readable(files[:: max(1, len(files) // _LOOKED_AT)]), _LOOKED_AT)) or list(
+        islice(_readable(files), 1)
+    )
+    if not found:
+        raise MissingInput(f"pictures in {folder}: of {len(files)} files none can be read as one")
+    return found
+
+
+def _readable(files: Sequence[Path]) -> Iterator[PictureFacts]:
+    for file in files:
+        try:
+            yield inspect_picture(file.read_bytes())
+        except (BadImage, OSError):
+            continue
+
+
+def _grid(
+    cells: Sequence[str], facts: Mapping[str, Sequence[PictureFacts]]
+) -> tuple[tuple[int, ...], tuple[Cell, ...]]:
+    """Sides of windows, and a cell for each thing that happens to a picture."""
+    if cells:
+        named = [Cell.parse(cell) for cell in cells]
+        sides = dict.fromkeys(cell.resolution for cell in named)
+        if "native" in sides:
+            raise SpecError("on the crop path a cell is named by the side of its window, such as 256/none or 256/q60")
+        of_side = {side: [cell.perturbation for cell in named if cell.resolution == side] for side in sides}
+        if len({tuple(one) for one in map(tuple, of_side.values())}) > 1:
+            raise SpecError("every side of a window needs the same perturbations: the cells are a grid")
+        first = [cell for cell in named if cell.resolution == named[0].resolution]
+        return tuple(int(side) for side in sides), tuple(first)
+    for side in SIDES:
+        if all(_share(side, of) >= _LARGE_ENOUGH for of in facts.values()):
+            return (side,), tuple(Cell.parse(f"{side}/{'none' if q is None else f'q{q}'}") for q in DEFAULT_QUALITIES)
+    small = min(facts, key=lambda source: _share(SIDES[-1], facts[source]))
+    raise SpecError(
+        f"most pictures of {small} have no window of {SIDES[-1]} pixels, the smallest that is worth a look: take "
+        "larger ones, or write an experiment on the path fair (docs)"
+    )
+
+
+def _share(side: int, of: Sequence[PictureFacts]) -> float:
+    return sum(min(one.width, one.height) >= side for one in of) / len(of)
+
+
+def _is_clean_enough(photographs: Sequence[PictureFacts]) -> bool:
+    clean = sum(one.jpeg_quality is None or one.jpeg_quality >= CLEAN_QUALITY for one in photographs)
+    return clean >= len(photographs) / 2
+
+
+def _detectors(known: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of these names; the first ones where none is named."""
+    by_name = {one["name"]: one for one in known}
+    for name in names:
+        if name not in by_name:
+            close = get_close_matches(name, by_name, 1)
+            meant = f", did you mean {close[0]}?" if close else "."
+            raise SpecError(f"no detector {name!r}{meant} There are {', '.join(by_name)}; others go into a YAML file")
+    return [by_name[name] for name in names] or list(known[:_DEFAULT_DETECTORS])

@@ -1,0 +1,79 @@
+"""Which pictures a command is about: files, folders, a list of names, or what another program writes to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from storage.errors import MissingInput, SpecError
+from storage.paths import with_home
+from tasks.data.file_kinds import IMAGE_SUFFIXES
+
+# The name of what comes on the standard input.
+STANDARD_INPUT = Path("-")
+
+
+def listed_pictures(named: Sequence[Path], files_from: Path | None, *, recursive: bool) -> list[Path]:
+    """The pictures that are meant, each time that they are named, those of a folder by name.
+
+    Of a folder all files are taken that are called like pictures, with `recursive` those of its folders as well; hidden
+    ones and links to folders are passed over. A list has one name per line; `-` reads it from the standard input.
+
+    Raises:
+        SpecError: nothing is named, or the standard input is to be a picture and a list.
+        MissingInput: the list cannot be read, or a folder has no picture.
+    """
+    if STANDARD_INPUT in named and files_from == STANDARD_INPUT:
+        raise SpecError("the standard input is either a picture or a list of names, not both")
+    found: list[Path] = []
+    for path in (*named, *_names(files_from)):
+        found += _of_folder(path, recursive=recursive) if path != STANDARD_INPUT and _is_folder(path) else [path]
+    if not found:
+        raise SpecError("name pictures or folders, or a list of them with --files-from")
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return Path(with_home(str(path))).is_dir()
+    except (OSError, SpecError):
+        # What is wrong with it is said where it is read.
+        return False
+
+
+def _names(files_from: Path | None) -> Iterator[Path]:
+    if files_from is None:
+        return
+    try:
+        # Names are bytes: what is no UTF-8 stays what it is.
+        data = (
+            sys.stdin.buffer.read() if files_from == STANDARD_INPUT else Path(with_home(str(files_from))).read_bytes()
+        )
+    except OSError as error:
+        raise MissingInput(f"the list {files_from} ({error.strerror})") from error
+    yield from (Path(os.fsdecode(line)) for line in data.splitlines() if line)
+
+
+def _of_folder(folder: Path, *, recursive: bool) -> list[Path]:
+    below = sorted(_files(Path(with_home(str(folder))), recursive=recursive))
+    if not below:
+        deeper = "" if recursive else "; --recursive looks into its folders"
+        raise MissingInput(f"pictures in {folder} (files that end in .jpg, .png, .webp or the like){deeper}")
+    return below
+
+
+def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise MissingInput(f"the folder {folder} ({error.strerror})") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if recursive:
+                yield from _files(Path(entry.path), recursive=True)
+        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+            yield Path(entry.path)

@@ -1,0 +1,74 @@
+"""What a person looks at: small pictures of all that is tested, with what every detector said of them."""
+
+from collections.abc import Mapping, Sequence
+
+from flows.cells import WHOLE, CellResults
+from flows.collect import collect
+from flows.detectors import Scores
+from flows.embed import Features
+from storage.objects import Ref
+from tasks.evaluation.protocols import detectors_of, mixes_of, smallest_resolution
+from tasks.explorer.pictures import ShownScores, ShownSource
+from tasks.explorer.run import write_explorer
+from tasks.explorer.thumbnails import make_thumbnails
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import Cell
+
+
+def explorer(
+    experiment: Experiment,
+    shards: Mapping[str, tuple[Ref, ...]],
+    scores: Scores,
+    cells: Sequence[CellResults],
+    features: Features,
+) -> Ref:
+    """The explorer's data and the table of pictures, of an experiment's image shards, scores, results and features."""
+    sources = _sources(experiment, shards)
+    view = (Cell(resolution=smallest_resolution(experiment)).view(experiment.path),)
+    ref: Ref = write_explorer(
+        experiment=experiment.name,
+        path=experiment.path,
+        cells=experiment.cells,
+        said=_said(experiment, scores),
+        sources=sources,
+        mixes=mixes_of(experiment, WHOLE),
+        pairs=tuple(cell.pairs for cell in cells),
+        extractor=features.extractor,
+        features=features.of(tuple(source.name for source in sources), features.extractor, view),
+        seed=experiment.seed,
+    )
+    return ref
+
+
+def _sources(experiment: Experiment, shards: Mapping[str, tuple[Ref, ...]]) -> tuple[ShownSource, ...]:
+    """What rows are called, photographs first; versions of a photograph have its thumbnail."""
+    making = {
+        name: [
+            make_thumbnails.submit(images=images, source=name, shard=index) for index, images in enumerate(shards[name])
+        ]
+        for name in (*experiment.real_names, *experiment.fake_names)
+    }
+    made = {name: tuple(collect(waiting)) for name, waiting in making.items()}
+    of = {
+        name: real for real in experiment.real_names for name in experiment.photographs(experiment.fake_names, (real,))
+    }
+    photographs = [ShownSource(name=name, of=real, label=0, thumbnails=made[real]) for name, real in of.items()]
+    fakes = [ShownSource(name=name, of=name, label=1, thumbnails=made[name]) for name in experiment.fake_names]
+    return (*photographs, *fakes)
+
+
+def _said(experiment: Experiment, scores: Scores) -> tuple[ShownScores, ...]:
+    """What every detector and probe says as it was fitted on everything."""
+    titles = {one.name: one.title for one in detectors_of(experiment)}
+    return tuple(
+        ShownScores(
+            detector=entry.fit.detector,
+            title=titles.get(entry.fit.detector, entry.fit.detector),
+            role=entry.fit.role,
+            cell=entry.cell,
+            scores=scores.of[entry.fit, entry.cell],
+            reference=scores.of[entry.fit, entry.reference],
+        )
+        for entry in scores.entries
+        if entry.evaluated and entry.fit.is_whole
+    )

@@ -1,0 +1,216 @@
+"""What there is to know of an experiment's pictures before anything is computed: who looks first repents less."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.objects import Ref, notes_of, read_table
+from storage.store import Store
+from tasks.data.entries import QUARANTINE
+from tasks.data.grouping import assignment_warnings
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import CLEAN_QUALITY
+
+# With fewer groups of a class there are no intervals (`tasks.evaluation.intervals`).
+LEAST_GROUPS = 10
+# A confound is told from when so large a share of a class has what so few of the other have.
+_MOST, _FEW = 0.9, 0.1
+_QUALITIES_APART = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SourceCheck:
+    """A source as it was read.
+
+    Attributes:
+        set_aside: pictures that cannot be used, by the reason.
+        repeats: pictures that repeat an earlier one, by its source.
+        places: pictures by fold or split.
+        sizes: width and height (N, 2), as stored.
+        formats: pictures by format.
+        qualities: JPEG qualities of those that are JPEGs.
+        too_small: by the names of resolutions, pictures that take no part there.
+        unmatched: photographs that `history: matched` leaves out, as their own encoding would be seen.
+    """
+
+    name: str
+    label: str
+    pictures: int
+    groups: int
+    set_aside: Mapping[str, int]
+    repeats: Mapping[str, int]
+    places: Mapping[str, int]
+    sizes: npt.NDArray[np.int64]
+    formats: Mapping[str, int]
+    qualities: npt.NDArray[np.int64]
+    too_small: Mapping[str, int]
+    unmatched: int
+
+    @property
+    def row(self) -> dict[str, str]:
+        """What a person reads of it."""
+        shorter = self.sizes.min(axis=1) if len(self.sizes) else np.zeros(1, np.int64)
+        aside = [f"{count} {reason}" for reason, count in self.set_aside.items()]
+        small = [f"{count} too small for {name}" for name, count in self.too_small.items() if count]
+        if self.unmatched:
+            small.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}")
+        return {
+            "source": self.name,
+            "label": self.label,
+            "pictures": str(self.pictures),
+            "groups": str(self.groups),
+            "per fold or split": ", ".join(f"{count}" for count in self.places.values()),
+            "shorter side": _spread(shorter),
+            "format": ", ".join(f"{name} {count}" for name, count in self.formats.items()),
+            "JPEG quality": _spread(self.qualities) if len(self.qualities) else "none",
+            "repeats": ", ".join(f"{count} of {name}" for name, count in self.repeats.items()) or "0",
+            "set aside": ", ".join(aside) or "0",
+            "takes no part": "; ".join(small) or "0",
+        }
+
+
+def _spread(values: npt.NDArray[np.int64]) -> str:
+    least, middle, most = (int(value) for value in np.quantile(values, (0, 0.5, 1)))
+    return str(least) if least == most else f"{least} to {most}, median {middle}"
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """All sources of an experiment that lie on disk, what is to be known, and what nothing can be measured with."""
+
+    sources: tuple[SourceCheck, ...]
+    warnings: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+def check_sources(
+    store: Store,
+    experiment: Experiment,
+    sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]],
+    notes: Mapping[str, Any],
+) -> Check:
+    """What is known of (name, label, index, scans) of each source, and the `notes` of their assignment."""
+    found = tuple(_checked(store, experiment, *source, notes["sources"][source[0]]) for source in sources)
+    evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
+    of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
+    of_fair_path = ("on the fair path", "the fair path draws")
+    told = [
+        one
+        for one in assignment_warnings(notes)
+        if experiment.path == "fair" or not any(w in one for w in of_fair_path)
+    ]
+    return Check(
+        found,
+        (*of_indices, *told, *_few_groups(evaluated), *_confounds(experiment, evaluated)),
+        tuple(_errors(experiment, evaluated)),
+    )
+
+
+def _checked(
+    store: Store,
+    experiment: Experiment,
+    name: str,
+    label: str,
+    entries: Ref,
+    scans: Sequence[Ref],
+    notes: Mapping[str, Any],
+) -> SourceCheck:
+    columns = ["width", "height", "format", "jpeg_quality"]
+    tables = [read_table(store, ref, columns=columns) for ref in scans]
+    rows = [row for table in tables for row in table.to_pylist()]
+    aside: Counter[str] = Counter()
+    for ref in (entries, *scans):
+        aside.update(read_table(store, ref, name=QUARANTINE)["reason"].to_pylist())
+    sizes = np.array([(row["width"], row["height"]) for row in rows], dtype=np.int64).reshape(-1, 2)
+    shorter = sizes.min(axis=1)
+    qualities = np.array([row["jpeg_quality"] for row in rows if row["jpeg_quality"] is not None], dtype=np.int64)
+    source = next(one for one in experiment.sources if one.name == name)
+    matched = experiment.matches_history and label == "real"
+    return SourceCheck(
+        name=name,
+        label=label,
+        pictures=len(rows),
+        groups=notes["groups"],
+        set_aside=dict(aside.most_common()),
+        repeats=notes["duplicates"],
+        places={place: counts["images"] for place, counts in notes["places"].items()},
+        sizes=sizes,
+        formats=dict(Counter(row["format"] for row in rows).most_common()),
+        qualities=qualities,
+        too_small={
+            str(resolution): int(np.sum(shorter < least))
+            for resolution in experiment.resolutions
+            if (least := _least_side(experiment, resolution, source.may_be_enlarged)) is not None
+        },
+        unmatched=int(np.sum(qualities < CLEAN_QUALITY)) if matched else 0,
+    )
+
+
+def _least_side(experiment: Experiment, resolution: int | str, may_be_enlarged: bool) -> int | None:
+    """How many pixels the shorter side of a picture has that takes part in a resolution; None for any."""
+    if experiment.path == "crop":
+        return int(resolution)
+    return None if may_be_enlarged else experiment.canonical_side
+
+
+def _few_groups(sources: Sequence[SourceCheck]) -> Iterator[str]:
+    for label in ("real", "fake"):
+        for one in sources:
+            if one.label == label and one.groups < LEAST_GROUPS:
+                yield (
+                    f"{one.name} has {one.groups} groups of pictures that belong together: with fewer than "
+                    f"{LEAST_GROUPS} its numbers have no intervals, and prove nothing"
+                )
+
+
+def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
+    """What tells a generator's files from photographs without a look at any pixel."""
+    unseen = f" (the path {experiment.path} hides it)"
+    of_jpegs = (
+        " (both take one encoding more: history matched)" if experiment.matches_history else ": an encoding stays"
+    )
+    of_jpegs += "" if experiment.matches_history else " visible under the next one, and may be what is told"
+    real = [one for one in sources if one.label == "real" and one.pictures]
+    if not real:
+        return
+    formats = sum((Counter(one.formats) for one in real), Counter[str]())
+    sizes = np.concatenate([one.sizes for one in real])
+    qualities = np.concatenate([one.qualities for one in real])
+    for fake in (one for one in sources if one.label == "fake" and one.pictures):
+        (form, count), *_ = Counter(fake.formats).most_common(1)
+        if count >= _MOST * fake.pictures and formats[form] <= _FEW * formats.total():
+            yield f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs{unseen}"
+        (size, count), *_ = Counter(map(tuple, fake.sizes.tolist())).most_common(1)
+        alike = int(np.all(sizes == size, axis=1).sum())
+        if count >= _MOST * fake.pictures and alike <= _FEW * len(sizes):
+            shown = f"{size[0]}x{size[1]}"
+            yield f"{count} of {fake.pictures} pictures of {fake.name} are {shown}, {alike} photographs{unseen}"
+        if len(fake.qualities) and len(qualities):
+            medians = int(np.median(fake.qualities)), int(np.median(qualities))
+            if abs(medians[0] - medians[1]) > _QUALITIES_APART:
+                qualities_of = f"{medians[0]} of {fake.name}, {medians[1]} of the photographs"
+                yield f"the median JPEG quality is {qualities_of}{of_jpegs}"
+
+
+def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
+    """Resolutions in which a source takes no part at all."""
+    for one in sources:
+        shorter = one.sizes.min(axis=1) if len(one.sizes) else np.zeros(1, np.int64)
+        for resolution, count in one.too_small.items():
+            if one.pictures and count == one.pictures:
+                yield (
+                    f"no picture of {one.name} is large enough for {resolution}: the largest has a shorter side of "
+                    f"{int(shorter.max())} pixels"
+                )
+        if one.unmatched and one.unmatched == one.pictures:
+            yield (
+                f"all photographs of {one.name} are JPEGs below quality {CLEAN_QUALITY}: their own encoding would be "
+                "seen under that of the generated pictures, so that none can be compared; set history: as-is to see "
+                "what that gives"
+            )

@@ -1,0 +1,225 @@
+"""Folders of pictures become an experiment that fits them, and what is wrong with them is said before any work."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from deployments.cli import app
+from deployments.own_pictures import document_of
+from storage.errors import MissingInput, SpecError
+from tasks.presets import parse_experiment
+
+
+def picture(folder: Path, name: str, side: int = 260, quality: int | None = 96, seed: int = 0) -> None:
+    """A picture of noise: a JPEG, or a PNG without quality."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    pixels = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize(
+        (side + 12, side), Image.Resampling.BICUBIC
+    )
+    buffer = io.BytesIO()
+    if quality is None:
+        pixels.save(buffer, "PNG")
+    else:
+        pixels.save(buffer, "JPEG", quality=quality)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(buffer.getvalue())
+
+
+def pictures(folder: Path, count: int = 12, **how: Any) -> Path:
+    for number in range(count):
+        picture(folder, f"{folder.name}-{number}.{'png' if how.get('quality', 96) is None else 'jpg'}", **how)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return pictures(tmp_path / "Holiday Photos"), pictures(tmp_path / "sd", quality=75)
+
+
+def test_two_folders_are_a_valid_experiment_on_the_crop_path(folders: tuple[Path, Path]) -> None:
+    document, said = document_of([folders[0]], [f"Stable Diffusion={folders[1]}"])
+    experiment = parse_experiment(document)
+    assert experiment.name == "own-stable-diffusion"
+    assert [(one.name, one.label) for one in experiment.sources] == [
+        ("holiday-photos", "real"),
+        ("stable-diffusion", "fake"),
+    ]
+    assert [cell.name for cell in experiment.cells] == ["256/none", "256/q60"]
+    assert experiment.matches_history
+    assert "windows of 256 original pixels" in said[0]
+
+
+def test_the_window_is_the_largest_that_nine_in_ten_of_every_folder_have(tmp_path: Path) -> None:
+    photographs = pictures(tmp_path / "photos")
+    for number in range(3):
+        picture(photographs, f"small-{number}.jpg", side=130)
+    document, _ = document_of([photographs], [str(pictures(tmp_path / "sd"))])
+    assert document["resolutions"] == [128]
+
+
+def test_pictures_that_are_all_small_are_refused_with_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="most pictures of tiny have no window of 64 pixels"):
+        document_of([pictures(tmp_path / "photos")], [str(pictures(tmp_path / "tiny", side=40))])
+
+
+def test_photographs_whose_history_stays_visible_are_compared_as_they_are_and_it_is_said(tmp_path: Path) -> None:
+    document, said = document_of([pictures(tmp_path / "web", quality=80)], [str(pictures(tmp_path / "sd"))])
+    assert document["history"] == "as-is"
+    assert "may be a file's history" in said[1]
+
+
+def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
+    cells = ["128/none", "128/q50", "128/webp-40", "64/none", "64/q50", "64/webp-40"]
+    document, _ = document_of([folders[0]], [str(folders[1])], cells=cells)
+    assert {cell.name for cell in parse_experiment(document).cells} == set(cells)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"cells": ["native/none"]}, "named by the side of its window"),
+        ({"cells": ["128/none", "64/q50"]}, "the cells are a grid"),
+        ({"cells": ["big"]}, "a cell is named like 64/q20"),
+        ({"detectors": ["spectrun"]}, "no detector 'spectrun', did you mean spectrum?"),
+        ({"detectors": ["resnet"]}, "no detector 'resnet'. There are cooccurrence, "),
+        ({"fakes": []}, "folders of both classes"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_could(
+    folders: tuple[Path, Path], changes: dict[str, Any], reason: str
+) -> None:
+    given: dict[str, Any] = {"photographs": [folders[0]], "fakes": [str(folders[1])]} | changes
+    with pytest.raises(SpecError) as refused:
+        document_of(**given)
+    assert reason in str(refused.value)
+
+
+def test_a_detector_of_content_reads_real_weights_and_others_need_none(folders: tuple[Path, Path]) -> None:
+    given = [folders[0]], [str(folders[1])]
+    assert document_of(*given)[0]["extractor"]["weights"] == "random:0"
+    assert document_of(*given, detectors=["content"])[0]["extractor"]["weights"] == "${TELLTALE_VGG16}"
+
+
+def test_one_folder_for_both_classes_is_refused(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(SpecError, match="given twice, as real and as fake"):
+        document_of([folders[0]], [f"{folders[0]}/../{folders[0].name}"])
+
+
+def test_a_folder_without_a_readable_picture_is_missing_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jpg").write_text("no picture")
+    with pytest.raises(MissingInput, match="of 1 files none can be read as one"):
+        document_of([folders[0]], [str(tmp_path / "texts")])
+    with pytest.raises(MissingInput, match="the folder "):
+        document_of([tmp_path / "nowhere"], [str(folders[1])])
+
+
+def test_folders_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "a" / "photos"), pictures(tmp_path / "b" / "photos")
+    document, _ = document_of([one, two], [str(pictures(tmp_path / "sd"))])
+    assert [source["name"] for source in document["sources"]] == ["photos", "photos-2", "sd"]
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["check", *words])
+
+    return run
+
+
+def test_check_counts_what_is_there_and_names_what_misleads(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    photographs, fakes = folders
+    (photographs / "broken.jpg").write_bytes(b"no picture at all")
+    (photographs / "again.jpg").write_bytes((photographs / f"{photographs.name}-0.jpg").read_bytes())
+    result = told("--photographs", str(photographs), "--fakes", f"sd={fakes}", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    real, fake = found["sources"]
+    assert (real["pictures"], real["groups"], real["JPEG quality"]) == ("13", "12", "96")
+    assert real["repeats"] == "1 of holiday-photos"
+    assert real["set aside"].startswith("1 ")
+    assert (fake["pictures"], fake["shorter side"]) == ("12", "260")
+    assert any("median JPEG quality is 75 of sd, 96 of the photographs" in one for one in found["warnings"])
+    assert (tmp_path / "home" / "experiments" / "own-sd.yaml").is_file()
+
+
+def test_check_says_it_in_words_and_again_reads_no_picture_anew(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--photographs", str(folders[0]), "--fakes", f"sd={folders[1]}")
+    first = told(*words)
+    assert "holiday-photos (real)" in first.output
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "store" / "objects").rglob("*") if file.is_file()}
+    assert told(*words).output == first.output
+    assert {
+        file: file.stat().st_mtime_ns for file in (tmp_path / "store" / "objects").rglob("*") if file.is_file()
+    } == made
+
+
+def test_check_warns_of_too_few_groups(told: Any, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    few = pictures(tmp_path / "few", count=6)
+    result = told("--photographs", str(folders[0]), "--fakes", str(few))
+    assert "few has 6 groups of pictures" in result.output
+    assert "no intervals" in result.output
+
+
+def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, folders: tuple[Path, Path]) -> None:
+    words = ("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--cell", "512/none")
+    result = told(*words)
+    assert result.exit_code == 2
+    assert "no picture of sd is large enough for 512: the largest has a shorter side of 260 pixels" in result.output
+
+
+def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tmp_path: Path) -> None:
+    web, sd = pictures(tmp_path / "web", quality=80), pictures(tmp_path / "sd", quality=75)
+    words = ("--photographs", str(web), "--fakes", str(sd), "--set", "history=matched")
+    result = told(*words)
+    assert result.exit_code == 2
+    assert "all photographs of web are JPEGs below quality 95" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sample", "--photographs", "a", "--fakes", "b"), "name either an experiment (sample) or folders"),
+        ((), "name an experiment, or folders"),
+        (("smaple",), "did you mean sample?"),
+        (("--photographs", "nowhere", "--fakes", "b"), "missing: the folder "),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(told: Any, words: tuple[str, ...], said: str) -> None:
+    result = told(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_preset_can_be_checked_too(told: Any) -> None:
+    result = told("sample", "--json")
+    assert result.exit_code == 0, result.output
+    (photographs,) = json.loads(result.output)["sources"]
+    assert (photographs["source"], photographs["label"]) == ("photographs", "real")
+
+
+def test_the_written_experiment_is_read_back_as_it_was(told: Any, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert told("--photographs", str(folders[0]), "--fakes", f"sd={folders[1]}").exit_code == 0
+    file = tmp_path / "home" / "experiments" / "own-sd.yaml"
+    assert yaml.safe_load(file.read_text()) == document_of([folders[0]], [f"sd={folders[1]}"])[0]
+    assert told(str(file)).exit_code == 0
