@@ -35,6 +35,7 @@ def explorer_files(
     mixes: Sequence[Mix],
     pairs: pl.DataFrame,
     path: Path,
+    experiment: str,
     pack_bytes: int = PACK_BYTES,
 ) -> dict[str, bytes]:
     """The files of the explorer's folder `data/` by name; `pairs` is in PAIR_SCHEMA."""
@@ -54,6 +55,7 @@ def explorer_files(
     files[RUN] = canonical_json(
         {
             "version": VERSION,
+            "experiment": experiment,
             "pictures": len(pictures.rows),
             "path": path,
             "cells": [_cell(number, cell) for number, cell in enumerate(cells)],

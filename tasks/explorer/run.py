@@ -45,7 +45,7 @@ def write_explorer(
     pictures = shown_pictures(run.store, sources, said)
     tables = [PAIR_SCHEMA.empty_table(), *(read_table(run.store, ref) for ref in pairs)]
     paired = pl.concat([pl.DataFrame(table) for table in tables])
-    files = explorer_files(pictures, cells, sources, mixes, paired, path)
+    files = explorer_files(pictures, cells, sources, mixes, paired, path, experiment)
     placed = projection(run.store, pictures, features, seed)
     card = data_card(experiment, pictures, cells, extractor.name)
     parts = {TABLE: pictures_table(pictures, cells, placed, path), CARD: card.encode()}

@@ -41,8 +41,8 @@ MIXES = [
     Mix(name="matched", real=("coco-as-sd14",), fakes=("sd14",)),
 ]
 FOLDS = 3
-# Photographs lie in one file, and generated pictures in another.
-PACK_BYTES = 250_000
+# A few pictures in each file.
+PACK_BYTES = 20_000
 WITHOUT_THUMBNAIL = 5
 # The picture whose answers everywhere are compared.
 OPENED = 237
@@ -76,6 +76,7 @@ def write(folder: Path) -> None:
         MIXES,
         pl.DataFrame([paired_test()]),
         "fair",
+        "sample",
         pack_bytes=PACK_BYTES,
     )
     files["run.json"] = json.dumps(json.loads(files["run.json"]) | {"run": "sample-0123456789ab"}).encode()

@@ -324,7 +324,7 @@ def test_no_random_window_is_larger_than_the_windows_that_it_is_part_of() -> Non
 def test_windows_are_of_the_crop_path() -> None:
     with pytest.raises(SpecError, match="traces is trained on windows, which are of the path crop"):
         experiment(path="fair")
-    training = {"epochs": 1}
+    training = {"epochs": 1, "random_windows": None}
     with pytest.raises(SpecError, match="mobile: it has 2 windows, which are of the path crop"):
         experiment(path="fair", network={"training": training})
 
