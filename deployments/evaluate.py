@@ -98,7 +98,7 @@ def _evaluate(console: Console, asked: Chosen) -> str:
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The first project's ten rows, the grid of the first detector, every detector, and the networks for a phone."""
+    """The grid of the first detector, every detector, the networks for a phone, and the first project's ten rows."""
     from rich.table import Table
 
     from deployments.tables import DETECTORS, FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
@@ -106,7 +106,7 @@ def _print_results(console: Console, place: str) -> None:
     tables = short_tables(open_store(), place)
     grids = [title for title in tables if title.startswith(GRID)]
     every = [title for title in tables if title.startswith(DETECTORS)]
-    for title in (FIRST_PROJECT, *grids[:1], *every, NETWORKS):
+    for title in (*grids[:1], *every, NETWORKS, FIRST_PROJECT):
         if title not in tables:
             continue
         short = tables[title]

@@ -25,6 +25,7 @@ from storage.local import LocalStore
 from storage.opening import open_store
 from storage.runs import RUNS
 from storage.store import Store, checked_key
+from tasks.report.script import SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ CONTENT_TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".csv": "text/csv; charset=utf-8",
 }
-# A report loads nothing and runs nothing: its styles stand in it, its pictures are SVG or data.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'none'"
+# A report loads nothing, and runs nothing but one script that is known by its digest: its styles stand in it, its
+# pictures are SVG or data.
+POLICY = (
+    f"default-src 'none'; script-src {SOURCE}; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 # The explorer runs its own script and reads the files beside it, nothing from elsewhere.
 EXPLORER_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; connect-src 'self'; "

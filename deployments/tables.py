@@ -64,8 +64,6 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
     # What was reported says nothing beside an experiment that has no row of it.
     first_project = read("first_project").filter(~pl.col("seed_accuracy").is_null().all())
     tables = {
-        FIRST_PROJECT: _first_project(first_project),
-        "Ablation: accuracy as the defects go, one after the other": _stages(read("ablation")),
         "Ranking of the generators, uncompressed (AUROC)": _columns(
             read("ranking"), ("resolution", "rank", "generator", "real"), ("auroc", "balanced_accuracy")
         ),
@@ -87,6 +85,10 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
     # Runs of experiments without networks, and older runs, have no such tables.
     if store.size(f"{place}/tables/stages.parquet") is not None:
         tables |= _networks(read)
+    tables |= {
+        FIRST_PROJECT: _first_project(first_project),
+        "Ablation: accuracy as the defects go, one after the other": _stages(read("ablation")),
+    }
     return {title: table for title, table in tables.items() if len(table)}
 
 

@@ -21,8 +21,12 @@ WHOLE = Fit(detector="any")
 
 @dataclass(frozen=True)
 class CellResults:
-    """Results of one cell: of all detectors, how these differ, and how its networks compare with the first of them."""
+    """Results of one cell: of all detectors, how these differ, and how its networks compare with the first of them.
 
+    `scored` are the scores behind them.
+    """
+
+    scored: tuple[Scored, ...]
     evaluation: Ref
     pairs: Ref
     comparison: Ref | None
@@ -32,15 +36,16 @@ def cell_results(
     experiment: Experiment, cells: Sequence[Cell], scores: Scores, protocol: str = "fair"
 ) -> list[CellResults]:
     """Results of some cells, side by side, under the name of a protocol."""
+    scored = [_scored(experiment, cell, scores) for cell in cells]
     evaluations = [
         evaluate_cell_scores.submit(
             cell=cell,
             protocol=protocol,
-            scored=_scored(experiment, cell, scores),
+            scored=of_cell,
             seed=experiment.seed,
             resamples=experiment.bootstrap_resamples,
         )
-        for cell in cells
+        for cell, of_cell in zip(cells, scored, strict=True)
     ]
     pairs = [
         compare_detectors.submit(
@@ -67,8 +72,8 @@ def cell_results(
     evaluated_cells, paired_cells = ([next(done) for _ in cells] for _ in range(2))
     compared = dict(zip(comparisons, done, strict=True))
     return [
-        CellResults(evaluation, paired, compared.get(cell))
-        for cell, evaluation, paired in zip(cells, evaluated_cells, paired_cells, strict=True)
+        CellResults(of_cell, evaluation, paired, compared.get(cell))
+        for cell, of_cell, evaluation, paired in zip(cells, scored, evaluated_cells, paired_cells, strict=True)
     ]
 
 

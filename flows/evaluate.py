@@ -131,6 +131,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         assignment=images.assignment,
         features=tuple(dict.fromkeys(ref for refs in features.shards.values() for ref in refs)),
         pairs=tuple(cell.pairs for cell in cells),
+        scored=tuple(one for cell in cells for one in cell.scored if one.fit.is_whole and one.fit.role == "detector"),
         comparisons=tuple(cell.comparison for cell in cells if cell.comparison is not None),
         described=found.described,
         latency=found.latency,

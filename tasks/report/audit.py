@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -16,11 +15,11 @@ from tasks.report.blocks import (
     Column,
     Table,
     Text,
-    estimate_cell,
     interval,
     reasons_note,
     row_estimate,
     signed,
+    value_cell,
 )
 from tasks.report.data import (
     FAIR,
@@ -151,13 +150,11 @@ def _stage_table(caption: str, rows: Sequence[Row]) -> Table:
         line = [Cell(detector), Cell(mix)]
         for place, stage in enumerate(stages):
             row = of_line.get(stage)
-            # Why a number is missing is said below the tables, once.
-            auroc = Cell("–") if row is None else estimate_cell(row_estimate(row, "auroc"))
-            line.append(replace(auroc, sub="") if row is not None and row["auroc"] is None else auroc)
+            line.append(Cell("–") if row is None else value_cell(row, "auroc"))
             if _has_change(place, stage):
                 line.append(_change_cell(row))
         lines.append(tuple(line))
-    return Table(caption, tuple(columns), tuple(lines))
+    return Table(caption, tuple(columns), tuple(lines), csv="audit")
 
 
 def _has_change(place: int, stage: str) -> bool:
@@ -168,6 +165,5 @@ def _change_cell(row: Row | None) -> Cell:
     if row is None or row["change"] is None:
         return Cell("–")
     others = "" if row["same_pictures"] else _OTHERS
-    bounds = row["change_low"], row["change_high"]
-    sub = "" if None in bounds else interval(*bounds).replace("-", "−")
+    sub = interval(row["change_low"], row["change_high"]).replace("-", "−")
     return Cell(signed(row["change"]) + others, sub=sub)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from tasks.report.data import FAIR, CellKey, Estimate, ReportData, ResultIndex, perturbation_word, perturbations
+from markupsafe import Markup
+
+from tasks.report.data import (
+    FAIR,
+    CellKey,
+    Estimate,
+    ReportData,
+    ResultIndex,
+    mistakes_link,
+    sorted_cells,
+)
 from tasks.report.plots import HeatMap, signed_points
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
@@ -27,29 +37,36 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a table: a text, a smaller one below it, a tag, and the numbers of its footnotes."""
+    """One field of a table: a text, a smaller one below it, a tag, the numbers of its footnotes, and where it leads."""
 
     text: str
     sub: str = ""
     tag: str = ""
     notes: tuple[int, ...] = ()
+    link: str = ""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `tone` is plain, warning or note."""
+    """A paragraph, with a link behind it.
+
+    `tone` is plain, note, lead (what to read first), go (the link alone), warning, or flag: what forbids to believe
+    the numbers.
+    """
 
     text: str
     tone: str = "plain"
+    link: str = ""
+    link_words: str = ""
     kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """The few numbers to see first: (label, value, detail)."""
+class Flags:
+    """What is to be known before the numbers are believed: flags and warnings, beside what they are about."""
 
-    items: tuple[tuple[str, str, str], ...]
-    kind: ClassVar[str] = "tiles"
+    texts: tuple[Text, ...]
+    kind: ClassVar[str] = "flags"
 
 
 @dataclass(frozen=True)
@@ -62,14 +79,25 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption and footnotes; `folded` ones open on a click."""
+    """A table with a caption and footnotes; `folded` ones open on a click. `csv` names the file that has all of it."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     folded: bool = False
+    csv: str = ""
     kind: ClassVar[str] = "table"
+
+    @property
+    def classes(self) -> list[Markup]:
+        """Of each column the attribute that a field of it has in HTML; numbers have none, as most fields are."""
+        found = []
+        for place, column in enumerate(self.columns):
+            first = place > 0 and column.group != self.columns[place - 1].group
+            names = {"text": ["t"], "code": ["c"]}.get(column.kind, []) + ["f"] * first
+            found.append(Markup(' class="{}"').format(" ".join(names)) if names else Markup(""))
+        return found
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -85,17 +113,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Heats:
-    """Heat maps side by side: coloured tables in HTML, one picture in Markdown."""
+    """Heat maps side by side: coloured tables in HTML, one picture in Markdown. `csv` names the file of the numbers."""
 
     title: str
     maps: tuple[HeatMap, ...]
     note: str = ""
+    csv: str = ""
     kind: ClassVar[str] = "heats"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with the words that stand for it; `data` is PNG, or SVG that takes the page's text colour."""
+    """A picture with the words that stand for it; `data` is WebP, or SVG of `plots.py`."""
 
     title: str
     alt: str
@@ -108,12 +137,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side; `narrow` ones are readable at half the width."""
+    """Pictures side by side."""
 
     title: str
     pictures: tuple[Picture, ...]
-    folded: bool = False
-    narrow: bool = False
     kind: ClassVar[str] = "gallery"
 
 
@@ -122,20 +149,21 @@ class Fold:
     """Blocks that open on a click. Markdown, which has to stay small, only says that they are in the HTML."""
 
     title: str
-    blocks: tuple[Text | Table | Heats, ...]
+    blocks: tuple[Text | Items | Table | Heats | Gallery, ...]
     kind: ClassVar[str] = "fold"
 
 
-Block = Text | Tiles | Items | Table | Heats | Gallery | Fold
+Block = Text | Flags | Items | Table | Heats | Gallery | Fold
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the report."""
+    """One section of the report; `about` says in a few words what one finds in it."""
 
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    about: str = ""
 
 
 def number(value: float | None) -> str:
@@ -144,13 +172,14 @@ def number(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """For example `[0.501, 0.642]`, or `[n/a]`."""
-    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    """For example `[0.501, 0.642]`; empty where there is none."""
+    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, three decimals."""
-    return f"{value:+.3f}".replace("-", "−")
+    """A difference with three decimals, and its sign unless it is rounded to nothing."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def points(value: float | None) -> str:
@@ -159,8 +188,13 @@ def points(value: float | None) -> str:
 
 
 def points_interval(low: float | None, high: float | None) -> str:
-    """For example `[−2.0, +0.1]`, or `[n/a]`."""
-    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{points(low)}, {points(high)}]"
+    """For example `[−2.0, +0.1]`; empty where there is none."""
+    return "" if low is None or high is None else f"[{points(low)}, {points(high)}]"
+
+
+def signed_interval(low: float | None, high: float | None) -> str:
+    """For example `[−0.020, +0.001]`; empty where there is none."""
+    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
 
 
 def file_size(size: float | None) -> str:
@@ -195,16 +229,17 @@ def _three_digits(value: float) -> str:
 
 
 def with_interval(estimate: Estimate) -> str:
-    """For example `0.571 [0.501, 0.642]`."""
-    return f"{number(estimate.value)} {interval(estimate.low, estimate.high)}"
+    """For example `0.571 [0.501, 0.642]`; the value alone where it has no interval."""
+    return f"{number(estimate.value)} {interval(estimate.low, estimate.high)}".rstrip()
 
 
-def estimate_cell(estimate: Estimate | None, tag: str = "") -> Cell:
+def estimate_cell(estimate: Estimate | None, link: str = "") -> Cell:
+    """A number with its interval; n/a without the reason, which is said below the table once."""
     if estimate is None:
         return Cell("–")
     if estimate.value is None:
-        return Cell(NOT_AVAILABLE, sub=estimate.reason, tag=tag)
-    return Cell(number(estimate.value), sub=interval(estimate.low, estimate.high), tag=tag)
+        return Cell(NOT_AVAILABLE)
+    return Cell(number(estimate.value), sub=interval(estimate.low, estimate.high), link=link)
 
 
 def row_estimate(row: Mapping[str, Any], name: str) -> Estimate:
@@ -212,10 +247,10 @@ def row_estimate(row: Mapping[str, Any], name: str) -> Estimate:
 
 
 def reasons_note(estimates: Iterable[Estimate | None]) -> tuple[Text, ...]:
-    """One note with all reasons why intervals or values are missing."""
+    """One note with all reasons why values are missing; that intervals are is said on the first screen."""
     reasons: dict[str, int] = {}
     for estimate in estimates:
-        if estimate is not None and estimate.reason:
+        if estimate is not None and estimate.value is None and estimate.reason:
             reason = estimate.reason.removeprefix("n/a: ")
             reasons[reason] = reasons.get(reason, 0) + 1
     if not reasons:
@@ -226,10 +261,6 @@ def reasons_note(estimates: Iterable[Estimate | None]) -> tuple[Text, ...]:
 
 def joined(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def plain_cell(value: float | None) -> Cell:
-    return Cell(number(value))
 
 
 def perturbations_note(data: ReportData) -> tuple[Text, ...]:
@@ -257,17 +288,16 @@ def random_weights_warning(data: ReportData) -> tuple[Text, ...]:
         return ()
     return (
         Text(
-            f"The features come from a network with random weights ({weights}). These numbers show that every step "
-            "works and how results are reported. They do not say how well generated images can be told from "
-            "photographs, they do not rank the generators, and they cannot be compared with the first project's.",
-            "warning",
+            f"The features come from a network with random weights ({weights}): these numbers show that every step "
+            "works. They do not say how well generated images can be told from photographs.",
+            "flag",
         ),
     )
 
 
 def value_cell(row: Mapping[str, Any], name: str) -> Cell:
-    """A number of a row with its interval; n/a without the reason, which is said below the table once."""
-    return Cell(NOT_AVAILABLE) if row[name] is None else estimate_cell(row_estimate(row, name))
+    """A number of a row with its interval."""
+    return estimate_cell(row_estimate(row, name))
 
 
 def points_cell(row: Mapping[str, Any], name: str = "change") -> Cell:
@@ -285,16 +315,15 @@ def whole(value: float | None) -> str:
 SHOWN_ROWS = 200
 
 
-def cell_map(
-    data: ReportData, index: ResultIndex, title: str, mix: str, fit: Fit, metric: str, rule: str | None
-) -> HeatMap:
-    """A heat map of one number of a detector over a mix's fair cells."""
-    rows, columns = tuple(str(one) for one in data.experiment.resolutions), perturbations(data.experiment)
-    found = [
-        [index.get(FAIR, CellKey(mix, row, column), fit, metric, rule) or Estimate(None) for column in columns]
-        for row in rows
-    ]
-    return heat_of(title, "resolution", perturbation_word(data.experiment), rows, columns, found)
+def grid_map(data: ReportData, index: ResultIndex, title: str, fit: Fit, metric: str, rule: str | None) -> HeatMap:
+    """A heat map of one number of a detector over mixes and cells; each field leads to the mistakes behind it."""
+    mixes = list(dict.fromkeys(cell.mix for cell in sorted_cells(data.experiment, index.cells(FAIR, fit))))
+    columns = [(str(cell.resolution), cell.perturbation_name) for cell in data.experiment.cells]
+    cells = [[CellKey(mix, *place) for place in columns] for mix in mixes]
+    found = [[index.get(FAIR, cell, fit, metric, rule) or Estimate(None) for cell in row] for row in cells]
+    links = tuple(tuple(mistakes_link(data, cell, fit.detector) for cell in row) for row in cells)
+    names = tuple("/".join(place) for place in columns)
+    return replace(heat_of(title, "mix", "cell", tuple(mixes), names, found), links=links)
 
 
 def heat_of(
@@ -322,7 +351,7 @@ def capped(
     caption: str, columns: tuple[Column, ...], rows: tuple[tuple[Cell, ...], ...], name: str, folded: bool = False
 ) -> Iterator[Block]:
     """A table of at most `SHOWN_ROWS` rows, and where the others are."""
-    yield Table(caption, columns, rows[:SHOWN_ROWS], folded=folded)
+    yield Table(caption, columns, rows[:SHOWN_ROWS], folded=folded, csv=name)
     if len(rows) > SHOWN_ROWS:
         yield Text(f"{len(rows) - SHOWN_ROWS} more rows are in {name}.csv.", "note")
 

@@ -15,10 +15,8 @@ from tasks.report.blocks import (
     Heats,
     Table,
     Text,
-    cell_map,
     estimate_cell,
-    joined,
-    number,
+    grid_map,
     reasons_note,
     row_estimate,
 )
@@ -87,7 +85,7 @@ def controls_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
             "Each control is a detector that was fitted to shuffled labels, and tested against them in the views that "
             "it is fitted on: it has to be at chance. Of twenty intervals, one is expected to miss 0.5."
         ),
-        Table("Controls with shuffled labels", columns, rows),
+        Table("Controls with shuffled labels", columns, rows, csv="results"),
         *reasons_note(one for *_, one in control),
     ]
     return tuple(blocks)
@@ -99,29 +97,17 @@ def _probe_blocks(data: ReportData, index: ResultIndex, probe: Evaluated, rows: 
     if not len(judged):
         yield Text(f"No row of {probe.name} has an interval, so whether it is at chance is n/a.", "note")
     elif len(flagged):
-        places = []
-        for (mix,), part in flagged.group_by("mix", maintain_order=True):
-            cells = [f"{row['cell']} ({number(row['auroc'])})" for row in part.iter_rows(named=True)]
-            places.append(f"{mix} at {joined(cells)}" if len(cells) <= 3 else f"{mix} in {len(cells)} cells")
+        counted = flagged.group_by("mix", maintain_order=True).len()
+        places = [f"{mix} in {count} cell{'s' if count > 1 else ''}" for mix, count in counted.iter_rows()]
         yield Text(
             f"In {len(flagged)} of {len(judged)} rows the interval of {probe.name} does not contain 0.5: "
-            f"{'; '.join(places)}. There, part of what a detector tells may be format rather than content. Of many "
-            "rows, one in twenty is expected to be flagged by chance.",
-            "warning",
+            f"{', '.join(places)}. There, part of what a detector tells may be format rather than content. Of many "
+            "rows, one in twenty is expected to be flagged by chance."
         )
     else:
         yield Text(f"In all {len(judged)} rows of {probe.name} with an interval it contains 0.5: nothing is flagged.")
-    mixes = list(dict.fromkeys(rows["mix"]))
-    maps = (cell_map(data, index, f"{probe.name} on {mix}: AUROC", mix, probe.fit, "auroc", None) for mix in mixes)
-    yield Heats("", tuple(maps))
-    columns = (Column("mix", "text"), Column("cell", "text"), Column("AUROC"), Column("contains 0.5", "text"))
-    estimates = [row_estimate(row, "auroc") for row in rows.iter_rows(named=True)]
-    shown = tuple(
-        (Cell(row["mix"]), Cell(row["cell"]), estimate_cell(one), _chance_cell(row["contains_half"]))
-        for row, one in zip(rows.iter_rows(named=True), estimates, strict=True)
-    )
-    yield Table(f"{probe.name} in every cell", columns, shown, folded=True)
-    yield from reasons_note(estimates)
+    yield Heats("", (grid_map(data, index, f"{probe.name}: AUROC", probe.fit, "auroc", None),), csv="probe")
+    yield from reasons_note(row_estimate(row, "auroc") for row in rows.iter_rows(named=True))
 
 
 def probe_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

@@ -47,7 +47,7 @@ def cross_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[
             "generator, uncompressed. Where a value beside the diagonal falls to 0.5, what was learned does not carry "
             "over."
         ),
-        Heats("", tuple(maps)),
+        Heats("", tuple(maps), csv="cross"),
         *reasons_note(estimates),
     )
 

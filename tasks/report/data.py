@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import polars as pl
 
@@ -20,8 +21,6 @@ from tasks.spec.experiment import Experiment, Mix
 HEADLINE_RULE = "val"
 # Of a detector's own numbers, those of the grid: other protocols explain them.
 FAIR = "fair"
-# So many detectors are shown at once; what others have opens on a click.
-SHOWN_DETECTORS = 2
 
 
 class CellKey(NamedTuple):
@@ -44,6 +43,13 @@ class CellKey(NamedTuple):
 
 # The columns of `CellKey.row`.
 CELL_COLUMNS: dict[str, Any] = dict.fromkeys(("cell", "resolution", "perturbation"), pl.String)
+
+
+# One row per bin that holds pictures: `p_fake` is their mean p(fake), `fakes` the share of fakes among them.
+RELIABILITY: dict[str, Any] = {
+    "detector": pl.String, "resolution": pl.String, "perturbation": pl.String, "mix": pl.String,
+    "bin": pl.Int64, "pictures": pl.Int64, "p_fake": pl.Float64, "fakes": pl.Float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +92,8 @@ class ReportData:
         warnings: what the sources' metadata leave open, one sentence each.
         networks: what is known of the experiment's networks; None where it has none.
         pairs, ranks: `PAIR_SCHEMA` and `RANK_SCHEMA`, of all cells.
+        reliability: `RELIABILITY`, of the main mix in all cells: pictures by their p(fake), in bins.
+        explorer: whether the explorer of the run's pictures lies beside the report, as `explorer/index.html`.
     """
 
     experiment: Experiment
@@ -106,6 +114,8 @@ class ReportData:
     networks: NetworkData | None = None
     pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(PAIR_SCHEMA.empty_table()))
     ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(RANK_SCHEMA.empty_table()))
+    reliability: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RELIABILITY))
+    explorer: bool = True
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,11 @@ class ResultIndex:
         evaluated = list(_evaluated(known, self.fits(FAIR)))
         self.detectors = tuple(one for one in evaluated if one.role == "detector")
         self.probes = tuple(one for one in evaluated if one.role == "probe")
+        self._colours = {one.name: number for number, one in enumerate((*self.detectors, *self.probes))}
+
+    def colour(self, detector: str) -> int:
+        """The number of a detector's colour, the same in all plots."""
+        return self._colours.get(detector, 0)
 
     def get(self, protocol: str, cell: CellKey, fit: Fit, metric: str, rule: str | None = None) -> Estimate | None:
         """The number, or None where it was not computed."""
@@ -224,12 +239,6 @@ def perturbation_word(experiment: Experiment) -> str:
     return "perturbation" if others else "JPEG quality"
 
 
-def strongest_jpeg(experiment: Experiment) -> str | None:
-    """The name of the JPEG of the lowest quality; None where there is none."""
-    qualities = [cell.jpeg_quality for cell in experiment.cells if cell.jpeg_quality is not None]
-    return name_of(jpeg(min(qualities))) if qualities else None
-
-
 def is_enlarged(data: ReportData, mix: Mix, resolution: str) -> bool:
     """Whether the mix holds pictures that are smaller by nature than the resolution at which they are shown.
 
@@ -242,6 +251,23 @@ def is_enlarged(data: ReportData, mix: Mix, resolution: str) -> bool:
         if source.may_be_enlarged and (source.own_side or 0) < side:
             return True
     return False
+
+
+def mistakes_link(data: ReportData, cell: CellKey, detector: str, than: str = "") -> str:
+    """Where the explorer shows what a detector got wrong in a cell; empty where the run has no explorer.
+
+    With `than`, another detector or another cell, it shows what one of both got right and the other wrong.
+    """
+    if not data.explorer:
+        return ""
+    asked = {"cell": cell.cell, "detector": detector, "mix": cell.mix}
+    asked |= {"than": than} if than else {"error": "mistake", "sort": "-p"}
+    return f"explorer/index.html?{urlencode(asked, quote_via=quote, safe='/')}"
+
+
+def main_mix(experiment: Experiment) -> Mix:
+    """The mix of the most generators, the first of several: what is shown of one mix only is of this one."""
+    return max(experiment.all_mixes, key=lambda mix: len(mix.fakes))
 
 
 def sorted_cells(experiment: Experiment, cells: Iterable[CellKey]) -> list[CellKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,16 +13,17 @@ from tasks.report.blocks import (
     Block,
     Cell,
     Column,
+    Fold,
+    Gallery,
     Items,
+    Picture,
     Table,
     Text,
     estimate_cell,
-    plain_cell,
-    random_weights_warning,
+    number,
     reasons_note,
     row_estimate,
     signed,
-    with_interval,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -38,6 +39,7 @@ from tasks.report.data import (
     seed_key,
     sorted_cells,
 )
+from tasks.report.plots import chain_plot
 from tasks.report.reported import ReportedRow
 from tasks.spec.experiment import Experiment, Mix
 
@@ -71,24 +73,27 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             (
                 Cell(row["cell"], sub=reported.name, tag="enlarged" if row["enlarged"] else "", notes=tuple(flagged)),
                 *(_reported_cell(value) for value in reported.metrics),
-                *(plain_cell(row[f"seed_{name}"]) for name in ("accuracy", "precision", "recall", "f1")),
-                estimate_cell(accuracy) if accuracy.value is not None else Cell(NOT_AVAILABLE),
-                estimate_cell(auroc) if auroc.value is not None else Cell(NOT_AVAILABLE),
+                *(Cell(number(row[f"seed_{name}"])) for name in ("accuracy", "precision", "recall", "f1")),
+                estimate_cell(accuracy),
+                estimate_cell(auroc),
             )
         )
-        sentences.append((f"{row['cell']} · {reported.name}", _row_sentence(index, reported, row)))
+        if said := _row_sentence(index, reported, row):
+            sentences.append((f"{row['cell']} · {reported.name}", said))
     blocks: list[Block] = [
         Text(
             "Cells are named by resolution and JPEG quality; the first project's own names stand below them (its "
             "“compression p %” is quality 100 − p). In the reported columns and in those of the seed protocol the "
             "positive class is real, as in the first project; in the fair ones it is fake. Accuracy and AUROC do "
             f"not depend on that. Fair numbers are those of {index.headline.name}; its accuracy is taken at the "
-            "threshold that was chosen on validation pictures, uncompressed."
+            "threshold that was chosen on validation pictures, uncompressed. The pictures here are not the first "
+            "project's own. Where a fair number has no interval, its difference from the seed protocol's is not judged."
         )
     ]
     if table["seed_accuracy"].is_null().all():
         blocks.append(Text("No row of the seed protocol was computed in this run.", "note"))
-    blocks.append(Table("Reported, reproduced and fair", _FIRST_PROJECT_COLUMNS, tuple(rows), tuple(notes)))
+    caption = "Reported, reproduced and fair"
+    blocks.append(Table(caption, _FIRST_PROJECT_COLUMNS, tuple(rows), tuple(notes), csv="first_project"))
     blocks += reasons_note(fair)
     blocks.append(
         Text(
@@ -98,7 +103,7 @@ def first_project_blocks(data: ReportData, index: ResultIndex, tables: Mapping[s
             "test photographs."
         )
     )
-    blocks += [*random_weights_warning(data), Items(tuple(sentences))]
+    blocks.append(Fold("Row by row, in words", (Items(tuple(sentences)),)))
     return tuple(blocks)
 
 
@@ -112,19 +117,14 @@ def _reported_cell(value: float | None) -> Cell:
 
 
 def _row_sentence(index: ResultIndex, reported: ReportedRow, row: Mapping[str, Any]) -> str:
-    """What reported, reproduced and fair say together, and what is known to explain it."""
+    """What reported, reproduced and fair say together, and what is known to explain it; empty where nothing is."""
     seed, fair = row["seed_accuracy"], row_estimate(row, "fair_accuracy")
-    auroc = row_estimate(row, "fair_auroc")
-    said = "reported nothing" if reported.accuracy is None else f"reported accuracy {reported.accuracy:.3f}"
-    here = "the seed protocol was not computed here" if seed is None else f"under the seed protocol here {seed:.3f}"
-    compared = "no fair row here"
-    if fair.value is not None:
-        compared = f"fair {with_interval(fair)}, AUROC {with_interval(auroc)}"
-    sentences = [f"{said}; {here}; {compared}"]
-    sentences += _reproduction(reported.accuracy, seed)
-    sentences += _against_fair(seed, fair, auroc)
-    sentences += _known_causes(index, row)
-    return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences) + "."
+    sentences = [
+        *_reproduction(reported.accuracy, seed),
+        *_against_fair(seed, fair, row_estimate(row, "fair_auroc")),
+        *_known_causes(index, row),
+    ]
+    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
 
 
 def _reproduction(reported: float | None, seed: float | None) -> Iterator[str]:
@@ -133,20 +133,15 @@ def _reproduction(reported: float | None, seed: float | None) -> Iterator[str]:
     if abs(seed - reported) <= NEAR:
         yield f"the reproduction comes within {NEAR} of the report"
     else:
-        yield (
-            f"the reproduction is {abs(seed - reported):.3f} {'above' if seed > reported else 'below'} the report; "
-            "the pictures here are not the first project's own"
-        )
+        yield f"the reproduction is {abs(seed - reported):.3f} {'above' if seed > reported else 'below'} the report"
 
 
 def _against_fair(seed: float | None, fair: Estimate, auroc: Estimate) -> Iterator[str]:
     if auroc.contains(0.5):
         yield "compared fairly, the classes are not shown to be told apart better than by guessing"
-    if seed is None or fair.value is None:
+    if seed is None or fair.value is None or fair.low is None or fair.high is None:
         return
-    if fair.low is None or fair.high is None:
-        yield "without an interval, the difference between seed protocol and fair is not judged"
-    elif seed > fair.high:
+    if seed > fair.high:
         yield (
             f"the seed protocol's number lies {seed - fair.value:.3f} above the fair one and outside its interval: the "
             "ablation shows which defects give that"
@@ -178,13 +173,13 @@ def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
         return ()
     stages = [stage for stage in data.ablation_stages if index.cells(stage[0])]
     if not stages:
-        return (Text("No stage of the ablation was computed in this run: it needs the seed protocol."),)
+        return (Text("No stage of the ablation was computed in this run, so what each defect is worth is not known."),)
     cells = seed_cells(data, {cell for protocol, *_ in stages for cell in index.cells(protocol)})
     numbers = {protocol: place for place, (protocol, *_) in enumerate(data.ablation_stages)}
     blocks: list[Block] = [
         Text(
-            "One defect of the seed protocol is repaired at a time, from left to right; repairs stay. The last "
-            "column is the fair number. A row is one of the first project's rows."
+            "What each defect is worth: one defect of the seed protocol is repaired at a time, from left to right; "
+            "repairs stay. The last number is the fair one. A line is one of the first project's rows."
         ),
         Items(tuple((f"{numbers[protocol]} · {title}", sentence) for protocol, title, sentence in stages)),
     ]
@@ -194,7 +189,9 @@ def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
         *(Column(f"{numbers[protocol]}: {title}") for protocol, title, _ in stages),
         Column("first to last"),
     )
+    folded = []
     for title, metric in (("Accuracy by stage", "accuracy"), ("AUROC by stage", "auroc")):
+        blocks.append(Gallery("", tuple(_chains(index, stages, numbers, cells, title, metric))))
         rows = []
         for cell in cells:
             estimates = [_stage_estimate(index, protocol, cell, metric) for protocol, *_ in stages]
@@ -206,9 +203,28 @@ def ablation_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
             )
             name = Cell(f"{cell.mix} {cell.cell}", sub=old_names.get(cell, ""))
             rows.append((name, *(estimate_cell(one) for one in estimates), Cell(change)))
-        blocks.append(Table(title, columns, tuple(rows)))
-    blocks += reasons_note(_stage_estimate(index, p, cell, "auroc") for p, *_ in stages for cell in cells)
+        folded.append(Table(title, columns, tuple(rows), folded=True, csv="ablation"))
+    blocks += [*folded, *reasons_note(_stage_estimate(index, p, cell, "auroc") for p, *_ in stages for cell in cells)]
     return tuple(blocks)
+
+
+def _chains(
+    index: ResultIndex,
+    stages: Sequence[tuple[str, str, str]],
+    numbers: Mapping[str, int],
+    cells: Sequence[CellKey],
+    title: str,
+    metric: str,
+) -> Iterator[Picture]:
+    """A plot of each mix: how its rows' numbers change from stage to stage."""
+    for mix in dict.fromkeys(cell.mix for cell in cells):
+        lines = []
+        for cell in (cell for cell in cells if cell.mix == mix):
+            found = [_stage_estimate(index, protocol, cell, metric) for protocol, *_ in stages]
+            lines.append((cell.cell, [None if one is None else one.value for one in found]))
+        alt = "; ".join(f"{cell} {', '.join(number(value) for value in values)}" for cell, values in lines)
+        name = f"{title}: {mix}"
+        yield Picture(name, f"{name}: {alt}", chain_plot(lines, [str(numbers[stage[0]]) for stage in stages], name))
 
 
 def _stage_estimate(index: ResultIndex, protocol: str, cell: CellKey, metric: str) -> Estimate | None:

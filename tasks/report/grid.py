@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -17,26 +17,26 @@ from tasks.report.blocks import (
     Heats,
     Table,
     Text,
-    cell_map,
     estimate_cell,
+    grid_map,
     joined,
     perturbations_note,
     reasons_note,
     row_estimate,
+    value_cell,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
     HEADLINE_RULE,
-    SHOWN_DETECTORS,
+    CellKey,
     Estimate,
-    Evaluated,
     ReportData,
     ResultIndex,
     estimate_columns,
     estimate_values,
     is_enlarged,
-    perturbation_word,
+    mistakes_link,
     sorted_cells,
 )
 
@@ -45,36 +45,34 @@ METRICS = (
     "accuracy", "precision", "recall", "f1", "balanced_accuracy", "threshold",
 )  # fmt: skip
 THRESHOLD_RULES = ("val", "half", "oracle", PUBLISHED)
-_HEAT_METRICS = (("auroc", None, "AUROC"), ("balanced_accuracy", HEADLINE_RULE, "balanced accuracy"))
+_HEAT_METRICS = (("auroc", None), ("balanced_accuracy", HEADLINE_RULE))
 
 
 def grid_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """Heat maps of every mix and detector, and all numbers; those of the first detectors are open."""
+    """A heat map of every detector; balanced accuracy, and all numbers, open on a click."""
     if not index.detectors:
         return (Text("No fair row was computed in this run."),)
-    shown, others = index.detectors[:SHOWN_DETECTORS], index.detectors[SHOWN_DETECTORS:]
-    word = perturbation_word(data.experiment)
-    blocks: list[Block] = [
-        Text(
-            f"Each row is a resolution, each column a {word}; below each value is its 95 % interval. White is guessing "
-            "(0.5), blue is told apart, orange is worse than guessing. Balanced accuracy is taken at the threshold "
-            "chosen on validation pictures of the uncompressed view."
-        )
-    ]
-    blocks += perturbations_note(data)
-    blocks += _heats(data, index, shown)
-    blocks.append(Text(f"{'; '.join(one.label for one in shown)}.", "note"))
-    blocks += _detector_notes(data, tables["grid"])
-    blocks += reasons_note(
-        index.get(FAIR, cell, one.fit, metric, rule)
-        for one in index.detectors
-        for cell in index.cells(FAIR, one.fit)
-        for metric, rule, _ in _HEAT_METRICS
+    auroc, accuracy = (
+        tuple(grid_map(data, index, one.name, one.fit, metric, rule) for one in index.detectors)
+        for metric, rule in _HEAT_METRICS
     )
-    blocks.append(_grid_numbers(tables["grid"], [one.name for one in shown]))
-    for one in others:
-        blocks.append(Fold(one.label, (*_heats(data, index, [one]), _grid_numbers(tables["grid"], [one.name]))))
-    return tuple(blocks)
+    return (
+        *perturbations_note(data),
+        Heats("AUROC", auroc, _enlarged_note(data), "grid"),
+        Text(f"{'; '.join(one.label for one in index.detectors)}.", "note"),
+        *_detector_notes(data, tables["grid"]),
+        *reasons_note(
+            index.get(FAIR, cell, one.fit, metric, rule)
+            for one in index.detectors
+            for cell in index.cells(FAIR, one.fit)
+            for metric, rule in _HEAT_METRICS
+        ),
+        Fold(
+            "Balanced accuracy, at the threshold chosen on validation pictures of the uncompressed view",
+            (Heats("", accuracy, csv="grid"),),
+        ),
+        *(_grid_numbers(data, tables["grid"], one.name) for one in index.detectors),
+    )
 
 
 def _detector_notes(data: ReportData, grid: pl.DataFrame) -> Iterable[Text]:
@@ -94,36 +92,23 @@ def _detector_notes(data: ReportData, grid: pl.DataFrame) -> Iterable[Text]:
             )
 
 
-def _heats(data: ReportData, index: ResultIndex, detectors: Sequence[Evaluated]) -> Iterable[Heats]:
-    """Heat maps of some detectors, mix by mix."""
-    cells = {one: sorted_cells(data.experiment, index.cells(FAIR, one.fit)) for one in detectors}
-    for mix_name in dict.fromkeys(cell.mix for found in cells.values() for cell in found):
-        maps = [
-            cell_map(data, index, f"{one.name}: {title}", mix_name, one.fit, metric, rule)
-            for metric, rule, title in _HEAT_METRICS
-            for one, found in cells.items()
-            if any(cell.mix == mix_name for cell in found)
-        ]
-        yield Heats(mix_name, tuple(maps), _enlarged_note(data, mix_name))
+def _enlarged_note(data: ReportData) -> str:
+    """Which mixes hold pictures that are smaller by nature, and where."""
+    found = []
+    for mix in data.experiment.all_mixes:
+        enlarged = [str(one) for one in data.experiment.resolutions if is_enlarged(data, mix, str(one))]
+        found += [f"{mix.name} at {joined(enlarged)}"] if enlarged else []
+    return f"enlarged: {'; '.join(found)}" if found else ""
 
 
-def _enlarged_note(data: ReportData, mix_name: str) -> str:
-    mix = next((mix for mix in data.experiment.all_mixes if mix.name == mix_name), None)
-    if mix is None:
-        return ""
-    enlarged = [str(one) for one in data.experiment.resolutions if is_enlarged(data, mix, str(one))]
-    return f"enlarged: the rows {joined(enlarged)} hold pictures that are smaller by nature" if enlarged else ""
-
-
-def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
-    """Every cell of some detectors at every threshold, folded: the heat maps show what matters first."""
+def _grid_numbers(data: ReportData, grid: pl.DataFrame, detector: str) -> Table:
+    """Every cell of a detector at every threshold, folded: the heat maps show what matters first."""
     rules = [("val", "chosen on val"), ("half", "0.5"), ("oracle", "oracle: chosen on test")]
-    shown = grid.filter(pl.col("detector").is_in(detectors)).with_columns(reason=pl.lit(""))
+    shown = grid.filter(pl.col("detector") == detector)
     if shown[f"balanced_accuracy@{PUBLISHED}"].count():
         rules.append((PUBLISHED, "as published, uncalibrated"))
     columns = (
-        Column("mix", "text"), Column("detector", "text"), Column("cell", "text"), Column("AUROC"),
-        Column("average precision"), Column("EER"),
+        Column("mix", "text"), Column("cell", "text"), Column("AUROC"), Column("average precision"), Column("EER"),
         *(Column(name, group="at the threshold chosen on val") for name in ("accuracy", "precision", "recall", "F1")),
         *(Column(title, group="balanced accuracy by threshold") for _, title in rules),
         Column("photographs"), Column("fakes"),
@@ -131,20 +116,22 @@ def _grid_numbers(grid: pl.DataFrame, detectors: Sequence[str]) -> Table:
     rows = tuple(
         (
             Cell(row["mix"], tag="enlarged" if row["enlarged"] else ""),
-            Cell(row["detector"]),
             Cell(row["cell"]),
-            *(estimate_cell(row_estimate(row, name)) for name in ("auroc", "average_precision", "eer")),
-            *(
-                estimate_cell(row_estimate(row, f"{name}@{HEADLINE_RULE}"))
-                for name in ("accuracy", "precision", "recall", "f1")
-            ),
-            *(estimate_cell(row_estimate(row, f"balanced_accuracy@{rule}")) for rule, _ in rules),
+            estimate_cell(row_estimate(row, "auroc"), _link(data, row)),
+            *(value_cell(row, name) for name in ("average_precision", "eer")),
+            *(value_cell(row, f"{name}@{HEADLINE_RULE}") for name in ("accuracy", "precision", "recall", "f1")),
+            *(value_cell(row, f"balanced_accuracy@{rule}") for rule, _ in rules),
             Cell(str(row["n_real"])),
             Cell(str(row["n_fake"])),
         )
         for row in shown.iter_rows(named=True)
     )
-    return Table(f"All numbers of {joined(detectors)}, positive class fake", columns, rows, folded=True)
+    caption = f"All numbers of {detector}, positive class fake"
+    return Table(caption, columns, rows, folded=True, csv="grid")
+
+
+def _link(data: ReportData, row: Mapping[str, Any]) -> str:
+    return mistakes_link(data, CellKey(row["mix"], row["resolution"], row["perturbation"]), row["detector"])
 
 
 def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

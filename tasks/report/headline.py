@@ -1,182 +1,158 @@
-"""What was found, in a few sentences and tiles."""
+"""The answer, on one screen: what can be told, by which detector, where that ends, and what forbids to believe it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
 
 from tasks.data.perturbations.kinds import NONE
-from tasks.report.blocks import (
-    NOT_AVAILABLE,
-    Block,
-    Text,
-    Tiles,
-    interval,
-    joined,
-    number,
-    random_weights_warning,
-    signed,
-    with_interval,
-)
-from tasks.report.controls import control_rows
+from tasks.report.blocks import Block, Flags, Heats, Text, heat_of, with_interval
 from tasks.report.data import (
     FAIR,
     CellKey,
     Estimate,
+    Evaluated,
     ReportData,
     ResultIndex,
     is_enlarged,
+    mistakes_link,
+    perturbation_word,
+    perturbations,
     sorted_cells,
-    strongest_jpeg,
 )
-
-# AUROC from here on is called nearly perfect, and has to be explained before it is believed.
-NEARLY_PERFECT = 0.995
+from tasks.report.flags import flag_blocks
+from tasks.report.plots import HeatMap
 
 
 @dataclass(frozen=True)
-class _Rated:
-    """One generator in one cell."""
+class Worst:
+    """What a detector tells worst in one cell: `cell.mix` is the mix of that generator.
 
-    mix: str
-    generator: str
+    `is_of_all` says that no generator was left out for having no interval.
+    """
+
+    detector: str
     cell: CellKey
     auroc: Estimate
     value: float
-    enlarged: bool
-
-    @property
-    def place(self) -> str:
-        return self.cell.cell
+    is_of_all: bool = True
 
 
-def _rated(data: ReportData, index: ResultIndex) -> list[_Rated]:
-    """All generators in all fair cells of the headline detector, the hardest first."""
-    single = {mix.name: mix for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
-    found = []
-    for cell in sorted_cells(data.experiment, index.cells(FAIR, index.headline.fit)):
-        auroc = index.get(FAIR, cell, index.headline.fit, "auroc")
-        if cell.mix in single and auroc is not None and auroc.value is not None:
-            mix = single[cell.mix]
-            enlarged = is_enlarged(data, mix, cell.resolution)
-            found.append(_Rated(mix.name, mix.fakes[0], cell, auroc, auroc.value, enlarged))
-    return sorted(found, key=lambda one: one.value)
+def worst_told(data: ReportData, index: ResultIndex) -> dict[tuple[str, str], Worst]:
+    """By (resolution, perturbation) the generator that the best detector tells worst there.
+
+    The best detector of a cell is the one whose worst generator is told best, of those that were asked about all. Where
+    some numbers have an interval, those without take no part.
+    """
+    mixes = [mix.name for mix in data.experiment.all_mixes if len(mix.fakes) == 1]
+    known = {(str(cell.resolution), cell.perturbation_name) for cell in data.experiment.cells}
+    cells = [cell for cell in sorted_cells(data.experiment, index.cells(FAIR)) if cell.mix in mixes]
+    cells = [cell for cell in cells if (cell.resolution, cell.perturbation) in known]
+    found: dict[tuple[str, str], Worst] = {}
+    for place in dict.fromkeys((cell.resolution, cell.perturbation) for cell in cells):
+        asked = [cell for cell in cells if (cell.resolution, cell.perturbation) == place]
+        rated = [_rated(index, one, asked) for one in index.detectors]
+        if any(one.auroc.has_interval for rows in rated for one in rows):
+            rated = [_with_intervals(rows) for rows in rated]
+        most = max(map(len, rated), default=0)
+        worst = [min(rows, key=lambda row: row.value) for rows in rated if rows and len(rows) == most]
+        if worst:
+            found[place] = max(worst, key=lambda one: one.value)
+    return found
+
+
+def _rated(index: ResultIndex, one: Evaluated, cells: Sequence[CellKey]) -> list[Worst]:
+    rows = [(cell, index.get(FAIR, cell, one.fit, "auroc")) for cell in cells]
+    return [Worst(one.name, cell, auroc, auroc.value) for cell, auroc in rows if auroc and auroc.value is not None]
+
+
+def _with_intervals(rows: Sequence[Worst]) -> list[Worst]:
+    kept = [one for one in rows if one.auroc.has_interval]
+    return [replace(one, is_of_all=len(kept) == len(rows)) for one in kept]
 
 
 def headline_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """The hardest generator, what is open, and what is to be looked at first."""
-    rated = _rated(data, index)
-    warning = random_weights_warning(data)
-    if not rated:
-        return (
-            *warning,
-            Text("There is no fair row of a single generator, so no generator can be called hard or easy."),
-        )
-    sentences = [_hardest_sentence(rated[0]), f"These are numbers of {index.headline.label}."]
-    plain = [one for one in rated if one.cell.perturbation == NONE]
-    if plain and plain[0] is not rated[0]:
-        first = plain[0]
-        sentences.append(
-            f"Of the uncompressed cells, {first.mix} at {first.place} is hardest: AUROC {with_interval(first.auroc)}."
-        )
-    sentences += _order_sentences(plain)
-    perfect = [one for one in rated if one.value >= NEARLY_PERFECT]
-    if perfect:
-        sentences.append(
-            f"{len(perfect)} of {len(rated)} rows are nearly perfect (AUROC {NEARLY_PERFECT} or more; highest: "
-            f"{perfect[-1].mix} at {perfect[-1].place}). Such a number is to be explained before it is believed: "
-            "look at the probe, the control and the examples of these rows first."
-        )
-    if any(one.enlarged for one in rated):
-        names = sorted({one.generator for one in rated if one.enlarged})
-        sentences.append(
-            f"{joined(names)}: smaller by nature, so rows marked “enlarged” compare enlarged pictures with reduced "
-            "photographs, and may tell the enlarging rather than the generator."
-        )
-    without = sum(not one.auroc.has_interval for one in rated)
-    if without:
-        sentences.append(
-            f"{without} of {len(rated)} rows have no interval ({rated_reason(rated)}), so they are single draws: "
-            "their order, and their distance from guessing, are not shown to be more than chance."
-        )
-    return (*warning, Tiles(_tiles(data, index, rated, tables)), *(Text(sentence) for sentence in sentences))
-
-
-def rated_reason(rated: Sequence[_Rated]) -> str:
-    """Why intervals are missing, once each."""
-    reasons = {one.auroc.reason.removeprefix("n/a: ") for one in rated if not one.auroc.has_interval}
-    return "; ".join(sorted(reason for reason in reasons if reason)) or "no reason was recorded"
-
-
-def _hardest_sentence(hardest: _Rated) -> str:
-    auroc = hardest.auroc
-    text = (
-        f"Hardest to tell from photographs is {hardest.generator} at {hardest.place} (mix {hardest.mix}): AUROC "
-        f"{with_interval(auroc)} over {auroc.n_real} photographs and {auroc.n_fake} fakes in {auroc.n_groups} groups."
+    """The answer in three sentences, the flags, and the map of what is told worst."""
+    found = worst_told(data, index)
+    flags = tuple(flag_blocks(data, index, tables))
+    shown = (Flags(flags),) if flags else ()
+    if not found:
+        none = "There is no fair row of a single generator, so no generator can be called hard or easy."
+        return (Text(none), *shown)
+    worst = min(found.values(), key=lambda one: one.value)
+    link = mistakes_link(data, worst.cell, worst.detector)
+    return (
+        *(Text(sentence, "lead") for sentence in _sentences(index, found, worst)),
+        *((Text("", "go", link, "Look at the mistakes"),) if link else ()),
+        *shown,
+        Heats("", (_map(data, found),)),
+        Text(_map_words(index), "note"),
     )
-    if auroc.low is None or auroc.high is None:
-        return f"{text} Without an interval this number is one draw, not a finding."
-    if auroc.high < 0.5:
-        return f"{text} The interval lies below 0.5: worse than guessing, which hints at a fault or a shift."
-    if auroc.low <= 0.5:
-        return f"{text} The interval contains 0.5: here the detector is not shown to do better than guessing."
-    return f"{text} The interval lies above 0.5: even here more than guessing."
 
 
-def _order_sentences(plain: Sequence[_Rated]) -> Iterator[str]:
-    """At which resolutions the hardest two generators, uncompressed, cannot be put in an order."""
-    open_orders = []
-    for resolution in dict.fromkeys(one.cell.resolution for one in plain):
-        first, *rest = [one for one in plain if one.cell.resolution == resolution]
-        if not rest or first.auroc.high is None or rest[0].auroc.low is None:
-            continue
-        if first.auroc.high >= rest[0].auroc.low:
-            open_orders.append(f"at {resolution} those of {first.mix} and {rest[0].mix}")
-    if open_orders:
+def _sentences(index: ResultIndex, found: Mapping[tuple[str, str], Worst], worst: Worst) -> Iterator[str]:
+    plain = [one for (_, perturbation), one in found.items() if perturbation == NONE]
+    best = max(plain or found.values(), key=lambda one: one.value)
+    if best is not worst:
+        happened = "Uncompressed" if plain else "At best"
+        every = "every generator" if best.is_of_all else "every generator that has an interval"
         yield (
-            "Which of the two hardest is harder is open where their intervals overlap: uncompressed, "
-            f"{joined(open_orders)}."
-        )
+            f"{happened}, {best.detector} tells {every} from photographs with an AUROC of at least "
+            f"{with_interval(best.auroc)}: {best.cell.mix} at {best.cell.cell} is the hardest. {_verdict(best.auroc)}"
+        ).strip()
+    yield (
+        f"Weakest is {worst.cell.cell}, where the best detector, {worst.detector}, tells {worst.cell.mix} with "
+        f"{with_interval(worst.auroc)}, over {worst.auroc.n_real} photographs and {worst.auroc.n_fake} fakes in "
+        f"{worst.auroc.n_groups} groups. {_verdict(worst.auroc)}"
+    ).strip()
+    if len(index.detectors) == 1:
+        yield f"There is one detector, {index.detectors[0].label}."
+    else:
+        (first, count), *others = Counter(one.detector for one in found.values()).most_common(3)
+        listed = "".join(f", {name} in {number}" for name, number in others)
+        yield f"Of {len(index.detectors)} detectors the best is {first} in {count} of {len(found)} cells{listed}."
 
 
-def _tiles(
-    data: ReportData, index: ResultIndex, rated: Sequence[_Rated], tables: Mapping[str, pl.DataFrame]
-) -> tuple[tuple[str, str, str], ...]:
-    def tile(label: str, one: _Rated) -> tuple[str, str, str]:
-        detail = f"{one.mix} at {one.place} · {interval(one.auroc.low, one.auroc.high)}"
-        return (label, number(one.value), detail + (" · enlarged" if one.enlarged else ""))
-
-    items = [tile("hardest, AUROC", rated[0]), tile("easiest, AUROC", rated[-1])]
-    strongest = strongest_jpeg(data.experiment)
-    losses = _losses(index, rated, strongest) if strongest is not None else []
-    if losses:
-        least, most = signed(min(losses)), signed(max(losses))
-        detail = f"median over {len(losses)} rows, {NONE} to {strongest}; {least} to {most}"
-        items.append(("compression changes AUROC by", signed(float(np.median(losses))), detail))
-    probe = tables["probe"]
-    if len(probe):
-        flagged, judged = (probe["contains_half"] == False).sum(), probe["contains_half"].is_not_null().sum()  # noqa: E712
-        value = f"{flagged} of {judged}" if judged else NOT_AVAILABLE
-        detail = "rows where formats alone tell the classes apart" if judged else "no row has an interval"
-        items.append(("probe flags", value, detail))
-    control = [one for *_, one in control_rows(data, index) if one.value is not None]
-    if control:
-        outside = sum(one.contains(0.5) is False for one in control)
-        judged = sum(one.has_interval for one in control)
-        value = f"{judged - outside} of {judged}" if judged else NOT_AVAILABLE
-        items.append(("controls at chance", value, "shuffled labels, interval contains 0.5"))
-    return tuple(items)
+def _verdict(auroc: Estimate) -> str:
+    """What an interval that reaches 0.5 means; nothing where there is none, which is a warning of its own."""
+    if auroc.low is None or auroc.high is None:
+        return ""
+    if auroc.high < 0.5:
+        return "The interval lies below 0.5: worse than guessing, which hints at a fault or a shift."
+    if auroc.low <= 0.5:
+        return "The interval contains 0.5: here no detector is shown to do better than guessing."
+    return ""
 
 
-def _losses(index: ResultIndex, rated: Sequence[_Rated], perturbation: str) -> list[float]:
-    """What a perturbation changes in AUROC, per mix of one generator and resolution."""
-    losses = []
-    for one in rated:
-        if one.cell.perturbation == NONE:
-            perturbed = index.get(FAIR, one.cell._replace(perturbation=perturbation), index.headline.fit, "auroc")
-            if perturbed is not None and perturbed.value is not None:
-                losses.append(perturbed.value - one.value)
-    return losses
+def _map(data: ReportData, found: Mapping[tuple[str, str], Worst]) -> HeatMap:
+    rows, columns = tuple(str(one) for one in data.experiment.resolutions), perturbations(data.experiment)
+    fields = [[found.get((row, column)) for column in columns] for row in rows]
+    estimates = [[Estimate(None) if one is None else one.auroc for one in row] for row in fields]
+    title = "Best detector, worst generator: AUROC"
+    return replace(
+        heat_of(title, "resolution", perturbation_word(data.experiment), rows, columns, estimates),
+        notes=tuple(tuple(_note(data, one) for one in row) for row in fields),
+        links=tuple(
+            tuple("" if one is None else mistakes_link(data, one.cell, one.detector) for one in row) for row in fields
+        ),
+    )
+
+
+def _note(data: ReportData, one: Worst | None) -> str:
+    if one is None:
+        return ""
+    mix = next(mix for mix in data.experiment.all_mixes if mix.name == one.cell.mix)
+    return f"{one.cell.mix}{'*' if is_enlarged(data, mix, one.cell.resolution) else ''}\n{one.detector}"
+
+
+def _map_words(index: ResultIndex) -> str:
+    words = (
+        "No colour is guessing (0.5), blue is told apart, orange is worse than guessing. Below a value: its 95 % "
+        "interval, the generator, the detector."
+    )
+    if len(index.detectors) > 1:
+        words += " Best and worst were found on the pictures that they are shown for, which flatters the best a little."
+    return words

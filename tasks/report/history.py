@@ -9,7 +9,19 @@ from typing import Any
 import polars as pl
 
 from tasks.evaluation.protocols import APPLIED_CONTROL, AS_IS, HISTORY_CONTROL
-from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell, number, reasons_note, row_estimate
+from tasks.report.blocks import (
+    UNFOLDED_ROWS,
+    Block,
+    Cell,
+    Column,
+    Table,
+    Text,
+    estimate_cell,
+    number,
+    reasons_note,
+    row_estimate,
+    value_cell,
+)
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
@@ -95,8 +107,8 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             estimate_cell(matched),
             estimate_cell(as_is),
             Cell(number(row["difference"])),
-            estimate_cell(row_estimate(row, "control")),
-            _marked(estimate_cell(row_estimate(row, "applied")), row["flagged"]),
+            value_cell(row, "control"),
+            _marked(value_cell(row, "applied"), row["flagged"]),
         )
         for row, (matched, as_is) in zip(rows, estimates, strict=True)
     )
@@ -112,7 +124,13 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             f"detector itself. Above {MOST_OF_A_PROBE:.2f} of a probe, or further than {MOST_OF_A_DETECTOR - 0.5:.2f} "
             "from one half of a detector itself, a row is marked: what is told there may be history."
         ),
-        Table("Matched histories, and as the pictures came: AUROC", columns, shown),
+        Table(
+            "Matched histories, and as the pictures came: AUROC",
+            columns,
+            shown,
+            folded=len(shown) > UNFOLDED_ROWS,
+            csv="history",
+        ),
         *reasons_note(one for pair in estimates for one in pair),
     )
 

@@ -7,7 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from tasks.report.blocks import Block, Cell, Column, Table, Text, estimate_cell, number, reasons_note, row_estimate
+from tasks.report.blocks import (
+    UNFOLDED_ROWS,
+    Block,
+    Cell,
+    Column,
+    Table,
+    Text,
+    estimate_cell,
+    number,
+    reasons_note,
+    row_estimate,
+)
 from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
@@ -78,8 +89,8 @@ def left_out_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tup
             "Each row is a detector that was fitted without a family of generators, or without a source of "
             "photographs, and is tested on it: AUROC, uncompressed, beside that of the detector that knows it."
         ),
-        Table("Tested on what was left out of the training", columns, shown),
         *_means(data, tables["left_out"]),
+        Table("Each left out, and each mix", columns, shown, folded=len(shown) > UNFOLDED_ROWS, csv="left_out"),
         *reasons_note(one for pair in estimates for one in pair),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,11 +13,12 @@ from tasks.report.blocks import (
     Block,
     Cell,
     Column,
+    Gallery,
     Heats,
     Items,
+    Picture,
     Table,
     Text,
-    Tiles,
     file_size,
     joined,
     millions,
@@ -33,9 +34,8 @@ from tasks.report.blocks import (
     value_cell,
     whole,
 )
-from tasks.report.data import perturbation_word, perturbations
 from tasks.report.network_tables import LATENCY_SIDE, headline_resolution, in_order
-from tasks.report.plots import HeatMap, HeatScale
+from tasks.report.plots import HeatMap, HeatScale, Spot, cloud_plot
 from tasks.spec.detectors import FineTuned, Mobile
 from tasks.spec.experiment import Experiment
 
@@ -46,7 +46,9 @@ Row = dict[str, Any]
 _CHANGE_SCALE = HeatScale(neutral=0.0, reach=0.10, points=True)
 
 
-def stage_blocks(experiment: Experiment, tables: Tables) -> tuple[Block, ...]:
+def stage_blocks(
+    experiment: Experiment, tables: Tables, colour: Callable[[str], int] = lambda _: 0
+) -> tuple[Block, ...]:
     """What compression costs and saves; nothing for an experiment without networks."""
     if "stages" not in tables or experiment.mobile is None:
         return ()
@@ -59,6 +61,7 @@ def stage_blocks(experiment: Experiment, tables: Tables) -> tuple[Block, ...]:
         *_random_weights(experiment.mobile),
         *_lead(rows, cell),
         *_without_pretraining(rows),
+        *_clouds(rows, cell, colour),
         _stage_table(rows, cell),
         _STAGE_NOTE,
         *reasons_note(row_estimate(row, "class_accuracy") for row in rows),
@@ -104,7 +107,9 @@ def _lead(rows: Sequence[Row], cell: str) -> Iterator[Block]:
         return
     judged = [row for row in others if row["loses_at_most_a_point"] is not None]
     if not judged:
-        yield Text(f"{rule} No network has such an interval here, so none can be said to do that.")
+        reasons = sorted({row["reason"].removeprefix("n/a: ") for row in rows if row["reason"]})
+        why = f" ({joined(reasons)})" if reasons else ""
+        yield Text(f"{rule} No network has such an interval here{why}, so none can be said to do that.")
         return
     holding = [row for row in judged if row["loses_at_most_a_point"]]
     unsized = [row["network"] for row in holding if row["bytes"] is None]
@@ -117,7 +122,6 @@ def _lead(rows: Sequence[Row], cell: str) -> Iterator[Block]:
         )
     else:
         best = min(holding, key=lambda row: (row["bytes"], -row["change"]))
-        yield Tiles(_tiles(first, best))
         yield Text(
             f"The smallest network that loses at most one point is {best['network']}: {_change_words(best)}. Its file "
             f"has {file_size(best['bytes'])} ({share(best['bytes_share'])} of {first['network']}'s "
@@ -132,16 +136,32 @@ def _lead(rows: Sequence[Row], cell: str) -> Iterator[Block]:
         yield Text(f"Not judged, because there is no change with an interval: {joined(without)}.", "note")
 
 
-def _tiles(first: Row, best: Row) -> tuple[tuple[str, str, str], ...]:
-    name = best["network"]
-    interval = points_interval(best["change_low"], best["change_high"])
-    return (
-        ("smallest that loses at most one point", file_size(best["bytes"]), f"{name} · {share(best['bytes_share'])}"),
-        ("points of class accuracy", points(best["change"]), f"{interval} · paired with {first['network']}"),
-        ("multiply-accumulates", share(best["macs_share"]), f"{millions(best['macs'])} of {millions(first['macs'])}"),
-        ("faster, both in ONNX Runtime", times(best["faster"]), f"{milliseconds(best['ms'])} ms per picture"),
-        ("faster than torch eager", times(best["faster_than_eager"]), f"{first['network']} in torch, one thread"),
-    )
+def _clouds(rows: Sequence[Row], cell: str, colour: Callable[[str], int]) -> Iterator[Block]:
+    """Class accuracy over what a network weighs, and over how long it takes."""
+    pictures = []
+    for title, name, unit in (
+        ("Accuracy and bytes", "bytes", "file, MB"),
+        ("Accuracy and time", "ms", "ms per picture"),
+    ):
+        spots = [
+            Spot(
+                row["network"],
+                row["class_accuracy"],
+                row["class_accuracy_low"],
+                row["class_accuracy_high"],
+                colour(row["network"]),
+                row[name] / (1e6 if name == "bytes" else 1),
+            )
+            for row in rows
+            if row[name] and row["class_accuracy"] is not None
+        ]
+        if len(spots) > 1:
+            alt = f"{title} at {cell}: " + "; ".join(
+                f"{one.label} {one.value:.3f}, {one.x:.3g} {unit}" for one in spots
+            )
+            pictures.append(Picture(title, alt, cloud_plot(spots, title, unit, f"class accuracy, {cell}")))
+    if pictures:
+        yield Gallery("", tuple(pictures))
 
 
 def _change_words(row: Row) -> str:
@@ -164,7 +184,6 @@ def _stage_table(rows: Sequence[Row], cell: str) -> Table:
         Column("network", "text"), Column("class accuracy", group=cell), Column("change, points", group=cell),
         Column("file"), Column("MACs"), Column("median", group=f"ms at {LATENCY_SIDE} px"),
         *(Column(runtime, group="faster than the first in") for runtime in ("ONNX Runtime", "torch eager")),
-        Column("balanced accuracy"), Column("compressed"), Column("parameters"),
     )  # fmt: skip
     shown = tuple(
         (
@@ -179,22 +198,19 @@ def _stage_table(rows: Sequence[Row], cell: str) -> Table:
             ),
             Cell(times(row["faster"])),
             Cell(times(row["faster_than_eager"])),
-            value_cell(row, "balanced_accuracy"),
-            Cell(file_size(row["compressed_bytes"])),
-            Cell(millions(row["parameters"]), sub=f"{share(row['zeros'])} zeros" if row["zeros"] else ""),
         )
         for place, row in enumerate(rows)
     )
-    return Table("What each stage costs and saves", columns, shown)
+    return Table("What each stage costs and saves", columns, shown, csv="stages")
 
 
 _STAGE_NOTE = Text(
     "MACs: multiply-accumulates of one picture; below them, and below the file's size, the share of the first "
-    "network's. Compressed: the same file by zlib. Times: ONNX Runtime, one thread, one square picture of "
+    "network's. Times: ONNX Runtime, one thread, one square picture of "
     f"{LATENCY_SIDE} pixels as RGB, with the resize that is in the graph; below the median the 5th and 95th "
     "percentile. They are those of the machine that measured them. Class accuracy: the share of test pictures whose "
-    "class (real, or the generator) is the most probable one. Balanced accuracy: real against fake. Changes are "
-    "paired, picture by picture.",
+    "class (real, or the generator) is the most probable one. Changes are paired, picture by picture. Balanced "
+    "accuracy, parameters and the size compressed by zlib are in the CSV.",
     "note",
 )
 
@@ -244,70 +260,35 @@ def _cell_blocks(experiment: Experiment, cells: pl.DataFrame) -> Iterator[Block]
     names = in_order(experiment, cells["network"].unique())
     found = {(row["network"], row["cell"]): row for row in cells.iter_rows(named=True)}
     classes = len(experiment.class_names)
-    accuracy_scale = HeatScale(neutral=1 / classes, reach=1 - 1 / classes)
-    maps = [_cell_map(experiment, f"{names[0]}: class accuracy", names[0], "class_accuracy", found, accuracy_scale)]
-    maps += [_cell_map(experiment, f"{name}: change", name, "change", found, _CHANGE_SCALE) for name in names[1:]]
-    yield Heats("Per cell", tuple(maps), f"each row is a resolution, each column a {perturbation_word(experiment)}")
+    scale = HeatScale(neutral=1 / classes, reach=1 - 1 / classes)
+    maps = [_cell_map(experiment, "Class accuracy", names[:1], "class_accuracy", found, scale)]
+    if names[1:]:
+        changes = _cell_map(experiment, f"Change from {names[0]}", names[1:], "change", found, _CHANGE_SCALE)
+        maps.append(changes)
+    yield Heats("Per cell", tuple(maps), csv="network_cells")
     yield Text(
-        f"First map: class accuracy of {names[0]}; white is one of {classes} classes at random ({1 / classes:.2f}). "
-        "The others: paired change from it in points of the same pictures; white is no change, orange is lost, blue is "
-        "gained, full from ten points on. Below each value is its 95 % interval.",
+        f"First map: no colour is one of {classes} classes at random ({1 / classes:.2f}). Second: the paired change in "
+        "points of the same pictures; no colour is no change, orange is lost, blue is gained, full from ten points on.",
         "note",
     )
-    yield from _worst_and_best(names[1:], cells)
-    columns = (
-        Column("network", "text"), Column("cell", "text"), Column("class accuracy"), Column("change, points"),
-        Column("pictures"), Column("groups"),
-    )  # fmt: skip
-    rows = tuple(
-        (
-            Cell(row["network"]),
-            Cell(row["cell"]),
-            value_cell(row, "class_accuracy"),
-            Cell("–") if row["network"] == names[0] else points_cell(row),
-            Cell(whole(row["n"])),
-            Cell(whole(row["n_groups"])),
-        )
-        for row in cells.iter_rows(named=True)
-    )
-    yield Table("Every network in every cell", columns, rows, folded=True)
     yield from reasons_note(row_estimate(row, "class_accuracy") for row in cells.iter_rows(named=True))
 
 
 def _cell_map(
     experiment: Experiment,
     title: str,
-    network: str,
+    networks: Sequence[str],
     name: str,
     found: Mapping[tuple[str, str], Row],
     scale: HeatScale,
 ) -> HeatMap:
-    rows, columns = tuple(str(one) for one in experiment.resolutions), perturbations(experiment)
-    fields = [[found.get((network, f"{row}/{column}"), {}) for column in columns] for row in rows]
+    columns = tuple(cell.name for cell in experiment.cells)
+    fields = [[found.get((network, cell), {}) for cell in columns] for network in networks]
     values, lows, highs = (
         tuple(tuple(field.get(f"{name}{suffix}") for field in row) for row in fields)
         for suffix in ("", "_low", "_high")
     )
-    return HeatMap(title, "resolution", perturbation_word(experiment), rows, columns, values, lows, highs, scale)
-
-
-def _worst_and_best(names: Sequence[str], cells: pl.DataFrame) -> Iterator[Block]:
-    """Where each network loses most, and where least."""
-    rows = []
-    for name in names:
-        changed = cells.filter(pl.col("network") == name, pl.col("change").is_not_null())
-        changed = changed.sort("change", maintain_order=True)
-        if len(changed) > 1:
-            worst, best = changed.row(0, named=True), changed.row(-1, named=True)
-            rows.append((Cell(name), Cell(worst["cell"]), points_cell(worst), Cell(best["cell"]), points_cell(best)))
-    if not rows:
-        return
-    columns = (
-        Column("network", "text"), Column("cell", "text", group="loses most"), Column("points", group="loses most"),
-        Column("cell", "text", group="loses least"), Column("points", group="loses least"),
-    )  # fmt: skip
-    yield Table("Where each network loses most, and least", columns, tuple(rows))
-    yield Text("The largest of many differences is partly chance: its interval is that of one cell.", "note")
+    return HeatMap(title, "network", "cell", tuple(networks), columns, values, lows, highs, scale)
 
 
 # ---- students and bits
@@ -347,7 +328,8 @@ def _distillation_blocks(table: pl.DataFrame) -> Iterator[Block]:
         )
         for row in table.iter_rows(named=True)
     )
-    yield Table("With a teacher and without, by training seed", columns, rows, folded=len(rows) > UNFOLDED_ROWS)
+    caption = "With a teacher and without, by training seed"
+    yield Table(caption, columns, rows, folded=len(rows) > UNFOLDED_ROWS, csv="distillation")
     yield from reasons_note(row_estimate(row, "with_teacher") for row in table.iter_rows(named=True))
 
 
@@ -409,5 +391,6 @@ def _quantized_blocks(stages: Sequence[Row], classes: pl.DataFrame) -> Iterator[
         )
         for row in classes.iter_rows(named=True)
     )
-    yield Table("What 8 bits change in each class", columns, shown, folded=len(shown) > UNFOLDED_ROWS)
+    caption = "What 8 bits change in each class"
+    yield Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS, csv="network_classes")
     yield from reasons_note(row_estimate(row, "accuracy") for row in classes.iter_rows(named=True))

@@ -1,40 +1,40 @@
-"""The report's plots: heat maps, ROC curves and rankings, drawn without a display.
+"""The report's plots as small SVG: intervals, curves, chains, clouds, and heat maps for Markdown.
 
-Everything is a pure function of its arguments: equal data give equal bytes (with one version of matplotlib). Plots come
-as SVG for HTML, where text and axes take the colour of the page's text, so that they suit dark and light, and as PNG on
-white for Markdown. Colours are Okabe and Ito's, which colour-blind people tell apart; curves differ in dashes as well.
+Everything is a pure function of its arguments: equal data give equal bytes. A plot names its colours by class, so that
+the page says what they are in light and in dark (`STYLE`); `standalone` makes a picture of its own of it, for Markdown.
+A detector has the same colour in all plots. The colours are Okabe and Ito's, then Tol's, which colour-blind people tell
+apart; lines that share a plot differ in dashes or labels as well. Drawn by matplotlib the same plots have ten times the
+bytes and take as much longer.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#882255", "#44aa99", "#777700", "#5c4bd0")
+DARK = ("#4aa3df", "#f08a3c", "#2fbf95", "#e39bc2", "#e0b040", "#8ccbf2", "#d3729a", "#6fcbbb", "#bdbd4a", "#9d90f0")
+STYLE = (
+    ".plot text,svg.plot text{font:11px system-ui,'Liberation Sans',sans-serif;fill:var(--ink)}"
+    ".plot .t{font-weight:600}.plot .e{text-anchor:end}.plot .m{text-anchor:middle}"
+    ".plot .a{stroke:var(--ink);stroke-opacity:.55;fill:none}.plot .g{stroke:var(--ink);stroke-opacity:.13;fill:none}"
+    ".plot .h{stroke:var(--ink);stroke-opacity:.6;stroke-dasharray:4 3;fill:none}"
+    ".plot .l{stroke:var(--c);stroke-width:1.8;fill:none;stroke-linejoin:round}"
+    ".plot .b{stroke:var(--c);stroke-width:2.4;stroke-opacity:.55;fill:none}"
+    ".plot .p{fill:var(--c);stroke:var(--c)}.plot .o{fill:none;stroke:var(--c);stroke-width:1.4}"
+)
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+_INK = "#1c2128"
+_CURVE_POINTS = 60
 
-PlotFormat = Literal["svg", "png"]
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)))
-# A colour that nothing else uses: in SVG it becomes the colour of the page's text.
-_INK = "#010203"
-_LINE = "#d0d7de"
-_PNG_DPI = 110
-_PNG_COLOURS = 64
-_ROC_POINTS = 120
-# Inches of a character at the size of labels, generously.
-_TEXT_WIDTH = 0.062
-# The ends of the heat scale; 0.5 (chance) is neutral, above it blue, below it orange.
-_HEAT_ABOVE, _HEAT_BELOW, _HEAT_NEUTRAL = (0x0B, 0x5C, 0x9E), (0xB8, 0x4A, 0x00), (0xFF, 0xFF, 0xFF)
-# From this share of the end colour on, text on a field is white.
-HEAT_DEEP = 0.72
+# The ends of the heat scale; 0.5 (chance) is white, above it blue, below it orange.
+_HEAT_ABOVE, _HEAT_BELOW = (0x0B, 0x5C, 0x9E), (0xB8, 0x4A, 0x00)
+# From these shares of the end colours on white text on a field has more contrast than black, 4.5 or more either way.
+_DEEP_ABOVE, _DEEP_BELOW = 0.81, -0.92
 
 
 def signed_points(value: float, digits: int = 1) -> str:
@@ -62,13 +62,19 @@ class HeatScale:
         return signed_points(value) if self.points else f"{value:.2f}"
 
     def bounds(self, low: float | None, high: float | None) -> str:
+        """For example `0.50–0.61`; empty where there is no interval."""
         if low is None or high is None:
-            return "n/a"
+            return ""
         if not self.points:
             return f"{self.text(low)}–{self.text(high)}"
         # A field has room for two short numbers.
         digits = 1 if max(abs(low), abs(high)) < 0.1 else 0
         return f"{signed_points(low, digits)}, {signed_points(high, digits)}"
+
+
+def is_deep(share: float) -> bool:
+    """Whether the text on a field of this colour has to be white."""
+    return not _DEEP_BELOW < share < _DEEP_ABOVE
 
 
 # Chance between two classes is neutral.
@@ -79,7 +85,8 @@ CHANCE = HeatScale()
 class HeatMap:
     """Values of one metric over rows and columns, each None or on the scale: in [0, 1], where 0.5 is chance.
 
-    `values`, `lows`, `highs` are tuples of rows; a bound is None where there is no interval.
+    `values`, `lows`, `highs` are tuples of rows; a bound is None where there is no interval. `notes` are lines below a
+    value, and `links` addresses of the pictures behind it, by (row, column).
     """
 
     title: str
@@ -91,229 +98,324 @@ class HeatMap:
     lows: tuple[tuple[float | None, ...], ...]
     highs: tuple[tuple[float | None, ...], ...]
     scale: HeatScale = CHANCE
+    notes: tuple[tuple[str, ...], ...] = ()
+    links: tuple[tuple[str, ...], ...] = ()
+
+    def field(self, row: int, column: int) -> tuple[float | None, str, str, str]:
+        """Of one field the value, the words of its interval, its note and its link; empty where there is none."""
+        bounds = self.scale.bounds(self.lows[row][column], self.highs[row][column])
+        note = self.notes[row][column] if self.notes else ""
+        return self.values[row][column], bounds, note, self.links[row][column] if self.links else ""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One ROC curve: `fpr` and `tpr` of equal length, rising from (0, 0) to (1, 1)."""
+    """One line: `x` and `y` of equal length in [0, 1]; `colour` and `dash` are numbers, `opacity` in (0, 1]."""
 
     label: str
-    fpr: ArrayLike
-    tpr: ArrayLike
+    x: ArrayLike
+    y: ArrayLike
+    colour: int = 0
+    dash: int = 0
+    opacity: float = 1.0
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One line of a ranking: a value in [0, 1] with its interval, or None where there is none."""
+    """A labelled value with its interval, or None where there is none."""
 
     label: str
     value: float
     low: float | None
     high: float | None
+    colour: int = 0
 
 
-def heat_share(value: float) -> float:
-    """How far a value is from chance: -1 at 0, 0 at 0.5, 1 at 1. Values outside [0, 1] are clipped."""
-    return CHANCE.share(value)
+@dataclass(frozen=True)
+class Spot(Ranked):
+    """The same at a place: `x` > 0."""
+
+    x: float = 1.0
+
+
+def standalone(svg: bytes) -> bytes:
+    """A plot as a picture of its own: on white, in the light colours."""
+    text = svg.decode()
+    view = text.split('viewBox="0 0 ', 1)[1].split('"', 1)[0]
+    wide, high = (float(one) for one in view.split())
+    head = (
+        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {view}" width="{wide:.0f}">'
+        f"<style>svg{{--ink:{_INK}}}{STYLE}{colour_classes(LIGHT)}</style>"
+        f'<rect width="{wide:.0f}" height="{high:.0f}" fill="#fff"/>'
+    )
+    return (head + text.split(">", 1)[1]).encode()
+
+
+def colour_classes(colours: Sequence[str] = LIGHT) -> str:
+    """Style rules of the colours' classes, `c0`, `c1`, and so on."""
+    return "".join(f".c{number}{{--c:{colour}}}" for number, colour in enumerate(colours))
+
+
+def roc_plot(curves: Sequence[Curve], title: str) -> bytes:
+    """ROC curves in one square, with the line of guessing."""
+    left, top, side = 44, 22, 180
+    parts = [_text(left, 13, title, "t"), _line(left, top + side, left + side, top, "h")]
+    parts.append(_path([(left, top), (left, top + side), (left + side, top + side)], "a"))
+    for share in (0, 0.5, 1):
+        parts.append(_text(left + share * side, top + side + 14, f"{share:g}", "m"))
+        parts.append(_text(left - 5, top + side - share * side + 4, f"{share:g}", "e"))
+    parts.append(_text(left + side / 2, top + side + 29, "photographs called fake", "m"))
+    parts.append(_upright(12, top + side / 2, "fakes called fake"))
+    parts += [_curve(curve, left, top, side) for curve in curves]
+    parts += _legend(curves, left + side + 12, top)
+    longest = max((len(curve.label) for curve in curves), default=0)
+    return _svg(left + side + 48 + 6.2 * longest, max(top + side + 36, top + 15 * len(curves) + 12), parts)
+
+
+def _curve(curve: Curve, left: float, top: float, side: float, dots: bool = False) -> str:
+    """A curve in a square whose lower left corner is (0, 0)."""
+    x, y = _thinned(np.asarray(curve.x, float), np.asarray(curve.y, float))
+    places = [(left + side * one, top + side - side * other) for one, other in zip(x, y, strict=True)]
+    marks = "".join(_dot(*place, "p", 2) for place in places) if dots else ""
+    return _coloured(curve, _path(places, "l", curve.dash) + marks)
+
+
+def _legend(curves: Sequence[Curve], left: float, top: float) -> Iterable[str]:
+    for place, curve in enumerate(curves):
+        y = top + 8 + 15 * place
+        yield _coloured(curve, _line(left, y, left + 24, y, "l", curve.dash))
+        yield _text(left + 30, y + 4, curve.label)
+
+
+def _coloured(curve: Curve, drawn: str) -> str:
+    shade = f' opacity="{curve.opacity:.2g}"' if curve.opacity < 1 else ""
+    return f'<g class="c{curve.colour % len(LIGHT)}"{shade}>{drawn}</g>'
+
+
+def reliability_plot(panels: Sequence[tuple[str, Sequence[Curve]]], title: str) -> bytes:
+    """The share of fakes over p(fake), panels side by side: each with the line on which both are equal."""
+    left, top, side, step = 40, 38, 104, 124
+    parts = [_text(left, 13, title, "t"), _upright(10, top + side / 2, "share of fakes")]
+    for place, (name, curves) in enumerate(panels):
+        x = left + step * place
+        parts += [_text(x, 30, name), _line(x, top + side, x + side, top, "h")]
+        parts.append(_path([(x, top), (x, top + side), (x + side, top + side)], "a"))
+        parts += [_text(x + share * side, top + side + 14, f"{share:g}", "m") for share in (0, 1)]
+        parts += [_curve(curve, x, top, side, dots=True) for curve in curves]
+    parts += [_text(left - 5, top + side - share * side + 4, f"{share:g}", "e") for share in (0, 1)]
+    end = left + step * len(panels)
+    parts.append(_text(left + (end - left - step + side) / 2, top + side + 28, "p(fake)", "m"))
+    curves = max((curves for _, curves in panels), key=len)
+    longest = max((len(curve.label) for curve in curves), default=0)
+    return _svg(end + 40 + 6.2 * longest, top + side + 34, [*parts, *_legend(curves, end, top)])
+
+
+def ranking_plot(rows: Sequence[Ranked], title: str, x_title: str = "AUROC") -> bytes:
+    """Points with intervals of at least one row, the first on top, a line at chance; a hollow point has no interval."""
+    bounds = [bound for row in rows for bound in (row.value, row.low, row.high) if bound is not None]
+    first = max(0.0, min(0.45, min(bounds, default=0.5) - 0.03))
+    left, top, width, step = 14 + 6.4 * max(len(row.label) for row in rows), 24, 230, 22
+    high = step * max(len(rows), 2)
+
+    def across(value: float) -> float:
+        return left + width * (value - first) / (1.02 - first)
+
+    parts = [_text(left, 13, title, "t"), _line(left, top + high, left + width, top + high, "a")]
+    for tick in range(int(np.ceil(first * 10)), 11):
+        parts.append(_line(across(tick / 10), top, across(tick / 10), top + high, "h" if tick == 5 else "g"))
+        parts.append(_text(across(tick / 10), top + high + 14, f"{tick / 10:g}", "m"))
+    for place, row in enumerate(rows):
+        y = top + step * (place + 0.5)
+        parts.append(_text(left - 8, y + 4, row.label, "e"))
+        parts.append(f'<g class="c{row.colour % len(LIGHT)}">{_mark(across, row, y)}</g>')
+    parts.append(_text(left + width / 2, top + high + 29, f"{x_title}: 0.5 is guessing, 1 is told without error", "m"))
+    return _svg(left + width + 26, top + high + 36, parts)
+
+
+def _mark(across: Callable[[float], float], row: Ranked, y: float) -> str:
+    if row.low is None or row.high is None:
+        return _dot(across(row.value), y, "o")
+    return _line(across(row.low), y, across(row.high), y, "b") + _dot(across(row.value), y, "p")
+
+
+def chain_plot(lines: Sequence[tuple[str, Sequence[float | None]]], steps: Sequence[str], title: str) -> bytes:
+    """How values in [0, 1] change from step to step: one labelled line each, and one at one half."""
+    left, top, width, high = 34, 24, 40 * max(len(steps) - 1, 1), 190
+    known = [value for _, values in lines for value in values if value is not None]
+    first = max(0.0, min([0.45, *(value - 0.03 for value in known)]))
+
+    def place(step: int, value: float) -> tuple[float, float]:
+        return left + 40 * step, top + high * (1 - (value - first) / (1 - first))
+
+    parts = [_text(left, 13, title, "t"), _path([(left, top), (left, top + high), (left + width, top + high)], "a")]
+    for tick in range(int(np.ceil(first * 10)), 11):
+        y = place(0, tick / 10)[1]
+        parts += [
+            _line(left, y, left + width, y, "h" if tick == 5 else "g"),
+            _text(left - 5, y + 4, f"{tick / 10:g}", "e"),
+        ]
+    parts += [_text(left + 40 * number, top + high + 14, step, "m") for number, step in enumerate(steps)]
+    ends = []
+    for number, (label, values) in enumerate(lines):
+        places = [place(step, value) for step, value in enumerate(values) if value is not None]
+        if places:
+            dots = "".join(_dot(*one, "p", 2.2) for one in places)
+            parts.append(f'<g class="c{number % len(LIGHT)}">{_path(places, "l", number % len(DASHES))}{dots}</g>')
+            ends.append((places[-1][1], label))
+    longest = max((len(label) for label, _ in lines), default=0)
+    parts += [_text(left + width + 9, y + 4, label) for y, label in _apart(ends, 13)]
+    return _svg(left + width + 16 + 6.2 * longest, top + high + 22, parts)
+
+
+def cloud_plot(spots: Sequence[Spot], title: str, x_title: str, y_title: str) -> bytes:
+    """Values with intervals over something positive, on a logarithmic axis; each spot with its label."""
+    left, top, width, high = 44, 24, 250, 190
+    low = min(spot.value if spot.low is None else spot.low for spot in spots)
+    top_value = max(spot.value if spot.high is None else spot.high for spot in spots)
+    margin = 0.06 * (top_value - low) or 0.05
+    first, last = low - margin, top_value + margin
+    start, end = np.log10(min(spot.x for spot in spots)) - 0.1, np.log10(max(spot.x for spot in spots)) + 0.1
+
+    def place(x: float, value: float) -> tuple[float, float]:
+        return (
+            left + width * (float(np.log10(x)) - start) / (end - start),
+            top + high * (1 - (value - first) / (last - first)),
+        )
+
+    parts = [_text(left, 13, title, "t"), _path([(left, top), (left, top + high), (left + width, top + high)], "a")]
+    for x in _round_numbers(start, end):
+        across = place(x, first)[0]
+        parts += [_line(across, top, across, top + high, "g"), _text(across, top + high + 14, f"{x:g}", "m")]
+    for value in np.linspace(first + margin, last - margin, 4):
+        y = place(spots[0].x, float(value))[1]
+        parts += [_line(left, y, left + width, y, "g"), _text(left - 5, y + 4, f"{value:.2f}", "e")]
+    labels = []
+    for spot in spots:
+        x, y = place(spot.x, spot.value)
+        bar = ""
+        if spot.low is not None and spot.high is not None:
+            bar = _line(x, place(spot.x, spot.low)[1], x, place(spot.x, spot.high)[1], "b")
+        parts.append(f'<g class="c{spot.colour % len(LIGHT)}">{bar}{_dot(x, y, "p" if bar else "o")}</g>')
+        labels.append((y, x, spot.label))
+    beside = {label: y for y, label in _apart([(y, label) for y, _, label in labels], 11)}
+    parts += [_text(x + 6, beside[label] + 4, label) for _, x, label in labels]
+    parts.append(_text(left + width / 2, top + high + 29, x_title, "m"))
+    parts.append(_upright(10, top + high / 2, y_title))
+    longest = max(len(spot.label) for spot in spots)
+    return _svg(left + width + 10 + 5.4 * longest, top + high + 36, parts)
 
 
 def heat_map(maps: Sequence[HeatMap]) -> bytes:
-    """Heat maps side by side (at most two in a row) as PNG, the value printed in each field."""
+    """Heat maps side by side (at most two in a row), the value and its interval printed in each field."""
     across = min(2, len(maps))
     down = -(-len(maps) // across)
-    name_width = 0.35 + _TEXT_WIDTH * max(len(name) for one in maps for name in one.rows)
-    field_width = max(0.62, *(_TEXT_WIDTH * len(name) for one in maps for name in one.columns))
-    width = name_width + max(field_width * len(one.columns) for one in maps) + 0.1
-    height = 0.75 + max(0.42 * len(one.rows) for one in maps)
-    with _style():
-        figure = _figure(width * across, height * down)
-        for place, one in enumerate(maps):
-            row, column = divmod(place, across)
-            _draw_heat(
-                _axes(
-                    figure,
-                    left=column * width + name_width,
-                    top=row * height + 0.28,
-                    width=field_width * len(one.columns),
-                    height=0.42 * len(one.rows),
-                ),
-                one,
+    name = 22 + 6.4 * max(len(row) for one in maps for row in one.rows)
+    longest = max(len(words) for one in maps for words in _words_of(one))
+    field = max(66.0, 10 + 6.2 * longest)
+    tall = 60 if any(one.notes for one in maps) else 34
+    width = name + max(field * len(one.columns) for one in maps) + 14
+    height = 54 + max(tall * len(one.rows) for one in maps) + 12
+    parts: list[str] = []
+    for place, one in enumerate(maps):
+        row, column = divmod(place, across)
+        parts.append(f'<g transform="translate({column * width:.0f} {row * height:.0f})">')
+        parts += _heat(one, name, field, tall)
+        parts.append("</g>")
+    return _svg(width * across, height * down, parts)
+
+
+def _words_of(one: HeatMap) -> Iterable[str]:
+    yield from one.columns
+    yield from (line for row in one.notes for note in row for line in note.split("\n"))
+
+
+def _heat(one: HeatMap, left: float, field: float, tall: int) -> Iterable[str]:
+    yield _text(4, 13, one.title, "t")
+    yield _text(left, 29, one.column_title)
+    yield _text(left - 6, 45, one.row_title, "e")
+    for column, words in enumerate(one.columns):
+        yield _text(left + field * (column + 0.5), 45, words, "m")
+    for row, words in enumerate(one.rows):
+        y = 50 + tall * row
+        yield _text(left - 6, y + tall / 2 + 4, words, "e")
+        for column in range(len(one.columns)):
+            value, bounds, note, _ = one.field(row, column)
+            share = None if value is None else one.scale.share(value)
+            x, middle = left + field * column, left + field * (column + 0.5)
+            yield (
+                f'<rect x="{x + 1:.0f}" y="{y + 1}" width="{field - 2:.0f}" height="{tall - 2}" '
+                f'fill="{heat_colour(share)}"/>'
             )
-        return _png(figure)
+            ink = ' style="fill:#fff"' if share is not None and is_deep(share) else ""
+            below_value = [line for line in (bounds, *note.split("\n")) if line]
+            lines = ["–" if value is None else one.scale.text(value), *below_value]
+            for number, line in enumerate(lines):
+                below = y + tall / 2 + 4 + 12 * (number - (len(lines) - 1) / 2)
+                yield _text(middle, below, line, "m t" if number == 0 else "m", ink)
 
 
-def roc_plot(curves: Sequence[Curve], title: str, kind: PlotFormat = "svg") -> bytes:
-    """ROC curves in one square, with the line of guessing; as SVG without a background or as PNG."""
-    with _style():
-        figure = _figure(3.1, 3.25)
-        axis = _axes(figure, left=0.5, top=0.28, width=2.52, height=2.52)
-        axis.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, alpha=0.45)
-        for number, curve in enumerate(curves):
-            fpr, tpr = _thinned(np.asarray(curve.fpr, float), np.asarray(curve.tpr, float))
-            axis.plot(
-                fpr,
-                tpr,
-                color=PALETTE[number % len(PALETTE)],
-                # Another dash at every turn of the palette, so that no two curves look alike.
-                linestyle=DASHES[(number + number // len(PALETTE)) % len(DASHES)],
-                linewidth=1.7,
-                label=curve.label,
-            )
-        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", title=title)
-        axis.set_xlabel("photographs called fake")
-        axis.set_ylabel("fakes called fake")
-        axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-        axis.legend(loc="lower right", frameon=False, handlelength=2.6, labelcolor=_INK)
-        _plain_spines(axis)
-        return _rendered(figure, kind)
-
-
-def ranking_plot(rows: Sequence[Ranked], title: str, kind: PlotFormat = "svg", x_label: str = "AUROC") -> bytes:
-    """Points with intervals of at least one row, the first on top, a line at chance; a hollow point has no interval."""
-    bounds = [bound for row in rows for bound in (row.value, row.low, row.high) if bound is not None]
-    left = max(0.0, min(0.45, min(bounds, default=0.5) - 0.03))
-    with _style():
-        names, height = 0.15 + _TEXT_WIDTH * max(len(row.label) for row in rows), 0.34 * max(len(rows), 2)
-        figure = _figure(names + 2.6, height + 0.75)
-        axis = _axes(figure, left=names, top=0.28, width=2.5, height=height)
-        axis.axvline(0.5, color=_INK, linewidth=0.9, linestyle=(0, (3, 2)), alpha=0.6)
-        for place, row in enumerate(rows):
-            has_interval = row.low is not None and row.high is not None
-            if has_interval:
-                axis.plot([row.low, row.high], [place, place], color=PALETTE[0], linewidth=2.4, alpha=0.55)
-            face = PALETTE[0] if has_interval else "none"
-            axis.plot(row.value, place, marker="o", markersize=6, markerfacecolor=face, markeredgecolor=PALETTE[0])
-        axis.set_yticks(range(len(rows)), [row.label for row in rows])
-        axis.set(xlim=(left, 1.02), ylim=(max(len(rows), 2) - 0.5, -0.5), title=title)
-        axis.set_xlabel(f"{x_label}: 0.5 is guessing, 1 is told without error")
-        axis.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.7)
-        axis.tick_params(axis="y", length=0)
-        _plain_spines(axis)
-        return _rendered(figure, kind)
-
-
-def _draw_heat(axis: Any, one: HeatMap) -> None:
-    shares = [[None if value is None else one.scale.share(value) for value in row] for row in one.values]
-    colours = np.array([[_heat_colour(share) for share in row] for row in shares]) / 255.0  # (R, C, 3)
-    axis.pcolormesh(np.arange(len(one.columns) + 1) - 0.5, np.arange(len(one.rows) + 1) - 0.5, colours, edgecolor=_LINE)
-    axis.invert_yaxis()
-    for row, values in enumerate(one.values):
-        for column, value in enumerate(values):
-            share = shares[row][column]
-            ink = "#ffffff" if share is not None and abs(share) >= HEAT_DEEP else _INK
-            low, high = one.lows[row][column], one.highs[row][column]
-            axis.text(
-                column,
-                row,
-                "n/a" if value is None else one.scale.text(value),
-                ha="center",
-                va="bottom",
-                color=ink,
-                fontsize=8.5,
-            )
-            bounds = "" if value is None else one.scale.bounds(low, high)
-            axis.text(column, row + 0.06, bounds, ha="center", va="top", color=ink, fontsize=5.8)
-    axis.set_xticks(range(len(one.columns)), one.columns)
-    axis.set_yticks(range(len(one.rows)), one.rows)
-    axis.set_title(one.title)
-    axis.set_xlabel(one.column_title)
-    axis.set_ylabel(one.row_title)
-    axis.tick_params(length=0)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def _heat_colour(share: float | None) -> tuple[int, int, int]:
+def heat_colour(share: float | None) -> str:
+    """The colour of a field, white at 0; grey where there is no value."""
     if share is None:
-        return (0xEE, 0xEE, 0xEE)
+        return "#eee"
     end = _HEAT_ABOVE if share >= 0 else _HEAT_BELOW
-    red, green, blue = (
-        round(neutral + (full - neutral) * abs(share)) for neutral, full in zip(_HEAT_NEUTRAL, end, strict=True)
-    )
-    return red, green, blue
+    return "#" + "".join(f"{round(255 + (full - 255) * abs(share)):02x}" for full in end)
 
 
-def _thinned(fpr: np.ndarray, tpr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `_ROC_POINTS` points of a curve, both ends among them: more are not seen at this size."""
-    if len(fpr) <= _ROC_POINTS:
-        return fpr, tpr
-    kept = np.unique(np.linspace(0, len(fpr) - 1, _ROC_POINTS).round().astype(int))
-    return fpr[kept], tpr[kept]
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `_CURVE_POINTS` points of a curve, both ends among them: more are not seen at this size."""
+    if len(x) <= _CURVE_POINTS:
+        return x, y
+    kept = np.unique(np.linspace(0, len(x) - 1, _CURVE_POINTS).round().astype(int))
+    return x[kept], y[kept]
 
 
-def _style() -> Any:
-    """Settings for the time of one plot. Names of sources are data: a dollar sign in one starts no formula."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(
-        {
-            "text.parse_math": False,
-            "svg.fonttype": "none",
-            "svg.hashsalt": "telltale",
-            "font.size": 8,
-            "axes.titlesize": 9,
-            "axes.titleweight": "bold",
-            "axes.labelsize": 8,
-            "legend.fontsize": 8,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "text.color": _INK,
-            "axes.edgecolor": _INK,
-            "axes.labelcolor": _INK,
-            "xtick.color": _INK,
-            "ytick.color": _INK,
-        }
-    )
+def _round_numbers(start: float, end: float) -> Sequence[float]:
+    """1, 2 and 5 times powers of ten between two logarithms; every third where there are many."""
+    found = [
+        digit * 10.0**power
+        for power in range(int(np.floor(start)), int(np.ceil(end)) + 1)
+        for digit in (1, 2, 5)
+        if start <= np.log10(digit * 10.0**power) <= end
+    ]
+    return found if len(found) <= 7 else [one for one in found if f"{one:e}".startswith("1")]
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches; made without pyplot, which keeps figures and is not safe in threads."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
+def _apart(labels: Iterable[tuple[float, str]], least: float) -> list[tuple[float, str]]:
+    """Labels at heights that are at least so far from each other, in their order."""
+    placed: list[tuple[float, str]] = []
+    for y, label in sorted(labels):
+        placed.append((max(y, placed[-1][0] + least) if placed else y, label))
+    return placed
 
 
-def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
-    """Axes at a place in inches from the upper left. A layout engine would draw everything twice to find it."""
-    full_width, full_height = figure.get_size_inches()
-    bottom = full_height - top - height
-    return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
+def _svg(width: float, height: float, parts: Iterable[str]) -> bytes:
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}">{"".join(parts)}</svg>'.encode()
 
 
-def _plain_spines(axis: Any) -> None:
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+def _text(x: float, y: float, words: str, kind: str = "", more: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f'<text x="{_short(x)}" y="{_short(y)}"{named}{more}>{escape(words)}</text>'
 
 
-def _rendered(figure: Figure, kind: PlotFormat) -> bytes:
-    return _svg(figure) if kind == "svg" else _png(figure)
+def _upright(x: float, y: float, words: str) -> str:
+    return f'<text class="m" transform="translate({_short(x)} {_short(y)}) rotate(-90)">{escape(words)}</text>'
 
 
-def _svg(figure: Figure) -> bytes:
-    target = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(target, format="svg", transparent=True, metadata=nothing)
-    text = target.getvalue().decode()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # The darkest colour of the palette is lighter on a dark page, which defines it.
-    text = text.replace(PALETTE[0].lower(), f"var(--plot-blue, {PALETTE[0]})")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # In paths, fractions of a hundredth of a point are a third of the bytes and none of the picture.
-    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\d\.\d\d)\d+", r"\1", path[0]), text).encode()
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str, dash: int = 0) -> str:
+    return _path([(x1, y1), (x2, y2)], kind, dash)
 
 
-def _png(figure: Figure) -> bytes:
-    """PNG on white with few colours: a third of the size, no visible difference."""
-    from PIL import Image
+def _path(places: Sequence[tuple[float, float]], kind: str, dash: int = 0) -> str:
+    points = " ".join(f"{_short(x)} {_short(y)}" for x, y in places)
+    dashes = DASHES[dash % len(DASHES)]
+    return f'<path class="{kind}"{f" stroke-dasharray={chr(34)}{dashes}{chr(34)}" if dashes else ""} d="M{points}"/>'
 
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=_PNG_DPI, facecolor="white")
-    with Image.open(io.BytesIO(target.getvalue())) as picture:
-        small = picture.convert("RGB").quantize(_PNG_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    target = io.BytesIO()
-    small.save(target, format="PNG", optimize=True)
-    return target.getvalue()
+
+def _dot(x: float, y: float, kind: str, radius: float = 4) -> str:
+    return f'<circle class="{kind}" cx="{_short(x)}" cy="{_short(y)}" r="{radius:g}"/>'
+
+
+def _short(value: float) -> str:
+    """One decimal: less is not seen, more is half of the bytes."""
+    return f"{value:.1f}".removesuffix(".0")

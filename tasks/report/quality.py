@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from tasks.data.perturbations.kinds import NONE
-from tasks.report.blocks import NOT_AVAILABLE, Block, Cell, Column, Text, capped
+from tasks.report.blocks import NOT_AVAILABLE, UNFOLDED_ROWS, Block, Cell, Column, Table, Text
 from tasks.report.data import ReportData, ResultIndex
 
 
@@ -18,17 +18,17 @@ def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
         return (Text("Generator quality was not computed in this run."),)
     columns = (
         Column("source", "text"), Column("metric", "text"), Column("cell", "text"), Column("value"),
-        Column("photographs"), Column("fakes"), Column("note", "text"),
+        Column("photographs"), Column("fakes"),
     )  # fmt: skip
+    notes = table["note"].drop_nulls().unique(maintain_order=True).to_list()
     rows = tuple(
         (
-            Cell(row["source"]),
+            Cell(row["source"], notes=(notes.index(row["note"]) + 1,) if row["note"] else ()),
             Cell(row["metric"]),
             Cell(row["cell"]),
             Cell(_significant(row["value"]), sub=_significant_interval(row["low"], row["high"])),
             Cell(str(row["n_real"])),
             Cell(str(row["n_fake"])),
-            Cell(row["note"] or ""),
         )
         for row in table.iter_rows(named=True)
     )
@@ -38,7 +38,7 @@ def quality_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             "Values of different metrics, and of different numbers of pictures, do not compare. Only distances on "
             "the 2015 Inception network are called FID and KID."
         ),
-        *capped("Generator quality", columns, rows, "quality", folded=len(rows) > 24),
+        Table("Generator quality", columns, rows, tuple(notes), folded=len(rows) > UNFOLDED_ROWS, csv="quality"),
     )
 
 
@@ -58,4 +58,4 @@ def _significant(value: float | None) -> str:
 
 
 def _significant_interval(low: float | None, high: float | None) -> str:
-    return f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
+    return "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"

@@ -43,6 +43,7 @@ def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple
             f"Quarantined: {len(quarantine)}",
             (Column("source", "text"), Column("reason", "text"), Column("pictures")),
             tuple((Cell(row[0]), Cell(plain_value(row[1])), Cell(str(row[2]))) for row in by_reason.iter_rows()),
+            csv="quarantine",
         )
     )
     titles = {"source": "source", "image_id": "image", "reason": "reason", "detail": "detail"}

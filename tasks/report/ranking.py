@@ -32,13 +32,11 @@ from tasks.report.data import (
     estimate_columns,
     estimate_values,
     is_enlarged,
+    mistakes_link,
 )
-from tasks.report.plots import PlotFormat
 
 
-def ranking_blocks(
-    index: ResultIndex, tables: Mapping[str, pl.DataFrame], plot_format: PlotFormat
-) -> tuple[Block, ...]:
+def ranking_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     """Generators in the order of their AUROC, as pictures and as a table."""
     table = tables["ranking"]
     if not len(table):
@@ -51,16 +49,18 @@ def ranking_blocks(
                 row["auroc"],
                 row["auroc_low"],
                 row["auroc_high"],
+                index.colour(index.headline.name),
             )
             for row in part.iter_rows(named=True)
         ]
         title = f"{resolution}, uncompressed"
         alt = f"AUROC at {title}, hardest first: " + "; ".join(
-            f"{one.label} {number(one.value)} {interval(one.low, one.high)}" for one in ranked
+            f"{one.label} {number(one.value)} {interval(one.low, one.high)}".rstrip() for one in ranked
         )
-        pictures.append(Picture(title, alt, plots.ranking_plot(ranked, title, plot_format)))
+        pictures.append(Picture(title, alt, plots.ranking_plot(ranked, title)))
     for row in table.iter_rows(named=True):
         auroc, balanced = row_estimate(row, "auroc"), row_estimate(row, "balanced_accuracy")
+        link = mistakes_link(data, CellKey(row["mix"], row["resolution"], NONE), index.headline.name)
         estimates.append(auroc)
         rows.append(
             (
@@ -71,7 +71,7 @@ def ranking_blocks(
                     sub=f"{row['generator']} against {row['real']}",
                     tag="enlarged" if row["enlarged"] else "",
                 ),
-                estimate_cell(auroc),
+                estimate_cell(auroc, link),
                 estimate_cell(balanced),
                 Cell(str(row["n_real"])),
                 Cell(str(row["n_fake"])),
@@ -88,7 +88,8 @@ def ranking_blocks(
     )
     if table["generator"].n_unique() == 1:
         intro += " There is one generator only: it is compared with itself over resolutions and photographs."
-    return (Text(intro), Gallery("", tuple(pictures)), Table("Ranking", columns, tuple(rows)), *reasons_note(estimates))
+    ranking = Table("Ranking", columns, tuple(rows), folded=True, csv="ranking")
+    return (Text(intro), Gallery("", tuple(pictures)), ranking, *reasons_note(estimates))
 
 
 def ranking_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

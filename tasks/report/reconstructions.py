@@ -91,6 +91,6 @@ def reconstruction_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ..
             "has the higher score. Beside it the mean AUROC on the generators whose pictures are of no photograph: "
             "what it is higher there may be content, or that these generators leave more."
         ),
-        Table("Photographs beside what was made of them", columns, shown),
+        Table("Photographs beside what was made of them", columns, shown, csv="reconstructions"),
         *reasons_note(one for pair in estimates for one in pair),
     )

@@ -20,6 +20,7 @@ from tasks.report.blocks import (
     row_estimate,
     share,
     signed,
+    signed_interval,
     value_cell,
     whole,
     with_interval,
@@ -119,7 +120,7 @@ def _scenario_blocks(kind: str, title: str, table: pl.DataFrame, confusion: pl.D
             )
         )
         seen.add(key)
-    yield Table(title, columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS)
+    yield Table(title, columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS, csv="rejection")
     yield from reasons_note(row_estimate(row, "auroc") for row in table.iter_rows(named=True))
     yield from _confusion_tables(kind, table, confusion)
 
@@ -132,8 +133,7 @@ def _difference_cell(row: Row, again: bool) -> Cell:
     low, high = row["auroc_difference_low"], row["auroc_difference_high"]
     if row["auroc_difference"] is None:
         return Cell(NOT_AVAILABLE)
-    bounds = f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-    return Cell(signed(row["auroc_difference"]), sub=bounds)
+    return Cell(signed(row["auroc_difference"]), sub=signed_interval(low, high))
 
 
 def _rule_words(rule: str | None) -> str:
@@ -153,7 +153,7 @@ def _score_sentences(table: pl.DataFrame) -> Iterator[tuple[str, str]]:
         if not len(chosen) or not len(reference):
             continue
         row = chosen.row(0, named=True)
-        auroc, plain = row_estimate(row, "auroc"), row_estimate(reference.row(0, named=True), "auroc")
+        auroc = row_estimate(row, "auroc")
         label = f"{source} left out ({network})"
         if auroc.value is None:
             yield label, f"n/a: {auroc.reason or 'no AUROC was computed'}."
@@ -161,18 +161,14 @@ def _score_sentences(table: pl.DataFrame) -> Iterator[tuple[str, str]]:
             yield label, f"the network rejects by {REFERENCE_SCORE} itself: AUROC {with_interval(auroc)}."
         else:
             difference = row_estimate(row, "auroc_difference")
-            yield (
-                label,
-                f"{row['score']} reaches an AUROC of {with_interval(auroc)}, {REFERENCE_SCORE} {with_interval(plain)}. "
-                f"{_difference_verdict(row['score'], difference)}",
-            )
+            yield label, _difference_verdict(row["score"], difference)
 
 
 def _difference_verdict(score: str, difference: Estimate) -> str:
     if difference.value is None:
         return f"The difference is n/a: {difference.reason or 'it was not computed'}."
     if difference.low is None or difference.high is None:
-        return f"The difference of {signed(difference.value)} has no interval, so neither is shown to be better."
+        return f"The difference of {signed(difference.value)} has no interval, so {score} is not shown to be better."
     said = f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
     if difference.low > 0:
         return f"The difference is {said}: {score} is better."
@@ -210,4 +206,5 @@ def _confusion_tables(kind: str, table: pl.DataFrame, confusion: pl.DataFrame) -
             columns,
             tuple(rows),
             folded=kind != "leave-one-out",
+            csv="confusion",
         )

@@ -13,38 +13,29 @@ from tasks.report.data import (
     Evaluated,
     ReportData,
     ResultIndex,
-    perturbation_word,
+    main_mix,
     perturbations,
-    position,
     sorted_cells,
 )
-from tasks.report.plots import PlotFormat
 
 
-def roc_blocks(data: ReportData, index: ResultIndex, plot_format: PlotFormat) -> tuple[Block, ...]:
-    """A curve per perturbation, of every detector and then of the probes; Markdown (`png`) shows the first alone."""
-    curves = {one: points for one in (*index.detectors, *index.probes) if len(points := _points(data, one))}
-    if not curves:
+def roc_blocks(data: ReportData, index: ResultIndex) -> tuple[Block, ...]:
+    """A plot of every detector and then of the probes, with a curve for every cell of one mix."""
+    mix = main_mix(data.experiment).name
+    pictures = []
+    for one in (*index.detectors, *index.probes):
+        points = _points(data, one)
+        of_mix = points.filter(pl.col("mix") == mix) if len(points) else points
+        if len(of_mix):
+            pictures.append(_picture(data, index, one, mix, of_mix))
+    if not pictures:
         return (Text("No ROC curves were kept in this run."),)
-    blocks: list[Block] = [
-        Text(
-            "Share of fakes found against share of photographs called fake, one curve per "
-            f"{perturbation_word(data.experiment)}; the number is AUROC."
-        )
-    ]
-    # The HTML has the others.
-    shown = list(curves.items())[: 1 if plot_format == "png" else None]
-    for place, (one, points) in enumerate(shown):
-        parts = {
-            CellKey(str(mix), str(resolution), ""): part
-            for (mix, resolution), part in points.group_by("mix", "resolution", maintain_order=True)
-        }
-        pictures = [
-            _roc_picture(data, index, one, cell, parts[cell], plot_format)
-            for cell in sorted_cells(data.experiment, parts)
-        ]
-        blocks.append(Gallery(one.label, tuple(pictures), folded=place > 0, narrow=True))
-    return tuple(blocks)
+    words = (
+        f"The mix {mix}: the share of fakes found over the share of photographs called fake. A curve is a cell: its "
+        "dashes say the resolution, and of one resolution those further down are fainter. Behind a name is AUROC. All "
+        "mixes are in"
+    )
+    return (Text(words, link="tables/roc.csv", link_words="roc.csv."), Gallery("", tuple(pictures)))
 
 
 def _points(data: ReportData, detector: Evaluated) -> pl.DataFrame:
@@ -53,23 +44,23 @@ def _points(data: ReportData, detector: Evaluated) -> pl.DataFrame:
     return data.roc.filter(pl.col(name).eq_missing(pl.lit(fit[name])) for name, _ in FIT_COLUMNS)
 
 
-def _roc_picture(
-    data: ReportData,
-    index: ResultIndex,
-    detector: Evaluated,
-    place: CellKey,
-    points: pl.DataFrame,
-    plot_format: PlotFormat,
-) -> Picture:
-    """All curves of a mix at a resolution; `place` says of no perturbation."""
+def _picture(data: ReportData, index: ResultIndex, detector: Evaluated, mix: str, points: pl.DataFrame) -> Picture:
     curves, spoken = [], []
+    resolutions = [str(one) for one in data.experiment.resolutions]
     order = perturbations(data.experiment)
-    for name in sorted(points["perturbation"].unique(), key=lambda name: position(order, name)):
-        curve = points.filter(pl.col("perturbation") == name)
-        auroc = index.get(FAIR, place._replace(perturbation=name), detector.fit, "auroc")
+    parts = {
+        CellKey(mix, str(resolution), str(perturbation)): part
+        for (resolution, perturbation), part in points.group_by("resolution", "perturbation", maintain_order=True)
+    }
+    for cell in sorted_cells(data.experiment, parts):
+        auroc = index.get(FAIR, cell, detector.fit, "auroc")
         value = number(auroc.value if auroc else None)
-        curves.append(plots.Curve(f"{name}  {value}", curve["fpr"].to_numpy(), curve["tpr"].to_numpy()))
-        spoken.append(f"{name} {value}")
-    title = f"{place.mix} at {place.resolution}"
-    alt = f"ROC curves of {detector.name}, {title}; AUROC by {perturbation_word(data.experiment)}: {', '.join(spoken)}"
-    return Picture(title, alt, plots.roc_plot(curves, title, plot_format))
+        dash = resolutions.index(cell.resolution) if cell.resolution in resolutions else len(resolutions)
+        place = order.index(cell.perturbation) if cell.perturbation in order else len(order)
+        opacity = 1 - 0.65 * place / max(len(order) - 1, 1)
+        x, y = parts[cell]["fpr"].to_numpy(), parts[cell]["tpr"].to_numpy()
+        label = f"{cell.cell}  {value}"
+        curves.append(plots.Curve(label, x, y, index.colour(detector.name), dash, max(opacity, 0.35)))
+        spoken.append(f"{cell.cell} {value}")
+    alt = f"ROC curves of {detector.name} on {mix}; AUROC by cell: {', '.join(spoken)}"
+    return Picture(detector.name, alt, plots.roc_plot(curves, detector.name))

@@ -16,19 +16,20 @@ from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, PAIR_SCHEMA, RANK_
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
 from tasks.data.perturbations.kinds import NONE
-from tasks.evaluation.cells import ROC
+from tasks.evaluation.cells import ROC, Scored, drawn_pictures
 from tasks.evaluation.pairs import RANKS
 from tasks.evaluation.protocols import STAGES
 from tasks.evaluation.rejection import CONFUSION, CONFUSION_SCHEMA, DIFFERENCE_SCHEMA, DIFFERENCES, REJECTION_SCHEMA
 from tasks.recipe import Output, StepRun, step
+from tasks.report.calibration import reliability_bins
 from tasks.report.counts import warnings_of
-from tasks.report.data import FAIR, NetworkData, ReportData
+from tasks.report.data import FAIR, RELIABILITY, NetworkData, ReportData, main_mix
 from tasks.report.page import render_html, render_markdown
 from tasks.report.reported import FIRST_PROJECT, arithmetic_flags, read_reported
 from tasks.report.reported_networks import SECOND_PROJECT, read_second_project
 from tasks.report.sections import report_tables
 from tasks.spec.detectors import Fit
-from tasks.spec.experiment import SHUFFLED, Experiment
+from tasks.spec.experiment import SHUFFLED, Experiment, Mix
 
 HTML, MARKDOWN = "report.html", "report.md"
 LIBRARIES = (
@@ -37,7 +38,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=8, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "matplotlib", "polars"))
+@step("report", version=9, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
 def write_report(
     run: StepRun,
     *,
@@ -54,6 +55,7 @@ def write_report(
     assignment: Ref,
     features: tuple[Ref, ...],
     pairs: tuple[Ref, ...] = (),
+    scored: tuple[Scored, ...] = (),
     comparisons: tuple[Ref, ...] = (),
     described: Ref | None = None,
     latency: Ref | None = None,
@@ -61,6 +63,8 @@ def write_report(
     trained: tuple[Ref, ...] = (),
 ) -> Output:
     """One report of a whole run; the tables lie beside it under `tables/` as Parquet and CSV.
+
+    `scored` are the detectors' scores in every cell, whose calibration is drawn.
 
     The last five are about networks: their comparison in every cell, what they are and weigh, their times, how well
     they reject, and their weights, which are read for their training times alone. Without `described` the report has
@@ -75,7 +79,7 @@ def write_report(
     data = ReportData(
         experiment=experiment,
         run_name=f"{experiment.name}-{run.digest[:12]}",
-        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         results=results,
         reported=reported,
         flags=arithmetic_flags(reported),
@@ -91,6 +95,7 @@ def write_report(
         networks=networks,
         pairs=_all_rows(store, pairs, PAIR_SCHEMA),
         ranks=_all_rows(store, pairs, RANK_SCHEMA, RANKS),
+        reliability=_reliability(store, scored, experiment),
     )
     return Output(_parts(data), {"run": data.run_name})
 
@@ -130,6 +135,27 @@ def _network_data(
 def _all_rows(store: Store, refs: Sequence[Ref], schema: pa.Schema, name: str = ROWS) -> pl.DataFrame:
     """The rows of one part of several objects; a table without rows where there are none."""
     return pl.concat([_frame(schema.empty_table()), *(_frame(read_table(store, ref, name=name)) for ref in refs)])
+
+
+def _reliability(store: Store, scored: Sequence[Scored], experiment: Experiment) -> pl.DataFrame:
+    """The reliability of every detector in every cell, on the drawn test pictures of the main mix."""
+    name = main_mix(experiment).name
+    columns = ["image_id", "source", "label", "split", "resolution", "perturbation", "p_fake"]
+    known: dict[Mix, tuple[pl.DataFrame, pl.DataFrame]] = {}
+    found = []
+    for one in scored:
+        scores = _frame(read_table(store, one.scores, columns))
+        test = scores.filter(pl.col("split") == "test").sort("image_id", "source")
+        # Photographs may stand in a mix under other names than in the experiment.
+        for mix in (mix for mix in one.mixes if mix.name == name):
+            asked = test.select("image_id", "source", "label")
+            # The same pictures are asked about in most cells: they are drawn once.
+            if not (mix in known and known[mix][0].equals(asked)):
+                known[mix] = asked, drawn_pictures(asked, mix.real, mix.fakes, experiment.seed, mix.versions)
+            drawn = test.join(known[mix][1], on=["image_id", "source"], how="semi").drop_nulls("p_fake")
+            place = drawn.select(pl.lit(one.fit.detector).alias("detector"), "resolution", "perturbation").head(1)
+            found.append(place.with_columns(mix=pl.lit(name)).join(reliability_bins(drawn), how="cross"))
+    return pl.concat([pl.DataFrame(schema=RELIABILITY), *found])
 
 
 def _of_the_grid(store: Store, cells: Sequence[Ref]) -> list[Ref]:

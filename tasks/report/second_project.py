@@ -49,7 +49,7 @@ def second_project_blocks(data: ReportData, tables: Tables) -> tuple[Block, ...]
             "and classes: the rows show what a repeated training gives here, not whether the printed numbers were "
             "right. The printed table has no test accuracy."
         ),
-        Table("Printed, and here", columns, tuple(rows)),
+        Table("Printed, and here", columns, tuple(rows), csv="second_project"),
         *_second_project_notes(data.experiment, table),
         Text(
             "What was wrong with it. Known images could never be rejected: the rejected label was assigned to another "

@@ -21,7 +21,6 @@ from tasks.report.history import history_blocks, history_table
 from tasks.report.left_out import left_out_blocks, left_out_table
 from tasks.report.network_tables import network_tables
 from tasks.report.networks import stage_blocks
-from tasks.report.plots import PlotFormat
 from tasks.report.provenance import provenance_blocks
 from tasks.report.quality import quality_blocks, quality_table
 from tasks.report.quarantine import counts_blocks, counts_table, quarantine_table
@@ -37,12 +36,11 @@ from tasks.report.training import training_blocks
 
 @dataclass(frozen=True)
 class Shown:
-    """What a section is made of. Markdown (`png`) leaves out some pictures that HTML (`svg`) has."""
+    """What a section is made of."""
 
     data: ReportData
     index: ResultIndex
     tables: Mapping[str, pl.DataFrame]
-    plot_format: PlotFormat
 
 
 Blocks = Callable[[Shown], tuple[Block, ...]]
@@ -51,40 +49,66 @@ TableOf = Callable[[ReportData, ResultIndex], pl.DataFrame]
 
 @dataclass(frozen=True)
 class Kind:
-    """A section: its place in the page, its title, what it shows, and the tables that it brings."""
+    """A section: its place in the page, its title, what it shows, the tables that it brings, and a word on it."""
 
     id: str
     title: str
     blocks: Blocks
     tables: Mapping[str, TableOf] = field(default_factory=dict)
+    about: str = ""
 
 
+# The first is open; all others open on a click.
 SECTIONS: tuple[Kind, ...] = (
     Kind("headline", "What was found", lambda on: headline_blocks(on.data, on.index, on.tables)),
     Kind(
-        "first-project",
-        "The first project's table",
-        lambda on: first_project_blocks(on.data, on.index, on.tables),
-        {"first_project": first_project_table},
-    ),
-    Kind(
-        "ablation",
-        "What each defect is worth",
-        lambda on: ablation_blocks(on.data, on.index),
-        {"ablation": ablation_table},
-    ),
-    Kind(
         "ranking",
         "How hard each generator is to tell",
-        lambda on: ranking_blocks(on.index, on.tables, on.plot_format),
+        lambda on: ranking_blocks(on.data, on.index, on.tables),
         {"ranking": ranking_table},
+        "uncompressed, the hardest first",
     ),
-    Kind("grid", "The full grid", lambda on: grid_blocks(on.data, on.index, on.tables), {"grid": grid_table}),
+    Kind(
+        "grid",
+        "The full grid",
+        lambda on: grid_blocks(on.data, on.index, on.tables),
+        {"grid": grid_table},
+        "every detector, generator and cell",
+    ),
     Kind(
         "significance",
         "Which differences are more than chance",
         lambda on: significance_blocks(on.data, on.tables),
         {"significance": significance_table, "pairs": pairs_table},
+        "detectors against the best, cells against the uncompressed one",
+    ),
+    Kind(
+        "controls",
+        "Probes and control",
+        lambda on: controls_blocks(on.data, on.index, on.tables),
+        {"probe": probe_table},
+        "what should be at chance",
+    ),
+    Kind(
+        "history",
+        "What the history of files is worth",
+        lambda on: history_blocks(on.tables),
+        {"history": history_table},
+        "matched encodings, and files as they came",
+    ),
+    Kind(
+        "audit",
+        "Claims, audited",
+        lambda on: audit_blocks(on.tables),
+        {"audit": audit_table},
+        "container, size and history made equal, one after the other",
+    ),
+    Kind(
+        "matched-pairs",
+        "Photographs beside what was made of them",
+        lambda on: reconstruction_blocks(on.tables),
+        {"reconstructions": reconstruction_table},
+        "the same content in both classes",
     ),
     Kind(
         "cross",
@@ -99,31 +123,28 @@ SECTIONS: tuple[Kind, ...] = (
         {"left_out": left_out_table},
     ),
     Kind(
-        "history",
-        "What the history of files is worth",
-        lambda on: history_blocks(on.tables),
-        {"history": history_table},
+        "seeds",
+        "Training seeds",
+        lambda on: seeds_blocks(on.tables),
+        {"seeds": seeds_table},
+        "what another draw of the training changes",
     ),
-    Kind("audit", "Claims, audited", lambda on: audit_blocks(on.tables), {"audit": audit_table}),
     Kind(
-        "matched-pairs",
-        "Photographs beside what was made of them",
-        lambda on: reconstruction_blocks(on.tables),
-        {"reconstructions": reconstruction_table},
+        "networks",
+        "Networks for a phone",
+        lambda on: stage_blocks(on.data.experiment, on.tables, on.index.colour),
+        about="accuracy against bytes and milliseconds",
     ),
-    Kind("seeds", "Training seeds", lambda on: seeds_blocks(on.tables), {"seeds": seeds_table}),
-    Kind("networks", "Networks for a phone", lambda on: stage_blocks(on.data.experiment, on.tables)),
     Kind("rejection", "When a network should say “unknown source”", lambda on: rejection_blocks(on.tables)),
-    Kind("second-project", "The second project's table", lambda on: second_project_blocks(on.data, on.tables)),
+    Kind("roc", "ROC curves", lambda on: roc_blocks(on.data, on.index)),
     Kind(
-        "controls",
-        "Probes and control",
-        lambda on: controls_blocks(on.data, on.index, on.tables),
-        {"probe": probe_table},
+        "calibration",
+        "Calibration",
+        lambda on: calibration_blocks(on.data, on.index),
+        {"reliability": lambda data, index: data.reliability},
+        "whether p(fake) means what it says",
     ),
-    Kind("roc", "ROC curves", lambda on: roc_blocks(on.data, on.index, on.plot_format)),
-    Kind("calibration", "Calibration", lambda on: calibration_blocks(on.data, on.index)),
-    Kind("examples", "Examples", lambda on: examples_blocks(on.data, every_view=on.plot_format == "svg")),
+    Kind("examples", "Examples", lambda on: examples_blocks(on.data), about="one picture of each source in every view"),
     Kind("quality", "Generator quality", lambda on: quality_blocks(on.tables), {"quality": quality_table}),
     Kind("training", "Training of the generators", lambda on: training_blocks(on.data)),
     Kind(
@@ -131,8 +152,22 @@ SECTIONS: tuple[Kind, ...] = (
         "Counts and quarantine",
         lambda on: counts_blocks(on.data, on.tables),
         {"counts": counts_table, "quarantine": quarantine_table},
+        "pictures by source and split, and what was set aside",
     ),
-    Kind("provenance", "Where these numbers come from", lambda on: provenance_blocks(on.data)),
+    Kind(
+        "provenance",
+        "Where these numbers come from",
+        lambda on: provenance_blocks(on.data),
+        about="settings, versions, times",
+    ),
+    Kind("second-project", "The second project's table", lambda on: second_project_blocks(on.data, on.tables)),
+    Kind(
+        "first-project",
+        "The first project's table",
+        lambda on: (*first_project_blocks(on.data, on.index, on.tables), *ablation_blocks(on.data, on.index)),
+        {"first_project": first_project_table, "ablation": ablation_table},
+        "as reported, reproduced and fair; what each defect is worth",
+    ),
 )
 
 
@@ -143,8 +178,8 @@ def report_tables(data: ReportData) -> dict[str, pl.DataFrame]:
     return tables if data.networks is None else tables | network_tables(data.experiment, data.networks)
 
 
-def report_sections(data: ReportData, plot_format: PlotFormat) -> tuple[Section, ...]:
+def report_sections(data: ReportData) -> tuple[Section, ...]:
     """All sections that have something to say."""
-    on = Shown(data, ResultIndex(data.experiment, data.results), report_tables(data), plot_format)
-    sections = (Section(kind.id, kind.title, kind.blocks(on)) for kind in SECTIONS)
+    on = Shown(data, ResultIndex(data.experiment, data.results), report_tables(data))
+    sections = (Section(kind.id, kind.title, kind.blocks(on), kind.about) for kind in SECTIONS)
     return tuple(section for section in sections if section.blocks)

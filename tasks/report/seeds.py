@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.report.blocks import UNFOLDED_ROWS, Block, Cell, Column, Table, Text, number, plain_cell
+from tasks.report.blocks import UNFOLDED_ROWS, Block, Cell, Column, Table, Text, number
 from tasks.report.data import CELL_COLUMNS, FAIR, ReportData, ResultIndex, position, sorted_cells
 from tasks.spec.detectors import Fit
 
@@ -26,8 +26,8 @@ def seeds_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
                 Cell(str(mix)),
                 Cell(str(detector)),
                 Cell(str(cell)),
-                *(plain_cell(values.get(seed)) for seed in seeds),
-                plain_cell(part["spread"][0]),
+                *(Cell(number(values.get(seed))) for seed in seeds),
+                Cell(number(part["spread"][0])),
             )
         )
     columns = (
@@ -46,7 +46,7 @@ def seeds_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             f"{widest['mix']} at {widest['cell']}; a difference between detectors that is not larger than this says "
             "nothing."
         ),
-        Table("AUROC by training seed", columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS),
+        Table("AUROC by training seed", columns, tuple(rows), folded=len(rows) > UNFOLDED_ROWS, csv="seeds"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -19,11 +20,12 @@ from tasks.report.blocks import (
     Fold,
     Table,
     Text,
-    estimate_cell,
     number,
     reasons_note,
     row_estimate,
     signed,
+    signed_interval,
+    value_cell,
 )
 from tasks.report.data import (
     CELL_COLUMNS,
@@ -35,6 +37,7 @@ from tasks.report.data import (
     ResultIndex,
     estimate_columns,
     estimate_values,
+    mistakes_link,
     perturbations,
     position,
     sorted_cells,
@@ -117,7 +120,7 @@ def significance_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) ->
         return (Text("No detectors were compared in this run."),)
     blocks: list[Block] = [Text(sentence) for sentence in _words(table)]
     if len(pairs.filter(pl.col("perturbation") == pl.col("than_perturbation"))):
-        blocks += _cell_blocks(table)
+        blocks += _cell_blocks(data, table)
     else:
         blocks.append(Text("No cell has two detectors that could be compared."))
     blocks += _change_blocks(data, pairs)
@@ -149,10 +152,10 @@ def _words(table: pl.DataFrame) -> Iterator[str]:
         yield "The adjustment is for all pairs, those without the best too, which are in pairs.csv."
 
 
-def _cell_blocks(table: pl.DataFrame) -> Iterator[Block]:
+def _cell_blocks(data: ReportData, table: pl.DataFrame) -> Iterator[Block]:
     """Uncompressed cells are open; decisions, and the other cells, open on a click."""
     for (cell, perturbation), part in table.group_by("cell", "perturbation", maintain_order=True):
-        by_auroc, by_accuracy = (_cell_table(str(cell), metric, part) for metric in _RULES)
+        by_auroc, by_accuracy = (_cell_table(data, str(cell), metric, part) for metric in _RULES)
         if perturbation == NONE:
             yield by_auroc
             yield Fold(f"Decisions at {cell}", (by_accuracy,))
@@ -160,17 +163,20 @@ def _cell_blocks(table: pl.DataFrame) -> Iterator[Block]:
             yield Fold(f"Detectors at {cell}", (by_auroc, by_accuracy))
 
 
-def _cell_table(cell: str, metric: str, part: pl.DataFrame) -> Table:
+def _cell_table(data: ReportData, cell: str, metric: str, part: pl.DataFrame) -> Table:
     title = _TITLES[metric]
     rows = part.filter(pl.col("metric") == metric)
+    # Where nothing could be compared the table is an order alone.
+    compared = rows["p_holm"].count() > 0
+    best = {row["mix"]: row["detector"] for row in rows.iter_rows(named=True) if row["best"]}
     shown = tuple(
         (
             Cell(row["mix"]),
             Cell(row["detector"], tag=mark(row)),
-            estimate_cell(row_estimate(row | {"reason": ""}, "value")),
+            replace(value_cell(row, "value"), link=mistakes_link(data, _key(row), row["detector"])),
             *((_rank_cell(row),) if metric == AUROC else ()),
-            Cell("–") if row["best"] else _difference_cell(row),
-            Cell("–") if row["best"] else Cell(_chance(row["p_holm"])),
+            Cell("–") if row["best"] else _difference_cell(data, row, best.get(row["mix"], "")),
+            *((Cell("–") if row["best"] else Cell(_chance(row["p_holm"])),) * compared),
             Cell("–" if row["n_left_out"] is None else str(row["n_left_out"])),
             Cell(str(row["n_groups"])),
         )
@@ -178,11 +184,11 @@ def _cell_table(cell: str, metric: str, part: pl.DataFrame) -> Table:
     )
     columns = (
         Column("mix", "text"), Column("detector", "text"), Column(title), *((Column("rank"),) * (metric == AUROC)),
-        Column("minus the best's"), Column("p, adjusted"), Column("left out"), Column("groups"),
+        Column("minus the best's"), *((Column("p, adjusted"),) * compared), Column("left out"), Column("groups"),
     )  # fmt: skip
     at = "" if metric == AUROC else ", at the threshold chosen on val"
     caption = f"{cell}: {title}{at}; {_adjusted(rows)}"
-    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS)
+    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS or not compared, csv="significance")
 
 
 def mark(row: Mapping[str, Any]) -> str:
@@ -218,35 +224,40 @@ def _change_table(data: ReportData, resolution: str, metric: str, part: pl.DataF
         (
             Cell(mix),
             Cell(detector),
-            *(_change_cell(found.get((mix, detector, perturbation))) for perturbation in happened),
+            *(_change_cell(data, found.get((mix, detector, perturbation))) for perturbation in happened),
         )
         for mix, detector in dict.fromkeys((mix, detector) for mix, detector, _ in found)
     )
     columns = (Column("mix", "text"), Column("detector", "text"), *(Column(name) for name in happened))
     caption = f"{resolution}: {_TITLES[metric]} minus that of uncompressed pictures; {_adjusted(rows)}"
-    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS)
+    return Table(caption, columns, shown, folded=len(shown) > UNFOLDED_ROWS, csv="pairs")
 
 
-def _change_cell(row: Mapping[str, Any] | None) -> Cell:
+def _change_cell(data: ReportData, row: Mapping[str, Any] | None) -> Cell:
     if row is None:
         return Cell("–")
     differs = row["p_holm"] is not None and row["p_holm"] < LEVEL
-    return _difference_cell(row, differs)
+    return _difference_cell(data, row, f"{row['resolution']}/{row['than_perturbation']}", differs)
 
 
-def _difference_cell(row: Mapping[str, Any], differs: bool = False) -> Cell:
+def _difference_cell(data: ReportData, row: Mapping[str, Any], than: str, differs: bool = False) -> Cell:
+    """A difference; it leads to the pictures that one side gets right and the other, `than`, wrong."""
     value, low, high = row["difference"], row["difference_low"], row["difference_high"]
     if value is None:
         return Cell(NOT_AVAILABLE)
-    bounds = f"[{NOT_AVAILABLE}]" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-    return Cell(signed(value), sub=bounds, tag=DIFFERS if differs else "")
+    link = mistakes_link(data, _key(row), row["detector"], than)
+    return Cell(signed(value), sub=signed_interval(low, high), tag=DIFFERS if differs else "", link=link)
+
+
+def _key(row: Mapping[str, Any]) -> CellKey:
+    return CellKey(row["mix"], row["resolution"], row["perturbation"])
 
 
 def _rank_cell(row: Mapping[str, Any]) -> Cell:
     if row["rank"] is None:
         return Cell(NOT_AVAILABLE)
     low, high = row["rank_low"], row["rank_high"]
-    return Cell(f"{row['rank']:.3g}", sub=f"[{NOT_AVAILABLE}]" if low is None else f"[{low:.3g}, {high:.3g}]")
+    return Cell(f"{row['rank']:.3g}", sub="" if low is None else f"[{low:.3g}, {high:.3g}]")
 
 
 def _adjusted(rows: pl.DataFrame) -> str:

@@ -164,7 +164,7 @@ def test_left_out_stands_beside_known_and_its_mean_counts_each_generator_once(
         ("b", "b", 0.7, 0.4),
         ("city", "b-city", 0.75, 0.65),
     ]
-    means = [block for block in left_out_blocks(data, {"left_out": table}) if isinstance(block, Table)][-1]
+    means = next(block for block in left_out_blocks(data, {"left_out": table}) if isinstance(block, Table))
     assert [[cell.text for cell in shown] for shown in means.rows] == [["traces", "64/none", "3", "0.800", "0.500"]]
 
 

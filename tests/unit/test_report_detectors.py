@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,17 +21,17 @@ from storage.objects import ROWS, commit
 from storage.tables import RESULT_SCHEMA
 from tasks.data.perturbations import kinds as perturbations
 from tasks.detectors import base
-from tasks.evaluation.cells import ROC_SCHEMA
+from tasks.evaluation.cells import ROC_SCHEMA, Scored
 from tasks.presets import parse_experiment
 from tasks.report import sections as report_sections_module
 from tasks.report.blocks import Fold, Gallery, Heats, Section, Table, Text
 from tasks.report.controls import control_rows
-from tasks.report.data import CellKey, ReportData, ResultIndex
-from tasks.report.grid import grid_blocks
+from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex
+from tasks.report.headline import headline_blocks
 from tasks.report.page import render_html, render_markdown
 from tasks.report.quality import quality_table
 from tasks.report.reported import FIRST_PROJECT, read_reported
-from tasks.report.run import _control_row
+from tasks.report.run import _control_row, _reliability
 from tasks.report.sections import SECTIONS, Kind, report_sections, report_tables
 from tasks.spec.detectors import Fit
 from tasks.spec.experiment import Experiment
@@ -140,7 +141,7 @@ def data(experiment: Experiment) -> ReportData:
 
 @pytest.fixture(scope="module")
 def sections(data: ReportData) -> dict[str, Section]:
-    return {section.anchor: section for section in report_sections(data, "svg")}
+    return {section.anchor: section for section in report_sections(data)}
 
 
 @pytest.fixture(scope="module")
@@ -156,33 +157,32 @@ def test_detectors_are_in_the_experiments_order_and_foreign_ones_after_them_by_n
     assert index.headline.name == "zeta"
 
 
-def test_headline_and_ranking_speak_of_the_first_detector_by_its_title(
+def test_the_headline_speaks_of_the_best_detector_and_the_ranking_of_the_first(
     sections: dict[str, Section], tables: dict[str, pl.DataFrame]
 ) -> None:
     said = [block.text for block in sections["headline"].blocks if isinstance(block, Text)]
-    assert "These are numbers of zeta: guesses detectors." in said
+    assert "Of 4 detectors the best is zeta in 4 of 4 cells." in said
     assert tables["ranking"]["auroc"].unique().to_list() == [EASE["zeta"]]
-    (tiles,) = (block for block in sections["headline"].blocks if block.kind == "tiles")
-    details = {label: (value, detail) for label, value, detail in tiles.items}  # type: ignore[union-attr]
-    # The JPEG of the lowest quality, not the last perturbation.
-    assert details["compression changes AUROC by"] == ("−0.020", "median over 2 rows, none to q20; −0.020 to −0.020")
-    assert details["probe flags"][0] == "21 of 30"
+    (lead,) = (one for block in sections["headline"].blocks if isinstance(block, Heats) for one in block.maps)
+    assert lead.columns == ("none", "q20", "q60", "flip-1")
+    assert lead.values[0] == pytest.approx([0.9, 0.88, 0.86, 0.84])
+    assert set(lead.notes[0]) == {"ours\nzeta"}
 
 
-def test_all_heat_maps_of_the_grid_have_the_experiments_perturbations_as_columns(
+def test_the_grid_has_a_heat_map_of_every_detector_with_the_experiments_cells_as_columns(
     sections: dict[str, Section],
 ) -> None:
     blocks = sections["grid"].blocks
+    shown = [one for block in blocks if isinstance(block, Heats) for one in block.maps]
     folds = [block for block in blocks if isinstance(block, Fold)]
-    assert [fold.title for fold in folds] == ["beta: guesses detectors", "foreign"]
-    open_maps = [one for block in blocks if isinstance(block, Heats) for one in block.maps]
     folded = [one for fold in folds for block in fold.blocks if isinstance(block, Heats) for one in block.maps]
-    assert {one.title.partition(":")[0] for one in open_maps} == {"zeta", "alpha"}
-    assert {one.title.partition(":")[0] for one in folded} == {"beta", "foreign"}
-    for one in (*open_maps, *folded):
-        assert one.columns == ("none", "q20", "q60", "flip-1")
-        assert one.column_title == "perturbation"
-        assert one.values[0][3] is not None
+    for maps in (shown, folded):
+        assert [one.title for one in maps] == ["zeta", "alpha", "beta", "foreign"]
+        for one in maps:
+            assert one.columns == ("64/none", "64/q20", "64/q60", "64/flip-1")
+            assert one.rows == ("ours", "theirs", "combined")
+            assert one.values[0][3] is not None
+    assert "cell=64/flip-1&detector=beta&mix=theirs" in shown[2].links[1][3]
 
 
 def test_the_grid_table_has_every_detector_and_the_probes_last(tables: dict[str, pl.DataFrame]) -> None:
@@ -197,26 +197,19 @@ def test_the_grid_table_has_every_detector_and_the_probes_last(tables: dict[str,
     assert grid.filter(detector="beta", mix="ours", perturbation="flip-1")["auroc"].to_list() == [0.7 - 0.06]
 
 
-def test_calibration_has_every_detector_and_what_is_not_among_the_first_folded(
-    sections: dict[str, Section],
-) -> None:
-    shown, fold = (block for block in sections["calibration"].blocks if isinstance(block, Table | Fold))
-    assert isinstance(shown, Table)
-    assert isinstance(fold, Fold)
-    assert {row[1].text for row in shown.rows} == {"zeta", "alpha"}
-    (others,) = fold.blocks
-    assert isinstance(others, Table)
-    assert {row[1].text for row in others.rows} == {"beta", "foreign"}
-    assert [column.title for column in others.columns[3:]] == ["none", "q20", "q60", "flip-1"]
+def test_calibration_has_every_detector(sections: dict[str, Section]) -> None:
+    (shown,) = (block for block in sections["calibration"].blocks if isinstance(block, Table))
+    assert list(dict.fromkeys(row[0].text for row in shown.rows)) == ["zeta", "alpha", "beta", "foreign"]
+    assert [column.title for column in shown.columns[3:]] == ["none", "q20", "q60", "flip-1"]
 
 
 def test_roc_curves_are_of_every_detector_itself_and_titled(sections: dict[str, Section]) -> None:
     galleries = [block for block in sections["roc"].blocks if isinstance(block, Gallery)]
-    assert [block.title for block in galleries] == [
-        "zeta: guesses detectors", "alpha: guesses detectors", "beta: guesses detectors", "foreign",
-        "a-probe: guesses probes", "b-probe: guesses probes",
+    assert [picture.title for gallery in galleries for picture in gallery.pictures] == [
+        "zeta", "alpha", "beta", "foreign", "a-probe", "b-probe",
     ]  # fmt: skip
-    assert [block.folded for block in galleries] == [False, *[True] * 5]
+    colours = [re.findall(rb'class="c(\d+)"', picture.data) for picture in galleries[0].pictures]
+    assert [set(one) for one in colours] == [{str(number).encode()} for number in range(6)], "a detector has a colour"
     for gallery in galleries:
         for picture in gallery.pictures:
             assert "flip-1 0." in picture.alt
@@ -249,14 +242,15 @@ def test_no_table_has_a_column_of_jpeg_qualities(tables: dict[str, pl.DataFrame]
 
 def test_an_experiment_of_jpegs_alone_calls_its_columns_jpeg_quality(data: ReportData) -> None:
     experiment = data.experiment.model_copy(update={"perturbations": ()})
-    index = ResultIndex(experiment, data.results)
-    of_jpegs = dataclasses.replace(data, experiment=experiment)
-    text, first, *_ = grid_blocks(of_jpegs, index, report_tables(of_jpegs))
-    assert isinstance(text, Text)
-    assert "each column a JPEG quality" in text.text
-    assert isinstance(first, Heats)
-    assert first.maps[0].column_title == "JPEG quality"
-    assert first.maps[0].columns == ("none", "q20", "q60")
+    for given, word, columns in (
+        (data, "perturbation", ("none", "q20", "q60", "flip-1")),
+        (dataclasses.replace(data, experiment=experiment), "JPEG quality", ("none", "q20", "q60")),
+    ):
+        index = ResultIndex(given.experiment, given.results)
+        blocks = headline_blocks(given, index, report_tables(given))
+        (heats,) = (block for block in blocks if isinstance(block, Heats))
+        assert heats.maps[0].column_title == word
+        assert heats.maps[0].columns == columns
 
 
 def test_both_documents_name_every_detector(data: ReportData) -> None:
@@ -338,6 +332,33 @@ def test_each_control_is_a_row_of_its_detector_on_shuffled_labels(tmp_path: Path
     assert [(one.value, one.contains(0.5)) for *_, one in rows] == [(0.56, False), (0.51, True)]
 
 
+def test_reliability_is_of_the_drawn_and_scored_pictures_of_the_main_mix(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    store = LocalStore(tmp_path)
+    mixes = experiment.all_mixes
+    found = []
+    for name, missing in (("zeta", 0), ("alpha", 3)):
+        rows = [
+            {"image_id": f"{source}-{number}", "source": source, "label": int(source != "coco"), "split": split}
+            | {"resolution": "64", "perturbation": "none"}
+            | {"p_fake": None if source == "coco" and number < missing else 0.05 + 0.1 * (number % 10)}
+            for source, count in (("coco", 40), ("ours", 30), ("theirs", 30))
+            for split in ("val", "test")
+            for number in range(count)
+        ]
+        parts: dict[str, pa.Table] = {ROWS: pl.DataFrame(rows, schema_overrides={"label": pl.Int8}).to_arrow()}
+        ref = commit(store, name, step="score", digest="0" * 64, recipe={}, parts=parts)
+        found.append(Scored(fit=Fit(detector=name), scores=ref, reference=ref, mixes=mixes))
+    table = _reliability(store, found, experiment)
+    assert table.schema == pl.Schema(RELIABILITY)
+    assert set(table["mix"]) == {"combined"}
+    # As many fakes as photographs, half of each generator; pictures without a score have no bin.
+    assert dict(table.group_by("detector").agg(pl.col("pictures").sum()).iter_rows()) == {"zeta": 80, "alpha": 77}
+    ten = table.filter(detector="zeta")["p_fake"].to_list()
+    assert ten == pytest.approx([0.05 + 0.1 * number for number in range(10)])
+
+
 def test_quality_is_shown_by_cell() -> None:
     columns = {"source": ["g"], "resolution": ["64"], "jpeg_quality": [None], "metric": ["FID"], "value": [1.0]}
     empty = ReportData(
@@ -365,7 +386,7 @@ def test_a_toy_section_is_one_file_and_an_entry(data: ReportData, monkeypatch: p
     kind = Kind("mixes", "Mixes", lambda on: mixes_blocks(on.tables), {"mixes": mixes_table})
     monkeypatch.setattr(report_sections_module, "SECTIONS", (*SECTIONS, kind))
     assert report_tables(data)["mixes"]["mix"].to_list() == [mix.name for mix in data.experiment.all_mixes]
-    assert report_sections(data, "svg")[-1].title == "Mixes"
+    assert report_sections(data)[-1].title == "Mixes"
     for document in (render_html(data), render_markdown(data)):
         assert "What stands against what." in document
 
@@ -381,7 +402,7 @@ def test_the_published_decision_and_pictures_without_a_score_are_told(data: Repo
         key | {"metric": "unscored", "threshold_rule": None, "value": 3.0, "reason": "ValueError: too small (3)"},
     ]
     for given, expected in ((data, False), (with_rows(data, rows), True)):
-        (section,) = (one for one in report_sections(given, "svg") if one.anchor == "grid")
+        (section,) = (one for one in report_sections(given) if one.anchor == "grid")
         texts = "\n".join(one.text for one in section.blocks if isinstance(one, Text))
         assert ("alpha could not score some test pictures, which take no part: at most 3, in" in texts) == expected
         assert (": ValueError: too small (3)." in texts) == expected

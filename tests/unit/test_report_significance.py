@@ -87,7 +87,7 @@ def data() -> ReportData:
 
 
 def significance(data: ReportData) -> tuple[Block, ...]:
-    sections: dict[str, Section] = {section.anchor: section for section in report_sections(data, "svg")}
+    sections: dict[str, Section] = {section.anchor: section for section in report_sections(data)}
     return sections["significance"].blocks
 
 
@@ -156,7 +156,7 @@ def test_a_change_by_compression_is_marked_where_it_is_more_than_chance(data: Re
     assert [column.title for column in table.columns] == ["mix", "detector", "q20"]
     changes = {(row[0].text, row[1].text): row[2] for row in table.rows}
     assert {cell.tag for (_, name), cell in changes.items() if name == "good"} == {DIFFERS}
-    assert {(cell.text, cell.tag) for (_, name), cell in changes.items() if name != "good"} == {("+0.000", "")}
+    assert {(cell.text, cell.tag) for (_, name), cell in changes.items() if name != "good"} == {("0.000", "")}
 
 
 def test_decisions_and_compressed_cells_open_on_a_click(data: ReportData) -> None:
@@ -176,8 +176,8 @@ def test_few_groups_leave_marks_and_intervals_out_and_say_why() -> None:
     blocks = significance(make_data(NOISES, parents=12))
     table = tables_of(blocks)["64/none: AUROC"]
     assert {row[1].tag for row in table.rows} == {BEST, ""}
-    assert {row[3].sub for row in table.rows} == {"[n/a]"}
-    assert {row[5].text for row in table.rows} == {"–", "n/a"}
+    assert {row[3].sub for row in table.rows} == {""}
+    assert "p, adjusted" not in [column.title for column in table.columns]
     assert "p adjusted for 0 comparisons" in table.caption
     assert "photographs of only 6 groups, ten are needed" in said(blocks)
 

@@ -1,5 +1,7 @@
 """The store's reports over HTTP: they arrive, and nothing else leaves or enters."""
 
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -15,6 +17,7 @@ from deployments.s3 import S3Server
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.store import Store
+from tasks.report.script import SCRIPT
 
 PLACE = "runs/evaluate/sample-0123"
 REPORT = b"<!doctype html><title>A report</title>"
@@ -106,12 +109,15 @@ def test_a_range_behind_the_end_is_refused(port: int, asked_for: str) -> None:
     assert asked(port, f"/{PLACE}/report.html", Range=asked_for)[0] == 416
 
 
-def test_a_report_arrives_as_a_page_that_may_load_and_run_nothing(port: int) -> None:
+def test_a_report_arrives_as_a_page_that_may_load_nothing_and_run_its_own_script_alone(port: int) -> None:
     status, headers, body = asked(port, f"/{PLACE}/report.html")
     assert (status, body) == (200, REPORT)
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-    assert "script-src" not in headers["Content-Security-Policy"]
+    directives = dict(one.split(maxsplit=1) for one in headers["Content-Security-Policy"].split("; "))
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert directives["script-src"] == f"'sha256-{digest}'"
+    assert len(SCRIPT) < 2_000
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 

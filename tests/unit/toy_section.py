@@ -20,4 +20,4 @@ def mixes_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
     """The mixes with their numbers of sources."""
     rows = tuple((Cell(mix), Cell(str(real)), Cell(str(fake))) for mix, real, fake in tables["mixes"].iter_rows())
     columns = (Column("mix", "text"), Column("sources of photographs"), Column("sources of fakes"))
-    return (Text("What stands against what."), Table("Mixes", columns, rows))
+    return (Text("What stands against what."), Table("Mixes", columns, rows, csv="mixes"))

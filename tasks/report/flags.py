@@ -1,0 +1,117 @@
+"""What forbids to believe the numbers, or to take them for more than they are: each said once, on the first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from tasks.report.blocks import Text, joined, random_weights_warning, row_estimate, with_interval
+from tasks.report.controls import control_rows
+from tasks.report.data import FAIR, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
+
+# AUROC from here on is called nearly perfect, and has to be explained before it is believed.
+NEARLY_PERFECT = 0.995
+# A probe this far from 0.5 tells the classes apart, whether or not it has an interval.
+TELLS = 0.15
+
+
+def flag_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.DataFrame]) -> Iterator[Text]:
+    """Flags first, which forbid to believe; then warnings."""
+    yield from random_weights_warning(data)
+    for probe in index.probes:
+        yield from _probe_flag(probe, tables["probe"].filter(pl.col("detector") == probe.name))
+    yield from _control_flag(data, index)
+    yield from _history_flag(tables["history"])
+    yield from _perfect(index, tables["grid"])
+    yield from _without_intervals(data, index)
+    yield from _enlarged(data, index)
+
+
+def _probe_flag(probe: Evaluated, rows: pl.DataFrame) -> Iterator[Text]:
+    """A probe that does well, with an interval or without, is a flag."""
+    rows = rows.filter(pl.col("auroc").is_not_null()).with_columns(far=(pl.col("auroc") - 0.5).abs())
+    telling = rows.filter((pl.col("far") >= TELLS) & ~pl.col("contains_half").fill_null(False))
+    if not len(telling):
+        return
+    most = telling.sort("far", descending=True, maintain_order=True).row(0, named=True)
+    yield Text(
+        f"{probe.name}{f', which {probe.title},' if probe.title.startswith('sees') else ''} tells the classes apart: "
+        f"AUROC {with_interval(row_estimate(most, 'auroc'))} for {most['mix']} at {most['cell']}, and {TELLS} or more "
+        f"from 0.5 in {len(telling)} of {len(rows)} rows. What a detector tells there may be the same.",
+        "flag",
+        "#controls",
+        "Probes",
+    )
+
+
+def _control_flag(data: ReportData, index: ResultIndex) -> Iterator[Text]:
+    missing = [(fit, one) for fit, _, one in control_rows(data, index) if one.contains(0.5) is False]
+    if missing:
+        said = joined([f"{fit.label} {with_interval(one)}" for fit, one in missing])
+        yield Text(
+            f"Fitted to shuffled labels, which cannot be told, detectors are not at chance: {said}. Of twenty such "
+            "intervals one is expected to miss 0.5.",
+            "flag",
+            "#controls",
+            "Controls",
+        )
+
+
+def _history_flag(history: pl.DataFrame) -> Iterator[Text]:
+    flagged = history.filter(pl.col("flagged").fill_null(False))
+    if len(flagged):
+        yield Text(
+            f"In {len(flagged)} of {len(history)} rows the history of files can be told apart on the same photographs: "
+            f"by {joined(list(flagged['detector'].unique(maintain_order=True)))}. What is told there may be history, "
+            "not generation.",
+            "flag",
+            "#history",
+            "History of files",
+        )
+
+
+def _perfect(index: ResultIndex, grid: pl.DataFrame) -> Iterator[Text]:
+    rows = grid.filter(pl.col("detector").is_in([one.name for one in index.detectors]), pl.col("auroc").is_not_null())
+    perfect = rows.filter(pl.col("auroc") >= NEARLY_PERFECT)
+    if len(perfect):
+        first = perfect.row(0, named=True)
+        yield Text(
+            f"{len(perfect)} of {len(rows)} rows are nearly perfect (AUROC {NEARLY_PERFECT} or more), such as "
+            f"{first['detector']} on {first['mix']} at {first['cell']}. That is to be explained before it is believed: "
+            "look at the probes, the control and the pictures of these rows first.",
+            "warning",
+        )
+
+
+def _without_intervals(data: ReportData, index: ResultIndex) -> Iterator[Text]:
+    """Of the detectors' AUROCs on single generators."""
+    single = {mix.name for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
+    found = [
+        auroc
+        for one in index.detectors
+        for cell in index.cells(FAIR, one.fit)
+        if cell.mix in single and (auroc := index.get(FAIR, cell, one.fit, "auroc")) is not None
+    ]
+    without = [one for one in found if one.value is not None and not one.has_interval]
+    if without:
+        reasons = sorted({one.reason.removeprefix("n/a: ") for one in without} - {""})
+        yield Text(
+            f"{'None' if len(without) == len(found) else f'{len(found) - len(without)}'} of {len(found)} AUROCs "
+            f"{'has' if len(found) - len(without) < 2 else 'have'} an interval"
+            f"{f' ({joined(reasons[:3])})' if reasons else ''}. Those without are single draws: their order, and their "
+            "distance from guessing, are not shown to be more than chance.",
+            "warning",
+        )
+
+
+def _enlarged(data: ReportData, index: ResultIndex) -> Iterator[Text]:
+    cells = {(cell.mix, cell.resolution): None for cell in sorted_cells(data.experiment, index.cells(FAIR))}
+    mixes = {mix.name: mix for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
+    names = [mixes[mix].fakes[0] for mix, size in cells if mix in mixes and is_enlarged(data, mixes[mix], size)]
+    if names:
+        yield Text(
+            f"{joined(list(dict.fromkeys(names)))}: smaller by nature. Where such pictures are enlarged (marked *, or "
+            "“enlarged”), a detector may tell the enlarging rather than the generator.",
+            "warning",
+        )
