@@ -51,6 +51,11 @@ class Model:
     size: int
 
 
+FilesFromOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A list of pictures, a name per line; - for standard input.")
+]
+
+
 def detect(
     pictures: Annotated[
         list[Path] | None,
@@ -59,9 +64,7 @@ def detect(
             help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF; folders of them; or - for one on standard input.",
         ),
     ] = None,
-    files_from: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A list of pictures, a name per line; - for standard input.")
-    ] = None,
+    files_from: FilesFromOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into the folders of folders, too.")] = False,
     model: Annotated[
         Path | None,
