@@ -60,7 +60,7 @@ def detect(
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PICTURE|DIR|-]...",
+            metavar="PICTURE|DIR|-",
             help="Image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF; folders of them; or - for one on standard input.",
         ),
     ] = None,
