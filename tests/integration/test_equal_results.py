@@ -22,8 +22,9 @@ TIMED_PARTS_OF_REPORT = {"latency.parquet", "latency.csv", "stages.parquet", "st
 
 STEPS = {
     "assign", "canonical", "card", "compare-detectors", "compare-networks", "compress", "control", "counts",
-    "describe-networks", "embed", "evaluate-cell", "examples", "export", "gan-pictures", "generate", "index",
-    "measure-latency", "quality", "quantize", "rejection", "report", "scan", "score", "shard", "train", "train-gan",
+    "describe-networks", "embed", "evaluate-cell", "examples", "explorer", "export", "gan-pictures", "generate",
+    "index", "measure-latency", "quality", "quantize", "rejection", "report", "scan", "score", "shard", "thumbnails",
+    "train", "train-gan",
 }  # fmt: skip
 
 
