@@ -87,7 +87,8 @@ def chosen(
     if photographs or fakes:
         if experiment is not None:
             raise SpecError(f"name either an experiment ({experiment}) or folders of pictures, not both")
-        experiment, said = _written(photographs or [], fakes or [], detectors or [], cells or [])
+        experiment, said = _written(photographs or [], fakes or [], detectors or [], cells or [], overrides)
+        overrides = {}
     elif detectors or cells:
         raise SpecError("--detector and --cell go with folders of pictures: an experiment has its own, see --set")
     if experiment is None:
@@ -101,15 +102,20 @@ def chosen(
 
 
 def _written(
-    photographs: list[Path], fakes: list[str], detectors: list[str], cells: list[str]
+    photographs: list[Path], fakes: list[str], detectors: list[str], cells: list[str], settings: dict[str, Any]
 ) -> tuple[str, tuple[str, ...]]:
     import yaml
 
     from deployments.home_folder import home
     from deployments.own_pictures import document_of
+    from storage.digest import sha256_hex
 
-    document, said = document_of(photographs, fakes, detectors, cells)
-    file = home() / "experiments" / f"{document['name']}.yaml"
+    document, said = document_of(photographs, fakes, detectors, cells, settings=settings)
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    # Another command writes another file, so that what somebody has changed is never written over.
+    file = home() / "experiments" / f"{document['name']}.{sha256_hex(text.encode())[:8]}.yaml"
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise SpecError(f"{file} was changed since it was written: name it in place of the folders, or remove it")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    file.write_text(text, encoding="utf-8")
     return str(file), (*said, f"the experiment is {file}")

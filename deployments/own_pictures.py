@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
+from storage.digest import sha256_hex
 from storage.errors import BadImage, MissingInput, SpecError
 from storage.paths import absolute
 from tasks.data.pictures import PictureFacts, inspect_picture
+from tasks.overrides import override
 from tasks.spec.base import LONGEST_NAME
 from tasks.spec.views import CLEAN_QUALITY, Cell
 from tasks.strict_yaml import read_yaml
@@ -31,11 +36,13 @@ def document_of(
     detectors: Sequence[str] = (),
     cells: Sequence[str] = (),
     name: str | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """An experiment of folders of photographs and of generated pictures (`NAME=DIR`, or `DIR` that is its own name).
 
     The pictures decide the rest: the largest window that nine in ten of each folder have, on the crop path; both
     classes take one history where half of the photographs are clean enough for that. What was chosen is said.
+    `settings` by dotted names are put over it.
 
     Returns:
         The document, and sentences that say what was chosen and why.
@@ -70,19 +77,22 @@ def document_of(
         "shard_size": 100,
     }
     document["augmented_qualities"] = list(qualities)
-    return document, tuple(_said(sides, matched, cells))
+    override(document, dict(settings))
+    return document, tuple(_said(document, matched))
 
 
-def _said(sides: Sequence[int], matched: bool, cells: Sequence[str]) -> Iterator[str]:
-    shown = " and ".join(map(str, sides))
-    if not cells:
-        yield f"windows of {shown} original pixels (--cells sets others)"
-    if matched:
+def _said(document: Mapping[str, Any], matched: bool) -> Iterator[str]:
+    """What the experiment is like, as it is now."""
+    shown = " and ".join(map(str, document["resolutions"]))
+    if document["path"] == "crop":
+        yield f"windows of {shown} original pixels (--cell sets others)"
+    if document["path"] == "crop" and document["history"] == "matched":
         yield "both classes take one encoding first, so that a file's history tells nothing (history: matched)"
-    else:
+    elif document["path"] == "crop":
+        why = "" if matched else f"most photographs are JPEGs below quality {CLEAN_QUALITY}: "
         yield (
-            f"most photographs are JPEGs below quality {CLEAN_QUALITY}, whose encoding stays visible: what is told may "
-            "be a file's history instead of its maker (history: as-is)"
+            f"{why}pictures keep the encodings that they came with, and what is told may be a file's history instead "
+            "of its maker (history: as-is)"
         )
 
 
@@ -97,11 +107,16 @@ def _sources(photographs: Sequence[Path], fakes: Sequence[str]) -> Iterator[tupl
     names: set[str] = set()
     folders: dict[Path, str] = {}
     for name, path, label in given:
+        if str(path) in ("", "."):
+            raise SpecError(f"a folder has no name: expected --photographs DIR or --fakes NAME=DIR, got {str(path)!r}")
         folder = absolute(path)
         if (known := folders.get(folder.resolve())) is not None:
-            raise SpecError(f"{path} is given twice, as {known} and as {label}: one picture cannot be both")
+            both = "" if known == label else ", as photographs and as fakes: one picture cannot be both"
+            raise SpecError(f"{path} is given twice{both}")
         folders[folder.resolve()] = label
-        chosen = _free(_as_name(name or folder.name), names)
+        if name and _as_name(name) in names:
+            raise SpecError(f"two folders are called {name}: put their pictures into one, or name them apart")
+        chosen = _as_name(name) if name else _free(_as_name(folder.name), names)
         names.add(chosen)
         yield chosen, (folder, label)
 
@@ -116,8 +131,12 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _experiment_name(folders: Mapping[str, tuple[Path, str]]) -> str:
-    parts = [name for name, (_, label) in folders.items() if label == "fake"]
-    return f"own-{'-'.join(parts)}"[:LONGEST_NAME].strip("-.")
+    """Named by its sources; where that is too long, a digest of all of them is at its end."""
+    real, fake = ("-".join(name for name, (_, of) in folders.items() if of == label) for label in ("real", "fake"))
+    name = f"{fake}-against-{real}"
+    return (
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9].strip('-.')}-{sha256_hex(name.encode())[:8]}"
+    )
 
 
 def _facts(folder: Path) -> list[PictureFacts]:
@@ -148,7 +167,10 @@ def _grid(
 ) -> tuple[tuple[int, ...], tuple[Cell, ...]]:
     """Sides of windows, and a cell for each thing that happens to a picture."""
     if cells:
-        named = [Cell.parse(cell) for cell in cells]
+        try:
+            named = [Cell.parse(cell) for cell in cells]
+        except ValidationError as error:
+            raise SpecError(f"--cell: {error.errors()[0]['msg']}, got {', '.join(cells)}") from error
         sides = dict.fromkeys(cell.resolution for cell in named)
         if "native" in sides:
             raise SpecError("on the crop path a cell is named by the side of its window, such as 256/none or 256/q60")
@@ -156,7 +178,9 @@ def _grid(
         if len({tuple(one) for one in map(tuple, of_side.values())}) > 1:
             raise SpecError("every side of a window needs the same perturbations: the cells are a grid")
         first = [cell for cell in named if cell.resolution == named[0].resolution]
-        return tuple(int(side) for side in sides), tuple(first)
+        # Thresholds come from pictures to which nothing happened.
+        plain = [] if any(cell.perturbation is None for cell in first) else [Cell(resolution=named[0].resolution)]
+        return tuple(int(side) for side in sides), (*plain, *first)
     for side in SIDES:
         if all(_share(side, of) >= _LARGE_ENOUGH for of in facts.values()):
             return (side,), tuple(Cell.parse(f"{side}/{'none' if q is None else f'q{q}'}") for q in DEFAULT_QUALITIES)

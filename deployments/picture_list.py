@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,8 @@ def _names(files_from: Path | None) -> Iterator[Path]:
         )
     except OSError as error:
         raise MissingInput(f"the list {files_from} ({error.strerror})") from error
-    yield from (Path(os.fsdecode(line)) for line in data.splitlines() if line)
+    # Some editors begin a text with a mark that is none of its first name.
+    yield from (Path(os.fsdecode(line)) for line in data.removeprefix(codecs.BOM_UTF8).splitlines() if line)
 
 
 def _of_folder(folder: Path, *, recursive: bool) -> list[Path]:

@@ -37,6 +37,7 @@ class SourceCheck:
         qualities: JPEG qualities of those that are JPEGs.
         too_small: by the names of resolutions, pictures that take no part there.
         unmatched: photographs that `history: matched` leaves out, as their own encoding would be seen.
+        taking_part: by the names of resolutions, pictures that are neither too small nor left out.
     """
 
     name: str
@@ -51,15 +52,17 @@ class SourceCheck:
     qualities: npt.NDArray[np.int64]
     too_small: Mapping[str, int]
     unmatched: int
+    taking_part: Mapping[str, int]
 
     @property
     def row(self) -> dict[str, str]:
         """What a person reads of it."""
         shorter = self.sizes.min(axis=1) if len(self.sizes) else np.zeros(1, np.int64)
         aside = [f"{count} {reason}" for reason, count in self.set_aside.items()]
-        small = [f"{count} too small for {name}" for name, count in self.too_small.items() if count]
+        because = [f"{count} too small for {name}" for name, count in self.too_small.items() if count]
         if self.unmatched:
-            small.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}")
+            because.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}")
+        tested = ", ".join(f"{count} in {name}" for name, count in self.taking_part.items())
         return {
             "source": self.name,
             "label": self.label,
@@ -71,7 +74,7 @@ class SourceCheck:
             "JPEG quality": _spread(self.qualities) if len(self.qualities) else "none",
             "repeats": ", ".join(f"{count} of {name}" for name, count in self.repeats.items()) or "0",
             "set aside": ", ".join(aside) or "0",
-            "takes no part": "; ".join(small) or "0",
+            "takes part": tested + (f" ({', '.join(because)})" if because else ""),
         }
 
 
@@ -132,6 +135,9 @@ def _checked(
     qualities = np.array([row["jpeg_quality"] for row in rows if row["jpeg_quality"] is not None], dtype=np.int64)
     source = next(one for one in experiment.sources if one.name == name)
     matched = experiment.matches_history and label == "real"
+    quality = np.array([100 if row["jpeg_quality"] is None else row["jpeg_quality"] for row in rows], dtype=np.int64)
+    kept = quality >= CLEAN_QUALITY if matched else np.ones(len(rows), dtype=bool)
+    least = {one: _least_side(experiment, one, source.may_be_enlarged) or 0 for one in experiment.resolutions}
     return SourceCheck(
         name=name,
         label=label,
@@ -143,12 +149,9 @@ def _checked(
         sizes=sizes,
         formats=dict(Counter(row["format"] for row in rows).most_common()),
         qualities=qualities,
-        too_small={
-            str(resolution): int(np.sum(shorter < least))
-            for resolution in experiment.resolutions
-            if (least := _least_side(experiment, resolution, source.may_be_enlarged)) is not None
-        },
-        unmatched=int(np.sum(qualities < CLEAN_QUALITY)) if matched else 0,
+        too_small={str(one): int(np.sum(shorter < side)) for one, side in least.items()},
+        unmatched=int(np.sum(~kept)),
+        taking_part={str(one): int(np.sum(kept & (shorter >= side))) for one, side in least.items()},
     )
 
 
@@ -185,7 +188,8 @@ def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterat
     for fake in (one for one in sources if one.label == "fake" and one.pictures):
         (form, count), *_ = Counter(fake.formats).most_common(1)
         if count >= _MOST * fake.pictures and formats[form] <= _FEW * formats.total():
-            yield f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs{unseen}"
+            of_form = f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs"
+            yield f"{of_form}{of_jpegs}"
         (size, count), *_ = Counter(map(tuple, fake.sizes.tolist())).most_common(1)
         alike = int(np.all(sizes == size, axis=1).sum())
         if count >= _MOST * fake.pictures and alike <= _FEW * len(sizes):

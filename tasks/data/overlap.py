@@ -58,7 +58,7 @@ def overlap(count: int, first: Sequence[Sequence[str]]) -> SpecError:
 def _cells(store: Store, entries: Ref) -> pa.Table:
     """`image_id`, and `cell`: what tells the bytes of a picture, the file's digest and in Parquet row and column."""
     with opened_part(store, entries) as part:
-        table = pq.read_table(part, columns=["image_id", "file", "sha256"])
+        table = pq.read_table(part, columns=["image_id", "file", "sha256"], use_threads=False, pre_buffer=False)
     table = table.filter(table["sha256"].is_valid())
     # `row:7:image:part-0.parquet` of a directory, `row:7` of a file; the name of a plain picture says nothing.
     row = pc.replace_substring_regex(table["file"], r"^(row:\d+(?::[^:]+)?)(?::.+\.parquet)?$", r"\1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from storage.errors import MissingInput, SpecError
+from storage.errors import DamagedObject, MissingInput, SpecError
 from storage.store import Store
 from storage.tables import FAKE
 from tasks.evaluation.classification import few_groups_of_a_class
@@ -57,14 +57,22 @@ def read_run(store: Store, place: str) -> AnsweredRun:
 
     Raises:
         MissingInput: the run is of a version that kept none.
+        DamagedObject: they cannot be read.
     """
     name = place.rpartition("/")[2]
     files = f"{place}/{TABLE}", f"{place}/explorer/data/{RUN}"
     if any(store.size(file) is None for file in files):
         raise MissingInput(f"{TABLE} of the run {name}: it is of an older version; evaluate its experiment again")
-    run = json.loads(store.read(files[1]))
-    mixes = {mix["name"]: (*mix["real"], *mix["fakes"]) for mix in run["mixes"]}
-    return AnsweredRun(name, pl.read_parquet(io.BytesIO(store.read(files[0]))), mixes)
+    try:
+        run = json.loads(store.read(files[1]))
+        mixes = {mix["name"]: (*mix["real"], *mix["fakes"]) for mix in run["mixes"]}
+        found = AnsweredRun(name, pl.read_parquet(io.BytesIO(store.read(files[0]))), mixes)
+        found.pictures.select(
+            *_KEY, "group_id", "truth", *(one + end for one in found.detectors for end in (P_FAKE, VERDICT))
+        )
+    except (pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
+        raise DamagedObject(f"the pictures of the run {name} cannot be read: {error}; evaluate it again") from error
+    return found
 
 
 def changes(before: AnsweredRun, after: AnsweredRun) -> pl.DataFrame:
@@ -151,13 +159,13 @@ def in_a_line(found: pl.DataFrame, before: str) -> str:
     if not tested:
         return f"Nothing can be said of changes since {before}: there are too few groups of pictures."
     if not len(significant):
-        return f"No cell changed beyond chance since {before} ({tested} comparisons, Holm)."
+        return f"No cell changed beyond chance since {before} ({tested} comparisons over all pictures of both, Holm)."
     worst = significant.row(0, named=True)
     others = f" and {len(significant) - 1} more" if len(significant) > 1 else ""
     return (
         f"Changed beyond chance since {before}: {worst['metric']} of {worst['detector']} on {worst['mix']} in "
         f"{worst['resolution']}/{worst['perturbation']} from {worst['before']:.3f} to {worst['after']:.3f}{others} "
-        f"(of {tested} comparisons, Holm)."
+        f"(of {tested} comparisons over all pictures of both, Holm)."
     )
 
 

@@ -126,5 +126,7 @@ Photographs that took the encoding of a generator's files have a `source` of the
 {of_detectors}
 
 `{P_FAKE}` is the calibrated probability that a picture was generated; `{VERDICT}` is `generated` from the threshold on
-that its fold's val pictures gave. Thumbnails are reduced copies: the licence of each picture holds for them, too.
+that its fold's val pictures gave. The report's figures are of equally many photographs and fakes, drawn from these
+rows: over all of them they differ a little. Thumbnails are reduced copies: the licence of each picture holds for them,
+too.
 """

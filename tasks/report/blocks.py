@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from tasks.detectors.linear import Linear
 from tasks.report.data import (
     FAIR,
     CellKey,
@@ -283,8 +284,10 @@ def _equal_cells(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def random_weights_warning(data: ReportData) -> tuple[Text, ...]:
+    """A flag where what is ranked reads features of a network that was never trained."""
     weights = data.experiment.extractor.weights
-    if not weights.startswith("random"):
+    of_features = [one for one in data.experiment.all_detectors if isinstance(one, Linear) and one.role == "detector"]
+    if not weights.startswith("random") or not any(one.extractor is None for one in of_features):
         return ()
     return (
         Text(

@@ -8,6 +8,8 @@ import polars as pl
 
 from tasks.report.blocks import Block, Cell, Column, Table, Text, capped, plain_value
 from tasks.report.data import ReportData, ResultIndex
+from tasks.spec.experiment import Experiment
+from tasks.spec.views import CLEAN_QUALITY
 
 
 def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
@@ -23,11 +25,9 @@ def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple
         rows = tuple(tuple(Cell(plain_value(value)) for value in row) for row in counts.iter_rows())
         blocks.append(
             Text(
-                "Left out are pictures whose square is smaller than the canonical side "
-                f"({data.experiment.canonical_side} pixels): enlarging them where others are reduced would tell "
-                "them. Duplicates repeat an earlier picture of any source: they are of its group, so of its split. "
-                "The collapse rate is the share of a generator's pictures that are near duplicates of another "
-                "one."
+                f"Left out are {_left_out(data.experiment)}. Duplicates repeat an earlier picture of any source: they "
+                "are of its group, so of its split. The collapse rate is the share of a generator's pictures that are "
+                "near duplicates of another one."
             )
         )
         blocks += capped("Images", columns, rows, "counts")
@@ -61,3 +61,16 @@ def counts_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
 def quarantine_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     """Every picture that was set aside, and why."""
     return data.quarantine.sort("source", "image_id") if len(data.quarantine) else data.quarantine
+
+
+def _left_out(experiment: Experiment) -> str:
+    """Which pictures take no part, and why."""
+    if experiment.path == "fair":
+        return (
+            f"pictures whose square is smaller than the canonical side ({experiment.canonical_side} pixels): enlarging "
+            "them where others are reduced would tell them"
+        )
+    small = "pictures that are smaller than the smallest window"
+    if not experiment.matches_history:
+        return small
+    return f"{small}, and photographs below JPEG quality {CLEAN_QUALITY}, whose own encoding would be seen"

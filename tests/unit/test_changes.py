@@ -58,7 +58,10 @@ def test_equal_runs_changed_nowhere() -> None:
     assert len(found) == 4
     assert found["difference"].to_list() == [0.0] * 4
     assert not len(beyond_chance(found))
-    assert in_a_line(found, "a") == "No cell changed beyond chance since a (4 comparisons, Holm)."
+    assert (
+        in_a_line(found, "a")
+        == "No cell changed beyond chance since a (4 comparisons over all pictures of both, Holm)."
+    )
 
 
 def test_the_cell_that_fell_is_found_and_named_with_its_numbers() -> None:
@@ -136,6 +139,19 @@ def test_a_run_of_an_older_version_is_named_with_what_to_do(store: LocalStore) -
     store.write("runs/evaluate/old-1/index.json", b"{}")
     with pytest.raises(MissingInput, match=r"pictures\.parquet of the run old-1: it is of an older version; evaluate"):
         read_run(store, "runs/evaluate/old-1")
+
+
+@pytest.mark.parametrize("damage", ["cut", "column"])
+def test_damaged_pictures_of_a_run_are_one_sentence(store: LocalStore, damage: str) -> None:
+    place = put(store, run("towns-1"))
+    file = store.path(f"{place}/pictures.parquet")
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        pl.read_parquet(file).drop("svm_verdict").write_parquet(file)
+    told = CliRunner().invoke(app, ["report", "towns-1", "towns-1"])
+    assert told.exit_code == 2
+    assert told.stderr.startswith("error: the pictures of the run towns-1 cannot be read: ")
 
 
 def test_the_command_says_where_a_run_lies_and_what_changed(store: LocalStore) -> None:

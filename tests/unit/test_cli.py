@@ -178,7 +178,7 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
 
 def test_names_come_from_a_list_or_from_another_program(tmp_path: Path, folder: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
-    (tmp_path / "list").write_text(f"{folder}\n{picture}\n\n")
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + f"{folder}\r\n{picture}\n\n".encode())
     named = [str(folder / "a.JPEG"), str(folder / "b.jpg"), str(picture)]
     options = ["detect", "--json", "--model", str(model), "--files-from"]
     found = CliRunner().invoke(app, [*options, str(tmp_path / "list")])

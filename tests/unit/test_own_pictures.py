@@ -49,7 +49,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_two_folders_are_a_valid_experiment_on_the_crop_path(folders: tuple[Path, Path]) -> None:
     document, said = document_of([folders[0]], [f"Stable Diffusion={folders[1]}"])
     experiment = parse_experiment(document)
-    assert experiment.name == "own-stable-diffusion"
+    assert experiment.name == "stable-diffusion-against-holiday-photos"
     assert [(one.name, one.label) for one in experiment.sources] == [
         ("holiday-photos", "real"),
         ("stable-diffusion", "fake"),
@@ -90,6 +90,9 @@ def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
         ({"cells": ["native/none"]}, "named by the side of its window"),
         ({"cells": ["128/none", "64/q50"]}, "the cells are a grid"),
         ({"cells": ["big"]}, "a cell is named like 64/q20"),
+        ({"cells": ["8/none"]}, "--cell: "),
+        ({"photographs": [Path()]}, "a folder has no name"),
+        ({"fakes": ["sd="]}, "a folder has no name"),
         ({"detectors": ["spectrun"]}, "no detector 'spectrun', did you mean spectrum?"),
         ({"detectors": ["resnet"]}, "no detector 'resnet'. There are cooccurrence, "),
         ({"fakes": []}, "folders of both classes"),
@@ -111,8 +114,14 @@ def test_a_detector_of_content_reads_real_weights_and_others_need_none(folders: 
 
 
 def test_one_folder_for_both_classes_is_refused(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(SpecError, match="given twice, as real and as fake"):
+    with pytest.raises(SpecError, match="given twice, as photographs and as fakes"):
         document_of([folders[0]], [f"{folders[0]}/../{folders[0].name}"])
+
+
+def test_two_folders_of_one_generator_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    other = pictures(tmp_path / "other")
+    with pytest.raises(SpecError, match="two folders are called sd: put their pictures into one"):
+        document_of([folders[0]], [f"sd={folders[1]}", f"sd={other}"])
 
 
 def test_a_folder_without_a_readable_picture_is_missing_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -157,7 +166,8 @@ def test_check_counts_what_is_there_and_names_what_misleads(
     assert real["set aside"].startswith("1 ")
     assert (fake["pictures"], fake["shorter side"]) == ("12", "260")
     assert any("median JPEG quality is 75 of sd, 96 of the photographs" in one for one in found["warnings"])
-    assert (tmp_path / "home" / "experiments" / "own-sd.yaml").is_file()
+    assert real["takes part"] == "13 in 256"
+    assert len(written(tmp_path)) == 1
 
 
 def test_check_says_it_in_words_and_again_reads_no_picture_anew(
@@ -220,6 +230,41 @@ def test_a_preset_can_be_checked_too(told: Any) -> None:
 
 def test_the_written_experiment_is_read_back_as_it_was(told: Any, folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert told("--photographs", str(folders[0]), "--fakes", f"sd={folders[1]}").exit_code == 0
-    file = tmp_path / "home" / "experiments" / "own-sd.yaml"
+    (file,) = written(tmp_path)
     assert yaml.safe_load(file.read_text()) == document_of([folders[0]], [f"sd={folders[1]}"])[0]
     assert told(str(file)).exit_code == 0
+
+
+def test_settings_are_in_what_is_written_and_in_what_is_said(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--photographs", str(folders[0]), "--fakes", f"sd={folders[1]}")
+    said = told(*words, "--set", "history=as-is", "--set", "resolutions=[64]").output
+    assert "windows of 64 original pixels" in said
+    assert "(history: as-is)" in said
+    assert "history tells nothing" not in said
+    (file,) = written(tmp_path)
+    assert yaml.safe_load(file.read_text())["history"] == "as-is"
+
+
+def test_a_file_that_somebody_changed_is_not_written_over(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--photographs", str(folders[0]), "--fakes", f"sd={folders[1]}")
+    told(*words)
+    (file,) = written(tmp_path)
+    file.write_text(file.read_text() + "# mine\n")
+    again = told(*words)
+    assert again.exit_code == 2
+    assert "was changed since it was written" in again.stderr
+    assert told(*words, "--cell", "64/none").exit_code == 0
+    assert len(written(tmp_path)) == 2
+
+
+def written(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "home" / "experiments").glob("*.yaml"))
+
+
+def test_a_cell_without_the_uncompressed_one_brings_it_along(folders: tuple[Path, Path]) -> None:
+    document, _ = document_of([folders[0]], [str(folders[1])], cells=["128/q60"])
+    assert [cell.name for cell in parse_experiment(document).cells] == ["128/none", "128/q60"]
