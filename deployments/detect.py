@@ -140,7 +140,10 @@ def read_picture(path: Path) -> bytes:
             return _standard_input()
         path = Path(with_home(str(path)))
         if path.is_dir():
-            raise BadImage("not-a-file", "a folder; name the pictures in it")
+            raise BadImage(
+                "not-a-file",
+                "a folder without pictures (files that end in .jpg, .png, .webp or the like); see --recursive",
+            )
         if not path.exists():
             raise BadImage("not-found", "no such file")
         if not path.is_file():

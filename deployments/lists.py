@@ -23,7 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="A JSON list instead of
 
 
 def list_runs(as_json: JsonOption = False) -> None:
-    """List the finished runs of the store (TELLTALE_STORE), the newest first; * is an experiment's newest."""
+    """List the finished runs of the store (TELLTALE_STORE), the newest first; * is what an experiment's name means."""
     _listed(lambda: [*_runs(open_store())], as_json, "no run is finished yet: make one with `telltale evaluate`")
 
 

@@ -24,7 +24,7 @@ def listed_pictures(named: Sequence[Path], files_from: Path | None, *, recursive
 
     Raises:
         SpecError: nothing is named, or the standard input is to be a picture and a list.
-        MissingInput: the list cannot be read, or a folder has no picture.
+        MissingInput: the list cannot be read.
     """
     if STANDARD_INPUT in named and files_from == STANDARD_INPUT:
         raise SpecError("the standard input is either a picture or a list of names, not both")
@@ -59,18 +59,15 @@ def _names(files_from: Path | None) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path, *, recursive: bool) -> list[Path]:
-    below = sorted(_files(Path(with_home(str(folder))), recursive=recursive))
-    if not below:
-        deeper = "" if recursive else "; --recursive looks into its folders"
-        raise MissingInput(f"pictures in {folder} (files that end in .jpg, .png, .webp or the like){deeper}")
-    return below
+    # One without pictures is said to be that among the answers.
+    return sorted(_files(Path(with_home(str(folder))), recursive=recursive)) or [folder]
 
 
 def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
     try:
         entries = list(os.scandir(folder))
-    except OSError as error:
-        raise MissingInput(f"the folder {folder} ({error.strerror})") from error
+    except OSError:
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue

@@ -48,7 +48,9 @@ def show_report(
             typer.echo(json.dumps({"run": place.rpartition("/")[2]} | found))
         else:
             for what, link in found.items():
-                typer.echo(f"{what:10} {link}")
+                # A browser lets no page of a file read the files beside it.
+                hint = "  (--open serves it)" if what == "explorer" and link.startswith("file:") else ""
+                typer.echo(f"{what:10} {link}{hint}")
         if opened:
             _serve(store, place)
     except TelltaleError as error:
@@ -66,7 +68,7 @@ def run_place(store: Store, name: str | None) -> str:
     newest = latest_runs(store)
     if name is None:
         if not newest:
-            raise MissingInput(f"a run in {store.url}: make one with `make demo`")
+            raise MissingInput(f"a run in {store.url}: make one with `telltale evaluate`")
         return max(newest.values(), key=lambda place: store.modified(f"{place}/index.json"))
     if name in newest:
         return newest[name]
@@ -100,10 +102,13 @@ def _say_changes(store: Store, before: str, after: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(rows[0] if rows else ()))
+    table = Table(*(rows[0] if rows else ()), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row.values())
-    Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(table)
+    # Figures are cut by no terminal, and by no pipe.
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
 
 
 def _serve(store: Store, place: str) -> None:

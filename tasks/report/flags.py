@@ -8,10 +8,12 @@ import polars as pl
 
 from tasks.report.blocks import Text, joined, random_weights_warning, row_estimate, with_interval
 from tasks.report.controls import control_rows
-from tasks.report.data import FAIR, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
+from tasks.report.data import FAIR, HEADLINE_RULE, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
 
 # AUROC from here on is called nearly perfect, and has to be explained before it is believed.
 NEARLY_PERFECT = 0.995
+# Balanced accuracy that a threshold loses against the best one for the same scores: then it does not fit there.
+LOST = 0.1
 # A probe this far from 0.5 tells the classes apart, whether or not it has an interval.
 TELLS = 0.15
 
@@ -24,6 +26,7 @@ def flag_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
     yield from _control_flag(data, index)
     yield from _history_flag(tables["history"])
     yield from _perfect(index, tables["grid"])
+    yield from _threshold_flag(data, index)
     yield from _without_intervals(data, index)
     yield from _enlarged(data, index)
 
@@ -81,6 +84,32 @@ def _perfect(index: ResultIndex, grid: pl.DataFrame) -> Iterator[Text]:
             f"{first['detector']} on {first['mix']} at {first['cell']}. That is to be explained before it is believed: "
             "look at the probes, the control and the pictures of these rows first.",
             "warning",
+        )
+
+
+def _threshold_flag(data: ReportData, index: ResultIndex) -> Iterator[Text]:
+    """An AUROC says nothing of verdicts: where a detector ranks well, its threshold may call all pictures the same."""
+    single = {mix.name for mix in data.experiment.all_mixes if len(mix.fakes) == 1}
+    found: list[tuple[float, str]] = []
+    asked = 0
+    for one in index.detectors:
+        for cell in index.cells(FAIR, one.fit):
+            own, best = (
+                index.get(FAIR, cell, one.fit, "balanced_accuracy", rule) for rule in (HEADLINE_RULE, "oracle")
+            )
+            if cell.mix not in single or own is None or best is None or own.value is None or best.value is None:
+                continue
+            asked += 1
+            if best.value - own.value >= LOST:
+                what = f"{one.name} on {cell.mix} at {cell.cell} {own.value:.2f} where {best.value:.2f} was possible"
+                found.append((own.value - best.value, what))
+    if found:
+        yield Text(
+            f"In {len(found)} of {asked} rows a detector's threshold, set on uncompressed val pictures, does not fit: "
+            f"it loses {LOST} or more of balanced accuracy. Most: {min(found)[1]}. An AUROC does not show that.",
+            "warning",
+            "#grid",
+            "The full grid",
         )
 
 

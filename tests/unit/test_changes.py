@@ -180,7 +180,7 @@ def test_a_run_that_is_not_there_is_one_sentence(store: LocalStore, arguments: l
 
 def test_an_empty_store_says_how_to_make_a_run(store: LocalStore) -> None:
     told = CliRunner().invoke(app, ["report"])
-    assert (told.exit_code, "make demo" in told.stderr) == (2, True)
+    assert (told.exit_code, "telltale evaluate" in told.stderr) == (2, True)
 
 
 def result(mix: str, detector: str, value: float | None, **changes: Any) -> dict[str, Any]:

@@ -169,11 +169,15 @@ def test_a_folder_stands_for_its_pictures(tmp_path: Path, folder: Path) -> None:
     assert [line["picture"] for line in below] == [str(folder / name) for name in (*here, "deep/c.png")]
 
 
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_pictures_is_a_line_and_the_others_are_answered(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "empty" / "deep").mkdir(parents=True)
-    message = refused(detect(tmp_path / "empty", "--model", write_model(tmp_path / "models")))
-    assert f"pictures in {tmp_path}/empty" in message
-    assert "--recursive looks into its folders" in message
+    model = write_model(tmp_path / "models")
+    result = detect(tmp_path / "empty", picture, "--json", "--model", model)
+    assert result.exit_code == 1
+    first, second = lines(result)
+    assert first["error"]["reason"] == "not-a-file"
+    assert "a folder without pictures" in first["error"]["detail"]
+    assert second["verdict"] == "photograph"
 
 
 def test_names_come_from_a_list_or_from_another_program(tmp_path: Path, folder: Path, picture: Path) -> None:

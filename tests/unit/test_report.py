@@ -518,6 +518,24 @@ def test_a_probe_that_does_well_is_a_flag_with_an_interval_or_without() -> None:
     assert flags(0.66, low=0.45, high=0.87) == []
 
 
+def test_a_threshold_that_does_not_fit_is_said_however_good_the_ranking_is() -> None:
+    def warnings(own: float, best: float) -> list[str]:
+        key = ("fair", "gan", "64", "q20", SVM)
+        rows = [
+            result(*key, metric="auroc", value=0.91, low=0.85, high=0.95),
+            result(*key, metric="balanced_accuracy", threshold_rule="val", value=own),
+            result(*key, metric="balanced_accuracy", threshold_rule="oracle", value=best),
+        ]
+        data = light_data(results=pl.DataFrame(rows, schema=RESULTS))
+        index = ResultIndex(data.experiment, data.results)
+        return [one.text for one in flag_blocks(data, index, report_tables(data)) if "threshold" in one.text]
+
+    (said,) = warnings(0.57, 0.84)
+    assert "In 1 of 1 rows" in said
+    assert "svm on gan at 64/q20 0.57 where 0.84 was possible" in said
+    assert warnings(0.80, 0.84) == []
+
+
 def test_generators_that_are_smaller_by_nature_are_marked_above_their_own_size(data: ReportData, page: Page) -> None:
     ranking = report_tables(data)["ranking"]
     assert set(ranking.filter("enlarged")["mix"]) == {"gan"}
