@@ -20,11 +20,14 @@ from PIL import Image, ImageFilter
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from deployments.reports import POLICY
 from tasks.explorer.files import explorer_files
 from tasks.explorer.pictures import Answers, ShownPictures, ShownSource
+from tasks.report.page import render_html
 from tasks.spec.detectors import Role
 from tasks.spec.experiment import Mix
 from tasks.spec.views import Cell
+from tests.unit.test_report import make_data
 
 RESOLUTIONS, PERTURBATIONS = ("64", "128"), ("none", "q20", "blur-2")
 SOURCES = [("coco", 0, "coco"), ("coco-as-sd14", 0, "coco"), ("gan", 1, "gan"), ("sd14", 1, "sd14")]
@@ -50,7 +53,7 @@ HOSTILE = '<img src=x onerror="document.title=1"> & "quotes"'
 
 
 def write(folder: Path) -> None:
-    """Write the run's files as an evaluation does, and `expected.json`."""
+    """Write the run's files as an evaluation does, `expected.json`, and a report of the unit tests' run beside them."""
     random = np.random.default_rng(7)
     sources = np.repeat(np.arange(len(SOURCES)), COUNTS)
     folds = random.integers(0, FOLDS, len(sources))
@@ -87,6 +90,8 @@ def write(folder: Path) -> None:
         path = folder / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    (folder / "report.html").write_text(render_html(make_data()), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps({"policy": POLICY}))
     expectations = expected(sources, folds, thresholds, scores)
     (folder / "expected.json").write_text(json.dumps(expectations, allow_nan=False))
 
