@@ -81,10 +81,15 @@ def checked(asked: Chosen) -> Check:
     missing = missing_sources(asked.experiment)
     if missing:
         raise MissingInput(*missing)
-    # What indices warn of is said once, with the rest.
-    logging.getLogger("flows").setLevel(logging.ERROR)
     store = open_store()
-    scans = computed_here(lambda: scanned_sources(asked.experiment), store)
+    of_flows = logging.getLogger("flows")
+    before = of_flows.level
+    # What indices warn of is said once, with the rest.
+    of_flows.setLevel(logging.ERROR)
+    try:
+        scans = computed_here(lambda: scanned_sources(asked.experiment), store)
+    finally:
+        of_flows.setLevel(before)
     sources = [(one.name, one.source.label, one.indexed.entries, one.scans) for one in scans.seen]
     return check_sources(store, asked.experiment, sources, notes_of(store, scans.assignment))
 

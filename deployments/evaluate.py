@@ -62,12 +62,13 @@ def evaluate(
         check_settings()
         leave_the_log_to_the_ui()
         asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed, submissions)
+        server = ensure_server()
+        os.environ.update(server.environment)
         if photographs:
+            # It imports Prefect, which reads the server's address then and no other time.
             found = checked(asked)
             show(console, asked, found)
             refuse(found)
-        server = ensure_server()
-        os.environ.update(server.environment)
         reports = ensure_reports(server)
         if reports is not None:
             os.environ[REPORTS_SETTING] = reports

@@ -299,6 +299,26 @@ def test_settings_are_what_the_flows_take(monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
+def test_folders_are_checked_once_the_servers_address_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else Prefect, imported for that, would not know of it, and start a server of its own."""
+    done: list[str] = []
+
+    def started() -> services.ServerHandle:
+        done.append("server")
+        return services.ServerHandle("http://127.0.0.1:1/api", "http://127.0.0.1:1", {})
+
+    def checked(_: Chosen) -> None:
+        done.append("checked")
+        raise SpecError("enough")
+
+    monkeypatch.setattr(services, "ensure_server", started)
+    monkeypatch.setattr(services, "ensure_reports", lambda server: None)
+    monkeypatch.setattr(evaluate, "checked", checked)
+    monkeypatch.setattr(evaluate, "chosen", lambda *_: None)
+    assert said_by_demo("--photographs", "a", "--fakes", "b") == "enough"
+    assert done == ["server", "checked"]
+
+
 def test_the_lines_for_the_users_shell_work_whatever_the_environments_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
