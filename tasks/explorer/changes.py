@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,10 +21,10 @@ from tasks.evaluation.significance import (
     holm,
     structural_components,
 )
-from tasks.explorer.files import RUN
 from tasks.explorer.table import P_FAKE, TABLE, VERDICT
 
 AUROC, ACCURACY = "auroc", "accuracy"
+_HOW = " on the pictures that both count, Holm"
 # What a row of both tables is about.
 _KEY = ("source", "image_id", "resolution", "perturbation")
 
@@ -40,11 +39,15 @@ CHANGE_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class AnsweredRun:
-    """The pictures of a run, as its table has them, and its mixes: names of sources by the mix's name."""
+    """The pictures of a run, as its table has them."""
 
     name: str
     pictures: pl.DataFrame
-    mixes: Mapping[str, tuple[str, ...]]
+
+    @property
+    def mixes(self) -> tuple[str, ...]:
+        """The names of those that count any picture."""
+        return tuple(self.pictures["drawn"].explode().drop_nulls().unique(maintain_order=True))
 
     @property
     def detectors(self) -> tuple[str, ...]:
@@ -60,17 +63,14 @@ def read_run(store: Store, place: str) -> AnsweredRun:
         DamagedObject: they cannot be read.
     """
     name = place.rpartition("/")[2]
-    files = f"{place}/{TABLE}", f"{place}/explorer/data/{RUN}"
-    if any(store.size(file) is None for file in files):
+    if store.size(f"{place}/{TABLE}") is None:
         raise MissingInput(f"{TABLE} of the run {name}: it is of an older version; evaluate its experiment again")
     try:
-        run = json.loads(store.read(files[1]))
-        mixes = {mix["name"]: (*mix["real"], *mix["fakes"]) for mix in run["mixes"]}
-        found = AnsweredRun(name, pl.read_parquet(io.BytesIO(store.read(files[0]))), mixes)
+        found = AnsweredRun(name, pl.read_parquet(io.BytesIO(store.read(f"{place}/{TABLE}"))))
         found.pictures.select(
-            *_KEY, "group_id", "truth", *(one + end for one in found.detectors for end in (P_FAKE, VERDICT))
+            *_KEY, "group_id", "truth", "drawn", *(one + end for one in found.detectors for end in (P_FAKE, VERDICT))
         )
-    except (pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
+    except (pl.exceptions.PolarsError, ValueError) as error:
         raise DamagedObject(f"the pictures of the run {name} cannot be read: {error}; evaluate it again") from error
     return found
 
@@ -79,7 +79,7 @@ def changes(before: AnsweredRun, after: AnsweredRun) -> pl.DataFrame:
     """How every detector of both runs changed in every cell and mix of both: rows in CHANGE_SCHEMA.
 
     AUROC by DeLong's test, and accuracy of each run's verdicts by McNemar's, for groups, on the pictures that both runs
-    tested; `p_adjusted` is over all rows. All of these count: the report draws equally many of both classes.
+    count in their figures; `p_adjusted` is over all rows.
 
     Raises:
         SpecError: the runs have no picture, cell or detector in common.
@@ -93,7 +93,7 @@ def changes(before: AnsweredRun, after: AnsweredRun) -> pl.DataFrame:
         raise SpecError(f"{before.name} and {after.name} have no detector and no mix in common")
     rows: list[dict[str, Any]] = []
     for mix in mixes:
-        of_mix = both.filter(pl.col("source").is_in(after.mixes[mix]), pl.col("source").is_in(before.mixes[mix]))
+        of_mix = both.filter(*(pl.col(name).list.contains(mix) for name in ("drawn", "drawn_after")))
         for (resolution, perturbation), cell in of_mix.group_by(["resolution", "perturbation"], maintain_order=True):
             where = {"mix": mix, "resolution": resolution, "perturbation": perturbation}
             for detector in detectors:
@@ -159,13 +159,13 @@ def in_a_line(found: pl.DataFrame, before: str) -> str:
     if not tested:
         return f"Nothing can be said of changes since {before}: there are too few groups of pictures."
     if not len(significant):
-        return f"No cell changed beyond chance since {before} ({tested} comparisons over all pictures of both, Holm)."
+        return f"No cell changed beyond chance since {before} ({tested} comparisons{_HOW})."
     worst = significant.row(0, named=True)
     others = f" and {len(significant) - 1} more" if len(significant) > 1 else ""
     return (
         f"Changed beyond chance since {before}: {worst['metric']} of {worst['detector']} on {worst['mix']} in "
         f"{worst['resolution']}/{worst['perturbation']} from {worst['before']:.3f} to {worst['after']:.3f}{others} "
-        f"(of {tested} comparisons over all pictures of both, Holm)."
+        f"(of {tested} comparisons{_HOW})."
     )
 
 

@@ -48,7 +48,7 @@ def write_explorer(
     files = explorer_files(pictures, cells, sources, mixes, paired, path, experiment)
     placed = projection(run.store, pictures, features, seed)
     card = data_card(experiment, pictures, cells, extractor.name)
-    parts = {TABLE: pictures_table(pictures, cells, placed, path), CARD: card.encode()}
+    parts = {TABLE: pictures_table(pictures, cells, placed, path, mixes, seed), CARD: card.encode()}
     return Output(
         parts | {f"{DATA}{name}": content for name, content in files.items()}, {"pictures": len(pictures.rows)}
     )

@@ -2,8 +2,10 @@
 
 import io
 
+import polars as pl
 import pytest
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from deployments.evaluate import _print_results
 from deployments.tables import short_tables
@@ -80,6 +82,23 @@ def test_they_are_in_the_report(store: Store, evaluation: tuple[Evaluation, str]
     assert TITLE in text
     assert "flip-1" in text
     assert "social: a simulation of a platform, not measured on one" in text
+
+
+def test_the_published_table_of_pictures_gives_the_figures_of_the_report(
+    store: Store, evaluation: tuple[Evaluation, str]
+) -> None:
+    found, place = evaluation
+    pictures = pl.read_parquet(io.BytesIO(store.read(f"{place}/pictures.parquet")))
+    results = table(store, found, "results").filter(protocol="fair", metric="auroc").filter(pl.col("seed") == 0)
+    compared = results.filter(pl.col("fitted_on").is_null(), pl.col("value").is_not_null(), pl.col("without").is_null())
+    assert len(compared) >= 24
+    for row in compared.iter_rows(named=True):
+        of_cell = pictures.filter(resolution=row["resolution"], perturbation=row["perturbation"])
+        drawn = of_cell.filter(pl.col("drawn").list.contains(row["mix"]))
+        counts = drawn["truth"].value_counts()
+        assert dict(counts.iter_rows()) == {"photograph": row["n_real"], "generated": row["n_fake"]}
+        value = roc_auc_score(drawn["truth"] == "generated", drawn[f"{row['detector']}_p_fake"])
+        assert value == pytest.approx(row["value"]), row
 
 
 def test_they_are_in_the_terminal_and_in_the_ui(store: Store, evaluation: tuple[Evaluation, str]) -> None:

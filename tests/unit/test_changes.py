@@ -27,7 +27,6 @@ from tasks.spec.experiment import Experiment
 
 COUNT = 60  # of each class; each picture is a group of its own
 CELLS = (("64", "none"), ("64", "q20"))
-MIXES = {"gan": ("town", "gan")}
 
 
 def run(name: str, shift: float = 1.0, seed: int = 0, **columns: Any) -> AnsweredRun:
@@ -44,13 +43,14 @@ def run(name: str, shift: float = 1.0, seed: int = 0, **columns: Any) -> Answere
                     "image_id": f"{source}-{number}",
                     "group_id": f"{source}-{number}",
                     "truth": truth,
+                    "drawn": ["gan"],
                     "resolution": resolution,
                     "perturbation": perturbation,
                     "svm_p_fake": p,
                     "svm_verdict": "generated" if p >= 0.5 else "photograph",
                 }
                 rows.append(row | columns)
-    return AnsweredRun(name, pl.DataFrame(rows), MIXES)
+    return AnsweredRun(name, pl.DataFrame(rows))
 
 
 def test_equal_runs_changed_nowhere() -> None:
@@ -60,7 +60,7 @@ def test_equal_runs_changed_nowhere() -> None:
     assert not len(beyond_chance(found))
     assert (
         in_a_line(found, "a")
-        == "No cell changed beyond chance since a (4 comparisons over all pictures of both, Holm)."
+        == "No cell changed beyond chance since a (4 comparisons on the pictures that both count, Holm)."
     )
 
 
@@ -83,13 +83,13 @@ def test_the_cell_that_fell_is_found_and_named_with_its_numbers() -> None:
 
 def test_only_pictures_that_both_tested_are_compared() -> None:
     before, after = run("a"), run("b")
-    fewer = AnsweredRun("b", after.pictures.filter(pl.col("image_id") != "gan-0"), MIXES)
+    fewer = AnsweredRun("b", after.pictures.filter(pl.col("image_id") != "gan-0"))
     assert set(changes(before, fewer)["n_fake"]) == {COUNT - 1}
 
 
 def test_a_detector_and_a_cell_of_one_run_alone_are_left_out() -> None:
     before, after = run("a", other_p_fake=0.5, other_verdict="generated"), run("b")
-    after = AnsweredRun("b", after.pictures.filter(pl.col("perturbation") == "none"), MIXES)
+    after = AnsweredRun("b", after.pictures.filter(pl.col("perturbation") == "none"))
     found = changes(before, after)
     assert set(found["detector"]) == {"svm"}
     assert set(found["perturbation"]) == {"none"}
@@ -110,7 +110,7 @@ def test_too_few_groups_give_a_difference_without_a_claim() -> None:
 )
 def test_runs_with_nothing_in_common_are_refused(other: Callable[[AnsweredRun], pl.DataFrame], said: str) -> None:
     with pytest.raises(SpecError, match=said):
-        changes(run("a"), AnsweredRun("b", other(run("b")), MIXES))
+        changes(run("a"), AnsweredRun("b", other(run("b"))))
 
 
 def put(store: LocalStore, one: AnsweredRun) -> str:
@@ -119,8 +119,6 @@ def put(store: LocalStore, one: AnsweredRun) -> str:
     file = store.path(f"{place}/pictures.parquet")
     file.parent.mkdir(parents=True)
     one.pictures.write_parquet(file)
-    mixes = [{"name": name, "real": of[:1], "fakes": of[1:]} for name, of in one.mixes.items()]
-    store.write(f"{place}/explorer/data/run.json", json.dumps({"mixes": mixes}).encode())
     store.write(f"{place}/explorer/index.html", b"")
     store.write(f"{place}/report.html", b"")
     store.write(f"{place}/index.json", b"{}")

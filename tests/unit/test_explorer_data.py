@@ -127,7 +127,7 @@ def test_a_picture_has_no_row_where_nobody_said_anything(store: LocalStore) -> N
     said = [one for one in shown.said(store, COUNT) if one.detector == "svm"]
     pictures = shown_pictures(store, shown.sources(store, COUNT), said)
     placed = np.zeros((len(pictures.rows), 2))
-    table = pl.read_parquet(io.BytesIO(pictures_table(pictures, CELLS, placed, "fair")))
+    table = pl.read_parquet(io.BytesIO(pictures_table(pictures, CELLS, placed, "fair", (MIX,), 0)))
     assert len(table) == 2 * COUNT * len(CELLS) - 1
     assert len(table.filter(pl.col("image_id") == "gan-3")) == 1
 
