@@ -54,7 +54,7 @@ def check(
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(exit_status(error)) from error
     if as_json:
-        sources = [one.row for one in found.sources]
+        sources = [one.document for one in found.sources]
         typer.echo(json.dumps({"sources": sources, "warnings": found.warnings, "errors": found.errors}))
     else:
         show(Console(highlight=False, markup=False, emoji=False), asked, found)

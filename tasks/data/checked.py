@@ -77,9 +77,32 @@ class SourceCheck:
             "takes part": tested + (f" ({', '.join(because)})" if because else ""),
         }
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """What a program reads of it: counts as numbers, spreads as [least, median, greatest]."""
+        return {
+            "source": self.name,
+            "label": self.label,
+            "pictures": self.pictures,
+            "groups": self.groups,
+            "places": dict(self.places),
+            "shorter_side": _quantiles(self.sizes.min(axis=1)) if len(self.sizes) else None,
+            "formats": dict(self.formats),
+            "jpeg_quality": _quantiles(self.qualities) if len(self.qualities) else None,
+            "repeats": dict(self.repeats),
+            "set_aside": dict(self.set_aside),
+            "takes_part": dict(self.taking_part),
+            "too_small": dict(self.too_small),
+            "below_clean_quality": self.unmatched,
+        }
+
+
+def _quantiles(values: npt.NDArray[np.int64]) -> list[int]:
+    return [int(value) for value in np.quantile(values, (0, 0.5, 1))]
+
 
 def _spread(values: npt.NDArray[np.int64]) -> str:
-    least, middle, most = (int(value) for value in np.quantile(values, (0, 0.5, 1)))
+    least, middle, most = _quantiles(values)
     return str(least) if least == most else f"{least} to {most}, median {middle}"
 
 

@@ -161,12 +161,12 @@ def test_check_counts_what_is_there_and_names_what_misleads(
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     real, fake = found["sources"]
-    assert (real["pictures"], real["groups"], real["JPEG quality"]) == ("13", "12", "96")
-    assert real["repeats"] == "1 of holiday-photos"
-    assert real["set aside"].startswith("1 ")
-    assert (fake["pictures"], fake["shorter side"]) == ("12", "260")
+    assert (real["pictures"], real["groups"], real["jpeg_quality"]) == (13, 12, [96, 96, 96])
+    assert real["repeats"] == {"holiday-photos": 1}
+    assert sum(real["set_aside"].values()) == 1
+    assert (fake["pictures"], fake["shorter_side"], fake["formats"]) == (12, [260, 260, 260], {"JPEG": 12})
     assert any("median JPEG quality is 75 of sd, 96 of the photographs" in one for one in found["warnings"])
-    assert real["takes part"] == "13 in 256"
+    assert real["takes_part"] == {"256": 13}
     assert len(written(tmp_path)) == 1
 
 
