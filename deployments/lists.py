@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import typer
 from deployments.failures import exit_status, sentence
 from storage.errors import ObjectMissing, TelltaleError
 from storage.opening import open_store
-from storage.runs import RUNS, latest_runs, published_networks
+from storage.runs import RUNS, latest_runs, published_networks, run_places
 from storage.store import Store
 
 JsonOption = Annotated[bool, typer.Option("--json", help="A JSON list instead of text.")]
@@ -93,13 +94,10 @@ def _networks(store: Store) -> Iterator[dict[str, Any]]:
 def _finished(store: Store) -> list[tuple[float, str]]:
     """When each run was finished, and its place; the newest first."""
     found = []
-    for key in store.list(RUNS):
-        place, _, name = key.rpartition("/")
-        if name == "index.json" and place.count("/") == RUNS.count("/") + 1:
-            try:
-                found.append((store.modified(key), place))
-            except ObjectMissing:
-                continue
+    for place in run_places(store.list(RUNS)):
+        # One may be removed meanwhile.
+        with contextlib.suppress(ObjectMissing):
+            found.append((store.modified(f"{place}/index.json"), place))
     return sorted(found, reverse=True)
 
 

@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from storage.errors import ObjectMissing, SpecError, StoreError
 from storage.local import LocalStore
 from storage.opening import open_store
-from storage.runs import RUNS
+from storage.runs import RUNS, run_places
 from storage.store import Store, checked_key
 from tasks.report.script import SOURCE
 
@@ -68,8 +68,8 @@ class RunPages:
 
     def all_runs(self) -> bytes:
         """Links to the reports of all finished runs, the newest first."""
-        indexes = [key for key in self._listed(RUNS) if key.endswith("/index.json") and key.count("/") == 3]
-        timed = [(time, key.rsplit("/", 1)[0]) for key in indexes if (time := self._time(key)) is not None]
+        places = run_places(self._listed(RUNS))
+        timed = [(time, place) for place in places if (time := self._time(f"{place}/index.json")) is not None]
         rows = [
             f"<tr><td>{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC</td>"
             f'<td><a href="{_href(f"{place}/report.html")}">{html.escape(place.removeprefix(f"{RUNS}/"))}</a></td>'

@@ -32,7 +32,7 @@ def show_report(
 ) -> None:
     """Say where a run's report and explorer are, open them, or say what changed between two runs.
 
-    Runs are compared on the pictures that both have tested: paired tests, adjusted for all comparisons (Holm). The
+    Runs are compared on the pictures that both count: paired tests, adjusted for all comparisons (Holm). The
     store is TELLTALE_STORE.
     """
     if opened and other is not None:

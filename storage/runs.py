@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,12 @@ def browser_link(store: Store, key: str) -> str:
     """
     served = os.environ.get(REPORTS_SETTING)
     return f"{(served or store.url).rstrip('/')}/{quote(key)}"
+
+
+def run_places(keys: Iterable[str]) -> list[str]:
+    """The places of the finished runs among keys below `RUNS`: those that have an index."""
+    places = (key.removesuffix("/index.json") for key in keys if key.endswith("/index.json"))
+    return [place for place in places if place.count("/") == RUNS.count("/") + 1]
 
 
 def latest_run(store: Store, experiment: str) -> str:

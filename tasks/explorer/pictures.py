@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +94,10 @@ class ShownPictures:
 
 def shown_pictures(store: Store, sources: Sequence[ShownSource], said: Sequence[ShownScores]) -> ShownPictures:
     """Every picture that any detector was asked about in a test, with what is known of it."""
-    scores = {one.key: read_scores(store, one.scores) for one in said}
-    tested = {key: frame.filter(pl.col("split") == "test") for key, frame in scores.items()}
+    # The uncompressed cell's scores give the thresholds of a whole resolution: they are read once.
+    refs = dict.fromkeys(ref for one in said for ref in (one.scores, one.reference))
+    read = {ref: read_scores(store, ref) for ref in refs}
+    tested = {one.key: read[one.scores].filter(pl.col("split") == "test") for one in said}
     asked = [frame.select(*KEY, pl.col("fold").cast(pl.Int32)) for frame in tested.values()]
     rows = pl.concat(asked).unique(KEY, keep="any").sort(KEY) if asked else pl.DataFrame()
     rows = rows.join(_facts(store, sources), on=KEY, how="left", maintain_order="left")
@@ -104,7 +105,7 @@ def shown_pictures(store: Store, sources: Sequence[ShownSource], said: Sequence[
     answers = {}
     for one in said:
         known = rows.select(KEY).join(tested[one.key].select(*KEY, "p_fake"), on=KEY, how="left", maintain_order="left")
-        reference = read_scores(store, one.reference).drop_nulls("p_fake")
+        reference = read[one.reference].drop_nulls("p_fake")
         p_fake = known["p_fake"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         answers[one.key] = Answers(p_fake, dict(sorted(val_thresholds(reference).items())))
     detectors = dict.fromkeys((one.detector, one.title, one.role) for one in said)
@@ -113,20 +114,14 @@ def shown_pictures(store: Store, sources: Sequence[ShownSource], said: Sequence[
 
 def _facts(store: Store, sources: Sequence[ShownSource]) -> pl.DataFrame:
     """`THUMBNAIL_SCHEMA` of all sources, by `KEY`."""
-    frames = [_frame(THUMBNAIL_SCHEMA.empty_table()).with_columns(source=pl.lit("", pl.String))]
+    frames = [pl.DataFrame(THUMBNAIL_SCHEMA.empty_table()).with_columns(source=pl.lit("", pl.String))]
     read: dict[tuple[Ref, ...], pl.DataFrame] = {}
     for source in sources:
         if source.thumbnails not in read:
-            shards = [_frame(read_table(store, ref)) for ref in source.thumbnails]
+            shards = [pl.DataFrame(read_table(store, ref)) for ref in source.thumbnails]
             read[source.thumbnails] = pl.concat(shards) if shards else frames[0].drop("source")
         frames.append(read[source.thumbnails].with_columns(source=pl.lit(source.name)))
     return pl.concat(frames)
-
-
-def _frame(table: Any) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def projection(store: Store, pictures: ShownPictures, features: Sequence[Ref], seed: int) -> Float:
