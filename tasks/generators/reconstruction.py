@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from storage.digest import hash_seed
 from storage.errors import BadImage, SpecError
@@ -115,7 +117,7 @@ def choose_photographs(
 
 @step(
     "generate/reconstruction",
-    version=1,
+    version=2,
     label=lambda *, images, source, **_: f"{source}/{images.digest[:12]}",
     libraries=("torch", "diffusers", "pillow", "pillow-heif", "simplejpeg"),
     pool="gpu",
@@ -133,7 +135,8 @@ def reconstruct_photographs(
 ) -> Output:
     """The chosen photographs of an image shard, encoded and decoded one by one, as PNG.
 
-    A reconstruction inherits the photograph's id, group, split and fold, so that the two are a pair; `of` in the notes
+    A reconstruction inherits the photograph's id, group, split and fold, so that the two are a pair, and is grey where
+    the photograph is; `of` in the notes
     is the photographs' source. Photographs of which too little would be left, and those that the network makes no
     finite numbers of, are set aside. An attempt after one that broke off goes on after its last piece.
 
@@ -198,8 +201,25 @@ def _reconstructed(
             return error
 
     for photograph, pixels in zip(photographs, made_ahead(decode, photographs, device), strict=True):
-        made = pixels if isinstance(pixels, BadImage) else network.reconstructed(pixels)
-        yield photograph, BadImage("not-finite", "the autoencoder gives no finite numbers") if made is None else made
+        if isinstance(pixels, BadImage):
+            yield photograph, pixels
+            continue
+        made = network.reconstructed(pixels)
+        if made is None:
+            yield photograph, BadImage("not-finite", "the autoencoder gives no finite numbers")
+            continue
+        yield photograph, _as_grey_as(pixels, made)
+
+
+def _as_grey_as(photograph: Pixels, made: Pixels) -> Pixels:
+    """A reconstruction (H, W, 3) without colours where its photograph has none.
+
+    An autoencoder tints what is grey by a level or two, which would tell every grey photograph from its pair.
+    """
+    if not (photograph == photograph[..., :1]).all():
+        return made
+    grey: Pixels = np.asarray(Image.fromarray(made).convert("L").convert("RGB"))
+    return grey
 
 
 def _record(made: tuple[dict[str, Any], Pixels | BadImage], source: str, cut: Cut) -> dict[str, Any]:

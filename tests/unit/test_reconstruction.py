@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import yaml
 from generated_pictures import photographs, rows_of
 from PIL import Image
@@ -147,6 +148,26 @@ def test_its_pixels_are_the_networks_without_the_border(
     (made,) = rows_of(store, reconstructed(store, folder, [photograph(1, 130, 121)], side=100, border=9))
     middle = noise(130, 121, 1)[15:115, 10:110]
     assert np.array_equal(decode_rgb(made["image"]["bytes"]), middle[9:-9, 9:-9])
+
+
+def test_a_grey_photograph_has_a_grey_reconstruction(
+    store: LocalStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinted = Autoencoder(lambda x: x + torch.tensor([0.02, 0.0, -0.02])[:, None, None], "cpu")
+    monkeypatch.setattr(reconstruction, "opened_autoencoder", lambda *_: tinted)
+    buffer = io.BytesIO()
+    Image.fromarray(noise(80, 80)[..., 0]).save(buffer, "JPEG")
+    grey, coloured = rows_of(
+        store, reconstructed(store, folder, [photograph(1, 80, 80, buffer.getvalue()), photograph(2, 80, 80)])
+    )
+    assert np.ptp(decode_rgb(grey["image"]["bytes"]), axis=2).max() == 0
+    assert np.ptp(decode_rgb(coloured["image"]["bytes"]), axis=2).max() > 0
+    assert (
+        np.abs(
+            decode_rgb(grey["image"]["bytes"])[..., 0].astype(int) - decode_rgb(buffer.getvalue())[4:-4, 4:-4, 0]
+        ).max()
+        <= 6
+    )
 
 
 def test_photographs_are_turned_upright_first(store: LocalStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
