@@ -41,7 +41,8 @@ def document_of(
     """An experiment of folders of photographs and of generated pictures (`NAME=DIR`, or `DIR` that is its own name).
 
     The pictures decide the rest: the largest window that nine in ten of each folder have, on the crop path; both
-    classes take one history where half of the photographs are clean enough for that. What was chosen is said.
+    classes take one history where half of the photographs are clean enough for that, or none of the fakes is a JPEG.
+    What was chosen is said.
     `settings` by dotted names are put over it.
 
     Returns:
@@ -53,9 +54,11 @@ def document_of(
     """
     folders = dict(_sources(photographs, fakes))
     facts = {source: _facts(path) for source, (path, _) in folders.items()}
-    real = [one for source, (_, label) in folders.items() if label == "real" for one in facts[source]]
+    of_label = {"real": list[PictureFacts](), "fake": list[PictureFacts]()}
+    for source, (_, label) in folders.items():
+        of_label[label] += facts[source]
     sides, perturbations = _grid(cells, facts)
-    matched = _is_clean_enough(real)
+    matched = _can_be_matched(of_label["real"], of_label["fake"])
     template = read_yaml(_TEMPLATE)
     chosen = _detectors(template["detectors"], detectors)
     qualities = [cell.jpeg_quality for cell in perturbations if cell.perturbation is None or cell.jpeg_quality]
@@ -195,7 +198,10 @@ def _share(side: int, of: Sequence[PictureFacts]) -> float:
     return sum(min(one.width, one.height) >= side for one in of) / len(of)
 
 
-def _is_clean_enough(photographs: Sequence[PictureFacts]) -> bool:
+def _can_be_matched(photographs: Sequence[PictureFacts], fakes: Sequence[PictureFacts]) -> bool:
+    """Whether enough photographs are left that can take the fakes' history; fakes without one take the photographs'."""
+    if all(one.jpeg_quality is None for one in fakes):
+        return True
     clean = sum(one.jpeg_quality is None or one.jpeg_quality >= CLEAN_QUALITY for one in photographs)
     return clean >= len(photographs) / 2
 

@@ -37,6 +37,7 @@ class SourceCheck:
         qualities: JPEG qualities of those that are JPEGs.
         too_small: by the names of resolutions, pictures that take no part there.
         unmatched: photographs that `history: matched` leaves out, as their own encoding would be seen.
+        unmatched_against: the generators against which they are; empty for all.
         taking_part: by the names of resolutions, pictures that are neither too small nor left out.
     """
 
@@ -52,6 +53,7 @@ class SourceCheck:
     qualities: npt.NDArray[np.int64]
     too_small: Mapping[str, int]
     unmatched: int
+    unmatched_against: tuple[str, ...]
     taking_part: Mapping[str, int]
 
     @property
@@ -61,7 +63,8 @@ class SourceCheck:
         aside = [f"{count} {reason}" for reason, count in self.set_aside.items()]
         because = [f"{count} too small for {name}" for name, count in self.too_small.items() if count]
         if self.unmatched:
-            because.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}")
+            against = ", ".join(self.unmatched_against)
+            because.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}{against and f', against {against}'}")
         tested = ", ".join(f"{count} in {name}" for name, count in self.taking_part.items())
         return {
             "source": self.name,
@@ -122,7 +125,8 @@ def check_sources(
     notes: Mapping[str, Any],
 ) -> Check:
     """What is known of (name, label, index, scans) of each source, and the `notes` of their assignment."""
-    found = tuple(_checked(store, experiment, *source, notes["sources"][source[0]]) for source in sources)
+    jpegs = _of_jpegs(store, experiment, sources)
+    found = tuple(_checked(store, experiment, *source, notes["sources"][source[0]], jpegs) for source in sources)
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
     of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
     of_fair_path = ("on the fair path", "the fair path draws")
@@ -138,6 +142,18 @@ def check_sources(
     )
 
 
+def _of_jpegs(
+    store: Store, experiment: Experiment, sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]]
+) -> tuple[str, ...]:
+    """The generators of whose files some are JPEGs, which photographs therefore take; none that is run here."""
+    scans_of = {name: scans for name, _, _, scans in sources if name in experiment.fake_names}
+    return tuple(
+        name
+        for name, scans in scans_of.items()
+        if any(len(read_table(store, ref, columns=["jpeg_quality"])["jpeg_quality"].drop_null()) for ref in scans)
+    )
+
+
 def _checked(
     store: Store,
     experiment: Experiment,
@@ -146,6 +162,7 @@ def _checked(
     entries: Ref,
     scans: Sequence[Ref],
     notes: Mapping[str, Any],
+    of_jpegs: Sequence[str],
 ) -> SourceCheck:
     columns = ["width", "height", "format", "jpeg_quality"]
     tables = [read_table(store, ref, columns=columns) for ref in scans]
@@ -157,7 +174,7 @@ def _checked(
     shorter = sizes.min(axis=1)
     qualities = np.array([row["jpeg_quality"] for row in rows if row["jpeg_quality"] is not None], dtype=np.int64)
     source = next(one for one in experiment.sources if one.name == name)
-    matched = experiment.matches_history and label == "real"
+    matched = bool(of_jpegs) and experiment.matches_history and label == "real"
     quality = np.array([100 if row["jpeg_quality"] is None else row["jpeg_quality"] for row in rows], dtype=np.int64)
     kept = quality >= CLEAN_QUALITY if matched else np.ones(len(rows), dtype=bool)
     least = {one: _least_side(experiment, one, source.may_be_enlarged) or 0 for one in experiment.resolutions}
@@ -174,6 +191,7 @@ def _checked(
         qualities=qualities,
         too_small={str(one): int(np.sum(shorter < side)) for one, side in least.items()},
         unmatched=int(np.sum(~kept)),
+        unmatched_against=() if len(of_jpegs) == len(experiment.fake_names) else tuple(of_jpegs),
         taking_part={str(one): int(np.sum(kept & (shorter >= side))) for one, side in least.items()},
     )
 
@@ -235,7 +253,7 @@ def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[
                     f"no picture of {one.name} is large enough for {resolution}: the largest has a shorter side of "
                     f"{int(shorter.max())} pixels"
                 )
-        if one.unmatched and one.unmatched == one.pictures:
+        if one.unmatched and one.unmatched == one.pictures and not one.unmatched_against:
             yield (
                 f"all photographs of {one.name} are JPEGs below quality {CLEAN_QUALITY}: their own encoding would be "
                 "seen under that of the generated pictures, so that none can be compared; set history: as-is to see "

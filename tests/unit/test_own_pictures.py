@@ -205,6 +205,19 @@ def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tm
     assert "all photographs of web are JPEGs below quality 95" in result.output
 
 
+def test_photographs_of_any_quality_are_matched_to_fakes_without_one(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    web, png = pictures(tmp_path / "web", quality=80), pictures(tmp_path / "png", quality=None)
+    result = told("--photographs", str(web), "--fakes", str(png))
+    assert result.exit_code == 0, result.output
+    assert "(history: matched)" in result.output
+    assert "below JPEG quality" not in result.output
+    some = told("--photographs", str(web), "--fakes", str(png), "--fakes", str(folders[1]), "--set", "history=matched")
+    assert some.exit_code == 0, some.output
+    assert "12 below JPEG quality 95, against sd" in " ".join(some.output.split())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
