@@ -1,4 +1,5 @@
-# make demo    the offline sample, from photographs to the report (first command on a fresh machine)
+# make demo    what can be told of photographs and an autoencoder, from pictures to the report, offline and in minutes
+#              (first command on a fresh machine)
 # make test    the whole test suite
 # make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules,
 #              DATABASE=postgres keeps Prefect's runs in a PostgreSQL of its own instead of SQLite
@@ -28,7 +29,7 @@ SERVE ?=
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m deployments.cli evaluate sample
+	@$(BIN)/python -m deployments.cli evaluate demo
 
 # Two files at once on any machine: tests that start servers wait more than they compute. In order, the long ones first.
 test: $(INSTALLED)

@@ -99,14 +99,27 @@ def _evaluate(console: Console, asked: Chosen) -> str:
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The grid of the first detector, every detector, the networks for a phone, and the first project's ten rows."""
+    """The answer, the grid of the first detector, every detector, audits, networks, and the first project's rows."""
+    from rich.padding import Padding
     from rich.table import Table
 
-    from deployments.tables import DETECTORS, FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
+    from deployments.tables import (
+        AUDITED,
+        DETECTORS,
+        FIRST_PROJECT,
+        GRID,
+        NETWORK_COLUMNS,
+        NETWORKS,
+        answer,
+        short_tables,
+    )
 
-    tables = short_tables(open_store(), place)
+    store = open_store()
+    for line in answer(store, place):
+        console.print(Padding(line, (0, 0, 1, 0)), markup=False, highlight=False)
+    tables = short_tables(store, place)
     grids = [title for title in tables if title.startswith(GRID)]
-    every = [title for title in tables if title.startswith(DETECTORS)]
+    every = [title for title in tables if title.startswith((DETECTORS, AUDITED))]
     for title in (*grids[:1], *every, NETWORKS, FIRST_PROJECT):
         if title not in tables:
             continue

@@ -236,7 +236,7 @@ def refused(result: Result) -> str:
 
 def test_a_run_or_a_network_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, picture: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    assert "make demo" in refused(detect(picture, store=store.root))
+    assert "telltale evaluate sample" in refused(detect(picture, store=store.root))
     publish_run(store, "seed")
     assert "a run with networks" in refused(detect(picture, store=store.root))
     assert "'seed' has none" in refused(detect(picture, "--experiment", "seed", store=store.root))
@@ -537,7 +537,7 @@ def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(
         server.shutdown()
     said = refused(result)
     assert reason in said
-    assert "make demo" not in said
+    assert "evaluate sample" not in said
     assert len(said.splitlines()) == 1
 
 

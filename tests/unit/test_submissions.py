@@ -11,7 +11,7 @@ from storage.errors import MissingInput, SpecError
 from tasks.detectors.scores_table import ScoresTable
 from tasks.presets import load_unfilled
 
-EXPERIMENT = load_unfilled("sample-traces")[0]
+EXPERIMENT = load_unfilled("demo")[0]
 NAMED = "file,source,image_id,cell,score\n64/none/00112233445566778899.png,town,a,64/none,0.5\n"
 
 
@@ -26,7 +26,7 @@ def test_every_table_is_a_sealed_detector_beside_those_of_the_experiment(folder:
     found = with_submissions(EXPERIMENT, folder)
     own = [one.name for one in EXPERIMENT.all_detectors]
     assert [one["name"] for one in found] == [*own, "team-a", "team-b"]
-    changed = load_unfilled("sample-traces", {"detectors": found})[0]
+    changed = load_unfilled("demo", {"detectors": found})[0]
     assert changed.all_detectors[: len(own)] == EXPERIMENT.all_detectors
     assert [one.sealed for one in changed.all_detectors if isinstance(one, ScoresTable)] == [True, True]
 
