@@ -7,7 +7,6 @@ class FrameWorker extends EventTarget {
     frame.hidden = true;
     document.body.append(frame);
     this.inside = frame.contentWindow;
-    this.loaded = new Promise((resolve) => this.inside.addEventListener("load", resolve));
     window.addEventListener("message", (event) => {
       if (event.source === this.inside) this.dispatchEvent(new MessageEvent("message", { data: event.data }));
     });
@@ -17,6 +16,9 @@ class FrameWorker extends EventTarget {
       script.onload = resolve;
       document.body.append(script);
     });
+    this.inside.document.open();
+    // Opening took away all that listened to the frame before.
+    this.loaded = new Promise((resolve) => this.inside.addEventListener("load", resolve));
     this.inside.document.write(
       `<body><script>
         postMessage = (data) => parent.postMessage(data, "*");
