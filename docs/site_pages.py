@@ -88,7 +88,8 @@ def _shown(output: dict[str, Any]) -> str:
         return _fenced("".join(output["text"]), "text")
     data = {kind: "".join(value) for kind, value in output["data"].items()}
     if "image/png" in data:
-        return f'<img alt="{html.escape(data["text/plain"])}" src="data:image/png;base64,{data["image/png"].strip()}">'
+        alt = output["metadata"].get("image/png", {}).get("alt", "")
+        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
         return f'<div class="notebook-output">{data["text/html"]}</div>'
     return _fenced(data["text/plain"], "text")

@@ -29,11 +29,8 @@ def executed(notebook: Path, temporary: Path, home: Path) -> Any:
     document = nbformat.read(notebook, as_version=4)
     client = NotebookClient(document, timeout=600, record_timing=False, coalesce_streams=True)
     client.execute(env=environment, cwd=str(temporary))
-    # What changes with the machine or the day, and what is there twice.
+    # An editor's own name of its kernel is no part of it.
     document.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    for cell in document.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("image/jpeg", None)
     return document
 
 

@@ -65,7 +65,7 @@ def test_a_page_in_a_folder_of_docs_finds_its_neighbours_and_the_top(site: Path)
 def test_the_notebook_is_a_page_with_what_it_showed_and_a_file(site: Path) -> None:
     text = (site / "two-folders.html").read_text(encoding="utf-8")
     assert "pictures are taken for what they are not" in text
-    assert '<img alt="&lt;PIL.Image' in text
+    assert '<img alt="the eight surest mistakes' in text
     assert "<td>&quot;cooccurrence&quot;</td>" in text
     assert 'href="two-folders.ipynb"' in text
     assert (site / "two-folders.ipynb").exists()
