@@ -84,6 +84,6 @@ def test_every_setting_is_read_somewhere() -> None:
 
 def test_the_presets_that_they_name_exist() -> None:
     named = set(re.findall(r"(?:experiment=|telltale evaluate )([a-z][a-z-]*)(?![\w.-])", TEXT))
-    assert {"subset", "sample-traces"} <= named
+    assert "subset" in named
     for name in named:
         assert (PRESETS / f"{name}.yaml").exists(), name
