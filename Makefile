@@ -14,6 +14,7 @@
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
 #              a folder of photographs to measure on; make bench-full takes full sizes and hours
 # make lint    style and types
+# make docs    the site of README and docs/, into build/site; a link that leads nowhere fails it
 # make api     pages of all modules from their docstrings, into build/api
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -25,7 +26,7 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint api clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint docs api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -92,6 +93,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Material's word about its successor would be read as a warning of ours.
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
+
 api: $(INSTALLED)
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/api storage tasks flows deployments
 	@echo "build/api/index.html"
@@ -108,5 +114,5 @@ clean: stop
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt torch
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@

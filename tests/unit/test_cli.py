@@ -307,13 +307,13 @@ def test_the_console_script_is_this_command() -> None:
     assert project["scripts"]["telltale"] == f"{main.__module__}:{main.__name__}"
 
 
-def test_the_readme_names_the_keys_and_options_that_there_are(tmp_path: Path, picture: Path) -> None:
-    readme = (ROOT / "README.md").read_text().split("## Check a picture")[1].split("\n## ")[0]
+def test_its_page_names_the_keys_and_options_that_there_are(tmp_path: Path, picture: Path) -> None:
+    page = (ROOT / "docs" / "detect.md").read_text(encoding="utf-8")
     (line,) = lines(detect("--json", picture, "--model", write_model(tmp_path / "models")))
     for key in (*line, "error", "reason", "detail"):
-        assert f"`{key}`" in readme
+        assert f"`{key}`" in page
     described = CliRunner().invoke(app, ["detect", "--help"], env={"COLUMNS": "200"}).stdout
-    for option in re.findall(r"--[a-z]+", readme):
+    for option in re.findall(r"--[a-z]+", page):
         assert option in described
 
 

@@ -30,8 +30,8 @@ from tasks.detectors.onnx_file import OnnxFile
 from tasks.detectors.pictures import score_pictures
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
+from tests.unit.user_pages import DETECTORS
 
-README = Path(__file__).parents[2] / "README.md"
 FIT = Fit(detector="theirs")
 SWIN_FAKES = ("sd", "dalle")
 
@@ -362,8 +362,8 @@ def test_code_that_lies_beside_a_model_is_not_run(vit: Path, store: LocalStore, 
     assert not ran.exists()
 
 
-def test_the_readmes_examples_of_networks_are_read() -> None:
-    examples = re.findall(r"```yaml\n(detectors:.*?)```", README.read_text(), flags=re.S)
+def test_the_examples_of_networks_of_the_page_on_detectors_are_read() -> None:
+    examples = re.findall(r"```yaml\n(detectors:.*?)```", DETECTORS.read_text(encoding="utf-8"), flags=re.S)
     plain, onnx, published = TypeAdapter(tuple[Detector, ...]).validate_python(yaml.safe_load(examples[1])["detectors"])
     assert isinstance(onnx, OnnxFile)
     assert onnx.published == 0
