@@ -17,7 +17,8 @@ from tasks.features import vgg16, vgg16_winograd
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.features.vgg16_layout import MEAN, STD
 
-SPEC = Vgg16Spec(layer="fc7", side=224, weights="random:0")
+SIDE = 224
+SPEC = Vgg16Spec(layer="fc7", side=SIDE, weights="random:0")
 TOLERANCE = 1e-4  # of the largest value
 
 Features = npt.NDArray[np.float32]
@@ -59,4 +60,4 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
 def _batch(size: int) -> list[Pixels]:
     """So many pictures at the network's input size."""
     decoded = (Image.fromarray(decode_rgb(data)) for _, data in pictures(size))
-    return [np.array(picture.resize((SPEC.side, SPEC.side), Image.Resampling.BICUBIC)) for picture in decoded]
+    return [np.array(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in decoded]

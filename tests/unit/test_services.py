@@ -331,7 +331,7 @@ def test_a_postgres_that_does_not_start_is_reported_with_its_log(
 ) -> None:
     own_postgres.prepare(None)
     (own_postgres.data / "broken").touch()
-    monkeypatch.setattr(services.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(ServiceFailed, match="could not map the memory"):
         _serve_postgres()
 
