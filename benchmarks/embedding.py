@@ -17,8 +17,7 @@ from tasks.features import vgg16, vgg16_winograd
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.features.vgg16_layout import MEAN, STD
 
-SIDE = 224
-SPEC = Vgg16Spec(layer="fc7", side=SIDE, weights="random:0")
+SPEC = Vgg16Spec(layer="fc7", side=224, weights="random:0")
 TOLERANCE = 1e-4  # of the largest value
 
 Features = npt.NDArray[np.float32]
@@ -59,5 +58,7 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
 @functools.cache
 def _batch(size: int) -> list[Pixels]:
     """So many pictures at the network's input size."""
+    side = SPEC.side
+    assert side is not None
     decoded = (Image.fromarray(decode_rgb(data)) for _, data in pictures(size))
-    return [np.array(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in decoded]
+    return [np.array(picture.resize((side, side), Image.Resampling.BICUBIC)) for picture in decoded]
