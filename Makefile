@@ -12,7 +12,7 @@
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
 #              a folder of photographs to measure on; make bench-full takes full sizes and hours
-# make lint    style and types
+# make lint    style and types; make lint-web the same of the TypeScript in mobile/ and explorer/, with npm
 # make api     pages of all modules from their docstrings, into build/api
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -24,7 +24,7 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint api clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint lint-web api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -90,6 +90,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-web: mobile/node_modules/.installed explorer/node_modules/.installed
+	npm --prefix mobile run lint
+	npm --prefix explorer run lint
 
 api: $(INSTALLED)
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/api storage tasks flows deployments
