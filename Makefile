@@ -13,7 +13,7 @@
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
 #              a folder of photographs to measure on; make bench-full takes full sizes and hours
-# make lint    style and types
+# make lint    style and types; make lint-web the same of the TypeScript in mobile/ and explorer/, with npm
 # make docs    the site of README and docs/, into build/site; a link that leads nowhere fails it
 # make api     pages of all modules from their docstrings, into build/api
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
@@ -26,7 +26,7 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint docs api clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint lint-web docs api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -92,6 +92,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-web: mobile/node_modules/.installed explorer/node_modules/.installed
+	npm --prefix mobile run lint
+	npm --prefix explorer run lint
 
 # Material's word about its successor would be read as a warning of ours.
 docs: $(INSTALLED)

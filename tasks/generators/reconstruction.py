@@ -68,7 +68,7 @@ class Cut:
         span = self._span(min(width, height))
         return span.stop - span.start - 2 * self.border
 
-    def _span(self, length: int) -> slice:
+    def _span(self, length: int) -> slice[int, int, None]:
         """Of so many pixels along a side those that are given."""
         wanted = length if self.side is None else min(length, self.side)
         first = (length - wanted) // 2

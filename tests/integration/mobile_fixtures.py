@@ -120,7 +120,8 @@ def scene(random: np.random.Generator, height: int, width: int) -> Pixels:
     down, across = np.mgrid[0:height, 0:width]
     stripes = 40 * (((across * 9 // width) + (down * 7 // height)) % 2)[..., None]
     grain = random.integers(-12, 13, (height, width, 1))
-    return np.clip(smooth + stripes + grain, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(smooth + stripes + grain, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def pictures(random: np.random.Generator) -> dict[str, bytes]:
@@ -334,9 +335,10 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
         if number % 10 == 0:  # exactly at both thresholds
             thresholds = dict.fromkeys(RESOLUTIONS, 1.0 - float(probabilities[0]))
         at = float(familiarity[SCORES.index(score)])
-        rejection = {"score": score, "threshold": at if number % 10 == 0 else at + float(random.normal()), "kept": 0.95}
+        threshold = at if number % 10 == 0 else at + float(random.normal())
         if score == "max-probability":
-            rejection["threshold"] = min(max(rejection["threshold"], 0.0), 1.0)
+            threshold = min(max(threshold, 0.0), 1.0)
+        rejection = {"score": score, "threshold": threshold, "kept": 0.95}
         card = {
             "name": "rule",
             "sha256": "0" * 64,

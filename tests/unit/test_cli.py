@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments.cli import app, main
 from storage.local import LocalStore
@@ -284,7 +283,7 @@ def test_a_process_answers_without_torch_or_prefect(tmp_path: Path, picture: Pat
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         "runpy.run_module('deployments.cli', run_name='__main__', alter_sys=True)\n"
     )
-    command = [sys.executable, "-c", listing, "detect", picture, "--json", "--model", model]
+    command = [sys.executable, "-c", listing, "detect", str(picture), "--json", "--model", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert json.loads(done.stdout)["verdict"] == "photograph"
@@ -293,7 +292,16 @@ def test_a_process_answers_without_torch_or_prefect(tmp_path: Path, picture: Pat
 def test_a_process_ends_with_its_status_whatever_the_terminals_encoding(tmp_path: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
     named = picture.rename(tmp_path / "Straße\u202e.jpg")
-    command = [sys.executable, "-m", "deployments.cli", "detect", named, tmp_path / "none.jpg", "--model", model]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.cli",
+        "detect",
+        str(named),
+        str(tmp_path / "none.jpg"),
+        "--model",
+        str(model),
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 1
@@ -318,8 +326,10 @@ def test_its_page_names_the_keys_and_options_that_there_are(tmp_path: Path, pict
 
 
 def _process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "deployments.cli", "detect", *map(os.fsencode, map(str, arguments))]
-    return subprocess.run(command, cwd=ROOT, check=False, **options)
+    program: list[str | bytes] = [sys.executable, "-m", "deployments.cli", "detect"]
+    command = program + [os.fsencode(str(one)) for one in arguments]
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(command, cwd=ROOT, check=False, text=False, **options)
+    return done
 
 
 def test_a_name_that_is_no_utf8_comes_out_as_json_that_every_reader_takes(tmp_path: Path, picture: Path) -> None:
@@ -426,7 +436,7 @@ def test_an_answer_that_a_closed_output_cannot_take_is_an_error(
     arguments: str, status: int, said: bytes, tmp_path: Path, picture: Path
 ) -> None:
     model = write_model(tmp_path / "models")
-    command = [sys.executable, "-m", "deployments.cli", "detect", picture, "--model", model]
+    command = [sys.executable, "-m", "deployments.cli", "detect", str(picture), "--model", str(model)]
     done = subprocess.run(["sh", "-c", f'"$@" {arguments}', "sh", *command], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (status, said)
 

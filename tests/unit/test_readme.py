@@ -32,7 +32,8 @@ def test_every_page_of_docs_is_reached_from_the_readme() -> None:
     leads: dict[Path, set[Path]] = {page.resolve(): set() for page in ALL_PAGES}
     for page, link in LINKS:
         leads[page.resolve()].add((page.parent / link.partition("#")[0]).resolve())
-    reached, ahead = set(), [README.resolve()]
+    reached: set[Path] = set()
+    ahead = [README.resolve()]
     while ahead:
         page = ahead.pop()
         if page in pages - reached:

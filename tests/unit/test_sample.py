@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,8 +22,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> SamplePlan:
     return write_sample_coco(tmp_path_factory.mktemp("sample"))
 
 
-def annotations(plan: SamplePlan, kind: str) -> dict:
-    return json.loads((plan.directory / "annotations" / f"{kind}_{plan.split}.json").read_text(encoding="utf-8"))
+def annotations(plan: SamplePlan, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (plan.directory / "annotations" / f"{kind}_{plan.split}.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def test_there_are_at_least_96_crops_of_at_least_8_photographs(plan: SamplePlan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_folder_without_tables_is_missing(tmp_path: Path) -> None:
 def test_a_sealed_table_that_does_not_say_which_files_it_scored_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("source,image_id,cell,score\ntown,a,64/none,0.5\n")
-    given = {"name": "a", "table": str(table)}
+    given: dict[str, Any] = {"name": "a", "table": str(table)}
     assert ScoresTable(**given).missing() == []
     (reason,) = ScoresTable(**given, sealed=True).missing()
     assert "1 of 1 rows do not name the file that was scored" in reason
