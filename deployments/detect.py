@@ -39,6 +39,10 @@ DIGEST_SHOWN = 12
 # Fewer pictures are answered before a bar is seen.
 LEAST_WITH_A_BAR = 20
 
+DEMONSTRATION = (
+    "This network began with random weights and shows that everything works; its answers say nothing of a picture."
+)
+
 T = TypeVar("T")
 
 
@@ -82,7 +86,8 @@ def detect(
         typer.Option(
             "--json",
             help="One JSON object per picture and line: picture, verdict (photograph, generated, unknown-source), "
-            "source, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, error. "
+            "source, source_name, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, "
+            "error. "
             "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
         ),
     ] = False,
@@ -274,6 +279,7 @@ def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
     return {
         "verdict": answered.verdict,
         "source": answered.source,
+        "source_name": None if answered.source is None else model.card.called(answered.source),
         "p_fake": answered.p_fake,
         "threshold": answered.threshold,
         "probabilities": answered.probabilities,
@@ -293,7 +299,8 @@ def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
             "false_alarms": answered.false_alarms.model_dump(),
             "missed": answered.missed.model_dump(),
         },
-        "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size},
+        "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size}
+        | {"demonstration": model.card.about.is_demonstration},
     }
 
 
@@ -351,18 +358,24 @@ class Terminal:
 
 def described(answered: Answer, card: Card) -> Iterator[tuple[str, str]]:
     """An answer in words, line by line: a label and its text."""
-    yield "verdict", verdict_in_words(answered)
+    if card.about.is_demonstration:
+        yield "demonstration", DEMONSTRATION
+    yield "verdict", verdict_in_words(answered, card)
     yield "probability", probability_in_words(answered)
-    yield "classes", ", ".join(f"{name} {_percent(value)}" for name, value in answered.probabilities.items())
+    yield (
+        "classes",
+        ", ".join(f"{card.called(name)} {_percent(value)}" for name, value in answered.probabilities.items()),
+    )
     yield "picture", picture_in_words(answered.kind)
     yield "error rate", errors_in_words(answered)
-    yield "model", f"{card.name}, sha256 {card.sha256[:DIGEST_SHOWN]}"
+    kind = ", a demonstration" if card.about.is_demonstration else ""
+    yield "model", f"{card.name}{kind}, sha256 {card.sha256[:DIGEST_SHOWN]}"
 
 
-def verdict_in_words(answered: Answer) -> str:
+def verdict_in_words(answered: Answer, card: Card) -> str:
     """The verdict as a person reads it."""
-    if answered.verdict == "generated":
-        return f"Generated: {answered.source}"
+    if answered.source is not None:
+        return f"Generated: {card.called(answered.source)}"
     if answered.verdict == "photograph":
         return "Photograph"
     return "Unknown source: unlike the photographs and the generators that this model knows"

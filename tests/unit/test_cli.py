@@ -69,7 +69,7 @@ def test_a_person_reads_verdict_probability_kind_error_rate_and_model(tmp_path: 
         "Photograph",
         "Were half of all pictures generated, that share",
         "real ",
-        "gan ",
+        "GAN ",
         "stable ",
         "JPEG of quality 40, shorter side 64 pixels",
         "64/q40 (64 pixels, JPEG of quality 40)",
@@ -88,17 +88,30 @@ def test_verdicts_are_said_in_words(tmp_path: Path, picture: Path) -> None:
     assert "Unknown source: " in detect(picture, "--model", unknown).stdout
 
 
+def test_a_network_of_random_weights_is_called_a_demonstration(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path)
+    assert "demonstration" not in detect(picture, "--model", model).stdout
+    assert lines(detect(picture, "--json", "--model", model))[0]["model"]["demonstration"] is False
+    card = json.loads(model.with_suffix(".json").read_bytes()) | {"about": {"weights": "random:0"}}
+    model.with_suffix(".json").write_text(json.dumps(card))
+    said = detect(picture, "--model", model).stdout
+    assert "demonstration" in said
+    assert "dense, a demonstration" in said
+    assert lines(detect(picture, "--json", "--model", model))[0]["model"]["demonstration"] is True
+
+
 def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> None:
     result = detect(picture, "--json", picture, "--model", write_model(tmp_path, fake_thresholds={"64": 0.0}))
     assert result.exit_code == 0
     first, second = lines(result)
     assert first == second
     assert list(first) == [
-        *("picture", "verdict", "source", "p_fake", "threshold", "probabilities"),
+        *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "probabilities"),
         *("familiarity", "kind", "error_rates", "model"),
     ]
     assert (first["picture"], first["verdict"], first["threshold"]) == (str(picture), "generated", 0.0)
     assert first["source"] == max(("gan", "stable"), key=first["probabilities"].get)
+    assert first["source_name"] == {"gan": "GAN", "stable": "stable"}[first["source"]]
     assert first["p_fake"] == 1 - first["probabilities"]["real"]
     assert first["kind"] == {
         "format": "JPEG",
