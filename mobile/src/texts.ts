@@ -1,7 +1,7 @@
 /** Every text that a person reads, in one place for translation. Numbers are written as `language` says; no line breaks before a unit. */
 
 import type { BadReason } from "./picture/facts";
-import type { Answer, Kind } from "./network/decision";
+import type { Answer, Kind, Verdict } from "./network/decision";
 import type { Rate } from "./network/card";
 import type { Provider } from "./network/protocol";
 
@@ -33,6 +33,12 @@ export function count(value: number): string {
 export function moment(time: number): string {
   return new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }
+
+/** Where an answer lies between photograph and generated. */
+export type Placed = Pick<Answer, "verdict" | "pFake" | "threshold">;
+
+/** Nearer to the line than this, an answer is told to be close. */
+const CLOSE = 0.05;
 
 const counted = (value: number, one: string, many: string) => `${count(value)} ${value === 1 ? one : many}`;
 
@@ -69,7 +75,12 @@ export const texts = {
     picture: (kind: Kind) => `The picture, ${kind.format}, shorter side ${count(kind.shorterSide)} pixels`,
     model: "Model",
     modelOption: (name: string, size: string) => `${name} (${size})`,
-    classes: "How probable each source is",
+    scores: "Scores",
+    scoreOf: (name: string, probability: number) => `${name} ${decimals(3).format(probability)}`,
+    line: "The line",
+    lineIs: (answer: Pick<Answer, "pFake" | "threshold">) =>
+      `${decimals(3).format(answer.pFake)} for all generators together; from ${decimals(3).format(answer.threshold)} on a picture of this size counts as generated`,
+    sources: "If it was generated, by which",
     evidence: "Where the evidence is",
     showEvidence: "Show it on the picture",
     evidenceFor: "Evidence for",
@@ -91,24 +102,40 @@ export const texts = {
     file: "Picture",
   },
 
-  verdict: (answer: Pick<Answer, "verdict" | "source">) =>
-    answer.verdict === "generated"
-      ? `Generated: ${answer.source}`
-      : answer.verdict === "photograph"
+  /** `source` is the generator as people know it, of a generated picture. */
+  verdict: (verdict: Verdict, source: string | null) =>
+    verdict === "generated"
+      ? source === null
+        ? "Generated"
+        : `Generated: ${source}`
+      : verdict === "photograph"
         ? "Photograph"
         : "Unknown source",
   unknownMeans: "The picture is unlike the photographs and the generators that this model knows, so it gives no answer.",
-  probability: (pFake: number) => `${percent(pFake)} probability that it was generated`,
-  probabilityMeans: (answer: Answer) => {
-    const compared = `From ${percent(answer.threshold)} on a picture of this size counts as generated.`;
-    return answer.verdict === "unknown-source"
-      ? `${compared} The number means little here: it was calibrated on sources that the model knows.`
-      : `${compared} If half of all pictures were generated, about ${ofHundred(answer.pFake)} of 100 with this answer would be.`;
+  modelName: (name: string, isDemonstration: boolean) => (isDemonstration ? `${name} (demonstration)` : name),
+  demonstration: "Demonstration",
+  demonstrationMeans:
+    "This model began with random weights. It shows how the app works; what it says of a picture is worth nothing.",
+  scale: {
+    photograph: "Photograph",
+    generated: "Generated",
+    line: "The mark is the line: from there on a picture of this size counts as generated.",
+    where: ({ verdict, pFake, threshold }: Placed) => {
+      if (verdict === "unknown-source") return "Where it lies means little: the scale was made for sources that the model knows.";
+      const close = Math.abs(pFake - threshold) < CLOSE;
+      if (verdict === "generated") return close ? "Just over the line: it could as well be a photograph." : "Over the line.";
+      return close ? "Just below the line: it could as well be generated." : "Below the line.";
+    },
   },
-  errors: (answer: Answer) =>
-    `In telltale's tests with pictures like this (${tested(answer.kind)}), this model called ` +
-    `${rate(answer.falseAlarms, "photographs")} generated, and took ${rate(answer.missed, "generated pictures")} for photographs. ` +
-    "Other cameras, generators and edits were not tested.",
+  errors: ({ falseAlarms, missed }: Pick<Answer, "falseAlarms" | "missed">) => {
+    if (falseAlarms.value === null && missed.value === null) return "Nobody tested how often it is wrong with pictures of this kind.";
+    const called = falseAlarms.value === null ? null : `called ${shareOf(falseAlarms)} photographs generated`;
+    const overlooked = missed.value === null ? null : `missed ${shareOf(missed)} generated pictures`;
+    return `In our tests it ${[called, overlooked].filter((each) => each !== null).join(" and ")} of this kind.`;
+  },
+  errorsDetail: (answer: Pick<Answer, "falseAlarms" | "missed" | "kind">) =>
+    `Of this kind (${tested(answer.kind)}) were ${sample(answer.falseAlarms, "photographs")} and ` +
+    `${sample(answer.missed, "generated pictures")}. Other cameras, generators and edits were not tested.`,
   kind: (kind: Kind) =>
     `${kind.format}${kind.jpegQuality === null ? "" : ` of quality ${kind.jpegQuality}`}, shorter side ${count(kind.shorterSide)} pixels`,
 
@@ -164,7 +191,7 @@ export const texts = {
     confusion: (model: string) => `${model}: what the pictures are (rows) and what it said (columns)`,
     truth: "Truth",
     photograph: "Photograph",
-    generated: (source: string) => source,
+    someGenerator: "Some generator",
     unknown: "Unknown",
     failures: (n: number) => `${counted(n, "file", "files")} could not be read`,
     csv: "Save as CSV",
@@ -204,6 +231,7 @@ export const texts = {
     macs: (value: number) => `${count(Math.round(value / 1e6))} million multiply-accumulates`,
     digest: "sha256",
     knows: "Knows",
+    photographs: "photographs",
     kept: "On this device",
     yes: "yes",
     notYet: "not yet: it is fetched when chosen",
@@ -245,21 +273,26 @@ function percentExact(share: number): string {
   return `${decimals(1).format(100 * share)}\u00a0%`;
 }
 
-function ofHundred(share: number): string {
-  const rounded = Math.round(100 * share);
-  return rounded === 0 ? "fewer than 1" : rounded === 100 ? "more than 99" : String(rounded);
-}
-
 function tested(kind: Kind): string {
   const saved = kind.testedQuality === null ? "without further compression" : `JPEG quality ${kind.testedQuality}`;
   return `${count(kind.testedSide)} pixels, ${saved}`;
 }
 
-function rate(value: Rate, of: string): string {
-  if (value.value === null) return `(none tested) of ${of}`;
+/** How many of a hundred, or of all where they were fewer, in the card's own figures. */
+function shareOf({ value, n }: Rate): string {
+  const share = value ?? 0;
+  if (n < 100) return `${count(Math.round(share * n))} of ${count(n)}`;
+  if (share === 0) return `none of ${count(n)}`;
+  const ofHundred = Math.round(100 * share);
+  if (ofHundred === 0) return "fewer than 1 of 100";
+  return ofHundred === 100 && share < 1 ? "more than 99 of 100" : `${ofHundred} of 100`;
+}
+
+function sample(value: Rate, of: string): string {
+  if (value.value === null) return `no ${of}`;
   const interval =
     value.low === null || value.high === null
       ? "too few for an interval"
-      : `95\u00a0% interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)}`;
-  return `${percentExact(value.value)} (${interval}) of ${count(value.n)} ${of}`;
+      : `95\u00a0% interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)} of 100`;
+  return `${count(value.n)} ${of} (${interval})`;
 }

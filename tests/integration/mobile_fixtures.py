@@ -49,7 +49,8 @@ def write(folder: Path) -> None:
     random = np.random.default_rng(0)
     files = pictures(random)
     usable = [decode_rgb(data) for name, data in files.items() if not name.startswith(("bad-", "huge-"))]
-    networks = {"dense": network(0.35, seed=1), "small": network(0.1, seed=2)}
+    # Cards say of the first one that it began with trained weights, of the other that it is a demonstration.
+    networks = {"dense": network(0.35, seed=1, weights="sha256:00"), "small": network(0.1, seed=2, weights="random:2")}
     cards = {}
     for name, trained in networks.items():
         model = build_graph(trained)
@@ -74,7 +75,7 @@ def put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def network(width: float, seed: int) -> TrainedNetwork:
+def network(width: float, seed: int, weights: str) -> TrainedNetwork:
     """A network of random weights whose answers differ from picture to picture."""
     shape = architecture(width, "v3", len(CLASSES), side=SIDE)
     module = MobileNet(shape)
@@ -86,7 +87,7 @@ def network(width: float, seed: int) -> TrainedNetwork:
         classes=CLASSES,
         temperature=1.5,
         familiarity=fit_familiarity(features, np.arange(60) % 3, 3, components=4),
-        about={"trained_on": "nothing: random weights, for tests"},
+        about={"trained_on": "nothing: random weights, for tests", "weights": weights},
     )
 
 

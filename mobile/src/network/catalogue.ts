@@ -1,6 +1,7 @@
 /** The published networks: which there are, their files kept by digest, and which is open on which provider. */
 
 import { BadPicture } from "../picture/facts";
+import { texts } from "../texts";
 import { BadModel, readCard, type Card } from "./card";
 import { answer, type Answer } from "./decision";
 import { Engine } from "./engine";
@@ -142,6 +143,11 @@ export class Catalogue {
   private key(model: Model, provider = this.provider): string {
     return `${provider}:${model.listed.sha256}`;
   }
+}
+
+/** A network's name as people see it: one of random weights is called a demonstration. */
+export function nameOf({ listed, card }: Model): string {
+  return texts.modelName(listed.name, card.isDemonstration);
 }
 
 /** Errors that are for the user to read; others are faults of the program. */

@@ -4,11 +4,13 @@ import { h, icon } from "../dom";
 import { addEntry } from "../history/records";
 import { keepsHistory } from "../history/setting";
 import { megabytes, percent, texts } from "../texts";
-import type { Answered, Model, Opened } from "../network/catalogue";
+import { called } from "../network/card";
+import { nameOf, type Answered, type Model, type Opened } from "../network/catalogue";
 import type { DecodeReply, Picture } from "../network/protocol";
 import { colours, evidence } from "../picture/heatmap";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
+import { explainedScale, headline, type Said } from "./verdict";
 
 const t = texts.detect;
 const CHOSEN_MODEL = "telltale-model";
@@ -72,11 +74,13 @@ export function detectScreen(context: Context): DetectScreen {
     const answered = await catalogue.answer(model, decoded);
     if (asked !== question) return;
     finish();
+    const said = saidOf(model, answered);
     const canvas = pictureCanvas(decoded, t.picture(answered.answer.kind));
     result.replaceChildren(...resultOf({ canvas, decoded, model, opened, answered }));
     // To be seen it stands in the result, in larger letters.
     status.classList.add("visually-hidden");
-    status.textContent = `${t.verdictTitle}: ${texts.verdict(answered.answer)}`;
+    const tag = said.isDemonstration ? ` (${texts.demonstration})` : "";
+    status.textContent = `${t.verdictTitle}${tag}: ${texts.verdict(said.verdict, said.sourceName)}`;
     if (keepsHistory()) await rememberAnswer(canvas, model, answered);
   }
 
@@ -137,13 +141,14 @@ function modelSelect({ catalogue }: Context, changed: () => void): HTMLSelectEle
         changed();
       },
     },
-    ...catalogue.models.map(({ listed }) =>
-      h(
+    ...catalogue.models.map((model) => {
+      const { listed } = model;
+      return h(
         "option",
         { value: listed.name, selected: listed.name === chosen },
-        t.modelOption(listed.name, megabytes(listed.bytes)),
-      ),
-    ),
+        t.modelOption(nameOf(model), megabytes(listed.bytes)),
+      );
+    }),
   );
   return select;
 }
@@ -159,6 +164,7 @@ interface Shown {
 function resultOf(shown: Shown): HTMLElement[] {
   const { canvas, answered, model } = shown;
   const { answer } = answered;
+  const said = saidOf(model, answered);
   const overlay = h("canvas", { class: "overlay", "aria-hidden": "true", hidden: true });
   const evidenceControls = evidenceOf(shown, overlay);
   return [
@@ -168,47 +174,56 @@ function resultOf(shown: Shown): HTMLElement[] {
       h(
         "div",
         { class: `card verdict ${answer.verdict}`, "data-verdict": answer.verdict, "data-source": answer.source ?? "" },
-        h("h2", {}, h("span", { class: "badge" }, icon(answer.verdict)), h("span", {}, texts.verdict(answer))),
+        h("h2", {}, ...headline(said)),
+        said.isDemonstration && h("p", { class: "warning" }, texts.demonstrationMeans),
         answer.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
-        h("p", { class: "probability" }, texts.probability(answer.pFake)),
-        h("p", { class: "hint" }, texts.probabilityMeans(answer)),
+        explainedScale(said),
       ),
     ),
     h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls),
     h(
       "div",
       { class: "findings" },
-      h("div", { class: "card" }, h("h3", {}, t.errorsTitle), h("p", {}, texts.errors(answer))),
-      h("div", { class: "card" }, h("h3", {}, t.classes), classList(model, answered)),
+      h(
+        "div",
+        { class: "card" },
+        h("h3", {}, t.errorsTitle),
+        h("p", {}, texts.errors(answer)),
+        h("p", { class: "hint" }, texts.errorsDetail(answer)),
+      ),
+      ...sourceList(model, answered),
       details(shown),
     ),
   ];
 }
 
-function classList(model: Model, { answer }: Answered): HTMLElement {
-  const rows = Object.entries(answer.probabilities).map(([name, probability], index) => {
-    const words = model.card.sources[name];
-    return h(
-      "li",
-      { "data-class": name, "data-probability": probability },
-      h("span", { class: "name" }, index === 0 ? texts.evaluate.photograph : name, words ? h("small", {}, words) : null),
-      h("span", { class: "value" }, percent(probability)),
-      bar(probability, index === 0),
-    );
-  });
-  return h("ul", { class: "classes" }, ...rows);
+/** Which generator it would be: of a photograph nobody asks, and one alone needs no list. */
+function sourceList(model: Model, { answer }: Answered): HTMLElement[] {
+  const generators = model.card.classes.slice(1);
+  if (answer.verdict === "photograph" || generators.length < 2) return [];
+  const shares = generators.map((name) => [called(model.card, name), (answer.probabilities[name] ?? 0) / (answer.pFake || 1)] as const);
+  const rows = shares.map(([name, share]) =>
+    h("li", {}, h("span", { class: "name" }, name), h("span", { class: "value" }, percent(share)), bar(share)),
+  );
+  return [h("div", { class: "card" }, h("h3", {}, t.sources), h("ul", { class: "classes" }, ...rows))];
 }
 
-function bar(share: number, real: boolean): HTMLElement {
+function saidOf({ card }: Model, { answer }: Answered): Said {
+  const { verdict, pFake, threshold, source } = answer;
+  const sourceName = source === null ? null : called(card, source);
+  return { verdict, pFake, threshold, sourceName, isDemonstration: card.isDemonstration };
+}
+
+function bar(share: number): HTMLElement {
   // A progress element and no styled width: the page's policy forbids inline styles.
-  return h("progress", { class: real ? "bar real" : "bar", max: 1, value: share, "aria-hidden": "true" });
+  return h("progress", { class: "bar", max: 1, value: share, "aria-hidden": "true" });
 }
 
 function evidenceOf({ canvas, model, answered }: Shown, overlay: HTMLCanvasElement): HTMLElement {
   const { classes } = model.card;
   const { answer, detection } = answered;
   const said = answer.source ? classes.indexOf(answer.source) : indexOfLargest(detection.probabilities);
-  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : classes[index]!);
+  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : called(model.card, classes[index]!));
   const legend = h("p", { class: "hint", hidden: true });
   const draw = () => {
     const index = Number(choice.value);
@@ -259,10 +274,16 @@ function drawEvidence(overlay: HTMLCanvasElement, canvas: HTMLCanvasElement, { d
 function details({ decoded, model, opened, answered }: Shown): HTMLElement {
   const { answer, detection } = answered;
   const { score, threshold } = model.card.rejection;
-  const rows: [string, string][] = [
+  const scores = Object.entries(answer.probabilities).map(([name, probability], index) => {
+    const words = index === 0 ? texts.evaluate.photograph : called(model.card, name);
+    return h("li", { "data-class": name, "data-probability": probability }, t.scoreOf(words, probability));
+  });
+  const rows: [string, HTMLElement | string][] = [
+    [t.scores, h("ul", { class: "scores" }, ...scores)],
+    [t.line, t.lineIs(answer)],
     [t.file, texts.kind(answer.kind) + reducedTo(decoded)],
     [t.time, t.times(detection.graphMs, decoded.decodeMs, decoded.reduceMs)],
-    [t.model, `${model.listed.name}, ${megabytes(model.listed.bytes)}`],
+    [t.model, `${nameOf(model)}, ${megabytes(model.listed.bytes)}`],
     [t.digest, t.digestIs(model.listed.sha256)],
     [t.familiarity, t.familiarityIs(score, answer.familiarity[score], threshold)],
     [t.computedBy, texts.providers[opened.provider]],
@@ -292,7 +313,8 @@ function pictureCanvas({ pixels, width, height }: Picture, label: string): HTMLC
   return canvas;
 }
 
-async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, { answer }: Answered): Promise<void> {
+async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, answered: Answered): Promise<void> {
+  const { answer } = answered;
   const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(canvas.width, canvas.height));
   const small = h("canvas", {
     width: Math.max(1, Math.round(canvas.width * scale)),
@@ -306,9 +328,9 @@ async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, { answer 
   await addEntry({
     time: Date.now(),
     thumbnail,
-    verdict: answer.verdict,
+    answer,
+    ...saidOf(model, answered),
     source: answer.source,
-    pFake: answer.pFake,
     model: model.listed.name,
     sha256: model.listed.sha256,
   });

@@ -1,7 +1,8 @@
 /** Evaluate: models over many pictures, their times and, where the truth is known, how often they are right. */
 
 import { download, h, icon } from "../dom";
-import type { Model } from "../network/catalogue";
+import { called } from "../network/card";
+import { nameOf, type Model } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
 import {
   accuracy,
@@ -9,6 +10,7 @@ import {
   csv,
   labelOf,
   PHOTOGRAPH,
+  SOME_GENERATOR,
   times,
   UNKNOWN,
   type Measured,
@@ -105,7 +107,7 @@ export function evaluateScreen(context: Context): Screen {
         const { answer, detection } = await catalogue.answer(model, picture);
         measured.push({
           sample,
-          model: model.listed.name,
+          model: nameOf(model),
           answer,
           graphMs: detection.graphMs,
           decodeMs: picture.decodeMs + picture.reduceMs,
@@ -131,7 +133,7 @@ export function evaluateScreen(context: Context): Screen {
             "label",
             { class: "check" },
             box,
-            h("span", {}, model.listed.name, " ", h("small", {}, megabytes(model.listed.bytes))),
+            h("span", {}, nameOf(model), " ", h("small", {}, megabytes(model.listed.bytes))),
           ),
         ),
       ),
@@ -187,16 +189,16 @@ function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HT
   const { columns } = t;
   const measures = [columns.pictures, columns.right, columns.unknown, columns.median, columns.mean, columns.p95, columns.total];
   const values = models.map((model) => {
-    const mine = measured.filter((row) => row.model === model.listed.name);
+    const mine = measured.filter((row) => row.model === nameOf(model));
     const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
     const { right, answered, unknown } = accuracy(mine);
     const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [median, mean, p95, total].map(milliseconds);
     return [count(mine.length), t.right(right, answered), count(unknown), ...timed];
   });
   // Models side by side: phones are narrow, and few models are compared by many measures.
-  const header = [columns.measure, ...models.map((model) => model.listed.name)];
+  const header = [columns.measure, ...models.map(nameOf)];
   const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!)]);
-  const onePerPicture = measured.filter((row) => row.model === models[0]?.listed.name);
+  const onePerPicture = measured.filter((row) => row.model === (models[0] && nameOf(models[0])));
   const decoding = times(onePerPicture.map((row) => row.decodeMs));
   return [
     h(
@@ -231,11 +233,11 @@ function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HT
 }
 
 function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
-  const mine = measured.filter((row) => row.model === model.listed.name);
+  const mine = measured.filter((row) => row.model === nameOf(model));
   const found = confusion(mine, model.card.classes);
   if (found.rows.length === 0) return [];
-  const nameOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : t.generated(name));
-  const caption = t.confusion(model.listed.name);
+  const titleOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : name === SOME_GENERATOR ? t.someGenerator : called(model.card, name));
+  const caption = t.confusion(nameOf(model));
   return [
     h(
       "div",
@@ -244,8 +246,8 @@ function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
       table(
         "confusion",
         caption,
-        [t.truth, ...found.columns.map(nameOf)],
-        found.rows.map(({ label, counts }) => [nameOf(label), ...counts.map(count)]),
+        [t.truth, ...found.columns.map(titleOf)],
+        found.rows.map(({ label, counts }) => [titleOf(label), ...counts.map(count)]),
       ),
     ),
   ];

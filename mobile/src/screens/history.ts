@@ -6,6 +6,7 @@ import { keepHistory, keepsHistory } from "../history/setting";
 import { moment, texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
+import { headline, scale, type Said } from "./verdict";
 
 const t = texts.history;
 
@@ -67,7 +68,8 @@ export function historyScreen({ report }: Context): Screen {
 }
 
 function item(entry: Kept, url: string, remove: () => void): HTMLElement {
-  const verdict = texts.verdict(entry);
+  const said = saidIn(entry);
+  const verdict = texts.verdict(said.verdict, said.sourceName);
   const what = `${verdict}, ${moment(entry.time)}`;
   return h(
     "li",
@@ -76,10 +78,20 @@ function item(entry: Kept, url: string, remove: () => void): HTMLElement {
     h(
       "div",
       {},
-      h("p", { class: `said ${entry.verdict}` }, h("span", { class: "badge" }, icon(entry.verdict)), verdict),
-      h("p", { class: "hint" }, texts.probability(entry.pFake)),
-      h("p", { class: "hint" }, t.entry(entry.model, moment(entry.time))),
+      h("p", { class: `said ${entry.verdict}` }, ...headline(said)),
+      entry.answer && scale(said),
+      h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),
     ),
     h("button", { class: "button quiet", type: "button", "aria-label": t.remove(what), click: remove }, icon("remove")),
   );
+}
+
+function saidIn(entry: Kept): Said {
+  return {
+    verdict: entry.verdict,
+    pFake: entry.pFake,
+    threshold: entry.answer?.threshold ?? 1,
+    sourceName: entry.sourceName ?? entry.source,
+    isDemonstration: entry.isDemonstration ?? false,
+  };
 }

@@ -9,6 +9,10 @@ import { Site } from "./site";
 
 const PHONE = { viewport: { width: 360, height: 740 } };
 
+function models(): { name: string; card: string; sha256: string }[] {
+  return JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { name: string; card: string; sha256: string }[];
+}
+
 const site = new Site(APP);
 let browser: Browser;
 let context: BrowserContext;
@@ -51,9 +55,32 @@ describe("Detect", () => {
   test("the verdict stands with its error rates, its time and where it was computed", async () => {
     const { text } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
     // The seventh of the card's twelve cells: 256/q40.
-    expect(text).toContain("(256 pixels, JPEG quality 40), this model called 6.0\u00a0% (95\u00a0% interval 0.0 to 12.0) of 500 photographs");
+    expect(text).toContain("In our tests it called 6 of 100 photographs generated and missed 1 of 8 generated pictures of this kind.");
+    expect(text).toContain("(256 pixels, JPEG quality 40) were 500 photographs (95\u00a0% interval 0.0 to 12.0 of 100)");
     expect(text).toMatch(/\d\sms for the model/);
     expect(text).toContain(texts.providers.wasm);
+  });
+
+  test("one bar has its mark at the line, and generators are called as people know them", async () => {
+    const { text, verdict } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
+    const bars = page.locator(".verdict .scale");
+    expect(await bars.count()).toBe(1);
+    const card = JSON.parse(readFileSync(`${APP}/models/${models()[0]!.card}`, "utf8")) as { decision: { fake_thresholds: Record<string, number> } };
+    const [bar, mark] = [await bars.boundingBox(), await bars.locator(".mark").boundingBox()];
+    const place = (mark!.x + mark!.width / 2 - bar!.x) / bar!.width;
+    expect(place).toBeCloseTo(card.decision.fake_thresholds["256"]!, 2);
+    expect(text).not.toContain("probability that it was generated");
+    expect(text).toContain("a small GAN");
+    expect(await bars.getAttribute("class")).toBe(`scale ${verdict}`);
+  });
+
+  test("a network of random weights is called a demonstration wherever it answers", async () => {
+    await page.selectOption("#model", "small");
+    const { text } = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
+    expect(text).toContain(texts.demonstrationMeans);
+    expect(await page.locator("#model option:checked").textContent()).toContain("demonstration");
+    await page.click("a[data-tab=history]");
+    await expect.poll(() => page.locator(".entry").first().textContent()).toContain(texts.demonstration);
   });
 
   test("the evidence map covers the picture when it is asked for", async () => {
@@ -88,11 +115,11 @@ describe("Evaluate", () => {
     const rows = await results();
     expect(rows.map(([model, pictures]) => [model, pictures])).toEqual([
       ["dense", "9"],
-      ["small", "9"],
+      ["small (demonstration)", "9"],
     ]);
     const lines = await savedCsv();
     expect(lines).toHaveLength(1 + 18);
-    for (const [index, model] of ["dense", "small"].entries()) {
+    for (const [index, model] of ["dense", "small (demonstration)"].entries()) {
       const mine = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === model);
       const answered = mine.filter((line) => line[3] !== "unknown-source");
       const right = answered.filter((line) => (line[1] === "real") === (line[3] === "photograph"));
