@@ -3,8 +3,9 @@
 import "./style.css";
 import { h, icon } from "./dom";
 import { Catalogue } from "./network/catalogue";
-import { completeOffline, installOffline, takeSharedPicture } from "./offline/install";
+import { completeOffline, installOffline, takeSharedPictures } from "./offline/install";
 import { aboutScreen } from "./screens/about";
+import { filesIn } from "./screens/brought";
 import type { Context, Screen } from "./screens/context";
 import { detectScreen } from "./screens/detect";
 import { evaluateScreen } from "./screens/evaluate";
@@ -58,15 +59,16 @@ async function start(): Promise<void> {
   addEventListener("hashchange", () => show(true));
   show(false);
 
-  const check = (file: Blob) => {
+  const check = (files: readonly Blob[]) => {
     location.hash = "#detect";
-    void detect.check(file);
+    void detect.check(files);
   };
   acceptPastedAndDropped(check);
   document.documentElement.dataset["ready"] = "yes";
   document.documentElement.dataset["readyMs"] = performance.now().toFixed();
-  const shared = await takeSharedPicture();
-  if (shared) check(shared);
+  const shared = await takeSharedPictures();
+  if (shared?.length === 0) notify(texts.detect.nothingShared);
+  else if (shared) check(shared);
   await prepare(catalogue);
 }
 
@@ -84,13 +86,13 @@ async function prepare(catalogue: Catalogue): Promise<void> {
   document.documentElement.dataset["offline"] = (await completeOffline()) ? "yes" : "no";
 }
 
-function acceptPastedAndDropped(check: (file: Blob) => void): void {
-  const take = (data: DataTransfer | null) => {
-    const file = [...(data?.files ?? [])][0];
-    if (file) check(file);
+function acceptPastedAndDropped(check: (files: readonly Blob[]) => void): void {
+  const take = async (data: DataTransfer | null) => {
+    const files = data ? await filesIn(data) : [];
+    if (files.length > 0) check(files);
     else notify(texts.detect.notAPicture);
   };
-  document.addEventListener("paste", (event) => take(event.clipboardData));
+  document.addEventListener("paste", (event) => void take(event.clipboardData));
   const over = (event: DragEvent) => {
     event.preventDefault();
     document.body.classList.toggle("dropping", event.type === "dragover");
@@ -99,7 +101,7 @@ function acceptPastedAndDropped(check: (file: Blob) => void): void {
   document.addEventListener("dragleave", over);
   document.addEventListener("drop", (event) => {
     over(event);
-    take(event.dataTransfer);
+    void take(event.dataTransfer);
   });
   document.body.dataset["drop"] = texts.detect.drop;
 }

@@ -62,13 +62,13 @@ export const texts = {
 
   detect: {
     title: "Photograph or generated?",
-    lead: "Check a picture. It stays on this device: nothing is sent anywhere.",
+    lead: "Check pictures. They stay on this device: nothing is sent anywhere.",
     camera: "Take a photo",
-    choose: "Choose a picture",
-    another: "Choose another",
-    hint: "You can also paste a picture, drop it here, or share it to this app.",
-    drop: "Drop the picture to check it",
+    choose: "Choose pictures",
+    hint: "One or many. You can also paste pictures, drop them or a folder here, or share them to this app.",
+    drop: "Drop pictures to check them",
     notAPicture: "There is no picture in what you pasted or dropped.",
+    nothingShared: "No picture came with what was shared. Choose it here, or save it and share it once more.",
     working: "Looking at the picture…",
     loadingModel: (name: string) => `Loading the model ${name}…`,
     verdictTitle: "Verdict",
@@ -100,6 +100,16 @@ export const texts = {
       `${name} ${decimals(3).format(value)}; unknown below ${decimals(3).format(threshold)}`,
     reduced: (width: number, height: number) => `reduced to ${count(width)} × ${count(height)} pixels for the model`,
     file: "Picture",
+  },
+
+  many: {
+    order: "Order",
+    orders: { given: "As chosen", probability: "Most like generated first", name: "By name" },
+    unnamed: (place: number) => `Picture ${count(place)}`,
+    back: "Back to the list",
+    summary: (all: number, generated: number, photographs: number, unknown: number, unread: number) =>
+      `${counted(all, "picture", "pictures")}: ${count(generated)} generated, ${counted(photographs, "photograph", "photographs")}, ` +
+      `${count(unknown)} of unknown source${unread === 0 ? "" : `, ${count(unread)} could not be read`}.`,
   },
 
   /** `source` is the generator as people know it, of a generated picture. */
@@ -203,6 +213,11 @@ export const texts = {
     lead: "Kept on this device only.",
     empty: "Nothing here yet. Pictures that you check appear here.",
     keep: "Keep a history",
+    full: "The answer stands, but it could not be kept in the history: there is no room for it on this device. Delete old entries, or switch the history off.",
+    open: (what: string) => `Open ${what}`,
+    openShort: "Open",
+    close: "Close",
+    ofBefore: "An older version of the app kept no more of this answer.",
     remove: (what: string) => `Delete ${what}`,
     removeShort: "Delete",
     removeAll: "Delete all",

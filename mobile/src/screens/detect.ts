@@ -1,31 +1,35 @@
-/** Detect: one picture, one model, a verdict with its reasons. */
+/** Detect: one picture with a verdict and its reasons, or a list of several with one of each. */
 
 import { h, icon } from "../dom";
-import { addEntry } from "../history/records";
-import { keepsHistory } from "../history/setting";
+import type { Entry } from "../history/records";
+import { BadPicture } from "../picture/facts";
 import { megabytes, percent, texts } from "../texts";
 import { called } from "../network/card";
-import { nameOf, type Answered, type Model, type Opened } from "../network/catalogue";
-import type { DecodeReply, Picture } from "../network/protocol";
+import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
+import type { DecodeReply } from "../network/protocol";
 import { colours, evidence } from "../picture/heatmap";
+import { fileName } from "./brought";
+import { pictureCanvas } from "./canvas";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
+import { ManyList, nameInList, type Row } from "./many";
+import { remember } from "./remember";
 import { explainedScale, headline, type Said } from "./verdict";
 
 const t = texts.detect;
 const CHOSEN_MODEL = "telltale-model";
-const THUMBNAIL_SIDE = 160;
+const LISTED_SIDE = 112;
 
 export interface DetectScreen extends Screen {
-  /** Check a picture that came from elsewhere: pasted, dropped, shared. */
-  readonly check: (file: Blob) => Promise<void>;
+  /** Check pictures that came from elsewhere, all of them: pasted, dropped, shared. */
+  readonly check: (files: readonly Blob[]) => Promise<void>;
 }
 
 export function detectScreen(context: Context): DetectScreen {
   const { catalogue } = context;
   const status = h("p", { class: "status", role: "status", "aria-live": "polite" });
   const result = h("div", { class: "result" });
-  const inputs = pictureInputs((file) => void check(file));
+  const inputs = pictureInputs((files) => void check(files));
   const select = modelSelect(context, () => void again());
   const element = h(
     "section",
@@ -36,27 +40,88 @@ export function detectScreen(context: Context): DetectScreen {
     status,
     result,
   );
-  let picture: DecodeReply | null = null;
+  let picture: { readonly decoded: DecodeReply; readonly name: string | null } | null = null;
+  let files: readonly Blob[] = [];
+  let list: ManyList | null = null;
   // Only the newest question may be answered: an older one that ends later is dropped.
   let question = 0;
+  // The same of lists, which go on while one of their pictures is looked at.
+  let listing = 0;
 
-  async function check(file: Blob): Promise<void> {
+  function check(given: readonly Blob[]): Promise<void> {
+    files = given;
+    list = null;
+    listing++;
+    return given.length === 1 ? checkOne(given[0]!) : checkMany();
+  }
+
+  async function checkOne(file: Blob): Promise<void> {
     const asked = begin(t.working);
     picture = null;
     result.replaceChildren();
     try {
       const decoded = await catalogue.decode(file);
       if (asked !== question) return;
-      picture = decoded;
+      picture = { decoded, name: fileName(file) };
       element.classList.add("has-picture");
-      await judge(decoded, asked);
+      await judge(picture, asked);
     } catch (error) {
       fail(error, asked);
     }
   }
 
+  async function checkMany(): Promise<void> {
+    begin(t.working);
+    picture = null;
+    element.classList.add("has-picture");
+    const mine = ++listing;
+    const shown = new ManyList(
+      files.length,
+      (file) => void checkOne(file),
+      () => endList(shown),
+    );
+    list = shown;
+    result.replaceChildren(shown.element);
+    try {
+      const model = catalogue.named(select.value);
+      await catalogue.open(model);
+      let hasRoom = true;
+      for (const [index, file] of files.entries()) {
+        if (mine !== listing) return;
+        if (shown.element.isConnected) status.textContent = shown.status();
+        const { row, kept } = await rowOf(catalogue, model, file, nameInList(file, index));
+        if (mine !== listing) return;
+        shown.add(row);
+        if (!kept && hasRoom) context.report(texts.history.full);
+        hasRoom = kept;
+      }
+      endList(shown);
+    } catch (error) {
+      if (mine !== listing) return;
+      endList(shown);
+      status.classList.add("error");
+      status.textContent = inWords(error);
+    }
+  }
+
+  function endList(shown: ManyList): void {
+    listing++;
+    shown.end();
+    if (shown.element.isConnected) showStatus(shown);
+  }
+
+  function showStatus(shown: ManyList): void {
+    finish();
+    status.className = "status";
+    status.textContent = shown.status();
+  }
+
   async function again(): Promise<void> {
+    if (list && !picture) return checkMany();
     if (!picture) return;
+    // What was said of the others was said by the model of before.
+    list = null;
+    listing++;
     const asked = begin(t.working);
     try {
       await judge(picture, asked);
@@ -65,7 +130,7 @@ export function detectScreen(context: Context): DetectScreen {
     }
   }
 
-  async function judge(decoded: DecodeReply, asked: number): Promise<void> {
+  async function judge({ decoded, name }: { decoded: DecodeReply; name: string | null }, asked: number): Promise<void> {
     const model = catalogue.named(select.value);
     status.textContent = t.loadingModel(model.listed.name);
     const opened = await catalogue.open(model);
@@ -75,13 +140,28 @@ export function detectScreen(context: Context): DetectScreen {
     if (asked !== question) return;
     finish();
     const said = saidOf(model, answered);
-    const canvas = pictureCanvas(decoded, t.picture(answered.answer.kind));
-    result.replaceChildren(...resultOf({ canvas, decoded, model, opened, answered }));
+    const canvas = pictureCanvas(decoded);
+    canvas.role = "img";
+    canvas.ariaLabel = t.picture(answered.answer.kind);
+    result.replaceChildren(...backToList(), ...resultOf({ canvas, decoded, model, opened, answered }));
     // To be seen it stands in the result, in larger letters.
     status.classList.add("visually-hidden");
     const tag = said.isDemonstration ? ` (${texts.demonstration})` : "";
     status.textContent = `${t.verdictTitle}${tag}: ${texts.verdict(said.verdict, said.sourceName)}`;
-    if (keepsHistory()) await rememberAnswer(canvas, model, answered);
+    // A picture of the list was kept when it was listed.
+    if (!list && !(await remember(canvas, entryOf(model, answered, name)))) context.report(texts.history.full);
+  }
+
+  function backToList(): HTMLElement[] {
+    const shown = list;
+    if (!shown) return [];
+    const back = () => {
+      picture = null;
+      question++;
+      result.replaceChildren(shown.element);
+      showStatus(shown);
+    };
+    return [h("button", { class: "button back", type: "button", click: back }, texts.many.back)];
   }
 
   function begin(message: string): number {
@@ -98,7 +178,7 @@ export function detectScreen(context: Context): DetectScreen {
   function fail(error: unknown, asked: number): void {
     if (asked !== question) return;
     finish();
-    result.replaceChildren();
+    result.replaceChildren(...backToList());
     status.classList.add("error");
     status.textContent = inWords(error);
   }
@@ -106,18 +186,43 @@ export function detectScreen(context: Context): DetectScreen {
   return { element, check };
 }
 
-function pictureInputs(chosen: (file: File) => void): HTMLElement {
-  const input = (name: string, words: string, attributes: Record<string, string>) => {
+/** One file of a list, and whether it could be kept in the history. */
+async function rowOf(catalogue: Catalogue, model: Model, file: Blob, name: string): Promise<{ row: Row; kept: boolean }> {
+  const sample = { file: name, label: null };
+  try {
+    const decoded = await catalogue.decode(file);
+    const answered = await catalogue.answer(model, decoded);
+    const said = saidOf(model, answered);
+    const canvas = pictureCanvas(decoded);
+    const kept = await remember(canvas, entryOf(model, answered, name));
+    const [graphMs, decodeMs] = [answered.detection.graphMs, decoded.decodeMs + decoded.reduceMs];
+    const measured = { sample, model: nameOf(model), answer: answered.answer, graphMs, decodeMs };
+    return { row: { file, name, said, thumbnail: thumbnailOf(canvas), measured, unread: null }, kept };
+  } catch (error) {
+    if (!(error instanceof BadPicture)) throw error;
+    const unread = { sample, reason: error.reason, words: inWords(error) };
+    return { row: { file, name, said: null, thumbnail: null, measured: null, unread }, kept: true };
+  }
+}
+
+function pictureInputs(chosen: (files: File[]) => void): HTMLElement {
+  const input = (name: string, words: string, attributes: Record<string, string | boolean>) => {
     const field = h("input", {
       type: "file",
       accept: "image/*",
       class: "visually-hidden",
       ...attributes,
       change: () => {
-        const file = field.files?.[0];
+        const files = [...(field.files ?? [])];
         // The same file may be chosen again.
         field.value = "";
-        if (file) chosen(file);
+        if (files.length > 0) chosen(files);
+      },
+      // Not every browser opens the chooser on Enter.
+      keydown: (event: KeyboardEvent) => {
+        if (event.key !== "Enter") return;
+        event.preventDefault();
+        field.click();
       },
     });
     return h("label", { class: `button ${name}` }, field, icon(name), words);
@@ -125,7 +230,7 @@ function pictureInputs(chosen: (file: File) => void): HTMLElement {
   return h(
     "div",
     { class: "buttons" },
-    input("picture", t.choose, { id: "choose-picture" }),
+    input("picture", t.choose, { id: "choose-picture", multiple: true }),
     input("camera", t.camera, { id: "take-photo", capture: "environment" }),
   );
 }
@@ -300,40 +405,21 @@ function reducedTo({ facts, width, height }: DecodeReply): string {
   return facts.width * facts.height === width * height ? "" : `; ${t.reduced(width, height)}`;
 }
 
-function pictureCanvas({ pixels, width, height }: Picture, label: string): HTMLCanvasElement {
-  const canvas = h("canvas", { width, height, role: "img", "aria-label": label });
-  const image = new ImageData(width, height);
-  for (let from = 0, to = 0; from < pixels.length; from += 3, to += 4) {
-    image.data[to] = pixels[from]!;
-    image.data[to + 1] = pixels[from + 1]!;
-    image.data[to + 2] = pixels[from + 2]!;
-    image.data[to + 3] = 255;
-  }
-  canvas.getContext("2d")!.putImageData(image, 0, 0);
-  return canvas;
-}
-
-async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, answered: Answered): Promise<void> {
-  const { answer } = answered;
-  const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(canvas.width, canvas.height));
-  const small = h("canvas", {
-    width: Math.max(1, Math.round(canvas.width * scale)),
-    height: Math.max(1, Math.round(canvas.height * scale)),
-  });
+function thumbnailOf(canvas: HTMLCanvasElement): HTMLCanvasElement {
+  const side = Math.min(canvas.width, canvas.height);
+  const small = h("canvas", { class: "thumbnail", width: LISTED_SIDE, height: LISTED_SIDE, "aria-hidden": "true" });
   const context = small.getContext("2d")!;
   context.imageSmoothingQuality = "high";
-  context.drawImage(canvas, 0, 0, small.width, small.height);
-  const thumbnail = await new Promise<Blob | null>((resolve) => small.toBlob(resolve, "image/jpeg", 0.85));
-  if (!thumbnail) return;
-  await addEntry({
-    time: Date.now(),
-    thumbnail,
-    answer,
-    ...saidOf(model, answered),
-    source: answer.source,
-    model: model.listed.name,
-    sha256: model.listed.sha256,
-  });
+  const [left, top] = [(canvas.width - side) / 2, (canvas.height - side) / 2];
+  context.drawImage(canvas, left, top, side, side, 0, 0, LISTED_SIDE, LISTED_SIDE);
+  return small;
+}
+
+function entryOf(model: Model, answered: Answered, file: string | null): Omit<Entry, "time" | "thumbnail"> {
+  const { sourceName, isDemonstration } = saidOf(model, answered);
+  const { answer } = answered;
+  const { verdict, source, pFake } = answer;
+  return { verdict, source, sourceName, pFake, isDemonstration, answer, file, model: model.listed.name, sha256: model.listed.sha256 };
 }
 
 function indexOfLargest(values: Float32Array): number {

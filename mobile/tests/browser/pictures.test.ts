@@ -75,29 +75,43 @@ describe("a picture also comes", () => {
     expect(await outcome(page)).toEqual({ ...expected, text: expect.any(String) });
   });
 
-  test("from another app, which shares it", async () => {
-    const expected = (await check(page, pictureFile(GOOD))) as Outcome;
-    await page.evaluate(async (data) => {
-      const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([bytes], "picture.png", { type: "image/png" }));
-      const { action, method, enctype, params } = (
-        (await (await fetch("manifest.webmanifest")).json()) as {
-          share_target: { action: string; method: string; enctype: string; params: { files: { name: string }[] } };
+  /** What a browser does when another app shares to this one: files by name, of a type that may be none. */
+  async function share(names: string[], type: string, field?: string): Promise<void> {
+    const files = names.map((name) => ({ name, data: readFileSync(pictureFile(name)).toString("base64") }));
+    await page.evaluate(
+      async ({ files, type, field }) => {
+        const transfer = new DataTransfer();
+        for (const { name, data } of files) {
+          const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+          transfer.items.add(new File([bytes], name, { type }));
         }
-      ).share_target;
-      // What a browser does when another app shares to this one.
-      const form = document.createElement("form");
-      Object.assign(form, { action, method, enctype });
-      const input = document.createElement("input");
-      Object.assign(input, { type: "file", name: params.files[0]!.name });
-      input.files = transfer.files;
-      form.append(input);
-      document.body.append(form);
-      form.submit();
-    }, data);
+        const { action, method, enctype, params } = (
+          (await (await fetch("manifest.webmanifest")).json()) as {
+            share_target: { action: string; method: string; enctype: string; params: { files: { name: string }[] } };
+          }
+        ).share_target;
+        const form = document.createElement("form");
+        Object.assign(form, { action, method, enctype });
+        const input = document.createElement("input");
+        Object.assign(input, { type: "file", multiple: true, name: field ?? params.files[0]!.name });
+        input.files = transfer.files;
+        form.append(input);
+        document.body.append(form);
+        form.submit();
+      },
+      { files, type, field },
+    );
     await page.waitForURL((url) => url.hash === "#detect" && url.search === "");
     await page.waitForSelector("html[data-ready=yes]");
+  }
+
+  test.each([
+    ["image/png", undefined],
+    ["", undefined],
+    ["application/octet-stream", "attachment"],
+  ])("from another app, which shares it as %j", async (type, field) => {
+    const expected = (await check(page, pictureFile(GOOD))) as Outcome;
+    await share([GOOD], type, field);
     await page.locator("[data-verdict]").waitFor();
     const found = (await outcome(page)) as Outcome;
     expect(found.verdict).toBe(expected.verdict);
@@ -105,6 +119,17 @@ describe("a picture also comes", () => {
     await page.reload();
     await page.waitForSelector("html[data-offline=yes]");
     expect(await page.locator("[data-verdict]").count()).toBe(0);
+  });
+
+  test("with others from another app, and all are listed", async () => {
+    await share([GOOD, "png-256x256.png"], "image/png");
+    await page.locator(".many .entry").nth(1).waitFor();
+    expect(await page.$$eval(".many .entry", (rows) => rows.map((row) => row.getAttribute("data-file")))).toEqual([GOOD, "png-256x256.png"]);
+  });
+
+  test("not at all, and then it is said", async () => {
+    await share([], "image/png");
+    await expect.poll(() => page.locator(".notices").textContent()).toContain(texts.detect.nothingShared);
   });
 });
 
