@@ -157,12 +157,14 @@ export const texts = {
   badPicture: {
     empty: "The file is empty.",
     truncated: "The picture is incomplete: its file breaks off.",
-    unreadable: "This is not a picture that can be read, whatever its name says. JPEG, PNG, GIF, WebP, BMP and AVIF can.",
+    unreadable:
+      "This is not a picture that this browser can read, whatever its name says. If another program shows it, save it there as JPEG and choose that.",
     "too-large": "The picture has more than 100 megapixels, or its file more than 1 GB.",
-    "too-small": "The picture is too small: a side has less than 8 pixels.",
-    "too-narrow": "The picture is too narrow to be judged.",
+    "too-small": "The picture is too small: its shorter side must have at least 16 pixels.",
+    "too-narrow":
+      "The picture is too small or too narrow: its shorter side must have at least 16 pixels, also where its longer side is reduced to 1,024.",
     unsupported:
-      "Browsers do not show files of this kind (such as TIFF, HEIC, JPEG 2000 or camera raw). Convert it to PNG or JPEG first, without reducing it.",
+      "This browser does not show pictures of this kind (such as HEIC, TIFF, JPEG XL, JPEG 2000 or camera raw). Save it as JPEG, without making it smaller, and choose that.",
     "out-of-memory": "There is not enough memory on this device for a picture of this size.",
   } satisfies Record<BadReason, string>,
   badModel: (detail: string) => `The model cannot be used: ${detail}.`,

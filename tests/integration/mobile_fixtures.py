@@ -184,6 +184,8 @@ def pictures(random: np.random.Generator) -> dict[str, bytes]:
     files["bad-truncated.png"] = files["png-256x256.png"][:9000]
     files["bad-small.png"] = encode_png(scene(random, 4, 100))
     files["bad-narrow.png"] = encode_png(scene(random, 8, 3000))
+    files["bad-line.png"] = encode_png(np.zeros((30_000, 1, 3), dtype=np.uint8))
+    files["bad-15x15.png"] = encode_png(np.zeros((15, 15, 3), dtype=np.uint8))
     files["bad-bomb.png"] = bomb(20_000, 20_000)
     files["bad-damaged.png"] = damaged(files["png-256x256.png"])
     return files

@@ -1,5 +1,8 @@
 /** Files that a person pastes or drops: those of folders, too. */
 
+/** For choosers: some systems do not count all of these as pictures. */
+export const ACCEPTED = "image/*,.avif,.heic,.heif";
+
 /** What it is called; null for a picture without a name, such as one that was copied from a page. */
 export function fileName(file: Blob): string | null {
   return file instanceof File ? file.webkitRelativePath || file.name || null : null;

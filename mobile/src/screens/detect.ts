@@ -8,7 +8,7 @@ import { called } from "../network/card";
 import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
 import { colours, evidence } from "../picture/heatmap";
-import { fileName } from "./brought";
+import { ACCEPTED, fileName } from "./brought";
 import { pictureCanvas } from "./canvas";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
@@ -209,7 +209,7 @@ function pictureInputs(chosen: (files: File[]) => void): HTMLElement {
   const input = (name: string, words: string, attributes: Record<string, string | boolean>) => {
     const field = h("input", {
       type: "file",
-      accept: "image/*",
+      accept: ACCEPTED,
       class: "visually-hidden",
       ...attributes,
       change: () => {

@@ -18,6 +18,7 @@ import {
   type Unread,
 } from "../evaluate/statistics";
 import { count, megabytes, milliseconds, texts } from "../texts";
+import { ACCEPTED } from "./brought";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
 import { BadPicture } from "../picture/facts";
@@ -176,7 +177,7 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
     class: "visually-hidden",
     id: `evaluate-${name}`,
     multiple: true,
-    ...(folder ? { webkitdirectory: true } : { accept: "image/*" }),
+    ...(folder ? { webkitdirectory: true } : { accept: ACCEPTED }),
     change: () => {
       chosen([...(field.files ?? [])]);
       field.value = "";

@@ -38,6 +38,37 @@ test("a TIFF, which browsers do not show, is refused in words", async () => {
   expect(await outcome(page)).toBe(texts.badPicture.unsupported);
 });
 
+test("a picture of a kind that only the browser reads is answered by the same pixels", async () => {
+  const expected = (await check(page, pictureFile(GOOD))) as Outcome;
+  const png = readFileSync(pictureFile(GOOD));
+  // An icon of 64 x 48 pixels that holds the same PNG.
+  const head = Buffer.alloc(22);
+  head.set([0, 0, 1, 0, 1, 0, 64, 48, 0, 0, 1, 0, 32, 0]);
+  head.writeUInt32LE(png.length, 14);
+  head.writeUInt32LE(22, 18);
+  const found = (await check(page, { name: "a.ico", mimeType: "image/x-icon", buffer: Buffer.concat([head, png]) })) as Outcome;
+  expect(found.probabilities).toEqual(expected.probabilities);
+  expect(found.text).toContain("Windows icon");
+});
+
+test.each([
+  ["HEIC", Buffer.from("\0\0\0\x18ftypheic\0\0\0\0mif1heic")],
+  ["HEIF", Buffer.from("\0\0\0\x18ftypmif1\0\0\0\0mif1heic")],
+  ["JPEG XL", Buffer.from("\0\0\0\x0cJXL \r\n")],
+])("%s, where this browser does not show it, gets the advice to save it as JPEG", async (_, buffer) => {
+  const said = await check(page, { name: "a", mimeType: "", buffer });
+  expect(said).toBe(texts.badPicture.unsupported);
+  expect(said).toContain("Save it as JPEG");
+});
+
+test("limits in words are those that there are", () => {
+  // png-16x16.png is answered.
+  expect(texts.badPicture["too-small"]).toContain("at least 16 pixels");
+  expect(Object.fromEntries(refused)["bad-line.png"]).toEqual({ error: "too-small" });
+  expect(Object.fromEntries(refused)["bad-15x15.png"]).toEqual({ error: "too-narrow" });
+  expect(texts.badPicture["too-narrow"]).toContain("at least 16 pixels");
+});
+
 test("100 megapixels are answered within bounded memory", async () => {
   const name = "huge-100-megapixels.jpg";
   const expected = fixture<Record<string, PictureAnswer>>("pictures/answers.json")[name]!.answers!["dense"]!;
