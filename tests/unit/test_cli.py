@@ -107,7 +107,7 @@ def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> N
     assert first == second
     assert list(first) == [
         *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "probabilities"),
-        *("familiarity", "kind", "error_rates", "model"),
+        *("familiarity", "kind", "error_rates", "model", "file_says"),
     ]
     assert (first["picture"], first["verdict"], first["threshold"]) == (str(picture), "generated", 0.0)
     assert first["source"] == max(("gan", "stable"), key=first["probabilities"].get)
@@ -123,6 +123,24 @@ def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> N
     assert first["familiarity"]["score"] == "max-probability"
     assert set(first["familiarity"]["scores"]) == {"max-probability", "energy", "distance"}
     assert first["model"]["bytes"] == len(tiny_model())
+
+
+def test_what_the_file_says_stands_beside_the_verdict_and_never_changes_it(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    data = picture.read_bytes()
+    told = tmp_path / "told.jpg"
+    manifest = b"JP\0\x01\0\0\0\x01\0\0\0\x10jumbc2pa digitalsourcetype/trainedAlgorithmicMedia"
+    told.write_bytes(data[:2] + b"\xff\xeb" + (len(manifest) + 2).to_bytes(2, "big") + manifest + data[2:])
+    plain, other = lines(detect(picture, told, "--json", "--model", model))
+    assert plain["file_says"].pop("in_words")[0].startswith("Nothing of its origin")
+    assert plain["file_says"] == {"c2pa": False, "digital_source_type": None, "generator_texts": [], "camera": None}
+    said = other.pop("file_says")
+    assert (said["c2pa"], said["digital_source_type"]) == (True, "trainedAlgorithmicMedia")
+    assert len(said["in_words"]) == 2
+    del plain["file_says"]
+    assert other | {"picture": None} == plain | {"picture": None}
+    assert "file says" in (text := detect(told, "--model", model).stdout)
+    assert "trainedAlgorithmicMedia" in text
 
 
 def test_what_cannot_be_read_is_one_line_and_the_others_are_answered(tmp_path: Path, picture: Path) -> None:
