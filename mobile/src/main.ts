@@ -35,6 +35,7 @@ async function start(): Promise<void> {
   if (!isSecureContext) throw new Error(texts.insecure);
   const catalogue = await Catalogue.read();
   const context: Context = { catalogue, report: (message) => notify(message) };
+  catalogue.onFull = () => notify(texts.storageFull);
   const detect = detectScreen(context);
   const screens: Record<Tab, Screen> = {
     detect,
@@ -69,7 +70,9 @@ async function start(): Promise<void> {
   const shared = await takeSharedPictures();
   if (shared?.length === 0) notify(texts.detect.nothingShared);
   else if (shared) check(shared);
-  await prepare(catalogue);
+  if (catalogue.problems.length > 0) notify(texts.badModels(catalogue.problems.map(inWords)));
+  // What fails here is for later visits: this one goes on.
+  await prepare(catalogue).catch((error: unknown) => notify(inWords(error)));
 }
 
 /** What makes the next visit possible without a network, after the screen is usable. */
@@ -114,7 +117,9 @@ function notify(message: string, action?: { words: string; act: () => void }): v
     action && h("button", { class: "button primary", type: "button", click: action.act }, action.words),
     h("button", { class: "button quiet", type: "button", click: () => notice.remove() }, texts.update.dismiss),
   );
-  notices.replaceChildren(notice);
+  // Said once is enough.
+  for (const other of notices.children) if (other.querySelector("p")?.textContent === message) other.remove();
+  notices.append(notice);
 }
 
 function skipToContent(event: Event): void {

@@ -1,6 +1,7 @@
 /** Every text that a person reads, in one place for translation. Numbers are written as `language` says; no line breaks before a unit. */
 
 import type { BadReason } from "./picture/facts";
+import type { FileStatements } from "./picture/statements";
 import type { Answer, Kind, Verdict } from "./network/decision";
 import type { Rate } from "./network/card";
 import type { Provider } from "./network/protocol";
@@ -74,7 +75,7 @@ export const texts = {
     verdictTitle: "Verdict",
     picture: (kind: Kind) => `The picture, ${kind.format}, shorter side ${count(kind.shorterSide)} pixels`,
     model: "Model",
-    modelOption: (name: string, size: string) => `${name} (${size})`,
+    modelOption: (name: string, size: string, isKept: boolean) => `${name} (${size})${isKept ? "" : ", not on this device yet"}`,
     scores: "Scores",
     scoreOf: (name: string, probability: number) => `${name} ${decimals(3).format(probability)}`,
     line: "The line",
@@ -154,6 +155,23 @@ export const texts = {
     string
   >,
 
+  file: {
+    title: "What the file itself says",
+    apart: "Beside the verdict, which rests on the pixels alone.",
+    says: ({ c2pa, digitalSourceType, generatorTexts, camera }: FileStatements): string[] => {
+      const said = [
+        c2pa &&
+          "Content Credentials (a C2PA manifest) are attached. They are signed, but their signature was not checked here: a verifier can.",
+        digitalSourceType !== null &&
+          `The IPTC digital source type is ${digitalSourceType}. Whoever saved the file wrote it; anyone can change or remove it.`,
+        generatorTexts.length > 0 &&
+          `A generator's settings are in it (${generatorTexts.join(", ")}). Programs that generate pictures write them; they are as easily removed, or written into a photograph.`,
+        camera !== null && `A camera is named: ${camera}. Any program can write that.`,
+      ].filter((each) => each !== false);
+      return said.length > 0 ? said : ["Nothing of its origin. That is usual: most apps and sites remove it."];
+    },
+  },
+
   badPicture: {
     empty: "The file is empty.",
     truncated: "The picture is incomplete: its file breaks off.",
@@ -168,6 +186,17 @@ export const texts = {
     "out-of-memory": "There is not enough memory on this device for a picture of this size.",
   } satisfies Record<BadReason, string>,
   badModel: (detail: string) => `The model cannot be used: ${detail}.`,
+  badModels: (details: readonly string[]) => `${details.length === 1 ? "A model" : "Some models"} cannot be used. ${details.join(" ")}`,
+  modelFault: {
+    newer: "it was made for a newer version of this app: reload the page, online",
+    card: (card: string, file: string) => `the card ${card} and the network ${file} do not belong together; whoever publishes the app must put in the pair`,
+    other: (file: string, other: string) =>
+      `the network ${file} and its card do not belong together: it is the file of ${other}; whoever publishes the app must put in the pair`,
+    notItsCards: (file: string, expected: string, got: string) =>
+      `the network ${file} and its card do not belong together: the card is of sha256 ${expected}, the file has ${got}; whoever publishes the app must put in the pair`,
+    damaged: (file: string, expected: string, got: string) => `${file} is damaged: expected sha256 ${expected}, got ${got}`,
+  },
+  storageFull: "The model answers now, but could not be kept for offline use: there is no room for it on this device.",
 
   evaluate: {
     title: "Evaluate",
@@ -190,14 +219,19 @@ export const texts = {
     columns: {
       measure: "Measure",
       pictures: "Pictures",
-      right: "Right",
+      right: "Right, of all labelled",
       unknown: "Unknown source",
       median: "Median time",
       mean: "Mean time",
       p95: "95th percentile",
       total: "Total time",
     },
-    right: (right: number, answered: number) => (answered === 0 ? "–" : `${percentExact(right / answered)} (${right}\u00a0of\u00a0${answered})`),
+    right: (right: number, labelled: number) => (labelled === 0 ? "–" : `${percentExact(right / labelled)} (${right}\u00a0of\u00a0${labelled})`),
+    failsSelfTest: "fails its self-test here: not counted",
+    cannotBeUsed: "cannot be used here: not counted",
+    notHere: "not on this device yet",
+    unlabelled: "What was said of pictures without a label",
+    picture: "Picture",
     decoding: (mean: number, median: number, p95: number, total: number) =>
       `Decoding and reading: mean ${milliseconds(mean)}, median ${milliseconds(median)}, p95 ${milliseconds(p95)}, total ${milliseconds(total)}.`,
     confusion: (model: string) => `${model}: what the pictures are (rows) and what it said (columns)`,
@@ -216,8 +250,7 @@ export const texts = {
     empty: "Nothing here yet. Pictures that you check appear here.",
     keep: "Keep a history",
     full: "The answer stands, but it could not be kept in the history: there is no room for it on this device. Delete old entries, or switch the history off.",
-    open: (what: string) => `Open ${what}`,
-    openShort: "Open",
+    open: "Open",
     close: "Close",
     ofBefore: "An older version of the app kept no more of this answer.",
     remove: (what: string) => `Delete ${what}`,
@@ -236,7 +269,7 @@ export const texts = {
     limits: [
       "It knows the sources that it was trained on. Pictures by other generators may be called photographs or unknown.",
       "Small or strongly compressed pictures keep few traces: the error rates beside each verdict say how few.",
-      "It looks at the central square only, and at nothing outside the picture: no metadata, no watermarks.",
+      "The verdict rests on the central square of the picture alone: what the file says of itself is shown beside it, and watermarks are not looked for.",
       "A verdict is evidence, not proof. Do not accuse anyone because of it.",
     ],
     privacyTitle: "Privacy",

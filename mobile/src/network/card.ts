@@ -1,5 +1,7 @@
 /** The card of a published network: what an answer needs of it (`tasks/evaluation/cards.py`). */
 
+import { texts } from "../texts";
+
 /** Something that telltale itself published is not what it should be. */
 export class BadModel extends Error {
   override readonly name = "BadModel";
@@ -71,7 +73,7 @@ export interface Card {
 export function readCard(json: unknown): Card {
   const card = new Fields(json, "");
   const format = card.has("format") ? card.whole("format", 1) : 1;
-  if (format > FORMAT) throw new BadModel(`its card is of format ${format}, made for a newer version of this app: reload the page`);
+  if (format > FORMAT) throw new BadModel(texts.modelFault.newer);
   const decision = card.fields("decision");
   const rejection = decision.fields("rejection");
   const classes = card.list("classes").map((name) => String(name));

@@ -2,6 +2,7 @@
 
 import { mended } from "./ends";
 import { BadPicture, inspectPicture, otherFormat, refuseSize, type PictureFacts } from "./facts";
+import { fileStatements, type FileStatements } from "./statements";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
 
 export const MAX_BYTES = 2 ** 30;
@@ -13,6 +14,7 @@ const TILE_WIDTH = 4096;
 /** Times in milliseconds: `decodeMs` from bytes to a bitmap, `reduceMs` from the bitmap to the reduced pixels. */
 export interface Decoded {
   readonly facts: PictureFacts;
+  readonly says: FileStatements;
   readonly pixels: Uint8Array;
   readonly height: number;
   readonly width: number;
@@ -42,6 +44,7 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
+      says: fileStatements(bytes),
       pixels,
       height,
       width,

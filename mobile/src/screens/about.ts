@@ -71,7 +71,7 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
 
   async function keepIt(): Promise<void> {
     try {
-      await catalogue.keep(model);
+      await catalogue.keep(model); // which tells where there is no room
     } catch (error) {
       report(inWords(error));
     }

@@ -3,6 +3,7 @@
 import { h, icon } from "../dom";
 import type { Entry } from "../history/records";
 import { BadPicture } from "../picture/facts";
+import { keepSetting, setting } from "../settings";
 import { megabytes, percent, texts } from "../texts";
 import { called } from "../network/card";
 import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
@@ -134,6 +135,7 @@ export function detectScreen(context: Context): DetectScreen {
     const model = catalogue.named(select.value);
     status.textContent = t.loadingModel(model.listed.name);
     const opened = await catalogue.open(model);
+    void markKept(context, select);
     if (asked !== question) return;
     status.textContent = t.working;
     const answered = await catalogue.answer(model, decoded);
@@ -183,7 +185,7 @@ export function detectScreen(context: Context): DetectScreen {
     status.textContent = inWords(error);
   }
 
-  return { element, check };
+  return { element, check, shown: () => void markKept(context, select) };
 }
 
 /** One file of a list, and whether it could be kept in the history. */
@@ -236,26 +238,33 @@ function pictureInputs(chosen: (files: File[]) => void): HTMLElement {
 }
 
 function modelSelect({ catalogue }: Context, changed: () => void): HTMLSelectElement {
-  const chosen = catalogue.named(localStorage.getItem(CHOSEN_MODEL)).listed.name;
+  const chosen = catalogue.named(setting(CHOSEN_MODEL)).listed.name;
   const select = h(
     "select",
     {
       id: "model",
       change: () => {
-        localStorage.setItem(CHOSEN_MODEL, select.value);
+        keepSetting(CHOSEN_MODEL, select.value);
         changed();
       },
     },
     ...catalogue.models.map((model) => {
       const { listed } = model;
-      return h(
-        "option",
-        { value: listed.name, selected: listed.name === chosen },
-        t.modelOption(nameOf(model), megabytes(listed.bytes)),
-      );
+      return h("option", { value: listed.name, selected: listed.name === chosen }, optionOf(model, true));
     }),
   );
   return select;
+}
+
+function optionOf(model: Model, isKept: boolean): string {
+  return t.modelOption(nameOf(model), megabytes(model.listed.bytes), isKept);
+}
+
+/** Say of each model whether it is on the device. */
+async function markKept({ catalogue }: Context, select: HTMLSelectElement): Promise<void> {
+  for (const [index, model] of catalogue.models.entries()) {
+    select.options[index]!.textContent = optionOf(model, await catalogue.isKept(model));
+  }
 }
 
 interface Shown {
@@ -297,6 +306,13 @@ function resultOf(shown: Shown): HTMLElement[] {
         h("p", { class: "hint" }, texts.errorsDetail(answer)),
       ),
       ...sourceList(model, answered),
+      h(
+        "div",
+        { class: "card file-says" },
+        h("h3", {}, texts.file.title),
+        h("ul", {}, ...texts.file.says(shown.decoded.says).map((words) => h("li", {}, words))),
+        h("p", { class: "hint" }, texts.file.apart),
+      ),
       details(shown),
     ),
   ];

@@ -1,7 +1,7 @@
 /** Evaluate: models over many pictures, their times and, where the truth is known, how often they are right. */
 
 import { download, h, icon } from "../dom";
-import { called } from "../network/card";
+import { BadModel, called } from "../network/card";
 import { nameOf, type Model } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
 import {
@@ -29,6 +29,12 @@ interface Source extends Sample {
   readonly read: () => Promise<Blob>;
 }
 
+/** A network that answers nothing here, and why. */
+interface Marked {
+  readonly model: Model;
+  readonly why: string;
+}
+
 export function evaluateScreen(context: Context): Screen {
   const { catalogue } = context;
   const classes = [...new Set(catalogue.models.flatMap((model) => model.card.classes))];
@@ -41,7 +47,7 @@ export function evaluateScreen(context: Context): Screen {
   const chosen = h("p", { class: "hint", role: "status" });
   const models = catalogue.models.map((model, index) => {
     const box = h("input", { type: "checkbox", name: "model", value: model.listed.name, checked: index === 0 });
-    return { model, box };
+    return { model, box, here: h("small", { class: "here" }) };
   });
   const choose = (files: File[]) => {
     own = files.filter(mayBePicture).map((file) => {
@@ -74,8 +80,9 @@ export function evaluateScreen(context: Context): Screen {
     results.replaceChildren();
     progressBox.hidden = false;
     try {
-      const { measured, unread, complete } = await evaluate(selected, sources);
-      results.replaceChildren(...resultsOf(selected, measured, unread));
+      const { usable, marked } = await opened(selected);
+      const { measured, unread, complete } = await evaluate(usable, sources);
+      results.replaceChildren(...resultsOf(usable, marked, measured, unread));
       progressWords.textContent = complete ? t.progress(sources.length, sources.length) : t.stopped;
     } catch (error) {
       progressWords.classList.add("error");
@@ -84,13 +91,36 @@ export function evaluateScreen(context: Context): Screen {
     running = false;
     start.textContent = t.start;
     progressBox.hidden = true;
+    await markKept();
+  }
+
+  /** Models that may be counted, and those that may not, each with why. The first error where there is none of the former. */
+  async function opened(selected: Model[]): Promise<{ usable: Model[]; marked: Marked[] }> {
+    const [usable, marked]: [Model[], Marked[]] = [[], []];
+    let problem: unknown = null;
+    for (const model of selected) {
+      try {
+        // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.
+        const { selfTest } = await catalogue.open(model);
+        if (selfTest.passed) usable.push(model);
+        else marked.push({ model, why: t.failsSelfTest });
+      } catch (error) {
+        if (!(error instanceof BadModel)) throw error;
+        problem ??= error;
+        marked.push({ model, why: t.cannotBeUsed });
+      }
+    }
+    if (usable.length === 0) throw problem ?? new BadModel(marked.map(({ model, why }) => `${nameOf(model)} ${why}`).join("; "));
+    return { usable, marked };
+  }
+
+  async function markKept(): Promise<void> {
+    for (const { model, here } of models) here.textContent = (await catalogue.isKept(model)) ? "" : t.notHere;
   }
 
   async function evaluate(selected: Model[], sources: Source[]) {
     const measured: Measured[] = [];
     const unread: Unread[] = [];
-    // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.
-    for (const model of selected) await catalogue.open(model);
     for (const [index, source] of sources.entries()) {
       if (!running) return { measured, unread, complete: false };
       progress.value = index / sources.length;
@@ -129,12 +159,12 @@ export function evaluateScreen(context: Context): Screen {
         "fieldset",
         { class: "card" },
         h("legend", {}, t.models),
-        ...models.map(({ model, box }) =>
+        ...models.map(({ model, box, here }) =>
           h(
             "label",
             { class: "check" },
             box,
-            h("span", {}, nameOf(model), " ", h("small", {}, megabytes(model.listed.bytes))),
+            h("span", {}, nameOf(model), " ", h("small", {}, megabytes(model.listed.bytes)), " ", here),
           ),
         ),
       ),
@@ -163,7 +193,7 @@ export function evaluateScreen(context: Context): Screen {
     useBundled.checked = bundled.length > 0;
   }
   void readBundled();
-  return { element };
+  return { element, shown: () => void markKept() };
 }
 
 /** Folders hold other files too; what is named like none of them is left to the decoder. */
@@ -186,19 +216,20 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
   return h("label", { class: "button" }, field, icon(name), words);
 }
 
-function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
+function resultsOf(models: Model[], marked: Marked[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
   const { columns } = t;
   const measures = [columns.pictures, columns.right, columns.unknown, columns.median, columns.mean, columns.p95, columns.total];
   const values = models.map((model) => {
     const mine = measured.filter((row) => row.model === nameOf(model));
     const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
-    const { right, answered, unknown } = accuracy(mine);
+    const { right, labelled, unknown } = accuracy(mine);
     const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [median, mean, p95, total].map(milliseconds);
-    return [count(mine.length), t.right(right, answered), count(unknown), ...timed];
+    return [count(mine.length), t.right(right, labelled), count(unknown), ...timed];
   });
   // Models side by side: phones are narrow, and few models are compared by many measures.
-  const header = [columns.measure, ...models.map(nameOf)];
-  const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!)]);
+  const header = [columns.measure, ...[...models, ...marked.map(({ model }) => model)].map(nameOf)];
+  const notCounted = (index: number) => marked.map(({ why }) => (index === 0 ? why : "–"));
+  const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!), ...notCounted(index)]);
   const onePerPicture = measured.filter((row) => row.model === (models[0] && nameOf(models[0])));
   const decoding = times(onePerPicture.map((row) => row.decodeMs));
   return [
@@ -230,7 +261,22 @@ function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HT
       ),
     ),
     ...models.flatMap((model) => confusionOf(model, measured)),
+    ...unlabelledOf(models, measured),
   ];
+}
+
+/** Of a picture without a label nothing can be counted, but what was said of it is worth reading. */
+function unlabelledOf(models: Model[], measured: Measured[]): HTMLElement[] {
+  const said = new Map<string, string[]>();
+  for (const { sample, model, answer } of measured) {
+    if (sample.label !== null) continue;
+    const { card } = models.find((each) => nameOf(each) === model)!;
+    const words = texts.verdict(answer.verdict, answer.source === null ? null : called(card, answer.source));
+    said.set(sample.file, [...(said.get(sample.file) ?? []), words]);
+  }
+  if (said.size === 0) return [];
+  const rows = [...said].map(([file, words]) => [file, ...words]);
+  return [h("div", { class: "card" }, h("h3", {}, t.unlabelled), table("unlabelled", t.unlabelled, [t.picture, ...models.map(nameOf)], rows))];
 }
 
 function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {

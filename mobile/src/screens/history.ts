@@ -78,6 +78,7 @@ function item(entry: Kept, url: string, open: () => void, remove: () => void): H
   const said = saidIn(entry);
   const verdict = texts.verdict(said.verdict, said.sourceName);
   const what = `${verdict}, ${moment(entry.time)}`;
+  const name = entry.file ?? t.open;
   const opening = (event: Event) => {
     event.preventDefault();
     open();
@@ -89,7 +90,7 @@ function item(entry: Kept, url: string, open: () => void, remove: () => void): H
     h(
       "div",
       {},
-      h("a", { class: "file", href: "#history", "aria-label": t.open(what), click: opening }, entry.file ?? t.openShort),
+      h("a", { class: "file", href: "#history", "aria-label": `${name}: ${what}`, click: opening }, name),
       h("p", { class: `said ${entry.verdict}` }, ...headline(said)),
       entry.answer && scale(said),
       h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),

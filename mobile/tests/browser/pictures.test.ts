@@ -61,6 +61,20 @@ test.each([
   expect(said).toContain("Save it as JPEG");
 });
 
+test.each([
+  ["png-told.png", "png-64x48.png"],
+  ["jpg-told.jpg", "jpg-444.jpg"],
+  ["png-told.webp", "png-image.webp"],
+])("what %s says beside its pixels is shown beside the verdict, and changes nothing of it", async (told, plain) => {
+  const expected = (await check(page, pictureFile(plain))) as Outcome;
+  expect(await page.locator(".file-says li").allTextContents()).toEqual([expect.stringContaining("Nothing of its origin")]);
+  const { verdict, source, probabilities } = (await check(page, pictureFile(told))) as Outcome;
+  expect({ verdict, source, probabilities }).toEqual({
+    ...{ verdict: expected.verdict, source: expected.source, probabilities: expected.probabilities },
+  });
+  expect((await page.locator(".file-says li").allTextContents()).join(" ")).toContain("trainedAlgorithmicMedia");
+});
+
 test("limits in words are those that there are", () => {
   // png-16x16.png is answered.
   expect(texts.badPicture["too-small"]).toContain("at least 16 pixels");

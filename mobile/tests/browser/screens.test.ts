@@ -42,6 +42,17 @@ afterEach(async () => {
   await page.close();
 });
 
+/** The app as it is where the first network computes other numbers than its card says. */
+async function withFailingSelfTest(): Promise<void> {
+  const { card } = models()[0]!;
+  const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };
+  content.self_test.probabilities.reverse();
+  site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify(content)));
+  await page.reload();
+  await page.waitForSelector("html[data-ready=yes]");
+  site.replaced.clear();
+}
+
 describe("Detect", () => {
   test("switching the model answers the same picture again, and the choice lasts", async () => {
     const first = (await check(page, pictureFile("jpg-512x512-q95.jpg"))) as Outcome;
@@ -121,10 +132,9 @@ describe("Evaluate", () => {
     expect(lines).toHaveLength(1 + 18);
     for (const [index, model] of ["dense", "small (demonstration)"].entries()) {
       const mine = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === model);
-      const answered = mine.filter((line) => line[3] !== "unknown-source");
-      const right = answered.filter((line) => (line[1] === "real") === (line[3] === "photograph"));
-      expect(rows[index]![2]).toContain(`(${right.length}\u00a0of\u00a0${answered.length})`);
-      expect(rows[index]![3]).toBe(String(mine.length - answered.length));
+      const right = mine.filter((line) => line[3] === (line[1] === "real" ? "photograph" : "generated"));
+      expect(rows[index]![2]).toContain(`(${right.length}\u00a0of\u00a09)`);
+      expect(rows[index]![3]).toBe(String(mine.filter((line) => line[3] === "unknown-source").length));
       const confusion = page.locator("table.confusion").nth(index).locator("td");
       const counts = (await confusion.allTextContents()).map(Number);
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(9);
@@ -146,6 +156,49 @@ describe("Evaluate", () => {
     expect(second!.slice(0, 2)).toEqual(["dense", "1"]);
     expect(await page.locator("details summary").first().textContent()).toBe(texts.evaluate.failures(1));
     expect((await savedCsv()).at(-1)).toContain("unreadable");
+  });
+
+  test("pictures without a label are listed with what was said of them", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("#use-bundled").uncheck();
+    await page.setInputFiles("#evaluate-picture", [pictureFile("png-64x48.png"), pictureFile("png-256x256.png")]);
+    const [row] = await results();
+    expect(row!.slice(0, 3)).toEqual(["dense", "2", "–"]);
+    const listed = await page.$$eval("table.unlabelled tbody tr", (found) => found.map((each) => [...each.children].map((cell) => cell.textContent)));
+    expect(listed.map(([file]) => file)).toEqual(["png-64x48.png", "png-256x256.png"]);
+    expect(listed.every(([, said]) => /^(Photograph|Generated: .+|Unknown source)$/.test(said!))).toBe(true);
+  });
+
+  test("a network whose self-test fails here is marked, and the others are counted", async () => {
+    await withFailingSelfTest();
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("input[name=model][value=small]").check();
+    const rows = await results();
+    expect(rows.map(([model, pictures, right]) => [model, pictures, right === "–"])).toEqual([
+      ["small (demonstration)", "9", false],
+      ["dense", texts.evaluate.failsSelfTest, true],
+    ]);
+    await page.locator("input[name=model][value=small]").uncheck();
+    await page.click("#start");
+    await expect.poll(() => page.locator("section:not([hidden]) > .status.error").textContent()).toContain(texts.evaluate.failsSelfTest);
+  });
+
+  test("the models that are not on the device are named in both lists", async () => {
+    await page.evaluate(() => caches.delete("telltale-models"));
+    await page.click("a[data-tab=evaluate]");
+    const here = (model: string) => page.locator("label", { has: page.locator(`input[name=model][value=${model}]`) }).locator(".here").textContent();
+    await expect.poll(() => here("dense")).toBe(texts.evaluate.notHere);
+    // A visit begins with fetching the first one.
+    await page.reload();
+    await page.waitForSelector("html[data-offline=yes]");
+    await results();
+    await expect.poll(() => here("dense")).toBe("");
+    expect(await here("small")).toBe(texts.evaluate.notHere);
+    await page.click("a[data-tab=detect]");
+    await expect.poll(() => page.locator("#model option").allTextContents()).toEqual([
+      expect.not.stringContaining(texts.evaluate.notHere),
+      expect.stringContaining(texts.evaluate.notHere),
+    ]);
   });
 
   test("without a picture it says what is missing", async () => {
@@ -209,13 +262,7 @@ describe("About", () => {
   });
 
   test("a model that computes other numbers than published fails its self-test, and gives no verdict", async () => {
-    const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
-    const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };
-    content.self_test.probabilities.reverse();
-    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify(content)));
-    await page.reload();
-    await page.waitForSelector("html[data-ready=yes]");
-    site.replaced.clear();
+    await withFailingSelfTest();
     expect(await check(page, pictureFile("png-64x48.png"))).toContain("computes other numbers than it was published with");
     await page.click("a[data-tab=about]");
     await page.locator("[data-self-test=dense]").click();
