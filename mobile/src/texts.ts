@@ -134,8 +134,8 @@ export const texts = {
     where: ({ verdict, pFake, threshold }: Placed) => {
       if (verdict === "unknown-source") return "Where it lies means little: the scale was made for sources that the model knows.";
       const close = Math.abs(pFake - threshold) < CLOSE;
-      if (verdict === "generated") return close ? "Just over the line: it could as well be a photograph." : "Over the line.";
-      return close ? "Just below the line: it could as well be generated." : "Below the line.";
+      if (verdict === "generated") return close ? "Just over the line: a close call." : "Over the line.";
+      return close ? "Just below the line: a close call." : "Below the line.";
     },
   },
   errors: ({ falseAlarms, missed }: Pick<Answer, "falseAlarms" | "missed">) => {

@@ -124,8 +124,9 @@ function openedEntry(entry: Kept, url: string): HTMLElement[] {
       ]
     : [h("p", { class: "hint" }, t.ofBefore)];
   return [
+    // Focused, so that the dialogue opens at its beginning.
+    h("h2", { class: `said ${said.verdict}`, tabindex: "-1", autofocus: true }, ...headline(said)),
     h("img", { src: url, alt: t.thumbnail }),
-    h("h2", { class: `said ${said.verdict}` }, ...headline(said)),
     ...(said.isDemonstration ? [h("p", { class: "warning" }, texts.demonstrationMeans)] : []),
     ...words.filter((each) => each !== false),
     h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),

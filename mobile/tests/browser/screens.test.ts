@@ -291,23 +291,39 @@ describe("Everyone can use it:", () => {
     await page.evaluate(axe.source);
     await check(page, pictureFile("jpg-512x333-q60.jpg"));
     await page.getByLabel(texts.detect.evidence).check();
-    for (const tab of ["detect", "evaluate", "history", "about"]) {
-      await page.click(`a[data-tab=${tab}]`);
+    for (const tab of ["detect", "list", "evaluate", "history", "about"]) {
+      await page.click(`a[data-tab=${tab === "list" ? "detect" : tab}]`);
+      if (tab === "list") {
+        await page.selectOption("#model", "small");
+        await page.setInputFiles("#choose-picture", ["png-64x48.png", "bad-text.jpg"].map(pictureFile));
+        await page.locator("section:not([aria-busy]) .many .unread").waitFor();
+      }
       if (tab === "evaluate") {
         await page.click("#start");
         await page.locator("table.summary").waitFor();
       }
-      if (tab === "history") await page.locator(".entry").waitFor();
+      if (tab === "history") {
+        await page.locator(".entries:not(.many) a.file").first().click();
+        await page.getByRole("dialog").waitFor();
+      }
       const found = await page.evaluate(async () => {
         const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
         return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
       });
       expect(found.filter(({ impact }) => impact === "serious" || impact === "critical"), tab).toEqual([]);
+      if (tab === "history") await page.getByRole("button", { name: texts.history.close }).click();
     }
   });
 
   test("nothing is wider than a phone of 360 pixels", async () => {
+    await page.evaluate(() => caches.delete("telltale-models"));
+    await page.click("a[data-tab=evaluate]");
+    await page.click("a[data-tab=detect]");
+    await expect.poll(() => page.locator("#model").textContent()).toContain(texts.evaluate.notHere);
     await check(page, pictureFile("png-3000x90.png"));
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(360);
+    await page.setInputFiles("#choose-picture", ["png-3000x90.png", "bad-text.jpg"].map(pictureFile));
+    await page.locator("section:not([aria-busy]) .many .unread").waitFor();
     for (const tab of ["detect", "evaluate", "history", "about"]) {
       await page.click(`a[data-tab=${tab}]`);
       expect(await page.evaluate(() => document.documentElement.scrollWidth), tab).toBe(360);
