@@ -11,6 +11,7 @@ import { detectScreen } from "./screens/detect";
 import { evaluateScreen } from "./screens/evaluate";
 import { inWords } from "./screens/failure";
 import { historyScreen } from "./screens/history";
+import { language } from "./numbers";
 import { texts } from "./texts";
 
 const TABS = ["detect", "evaluate", "history", "about"] as const;
@@ -20,6 +21,7 @@ const notices = h("div", { class: "notices", role: "status", "aria-live": "polit
 const main = h("main", { id: "content" }, h("p", { class: "status" }, texts.start));
 
 async function start(): Promise<void> {
+  document.documentElement.lang = language;
   const links = TABS.map((tab) => h("a", { href: `#${tab}`, "data-tab": tab }, icon(tab), h("span", {}, texts.tabs[tab])));
   document.getElementById("app")!.append(
     h("a", { class: "skip", href: "#content", click: skipToContent }, texts.skip),
@@ -73,6 +75,8 @@ async function start(): Promise<void> {
   if (catalogue.problems.length > 0) notify(texts.badModels(catalogue.problems.map(inWords)));
   // What fails here is for later visits: this one goes on.
   await prepare(catalogue).catch((error: unknown) => notify(inWords(error)));
+  // Which models are on the device may have changed.
+  for (const { shown } of [detect, screens.evaluate]) shown?.();
 }
 
 /** What makes the next visit possible without a network, after the screen is usable. */

@@ -1,49 +1,18 @@
-/** Every text that a person reads, in one place for translation. Numbers are written as `language` says; no line breaks before a unit. */
+/** Every text that a person reads, in English; `texts-de.ts` and `texts-it.ts` have the same in German and Italian. */
 
 import type { BadReason } from "./picture/facts";
 import type { FileStatements } from "./picture/statements";
 import type { Answer, Kind, Verdict } from "./network/decision";
 import type { Rate } from "./network/card";
 import type { Provider } from "./network/protocol";
-
-export const language = "en";
-
-const decimals = (digits: number) =>
-  new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const whole = new Intl.NumberFormat(language);
-
-/** A share in per cent, except where its rounding would claim certainty. */
-export function percent(share: number): string {
-  if (share < 0.001) return "under 0.1\u00a0%";
-  return share > 0.999 ? "over 99.9\u00a0%" : `${decimals(1).format(100 * share)}\u00a0%`;
-}
-
-export function milliseconds(value: number): string {
-  if (value >= 10_000) return `${decimals(1).format(value / 1000)}\u00a0s`;
-  return `${decimals(value < 10 ? 1 : 0).format(value)}\u00a0ms`;
-}
-
-export function megabytes(bytes: number): string {
-  return bytes < 100_000 ? `${decimals(0).format(bytes / 1000)}\u00a0kB` : `${decimals(1).format(bytes / 1e6)}\u00a0MB`;
-}
-
-export function count(value: number): string {
-  return whole.format(value);
-}
-
-export function moment(time: number): string {
-  return new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
-}
+import { count, counted, decimals, isClose, language, milliseconds, percentExact } from "./numbers";
+import { german } from "./texts-de";
+import { italian } from "./texts-it";
 
 /** Where an answer lies between photograph and generated. */
 export type Placed = Pick<Answer, "verdict" | "pFake" | "threshold">;
 
-/** Nearer to the line than this, an answer is told to be close. */
-const CLOSE = 0.05;
-
-const counted = (value: number, one: string, many: string) => `${count(value)} ${value === 1 ? one : many}`;
-
-export const texts = {
+const english = {
   name: "telltale",
   tabs: { detect: "Detect", evaluate: "Evaluate", history: "History", about: "About" },
   mainNavigation: "Screens",
@@ -131,9 +100,9 @@ export const texts = {
     photograph: "Photograph",
     generated: "Generated",
     line: "The mark is the line: from there on a picture of this size counts as generated.",
-    where: ({ verdict, pFake, threshold }: Placed) => {
+    where: ({ verdict, pFake, threshold }: Placed): string => {
       if (verdict === "unknown-source") return "Where it lies means little: the scale was made for sources that the model knows.";
-      const close = Math.abs(pFake - threshold) < CLOSE;
+      const close = isClose(pFake, threshold);
       if (verdict === "generated") return close ? "Just over the line: a close call." : "Over the line.";
       return close ? "Just below the line: a close call." : "Below the line.";
     },
@@ -319,9 +288,9 @@ export const texts = {
   },
 };
 
-function percentExact(share: number): string {
-  return `${decimals(1).format(100 * share)}\u00a0%`;
-}
+export type Texts = typeof english;
+
+export const texts: Texts = { en: english, de: german, it: italian }[language];
 
 function tested(kind: Kind): string {
   const saved = kind.testedQuality === null ? "without further compression" : `JPEG quality ${kind.testedQuality}`;

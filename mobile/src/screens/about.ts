@@ -3,7 +3,8 @@
 import { h } from "../dom";
 import { called } from "../network/card";
 import { nameOf, type Model } from "../network/catalogue";
-import { megabytes, texts } from "../texts";
+import { megabytes } from "../numbers";
+import { texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { table } from "./evaluate";
 import { inWords } from "./failure";

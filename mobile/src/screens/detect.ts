@@ -4,7 +4,8 @@ import { h, icon } from "../dom";
 import type { Entry } from "../history/records";
 import { BadPicture } from "../picture/facts";
 import { keepSetting, setting } from "../settings";
-import { megabytes, percent, texts } from "../texts";
+import { megabytes, percent } from "../numbers";
+import { texts } from "../texts";
 import { called } from "../network/card";
 import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
@@ -86,6 +87,7 @@ export function detectScreen(context: Context): DetectScreen {
     try {
       const model = catalogue.named(select.value);
       await catalogue.open(model);
+      void markKept(context, select);
       let hasRoom = true;
       for (const [index, file] of files.entries()) {
         if (mine !== listing) return;

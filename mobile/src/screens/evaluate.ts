@@ -17,7 +17,8 @@ import {
   type Sample,
   type Unread,
 } from "../evaluate/statistics";
-import { count, megabytes, milliseconds, texts } from "../texts";
+import { count, megabytes, milliseconds } from "../numbers";
+import { texts } from "../texts";
 import { ACCEPTED } from "./brought";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";

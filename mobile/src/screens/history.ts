@@ -3,7 +3,8 @@
 import { h, icon } from "../dom";
 import { entries, removeAll, removeEntry, type Kept } from "../history/records";
 import { keepHistory, keepsHistory } from "../history/setting";
-import { moment, texts } from "../texts";
+import { moment } from "../numbers";
+import { texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
 import { explainedScale, headline, scale, type Said } from "./verdict";

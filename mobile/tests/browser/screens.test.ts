@@ -2,7 +2,10 @@ import { readFileSync } from "node:fs";
 import axe from "axe-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { Verdict } from "../../src/network/decision";
 import { texts } from "../../src/texts";
+import { german } from "../../src/texts-de";
+import { italian } from "../../src/texts-it";
 import { APP, FIXTURES, pictureFile } from "../fixtures";
 import { check, launch, openApp, outcome, type Outcome } from "./app";
 import { Site } from "./site";
@@ -191,6 +194,7 @@ describe("Evaluate", () => {
     // A visit begins with fetching the first one.
     await page.reload();
     await page.waitForSelector("html[data-offline=yes]");
+    await expect.poll(() => here("dense")).toBe("");
     await results();
     await expect.poll(() => here("dense")).toBe("");
     expect(await here("small")).toBe(texts.evaluate.notHere);
@@ -280,6 +284,29 @@ describe("About", () => {
     await page.click("a[data-tab=detect]");
     const { text } = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
     expect(text).toContain(texts.providers[on ? "webgpu" : "wasm"]);
+  });
+});
+
+describe.each([
+  ["de-DE", "de", german],
+  ["it-IT", "it", italian],
+] as const)("In a browser that asks for %s", (locale, language, words) => {
+  test("the app speaks the person's language, on every screen within the phone's width", async () => {
+    const abroad = await browser.newContext({ ...PHONE, locale });
+    const there = await openApp(abroad, site.url, false);
+    expect(await there.getAttribute("html", "lang")).toBe(language);
+    expect(await there.locator("#detect-title").textContent()).toBe(words.detect.title);
+    const { text, verdict } = (await check(there, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
+    expect(text).toContain(verdict === "generated" ? words.scale.generated : words.verdict(verdict as Verdict, null));
+    expect(text).not.toContain("In our tests");
+    await there.setInputFiles("#choose-picture", ["png-64x48.png", "bad-text.jpg"].map(pictureFile));
+    await there.locator("section:not([aria-busy]) .many .unread").waitFor();
+    for (const tab of ["detect", "evaluate", "history", "about"] as const) {
+      await there.click(`a[data-tab=${tab}]`);
+      expect(await there.locator(`a[data-tab=${tab}]`).textContent()).toBe(words.tabs[tab]);
+      expect(await there.evaluate(() => document.documentElement.scrollWidth), tab).toBe(360);
+    }
+    await abroad.close();
   });
 });
 

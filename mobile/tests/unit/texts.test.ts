@@ -1,5 +1,9 @@
 import { expect, test } from "vitest";
-import { percent, texts } from "../../src/texts";
+import { percent } from "../../src/numbers";
+import { texts } from "../../src/texts";
+import { spoken } from "../../src/numbers";
+import { german } from "../../src/texts-de";
+import { italian } from "../../src/texts-it";
 import type { Answer } from "../../src/network/decision";
 
 test("no probability is written as certainty", () => {
@@ -44,4 +48,29 @@ test("an answer is told by its side of the line, and where it is close to it", (
 test("a network of random weights is called a demonstration by its name", () => {
   expect(texts.modelName("dense", true)).toBe("dense (demonstration)");
   expect(texts.modelName("dense", false)).toBe("dense");
+});
+
+test("a person is spoken to in the first of their languages that there is, else in English", () => {
+  expect(spoken(["de-CH", "en"])).toBe("de");
+  expect(spoken(["fr-FR", "it-IT", "de"])).toBe("it");
+  expect(spoken(["IT"])).toBe("it");
+  expect(spoken(["fr", "ja-JP"])).toBe("en");
+  expect(spoken([])).toBe("en");
+});
+
+test("the figures of a card are the same in every language", () => {
+  const figures = (said: string) => said.match(/\d+/g);
+  for (const [falseAlarms, missed] of [[rate(0.041, 500), rate(0.22, 500)], [rate(0.125, 8), rate(0.5, 8)], [rate(0.001, 500), rate(0.999, 500)]] as const) {
+    for (const other of [german, italian]) expect(figures(other.errors({ falseAlarms, missed }))).toEqual(figures(texts.errors({ falseAlarms, missed })));
+  }
+  expect(german.errors({ falseAlarms: rate(0.041, 500), missed: rate(0.22, 500) })).toBe(
+    "In unseren Tests hat es bei dieser Art 4 von 100 Fotos generiert genannt und 22 von 100 generierten Bildern übersehen.",
+  );
+});
+
+test("the limits are the same in every language", () => {
+  for (const each of [texts, german, italian]) {
+    expect(each.badPicture["too-small"]).toContain("16");
+    expect(each.badPicture.unsupported).toContain("JPEG");
+  }
 });
