@@ -1,4 +1,5 @@
-# make demo    the offline sample, from photographs to the report (first command on a fresh machine)
+# make demo    what can be told of photographs and an autoencoder, from pictures to the report, offline and in minutes
+#              (first command on a fresh machine)
 # make test    the whole test suite
 # make serve   Prefect server, UI, pools, deployments and workers; SCHEDULES=on starts the schedules,
 #              DATABASE=postgres keeps Prefect's runs in a PostgreSQL of its own instead of SQLite
@@ -12,7 +13,8 @@
 #              a long fuzz run over damaged images; its figures go to docs/reliability. An hour or two, best as root
 # make bench   telltale's ways against the plain ones, reduced sizes, under 20 minutes; TELLTALE_BENCH_PICTURES names
 #              a folder of photographs to measure on; make bench-full takes full sizes and hours
-# make lint    style and types
+# make lint    style and types; make lint-web the same of the TypeScript in mobile/ and explorer/, with npm
+# make docs    the site of README and docs/, into build/site; a link that leads nowhere fails it
 # make api     pages of all modules from their docstrings, into build/api
 # make clean   remove the environment, caches and Prefect's database; the store with its results stays
 
@@ -24,11 +26,11 @@ HOME_FOLDER := $(or $(patsubst ~/%,$(HOME)/%,$(TELLTALE_HOME)),.telltale)
 # For example: make serve SERVE="--cpu-limit 4"
 SERVE ?=
 
-.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint api clean .venv
+.PHONY: demo test serve stop subset s3 mobile mobile-serve mobile-test explorer explorer-test chaos bench bench-full lint lint-web docs api clean .venv
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m deployments.cli evaluate sample
+	@$(BIN)/python -m deployments.cli evaluate demo
 
 # Two files at once on any machine: tests that start servers wait more than they compute. In order, the long ones first.
 test: $(INSTALLED)
@@ -91,6 +93,15 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+lint-web: mobile/node_modules/.installed explorer/node_modules/.installed
+	npm --prefix mobile run lint
+	npm --prefix explorer run lint
+
+# Material's word about its successor would be read as a warning of ours.
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
+
 api: $(INSTALLED)
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/api storage tasks flows deployments
 	@echo "build/api/index.html"
@@ -107,5 +118,5 @@ clean: stop
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt torch
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@

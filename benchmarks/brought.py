@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,9 @@ def network() -> bytes:
     return model
 
 
+Item = TypeVar("Item")
+
+
 @contextmanager
 def onnx_case(size: int, threads: int) -> Iterator[Case]:
     """So many pictures; tasks side by side, one per thread, as flows compute shards on a CPU."""
@@ -106,9 +110,9 @@ def onnx_case(size: int, threads: int) -> Iterator[Case]:
     yield Case(lambda: _side_by_side(run, shown, threads), lambda: _side_by_side(score, rows, threads), equality)
 
 
-def _canonical_row(image_id: str, data: bytes) -> dict[str, object]:
+def _canonical_row(image_id: str, data: bytes) -> dict[str, Any]:
     canonical = fair_canonical_jpeg(decode_rgb(data), image_id, CANONICAL)
-    row: dict[str, object] = dict.fromkeys(CANONICAL_SCHEMA.names)
+    row: dict[str, Any] = dict.fromkeys(CANONICAL_SCHEMA.names)
     return row | {"image_id": image_id, "group_id": image_id, "source": "s", "label": 0, "split": "test"} | {
         "canonical": canonical
     }  # fmt: skip
@@ -118,10 +122,10 @@ def _decision(logits: npt.NDArray[np.float32]) -> float:
     return float(np.float64(logits[0, 1]) - np.float64(logits[0, 0]))
 
 
-def _side_by_side(function: object, items: list, threads: int) -> Decisions:  # type: ignore[type-arg]
+def _side_by_side(function: Callable[[list[Item]], Decisions], items: list[Item], threads: int) -> Decisions:
     parts = [items[start::threads] for start in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         found: Decisions = {}
-        for part in pool.map(function, parts):  # type: ignore[arg-type]
+        for part in pool.map(function, parts):
             found |= part
         return found

@@ -58,5 +58,7 @@ def exact_case(size: int, threads: int) -> Iterator[Case]:
 @functools.cache
 def _batch(size: int) -> list[Pixels]:
     """So many pictures at the network's input size."""
+    side = SPEC.side
+    assert side is not None
     decoded = (Image.fromarray(decode_rgb(data)) for _, data in pictures(size))
-    return [np.array(picture.resize((SPEC.side, SPEC.side), Image.Resampling.BICUBIC)) for picture in decoded]
+    return [np.array(picture.resize((side, side), Image.Resampling.BICUBIC)) for picture in decoded]

@@ -40,7 +40,7 @@ PICTURES_OF_SAMPLE = 99
 # What is read of them while planning goes on: their warnings, files that two of them share, the photographs' qualities,
 # how files are encoded, and which have a window.
 _ENTRIES = pa.schema([("image_id", pa.string()), ("file", pa.string()), ("sha256", pa.string())])
-_NOTES = {
+_NOTES: Mapping[str, Mapping[str, Any]] = {
     "index": {"warnings": []},
     "encodings": {"jpegs": [[75, "420", 9], [96, "420", PICTURES]], "clean": [[640, PICTURES]]},
     "windows": {

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +91,12 @@ def stub_extractor() -> Extractor:
 def embed_here(store: Store, images: Ref, network: str) -> dict[str, Ref]:
     """Run the step itself: the features of each view, by its name."""
     if network == "stub":
-        Vgg16Spec.load = lambda *_: stub_extractor()
+        with patch.object(Vgg16Spec, "load", lambda *_: stub_extractor()):
+            return _embedded(store, images)
+    return _embedded(store, images)
+
+
+def _embedded(store: Store, images: Ref) -> dict[str, Ref]:
     views = grid("fair")
     refs, _ = embed_shard.compute(
         store,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -158,7 +158,7 @@ class Pools:
     start_s: float = START_S
     clock: Clock = field(default_factory=Clock)
     times: Counter[str] = field(default_factory=Counter)
-    busy: Counter[Pool] = field(default_factory=Counter)
+    busy: defaultdict[Pool, float] = field(default_factory=lambda: defaultdict(float))
     killed: dict[str, Killed] = field(default_factory=dict)
     started: list[SimulatedLane] = field(default_factory=list)
     most_segments: int = 0  # that any lane held

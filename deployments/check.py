@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tasks.data.checked import Check
+    from tasks.evaluation.expected_work import ExpectedWork
 
 NOTHING_TO_MEASURE = 2
 
@@ -42,6 +43,8 @@ def check(
 ) -> None:
     """Read all pictures of an experiment and say what will be measured with them, what will not, and what misleads.
 
+    It ends with how much there is to describe, and about how long that takes here, by a picture made up for it.
+
     Nothing is computed of them but what they are: sizes, formats, qualities, groups, repeats. It is kept in the store
     (TELLTALE_STORE), so that an evaluation does not read them again.
     """
@@ -50,16 +53,34 @@ def check(
     try:
         asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed)
         found = checked(asked)
+        work = _work(asked, found)
     except (TelltaleError, OSError) as error:
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(exit_status(error)) from error
     if as_json:
         sources = [one.document for one in found.sources]
-        typer.echo(json.dumps({"sources": sources, "warnings": found.warnings, "errors": found.errors}))
+        document = {"sources": sources, "warnings": found.warnings, "errors": found.errors}
+        typer.echo(json.dumps(document | {"work": None if work is None else work.document}))
     else:
-        show(Console(highlight=False, markup=False, emoji=False), asked, found)
+        console = Console(highlight=False, markup=False, emoji=False)
+        show(console, asked, found)
+        if work is not None:
+            console.print(f"work: {work.sentence}", soft_wrap=True)
     if found.errors:
         raise typer.Exit(NOTHING_TO_MEASURE)
+
+
+def _work(asked: Chosen, found: Check) -> ExpectedWork | None:
+    """What there is to do; None where nothing can be measured, or no picture is there yet."""
+    import numpy as np
+
+    from tasks.evaluation.expected_work import expected_work
+
+    if found.errors or not any(one.pictures for one in found.sources):
+        return None
+    pictures = {one.name: one.pictures for one in found.sources}
+    width, height = np.median(np.concatenate([one.sizes for one in found.sources]), axis=0).astype(int).tolist()
+    return expected_work(open_store(), asked.experiment, pictures, (width, height))
 
 
 def checked(asked: Chosen) -> Check:

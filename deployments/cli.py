@@ -50,7 +50,7 @@ _STATUS_OF_ANSWERS = (
 )
 
 app.command("check", epilog=_STATUS)(check)
-app.command("evaluate", epilog=_STATUS)(evaluate)
+app.command("evaluate", epilog=f"{_STATUS[:-1]}; 130 after Ctrl-C, and started again it goes on.")(evaluate)
 app.command("report", epilog=_STATUS)(show_report)
 app.command("runs")(list_runs)
 app.command("detect", epilog=_STATUS_OF_ANSWERS)(detect)

@@ -246,7 +246,7 @@ def newest_run_with_networks(store: Store) -> str:
     finished = [place for place in sorted({*latest_runs(store).values()}) if published_networks(store, place)]
     if not finished:
         raise MissingInput(
-            f"a run with networks in {store.url} ({STORE_SETTING}): make one with `make demo`, "
+            f"a run with networks in {store.url} ({STORE_SETTING}): make one with `telltale evaluate sample`, "
             "or name an exported network with --model FILE.onnx"
         )
     return max(finished, key=lambda place: store.modified(f"{place}/index.json"))

@@ -22,6 +22,7 @@ from deployments.experiment_options import (
     chosen,
 )
 from deployments.failures import exit_status, sentence
+from deployments.interruption import stops_at_ctrl_c
 from storage.errors import TelltaleError
 from storage.local import LocalStore
 from storage.opening import open_store
@@ -29,9 +30,6 @@ from storage.runs import REPORTS_SETTING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-# As a shell reports a program that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 def evaluate(
@@ -57,36 +55,34 @@ def evaluate(
 
     console = Console()
     started = time.monotonic()
-    try:
-        # What is wrong is said before a server is started, which takes up to a minute.
-        check_settings()
-        leave_the_log_to_the_ui()
-        asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed, submissions)
-        server = ensure_server()
-        os.environ.update(server.environment)
-        if photographs:
-            # It imports Prefect, which reads the server's address then and no other time.
-            found = checked(asked)
-            show(console, asked, found)
-            refuse(found)
-        reports = ensure_reports(server)
+    with stops_at_ctrl_c():
+        try:
+            # What is wrong is said before a server is started, which takes up to a minute.
+            check_settings()
+            leave_the_log_to_the_ui()
+            asked = chosen(experiment, photographs, fakes, detectors, cells, settings, seed, submissions)
+            server = ensure_server()
+            os.environ.update(server.environment)
+            if photographs:
+                # It imports Prefect, which reads the server's address then and no other time.
+                found = checked(asked)
+                show(console, asked, found)
+                refuse(found)
+            reports = ensure_reports(server)
+            if reports is not None:
+                os.environ[REPORTS_SETTING] = reports
+            place = _evaluate(console, asked)
+            _print_results(console, place)
+        except (TelltaleError, OSError) as error:
+            typer.echo(f"error: {sentence(error)}", err=True)
+            raise typer.Exit(exit_status(error)) from error
+        console.print(f"report:  {_shown_path(f'{place}/report.html')}", soft_wrap=True, highlight=False)
         if reports is not None:
-            os.environ[REPORTS_SETTING] = reports
-        place = _evaluate(console, asked)
-        _print_results(console, place)
-    except (TelltaleError, OSError) as error:
-        typer.echo(f"error: {sentence(error)}", err=True)
-        raise typer.Exit(exit_status(error)) from error
-    except KeyboardInterrupt:
-        typer.echo("interrupted: started again it goes on where it stopped", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    console.print(f"report:  {_shown_path(f'{place}/report.html')}", soft_wrap=True, highlight=False)
-    if reports is not None:
-        console.print(f"browser: {reports}/{place}/report.html", soft_wrap=True, highlight=False)
-        console.print(f"look:    {reports}/{place}/explorer/index.html", soft_wrap=True, highlight=False)
-    console.print(f"tables:  {_shown_path(f'{place}/tables')}", soft_wrap=True, highlight=False)
-    console.print(f"UI:      {server.ui_url}  (the server keeps running; `make stop` ends it)", highlight=False)
-    console.print(f"{time.monotonic() - started:.0f} seconds")
+            console.print(f"browser: {reports}/{place}/report.html", soft_wrap=True, highlight=False)
+            console.print(f"look:    {reports}/{place}/explorer/index.html", soft_wrap=True, highlight=False)
+        console.print(f"tables:  {_shown_path(f'{place}/tables')}", soft_wrap=True, highlight=False)
+        console.print(f"UI:      {server.ui_url}  (the server keeps running; `make stop` ends it)", highlight=False)
+        console.print(f"{time.monotonic() - started:.0f} seconds")
 
 
 def _evaluate(console: Console, asked: Chosen) -> str:
@@ -99,14 +95,27 @@ def _evaluate(console: Console, asked: Chosen) -> str:
 
 
 def _print_results(console: Console, place: str) -> None:
-    """The grid of the first detector, every detector, the networks for a phone, and the first project's ten rows."""
+    """The answer, the grid of the first detector, every detector, audits, networks, and the first project's rows."""
+    from rich.padding import Padding
     from rich.table import Table
 
-    from deployments.tables import DETECTORS, FIRST_PROJECT, GRID, NETWORK_COLUMNS, NETWORKS, short_tables
+    from deployments.tables import (
+        AUDITED,
+        DETECTORS,
+        FIRST_PROJECT,
+        GRID,
+        NETWORK_COLUMNS,
+        NETWORKS,
+        answer,
+        short_tables,
+    )
 
-    tables = short_tables(open_store(), place)
+    store = open_store()
+    for line in answer(store, place):
+        console.print(Padding(line, (0, 0, 1, 0)), markup=False, highlight=False)
+    tables = short_tables(store, place)
     grids = [title for title in tables if title.startswith(GRID)]
-    every = [title for title in tables if title.startswith(DETECTORS)]
+    every = [title for title in tables if title.startswith((DETECTORS, AUDITED))]
     for title in (*grids[:1], *every, NETWORKS, FIRST_PROJECT):
         if title not in tables:
             continue

@@ -8,29 +8,36 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from deployments.failures import exit_status, sentence
-from storage.errors import ObjectMissing, TelltaleError
+from deployments.failures import FAILED, exit_status, sentence
+from storage.errors import DamagedObject, ObjectMissing, TelltaleError
 from storage.opening import open_store
-from storage.runs import RUNS, latest_runs, published_networks, run_places
+from storage.runs import RUNS, latest_runs, published_networks, run_index, run_places
 from storage.store import Store
 
+Row = dict[str, Any]
 JsonOption = Annotated[bool, typer.Option("--json", help="A JSON list instead of text.")]
 
 
 def list_runs(as_json: JsonOption = False) -> None:
-    """List the finished runs of the store (TELLTALE_STORE), the newest first; * is what an experiment's name means."""
-    _listed(lambda: [*_runs(open_store())], as_json, "no run is finished yet: make one with `telltale evaluate`")
+    """List the finished runs of the store (TELLTALE_STORE), the newest first; * is what an experiment's name means.
+
+    Exit status: 0; 1 where a run is damaged. It is named, and the others are listed.
+    """
+    _listed(_runs, as_json, "no run is finished yet: make one with `telltale evaluate`")
 
 
 def list_networks(as_json: JsonOption = False) -> None:
-    """List the networks that runs have published, those of the newest run first: what `telltale detect` can ask."""
-    _listed(lambda: [*_networks(open_store())], as_json, "no run has published a network yet")
+    """List the networks that runs have published, those of the newest run first: what `telltale detect` can ask.
+
+    Exit status: 0; 1 where a run is damaged. It is named, and the others' networks are listed.
+    """
+    _listed(_networks, as_json, "no run has published a network yet")
 
 
 def list_experiments(
@@ -53,42 +60,69 @@ def list_experiments(
     _listed(lambda: rows, as_json, "")
 
 
-def _listed(rows_of: Callable[[], Sequence[dict[str, Any]]], as_json: bool, nothing: str) -> None:
+def _listed(rows_of: Callable[[], Sequence[Row]], as_json: bool, nothing: str) -> None:
     try:
         rows = rows_of()
     except (TelltaleError, OSError) as error:
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(exit_status(error)) from error
+    whole = [row for row in rows if "error" not in row]
+    damaged = [row for row in rows if "error" in row]
     if as_json:
-        typer.echo(json.dumps(rows))
-    elif not rows:
-        typer.echo(nothing)
-    else:
+        typer.echo(json.dumps(whole + damaged))
+    elif whole:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*rows[0], box=None, pad_edge=False)
-        for row in rows:
+        table = Table(*whole[0], box=None, pad_edge=False)
+        for row in whole:
             table.add_row(*map(str, row.values()))
         Console(highlight=False, markup=False, emoji=False).print(table)
+    elif not damaged:
+        typer.echo(nothing)
+    for row in damaged:
+        typer.echo(f"error: the run {row['run']} is damaged: {row['error']}", err=True)
+    if damaged:
+        raise typer.Exit(FAILED)
 
 
-def _runs(store: Store) -> Iterator[dict[str, Any]]:
+def _runs() -> list[Row]:
+    store = open_store()
     newest = set(latest_runs(store).values())
-    for time, place in _finished(store):
-        yield {
+
+    def row(time: float, place: str) -> Row:
+        run_index(store, place)  # a damaged run is none, with networks or without
+        return {
             "run": place.removeprefix(f"{RUNS}/"),
             "newest": "*" if place in newest else "",
             "finished": f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC",
             "networks": len(published_networks(store, place)),
         }
 
+    return _of_runs(store, lambda time, place: [row(time, place)])
 
-def _networks(store: Store) -> Iterator[dict[str, Any]]:
-    for _, place in _finished(store):
-        for name in published_networks(store, place):
-            size = store.size(f"{place}/models/{name}.onnx") or 0
-            yield {"network": name, "run": place.removeprefix(f"{RUNS}/"), "megabytes": round(size / 1e6, 2)}
+
+def _networks() -> list[Row]:
+    store = open_store()
+
+    def row(place: str, name: str) -> Row:
+        size = store.size(f"{place}/models/{name}.onnx") or 0
+        return {"network": name, "run": place.removeprefix(f"{RUNS}/"), "megabytes": round(size / 1e6, 2)}
+
+    return _of_runs(store, lambda _, place: [row(place, name) for name in published_networks(store, place)])
+
+
+def _of_runs(store: Store, rows: Callable[[float, str], list[Row]]) -> list[Row]:
+    """What there is of every finished run, the newest first; of a damaged one its name and an `error`."""
+    found: list[Row] = []
+    for time, place in _finished(store):
+        try:
+            found += rows(time, place)
+        except DamagedObject as error:
+            found.append({"run": place.removeprefix(f"{RUNS}/"), "error": str(error)})
+        except ObjectMissing:
+            continue  # it was removed meanwhile
+    return found
 
 
 def _finished(store: Store) -> list[tuple[float, str]]:

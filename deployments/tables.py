@@ -6,6 +6,7 @@ prints the tables of the newest run of an experiment as Markdown; docs/results/s
 """
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from tasks.report.blocks import (
     whole,
 )
 from tasks.report.network_tables import LATENCY_SIDE
+from tasks.report.sections import FOUND
 
 Short = pl.DataFrame
 
@@ -37,6 +39,7 @@ FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed
 DETECTORS = "Every detector: AUROC in "
 # With a detector behind it; the first of them is the one that the report speaks of.
 GRID = "The fair grid: AUROC of "
+AUDITED = "Made equal one after the other, from files as shipped: AUROC for "
 NETWORKS = "Networks: what each stage costs and saves"
 # What of that table fits into a terminal.
 NETWORK_COLUMNS = ("network", "file", "MACs", f"ms at {LATENCY_SIDE} px", "class accuracy", "change, points")
@@ -82,6 +85,8 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
         (),
         ("collapse_rate",),
     )
+    if store.size(f"{place}/tables/audit.parquet") is not None:
+        tables |= _audited(read("audit"))
     # Runs of experiments without networks, and older runs, have no such tables.
     if store.size(f"{place}/tables/stages.parquet") is not None:
         tables |= _networks(read)
@@ -90,6 +95,24 @@ def short_tables(store: Store, place: str) -> dict[str, Short]:
         "Ablation: accuracy as the defects go, one after the other": _stages(read("ablation")),
     }
     return {title: table for title, table in tables.items() if len(table)}
+
+
+def answer(store: Store, place: str) -> list[str]:
+    """The report's sentences of what was found, and of what forbids to believe it, as plain text."""
+    page = store.read(f"{place}/report.md").decode()
+    found = page.partition(f"\n## {FOUND}\n")[2].partition("\n![")[0].partition("\n## ")[0]
+    lines = (re.sub(r"[*>]|\\(?=[\[\]])", "", line).strip() for line in found.splitlines())
+    return [line for line in lines if line and not line.startswith("[")]
+
+
+def _audited(table: pl.DataFrame) -> dict[str, Short]:
+    """By audited generator, what every detector and probe tells at each stage."""
+    return {
+        f"{AUDITED}{mix}": part.with_columns(
+            pl.Series("shown", _estimates(part, "auroc")), pl.col("stage").str.replace_all("-", " ")
+        ).pivot("stage", index="detector", values="shown", maintain_order=True)
+        for (mix,), part in table.group_by("mix", maintain_order=True)
+    }
 
 
 def _networks(read: Callable[[str], pl.DataFrame]) -> dict[str, Short]:

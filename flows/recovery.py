@@ -137,8 +137,9 @@ def apply(client: "SyncPrefectClient", run: "FlowRun", remedy: Remedy) -> bool:
     Raises:
         NotPutBack: the server refused it.
     """
+    from prefect.client.schemas import State
     from prefect.client.schemas.responses import SetStateStatus
-    from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, State
+    from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed
 
     seen, found = run.state, client.read_flow_run(run.id).state
     if seen is None or found is None or seen.id != found.id:

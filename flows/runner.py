@@ -47,7 +47,8 @@ def own_run() -> "FlowRun | None":
 
 def leave(client: "SyncPrefectClient", run: "FlowRun", message: str) -> None:
     """Put a run of this process back into its queue: it is in no final state, and another process takes it on."""
-    from prefect.states import AwaitingRetry, State
+    from prefect.client.schemas import State
+    from prefect.states import AwaitingRetry
 
     again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC) + PAUSE, message=message)
     client.set_flow_run_state(run.id, again)

@@ -209,8 +209,9 @@ def _conclude(run: "FlowRun", how: End, message: str | None) -> bool:
     """
     import httpx
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas import State
     from prefect.client.schemas.responses import SetStateStatus
-    from prefect.states import Cancelled, Completed, Crashed, State
+    from prefect.states import Cancelled, Completed, Crashed
 
     ends = {"Completed": Completed, "Crashed": Crashed, "Cancelled": Cancelled}
     state: State[Any] = ends[how](message=message)

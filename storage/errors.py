@@ -67,7 +67,7 @@ class NotFinished(TelltaleError):
 
 
 class OtherVersion(TelltaleError):
-    """A plan asks for something that this installation does not have, or would make otherwise."""
+    """A plan or a store is of another version: this installation does not have what it asks for, or cannot read it."""
 
 
 class PlanFailed(TelltaleError):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_serializer
 
 from storage.digest import canonical_json, sha256_hex
-from storage.errors import DamagedObject, ObjectExists, ObjectMissing
+from storage.errors import DamagedObject, ObjectExists, ObjectMissing, OtherVersion
 from storage.local import LocalStore
 from storage.store import Store
 
@@ -108,6 +108,9 @@ class Part(BaseModel):
 class Manifest(BaseModel):
     """What a finished object consists of and from what it was made.
 
+    This is format 1. A version of telltale that writes another one says so in a field `format`, so that this one leaves
+    its objects alone.
+
     `notes` holds counts and facts of the step (quarantined pictures, losses, thresholds); `content` is the digest of
     the parts alone, equal for equal results whatever machine or moment made them.
     """
@@ -194,10 +197,33 @@ def finished_objects(store: Store) -> list[str]:
     return sorted(listed.key.removesuffix(end) for listed in store.scan(OBJECTS) if listed.key.endswith(end))
 
 
-def read_manifest(store: Store, uri: str) -> Manifest:
-    """Read an object's manifest; `ObjectMissing` without one, `DamagedObject` (and voided) for an unreadable one."""
+def parse_manifest(uri: str, data: bytes) -> Manifest:
+    """The manifest of the object at `uri` from its bytes.
+
+    Raises:
+        OtherVersion: it is of a newer version of telltale: whole, with fields that this one does not know.
+        ValidationError: it is none.
+    """
     try:
-        return Manifest.model_validate_json(store.read(f"{uri}/{MANIFEST}"))
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        unknown = [str(one["loc"][-1]) for one in error.errors() if one["type"] == "extra_forbidden"]
+        if "format" in unknown or (unknown and len(unknown) == error.error_count()):
+            raise OtherVersion(
+                f"{uri}: a newer version of telltale finished this object (its manifest has {', '.join(unknown)}): use "
+                "that version here, or another store"
+            ) from error
+        raise
+
+
+def read_manifest(store: Store, uri: str) -> Manifest:
+    """Read an object's manifest; `ObjectMissing` without one, `DamagedObject` (and voided) for an unreadable one.
+
+    Raises:
+        OtherVersion: it is a newer version's, and stays.
+    """
+    try:
+        return parse_manifest(uri, store.read(f"{uri}/{MANIFEST}"))
     except (ValidationError, DamagedObject) as error:
         void(store, uri)
         raise DamagedObject(f"{uri}: the manifest is not readable; voided, the step will run again") from error

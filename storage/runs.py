@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,14 @@ from storage.store import Store
 RUNS = "runs/evaluate"
 LATEST = "refs/latest.json"
 REPORTS_SETTING = "TELLTALE_REPORTS_URL"
+
+
+@dataclass(frozen=True)
+class RunIndex:
+    """A finished run's experiment, and the networks for a phone that the experiment lists, in its order."""
+
+    experiment: str
+    networks: tuple[str, ...]
 
 
 def browser_link(store: Store, key: str) -> str:
@@ -57,9 +66,27 @@ def published_networks(store: Store, place: str) -> tuple[str, ...]:
     names = sorted(file.stem for file in files if file.suffix == ".onnx")
     if not names:
         return ()
-    mobile = _document(store, f"{place}/index.json")["experiment"]["mobile"]
-    order = [listed["name"] for listed in mobile["networks"]]
+    order = run_index(store, place).networks
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
+
+
+def run_index(store: Store, place: str) -> RunIndex:
+    """What a finished run says of itself.
+
+    Raises:
+        ObjectMissing: it has no index: it is not finished, or was removed.
+        DamagedObject: its index is not one that a run writes.
+    """
+    key = f"{place}/index.json"
+    index = _document(store, key)
+    try:
+        experiment = index["experiment"]
+        mobile = experiment["mobile"]
+        networks = () if mobile is None else tuple(listed["name"] for listed in mobile["networks"])
+        return RunIndex(experiment["name"], networks)
+    except (KeyError, TypeError) as error:
+        reason = "its experiment has no name or no list of named networks"
+        raise DamagedObject(f"{key} in {store.url} is not what a run writes: {reason}") from error
 
 
 def latest_runs(store: Store) -> dict[str, str]:

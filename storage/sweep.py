@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from storage.claims import CLAIMS
 from storage.errors import DamagedObject, ObjectExists, ObjectMissing
 from storage.local import LocalStore
-from storage.objects import MANIFEST, OBJECTS, Manifest, finished_objects
+from storage.objects import MANIFEST, OBJECTS, finished_objects, parse_manifest
 from storage.plans import HEADER, PLANS
 from storage.runs import RUNS
 from storage.store import PARTIAL, Listed, Store
@@ -283,8 +283,9 @@ def _named_by(store: Store, manifest: str) -> set[str]:
 
 def _finished(uri: str, manifest: bytes) -> FinishedObject | None:
     # Not `read_manifest`, which voids what it cannot read: looking at a store changes nothing.
+    # A newer version's stops the sweep: its parts would be taken for debris.
     try:
-        read = Manifest.model_validate_json(manifest)
+        read = parse_manifest(uri, manifest)
     except ValidationError:
         return None
     return FinishedObject(uri, tuple(f"{uri}/{part.file}" for part in read.parts), read.bytes + len(manifest))

@@ -42,7 +42,7 @@ def limit_linear_algebra() -> None:
     Never for the length of a block: of two tasks that leave such blocks in turn the second one restores what the first
     had set, for the whole process, or (threadpoolctl 3.8) only the thread that was first may set anything.
     """
-    from threadpoolctl import OpenBLASController  # type: ignore[import-untyped]
+    from threadpoolctl import OpenBLASController
 
     # What is imported only now or later asks for it here; what is there already has asked.
     os.environ.update(dict.fromkeys(_LINEAR_ALGEBRA_SETTINGS, "1"))

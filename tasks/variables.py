@@ -7,6 +7,7 @@ coordinator has none. All others are filled in when the experiment is loaded.
 import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from storage.errors import MissingInput, SpecError
@@ -15,6 +16,8 @@ from storage.paths import with_home
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell or another program would replace. A dollar sign before anything else is one.
 _LOOKS_LIKE_ONE = re.compile(r"\$[A-Za-z_{(]")
+# Of telltale itself, on every machine where it is installed: models whose weights come with it.
+_OWN = {"TELLTALE_SHIPPED": str(Path(__file__).with_name("generators"))}
 # A default within a default within a default: nobody needs more.
 MOST_IN_ONE = 100
 UNDERSTOOD = "understood are ${NAME}, ${NAME:-default}, also nested, and $$ for a dollar sign"
@@ -127,7 +130,7 @@ def _looked_up(inner: str, whole: str, unset: list[str]) -> str:
     # Looked at even where it is not needed: a mistake in it is not to wait for another machine.
     missing: list[str] = []
     default = _filled(rest.removeprefix(":-"), whole, missing) if rest else None
-    found = os.environ.get(name[0])
+    found = os.environ.get(name[0]) or _OWN.get(name[0])
     if found:
         return found
     if default is None:

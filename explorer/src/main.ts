@@ -113,8 +113,8 @@ function lay(run: string, about: string, [looking, compared, figures, filters, s
     h(
       "div",
       { class: "page" },
-      h("aside", { "aria-label": texts.looking.title }, looking!, compared!, figures!, filters!),
-      h("main", { id: "pictures", tabindex: "-1" }, notices, shown!, status, grid!),
+      h("aside", { "aria-label": texts.looking.title }, looking, compared, figures, filters),
+      h("main", { id: "pictures", tabindex: "-1" }, notices, shown, status, grid),
     ),
     h("footer", {}, h("a", { class: "hint", href: "assets/licences.txt" }, texts.licences)),
     opened!,

@@ -89,7 +89,7 @@ for (let visit = 0; visit < Number(visits); visit++) {
   note("a picture by its address", performance.now() - opened);
   const turned = performance.now();
   await page.keyboard.press("ArrowRight");
-  await page.waitForFunction(() => document.querySelector("dialog h2")?.textContent?.endsWith("70001"));
+  await page.waitForFunction(() => document.querySelector("dialog h2")?.textContent.endsWith("70001"));
   await page.locator("dialog[open]:not([aria-busy]) .heat").first().waitFor();
   note("the next picture", performance.now() - turned);
   await page.keyboard.press("Escape");

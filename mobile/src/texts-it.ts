@@ -190,7 +190,7 @@ export const italian: Texts = {
     photograph: "Fotografia",
     someGenerator: "Un generatore",
     unknown: "Sconosciuta",
-    failures: (n) => `${counted(n, "file non leggibile", "file non leggibili")}`,
+    failures: (n) => counted(n, "file non leggibile", "file non leggibili"),
     csv: "Salva come CSV",
     nothing: "Scegli almeno un modello e un'immagine.",
   },

@@ -6,10 +6,10 @@ import { resolve } from "node:path";
 export const FIXTURES = resolve(process.env["TELLTALE_FIXTURES"] ?? ".made/fixtures");
 export const APP = resolve(process.env["TELLTALE_APP"] ?? ".made/app");
 
-export function fixture<T>(path: string): T {
+export function fixture(path: string): unknown {
   const file = `${FIXTURES}/${path}`;
   if (!existsSync(file)) throw new Error(`missing ${file}: run \`make mobile-test\`, which writes it`);
-  return JSON.parse(readFileSync(file, "utf8")) as T;
+  return JSON.parse(readFileSync(file, "utf8"));
 }
 
 export function pictureFile(name: string): string {
@@ -33,5 +33,5 @@ export interface PictureAnswer {
 }
 
 export function pictureAnswers(): [string, PictureAnswer][] {
-  return Object.entries(fixture<Record<string, PictureAnswer>>("pictures/answers.json"));
+  return Object.entries(fixture("pictures/answers.json") as Record<string, PictureAnswer>);
 }

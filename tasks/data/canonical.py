@@ -132,7 +132,7 @@ def cropped_pictures(
     return Output({ROWS: pa.Table.from_pylist(rows, schema=CROPPED_SCHEMA)}, notes)
 
 
-def _pictures(table: pa.Table) -> Iterator[tuple[dict, bytes]]:
+def _pictures(table: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
     files = pc.struct_field(table["image"], "bytes")
     for number, row in enumerate(table.drop_columns(["image"]).to_pylist()):
         yield row, files[number].as_py()

@@ -281,7 +281,7 @@ def _declared_profiles(image: ImageFile.ImageFile, data: bytes) -> tuple[bytes, 
 
 
 def is_white_zero(image: TiffImageFile) -> bool:
-    return image.tag_v2.get(_PHOTOMETRIC, 0) == 0  # as Pillow has it where the tag is missing
+    return bool(image.tag_v2.get(_PHOTOMETRIC, 0) == 0)  # as Pillow has it where the tag is missing
 
 
 def speaks_of_truncation(error: BaseException) -> bool:

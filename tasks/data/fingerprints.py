@@ -71,7 +71,7 @@ def are_duplicates(hash_a: int, thumbnail_a: Thumbnail, hash_b: int, thumbnail_b
 def _low_cosines() -> npt.NDArray[np.float64]:
     """The eight lowest basis functions of the orthonormal DCT-II of length 32: (8, 32)."""
     frequency, position = np.arange(8)[:, None], np.arange(32)[None, :]
-    basis = np.sqrt(2 / 32) * np.cos(np.pi * frequency * (2 * position + 1) / 64)
+    basis: npt.NDArray[np.float64] = np.sqrt(2 / 32) * np.cos(np.pi * frequency * (2 * position + 1) / 64)
     basis[0] = np.sqrt(1 / 32)
     return basis
 

@@ -22,6 +22,8 @@ Layout = Literal["channels-first", "channels-last"]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 
+Filter = Literal["bilinear", "bicubic", "lanczos"]
+
 
 class NetworkInput(Spec):
     """What a network is given of a picture: `side` x `side` pixels, each channel divided by 255, less `mean`, by `std`.
@@ -39,7 +41,7 @@ class NetworkInput(Spec):
     side: Side | None
     resize: Literal["stretch", "shorter-side", "none"]
     resized_side: Side | None = None
-    filter: Literal["bilinear", "bicubic", "lanczos"]
+    filter: Filter
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
     channels: Literal["rgb", "bgr"] = "rgb"

@@ -307,13 +307,15 @@ def _is_clear(file: OpenedFile) -> npt.NDArray[np.bool_]:
             is_clear &= _is_colour(np.asarray(low), clear & 255)
         return is_clear
     scale = 255 // (2**bits - 1) if bits < 8 and file.image.mode == "L" else 1
-    return samples == clear[0] * scale
+    equal: npt.NDArray[np.bool_] = samples == clear[0] * scale
+    return equal
 
 
 def _is_colour(rgb: Pixels, colour: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     # Channel by channel, which takes the least memory.
     red, green, blue = (rgb[:, :, channel] == level for channel, level in enumerate(colour))
-    return red & green & blue
+    is_colour: npt.NDArray[np.bool_] = red & green & blue
+    return is_colour
 
 
 _GREY_MODES = frozenset({"1", "L", "LA"})
@@ -342,7 +344,7 @@ def _high_bits(image: Image.Image) -> Pixels:
     samples = np.array(image).astype(np.uint16)
     if not isinstance(image, TiffImageFile):
         return (samples >> 8).astype(np.uint8)
-    grey = (samples >> (image.tag_v2[BITS_PER_SAMPLE][0] - 8)).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = (samples >> (image.tag_v2[BITS_PER_SAMPLE][0] - 8)).astype(np.uint8)
     # Of fewer bits Pillow turns such samples over itself.
     return ~grey if is_white_zero(image) else grey
 

@@ -1,7 +1,7 @@
-"""The offline sample: crops of the photographs in the scikit-image and scikit-learn wheels, as a COCO directory.
+"""The offline sample: crops of the photographs that installed wheels contain, as a COCO directory.
 
-Everything that `make demo` calls a photograph comes from here: no download, the same bytes for the same seed and the
-same Pillow. Crops of one photograph share its name under the key `group`: they are never split apart.
+Everything that the presets `sample` and `demo` call a photograph comes from here: no download, the same bytes for the
+same seed and the same Pillow. Crops of one photograph share its name under the key `group`: they are never split apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from PIL import Image
 
 from storage.digest import file_sha256
 from tasks.cache import cache_folder
-from tasks.data.sample_photographs import CATEGORIES, LICENCES, PHOTOGRAPHS, Box, Photograph, read_photograph
+from tasks.data.sample_photographs import (
+    CATEGORIES,
+    EVERY_PHOTOGRAPH,
+    FURTHER_PHOTOGRAPHS,
+    LICENCES,
+    PHOTOGRAPHS,
+    Box,
+    Photograph,
+    read_photograph,
+)
 
 SPLIT = "val2017"
 SMALLEST_SIDE = 128
@@ -32,6 +41,7 @@ QUALITIES = (75, 80, 85, 90, 92, 95)
 VISIBLE_SHARE = 0.4
 FILLING_SHARE = 0.3
 
+_EVERY = ":every"
 # Directories of the sample that this process has found or made whole.
 _whole: set[Path] = set()
 _writing = threading.Lock()
@@ -56,9 +66,12 @@ class Crop:
     quality: int
 
 
-def sample_name(crops_per_photograph: int) -> str:
-    """What stands for the sample's directory, such as `sample:9`: it lies in the cache of whoever reads it."""
-    return f"sample:{crops_per_photograph}"
+def sample_name(crops_per_photograph: int, every: bool) -> str:
+    """What stands for the sample's directory, such as `sample:9`: it lies in the cache of whoever reads it.
+
+    With `every`, such as `sample:9:every`, it holds `FURTHER_PHOTOGRAPHS`, too.
+    """
+    return f"sample:{crops_per_photograph}{_EVERY * every}"
 
 
 def source_folder(directory: str) -> Path:
@@ -66,17 +79,17 @@ def source_folder(directory: str) -> Path:
 
     Another process may write it at the same time: each writes a folder of its own, and the first rename wins.
     """
-    match = re.fullmatch(r"sample:([0-9]+)", directory)
+    match = re.fullmatch(rf"sample:([0-9]+)({_EVERY})?", directory)
     if match is None:
         return Path(directory)
     parent = cache_folder()
-    target = parent / f"sample-{match[1]}"
+    target = parent / directory.replace(":", "-")
     with _writing:
         if target in _whole and target.is_dir():
             return target
         with tempfile.TemporaryDirectory(dir=parent, prefix="unfinished-") as unfinished:
             fresh = Path(unfinished) / "sample"
-            write_sample_coco(fresh, crops_per_photograph=int(match[1]))
+            write_sample_coco(fresh, crops_per_photograph=int(match[1]), every=match[2] is not None)
             if target.exists() and _content(target) != _content(fresh):
                 with contextlib.suppress(OSError):
                     target.rename(Path(unfinished) / "damaged")
@@ -162,12 +175,14 @@ def visible_categories(photograph: Photograph, crop: Crop) -> list[tuple[str, tu
     return visible
 
 
-def write_sample_coco(directory: Path, *, crops_per_photograph: int = 11, seed: int = 0) -> SamplePlan:
+def write_sample_coco(
+    directory: Path, *, crops_per_photograph: int = 11, seed: int = 0, every: bool = False
+) -> SamplePlan:
     """Write the sample as a COCO directory: `val2017/*.jpg` and captions and instances under `annotations/`.
 
-    Besides COCO's own keys every image has `group`, the photograph that it was cut from. The bytes depend on the
-    arguments and on the Pillow release only. Raises `ValueError` for fewer than one crop per photograph and
-    `MissingInput` where a wheel lacks a photograph.
+    Besides COCO's own keys every image has `group`, the photograph that it was cut from. With `every`,
+    `FURTHER_PHOTOGRAPHS` come after the others. The bytes depend on the arguments and on the Pillow release only.
+    Raises `ValueError` for fewer than one crop per photograph and `MissingInput` where a wheel lacks a photograph.
     """
     if crops_per_photograph < 1:
         raise ValueError(f"crops_per_photograph: expected at least 1, got {crops_per_photograph}")
@@ -180,7 +195,9 @@ def write_sample_coco(directory: Path, *, crops_per_photograph: int = 11, seed: 
     images: list[dict[str, object]] = []
     captions: list[dict[str, object]] = []
     instances: list[dict[str, object]] = []
-    for photograph_number, (name, photograph) in enumerate(sorted(PHOTOGRAPHS.items()), start=1):
+    names = [*sorted(PHOTOGRAPHS), *(sorted(FURTHER_PHOTOGRAPHS) if every else ())]
+    for photograph_number, name in enumerate(names, start=1):
+        photograph = EVERY_PHOTOGRAPH[name]
         picture = read_photograph(name)
         crops = plan_crops(name, picture.size, crops_per_photograph, seed)
         for crop_number, crop in enumerate(crops):
@@ -214,7 +231,7 @@ def write_sample_coco(directory: Path, *, crops_per_photograph: int = 11, seed: 
     categories = [{"id": i, "name": name, "supercategory": parent} for i, name, parent in CATEGORIES]
     _write_json(annotations / f"captions_{SPLIT}.json", {**head, "annotations": captions})
     _write_json(annotations / f"instances_{SPLIT}.json", {**head, "annotations": instances, "categories": categories})
-    return SamplePlan(directory, SPLIT, tuple(sorted(PHOTOGRAPHS)), len(images))
+    return SamplePlan(directory, SPLIT, tuple(names), len(images))
 
 
 def _image(image_id: int, file_name: str, crop: Crop, licence: int, group: str) -> dict[str, object]:

@@ -1,4 +1,5 @@
-"""The photographs that the scikit-image and scikit-learn wheels contain: where they lie, what they show, their splits.
+"""The photographs that the wheels of scikit-image, scikit-learn and matplotlib contain: where they lie, what they show,
+their splits.
 
 Drawings, text pages, test patterns and medical pictures are left out, and so is what scikit-image fetches over a
 network. The two halves of scikit-image's stereo pair show one scene, so only the left one is used.
@@ -220,6 +221,54 @@ PHOTOGRAPHS: dict[str, Photograph] = {
     ),
 }
 
+# Those that the preset `sample` does not name, because its splits were made before them.
+FURTHER_PHOTOGRAPHS: dict[str, Photograph] = {
+    "grass": Photograph(
+        "skimage",
+        "data/grass.png",
+        1,
+        "a meadow",
+        "seen from above",
+        "grey",
+        parts=(("blades of grass", (0, 0, 512, 256)), ("grass and small leaves", (0, 256, 512, 512))),
+    ),
+    "gravel": Photograph(
+        "skimage",
+        "data/gravel.png",
+        1,
+        "gravel",
+        "seen from above",
+        "grey",
+        parts=(("light stones", (0, 0, 512, 256)), ("stones of all sizes", (0, 256, 512, 512))),
+    ),
+    "hopper": Photograph(
+        "matplotlib",
+        "mpl-data/sample_data/grace_hopper.jpg",
+        2,
+        "an officer in uniform",
+        "in front of a flag",
+        "dark blue and red",
+        parts=(
+            ("the face of a woman with glasses", (180, 60, 350, 300)),
+            ("a white cap with a badge", (150, 0, 340, 110)),
+            ("a flag with stars and stripes", (0, 0, 170, 330)),
+            ("ribbons and a name plate on a dark uniform", (60, 400, 470, 600)),
+            ("a blue wall", (340, 0, 512, 280)),
+        ),
+        categories=(("person", (20, 0, 512, 600)),),
+    ),
+    "stars": Photograph(
+        "skimage",
+        "data/hubble_deep_field.jpg",
+        2,
+        "a field of galaxies",
+        "through a space telescope",
+        "black and orange",
+        parts=(("small galaxies on a black sky", (0, 0, 1000, 436)), ("stars and galaxies", (0, 436, 1000, 872))),
+    ),
+}
+EVERY_PHOTOGRAPH: dict[str, Photograph] = PHOTOGRAPHS | FURTHER_PHOTOGRAPHS
+
 # Colour and greyscale, near things and far ones on every side. The tiny diffusion model is trained on "train" only, so
 # moving a photograph means training the shipped weights again.
 SAMPLE_SPLITS: dict[str, str] = {
@@ -239,7 +288,7 @@ SAMPLE_SPLITS: dict[str, str] = {
 
 def photograph_path(name: str) -> Path:
     """Where a photograph lies in the installed wheel; raises `MissingInput` where the wheel does not hold it."""
-    photograph = PHOTOGRAPHS[name]
+    photograph = EVERY_PHOTOGRAPH[name]
     # find_spec locates the package without importing it: scikit-learn alone takes seconds.
     spec = importlib.util.find_spec(photograph.package)
     for root in (spec.submodule_search_locations or ()) if spec else ():
@@ -248,7 +297,8 @@ def photograph_path(name: str) -> Path:
             return path
     raise MissingInput(
         f"the sample's photograph {photograph.path!r} is not in the installed package {photograph.package!r}; "
-        "install the wheels that constraints.txt names: pip install -c constraints.txt scikit-image scikit-learn"
+        "install the wheels that constraints.txt names: "
+        "pip install -c constraints.txt scikit-image scikit-learn matplotlib"
     )
 
 

@@ -85,7 +85,8 @@ def _shrunken(centred: Float) -> Callable[[float, Float], Float]:
         shrunken[np.diag_indices_from(shrunken)] += ridge
         if is_wide:  # Woodbury's identity
             within = centred.T @ solve(shrunken, centred @ differences, assume_a="pos")
-            return (differences - (1 - strength) * within) / ridge
+            kept: Float = (differences - (1 - strength) * within) / ridge
+            return kept
         found: Float = solve(shrunken, differences, assume_a="pos")
         return found
 

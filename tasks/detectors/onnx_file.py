@@ -198,7 +198,8 @@ def decision_values(answers: npt.NDArray[Any], answer: Answer, fake: Sequence[in
         if not others.shape[1]:
             raise SpecError(f"fake: all {classes} classes of the output mean fake: nothing is left for a photograph")
         with np.errstate(invalid="ignore"):  # NaN stays NaN
-            return np.logaddexp.reduce(chosen, axis=1) - np.logaddexp.reduce(others, axis=1)
+            odds: npt.NDArray[np.float64] = np.logaddexp.reduce(chosen, axis=1) - np.logaddexp.reduce(others, axis=1)
+            return odds
     if answer != "probability":
         return chosen[:, 0]
     p = chosen.sum(axis=1)

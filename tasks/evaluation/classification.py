@@ -26,6 +26,7 @@ from tasks.evaluation.intervals import (
     Float,
     Integer,
     Interval,
+    Names,
     Resampled,
     group_weights,
     of_resamples,
@@ -324,7 +325,7 @@ def bootstrap_intervals(
 
 
 def resampled_metrics(
-    images: ScoredImages, weights: NDArray[np.uint16], unique: NDArray, metrics: Sequence[str]
+    images: ScoredImages, weights: NDArray[np.uint16], unique: Names, metrics: Sequence[str]
 ) -> dict[str, Resampled]:
     """Metrics of some images, with what each resample of their groups makes of them.
 
@@ -356,7 +357,7 @@ def _check_metrics(metrics: Sequence[str]) -> None:
         raise EvaluationError(f"unknown metrics {unknown}; known are {', '.join(INTERVAL_METRICS)}")
 
 
-def _validated_groups(groups: ArrayLike, count: int) -> NDArray:
+def _validated_groups(groups: ArrayLike, count: int) -> Names:
     names = np.asarray(groups, dtype=np.str_)
     if names.shape != (count,):
         raise EvaluationError(
@@ -366,14 +367,14 @@ def _validated_groups(groups: ArrayLike, count: int) -> NDArray:
 
 
 def _samples(
-    images: ScoredImages, weights: NDArray[np.uint16], unique: NDArray, metrics: Sequence[str]
+    images: ScoredImages, weights: NDArray[np.uint16], unique: Names, metrics: Sequence[str]
 ) -> dict[str, Float]:
     """Each metric in each resample: name -> (R,), NaN where undefined or where a class is missing."""
     label, score, decision = _validated(images.label, images.score, images.decision, images.calibrated)
     position = np.searchsorted(unique, np.asarray(images.groups, dtype=np.str_))  # (N,) image -> group
     fake = label == 1
 
-    def per_group(values: NDArray) -> Float:
+    def per_group(values: Boolean | Float) -> Float:
         totals: Float = np.bincount(position, weights=values.astype(np.float64), minlength=len(unique)).astype(
             np.float64
         )

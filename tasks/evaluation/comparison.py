@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from storage.errors import SpecError
 from storage.objects import ROWS, Ref, read_part
@@ -23,7 +22,7 @@ from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, NETWORK_SCHEMA, REAL
 from tasks.evaluation.cells import read_scores
 from tasks.evaluation.classification import ScoredImages, few_groups_of_a_class, resampled_metrics
-from tasks.evaluation.intervals import Boolean, Float, Integer, Resampled, Weights, group_weights, share
+from tasks.evaluation.intervals import Boolean, Float, Integer, Names, Resampled, Weights, group_weights, share
 from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
 from tasks.networks.exported import CARD, MODEL
 from tasks.networks.trained import TrainedNetwork
@@ -161,8 +160,9 @@ class _Answers:
     p_fake: Float  # (N,)
 
     @property
-    def groups(self) -> NDArray:
-        return self.pictures["group_id"].to_numpy()
+    def groups(self) -> Names:
+        names: Names = self.pictures["group_id"].to_numpy()
+        return names
 
 
 def _all_answers(scores: Mapping[Fit, pl.DataFrame], classes: Sequence[str]) -> dict[Fit, _Answers]:
@@ -323,7 +323,8 @@ def is_pretrained(variant: Variant, among: tuple[Variant, ...]) -> bool:
 def share_of_zeros(network: TrainedNetwork) -> float:
     """How many of the weights of convolutions and linear layers are exactly zero, in [0, 1]; biases do not count."""
     weights = [tensor for name, tensor in network.tensors.items() if name.endswith(".weight")]
-    return sum(tensor.size - np.count_nonzero(tensor) for tensor in weights) / sum(tensor.size for tensor in weights)
+    zeros = sum(int(tensor.size - np.count_nonzero(tensor)) for tensor in weights)
+    return zeros / sum(int(tensor.size) for tensor in weights)
 
 
 def _in_float(exported: Sequence[ExportedFile]) -> str | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from storage.errors import TelltaleError
 
 Float = NDArray[np.float64]
+Features = NDArray[np.floating]
 
 FID_MINIMUM = 2_048  # images on either side; with fewer the 2,048-dimensional covariance has no full rank
 KERNEL_SUBSETS = 100
@@ -49,13 +50,13 @@ class QualityRow(TypedDict):
 class InceptionFeatures:
     """What the 2015 Inception network says of both sides."""
 
-    real: NDArray  # (N, 2048) pooled features
-    fake: NDArray  # (M, 2048)
-    fake_probabilities: NDArray  # (M, 1008)
+    real: Features  # (N, 2048) pooled features
+    fake: Features  # (M, 2048)
+    fake_probabilities: Features  # (M, 1008)
     digest: str  # sha256 of the weights
 
 
-def gaussian_statistics(features: NDArray) -> tuple[Float, Float]:
+def gaussian_statistics(features: Features) -> tuple[Float, Float]:
     """Mean (D,) and unbiased covariance (D, D), float64, of features (N, D); N >= 2.
 
     Raises FidelityError on another shape, fewer than two images, or non-finite features.
@@ -65,7 +66,7 @@ def gaussian_statistics(features: NDArray) -> tuple[Float, Float]:
     return features.mean(axis=0), centred.T @ centred / (len(features) - 1)
 
 
-def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArray) -> float:
+def frechet_distance(mean1: Features, cov1: Features, mean2: Features, cov2: Features) -> float:
     """Squared Frechet (2-Wasserstein) distance of two Gaussians, >= 0: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
     means: (D,), covariances: (D, D) symmetric, positive semi-definite. With S1 = R'R, S1 S2 has the eigenvalues of the
@@ -95,7 +96,7 @@ class FrechetReference:
     trace: float
 
     @classmethod
-    def of(cls, mean: NDArray, cov: NDArray) -> FrechetReference:
+    def of(cls, mean: Features, cov: Features) -> FrechetReference:
         """Of a mean (D,) and a symmetric, positive semi-definite covariance (D, D)."""
         from scipy.linalg import eigh, qr
 
@@ -105,7 +106,7 @@ class FrechetReference:
         (factor,) = qr(root, mode="r", overwrite_a=True)
         return cls(np.asarray(mean, dtype=np.float64), np.asfortranarray(factor), float(np.trace(cov)))
 
-    def distance(self, mean: NDArray, cov: NDArray) -> float:
+    def distance(self, mean: Features, cov: Features) -> float:
         """`frechet_distance` of this side and another one: mean (D,), covariance (D, D)."""
         from scipy.linalg import eigh
         from scipy.linalg.lapack import dsygst
@@ -118,7 +119,7 @@ class FrechetReference:
         return max(float(distance), 0.0)  # rounding may leave equal Gaussians a hair below zero
 
 
-def frechet_distance_of_features(real: NDArray, fake: NDArray) -> float:
+def frechet_distance_of_features(real: Features, fake: Features) -> float:
     """Frechet distance of the Gaussians fitted to features (N, D) and (M, D); equals the form above.
 
     With S1 = A'A and S2 = B'B for the centred, scaled features A (N, D) and B (M, D), the trace of (S1 S2)^(1/2) is
@@ -135,7 +136,7 @@ def frechet_distance_of_features(real: NDArray, fake: NDArray) -> float:
 
 
 def frechet_interval(
-    real: NDArray, fake: NDArray, seed: int, resamples: int = FRECHET_RESAMPLES
+    real: Features, fake: Features, seed: int, resamples: int = FRECHET_RESAMPLES
 ) -> tuple[float, float, float]:
     """(distance, low, high): the 95 % spread over bootstrap resamples of the images on both sides.
 
@@ -154,13 +155,13 @@ def frechet_interval(
     return value, max(float(low), 0.0), float(high)
 
 
-def kernel_matrix(first: NDArray, second: NDArray) -> Float:
+def kernel_matrix(first: Features, second: Features) -> Float:
     """Polynomial kernel (x.y / D + 1)^3 of features (N, D) and (M, D): (N, M)."""
     base: Float = first @ second.T / first.shape[1] + 1.0
     return base * base * base
 
 
-def squared_maximum_mean_discrepancy(real: NDArray, fake: NDArray) -> float:
+def squared_maximum_mean_discrepancy(real: Features, fake: Features) -> float:
     """Unbiased estimate of the squared MMD under the kernel above, of features (N, D) and (M, D), N, M >= 2.
 
     Unbiased means that the same distribution gives zero on average, and therefore often less than zero.
@@ -175,10 +176,13 @@ def _discrepancies(real: Float, fake: Float, in_real: Float, in_fake: Float) -> 
     def mean_between_different(side: Float, marks: Float) -> Float:
         size = marks.sum(axis=1)
         to_itself = marks @ (np.sum(side**2, axis=1) / side.shape[1] + 1.0) ** 3
-        return (_kernel_sums(side, side, marks, marks) - to_itself) / (size * (size - 1))
+        mean: Float = (_kernel_sums(side, side, marks, marks) - to_itself) / (size * (size - 1))
+        return mean
 
     between = _kernel_sums(real, fake, in_real, in_fake) / (in_real.sum(axis=1) * in_fake.sum(axis=1))
-    return mean_between_different(real, in_real) + mean_between_different(fake, in_fake) - 2.0 * between
+    within = mean_between_different(real, in_real) + mean_between_different(fake, in_fake)
+    discrepancies: Float = within - 2.0 * between
+    return discrepancies
 
 
 def _kernel_sums(first: Float, second: Float, in_first: Float, in_second: Float) -> Float:
@@ -191,7 +195,7 @@ def _kernel_sums(first: Float, second: Float, in_first: Float, in_second: Float)
 
 
 def kernel_distance(
-    real: NDArray, fake: NDArray, subsets: int = KERNEL_SUBSETS, subset_size: int = KERNEL_SUBSET_SIZE, seed: int = 0
+    real: Features, fake: Features, subsets: int = KERNEL_SUBSETS, subset_size: int = KERNEL_SUBSET_SIZE, seed: int = 0
 ) -> tuple[float, float, float]:
     """(mean, low, high): the kernel distance of KID, mean squared MMD over random subsets, with a 95 % interval.
 
@@ -224,7 +228,7 @@ def kernel_distance(
     return mean, float(low), float(high)
 
 
-def inception_score(probabilities: NDArray, splits: int = 10) -> tuple[float, float]:
+def inception_score(probabilities: Features, splits: int = 10) -> tuple[float, float]:
     """(mean, standard deviation) over `splits` parts, in the given order, of exp(mean KL(p(y|x) || p(y))); from 1 to C.
 
     probabilities: (N, C), each row sums to 1; N >= splits. Raises FidelityError otherwise.
@@ -241,7 +245,7 @@ def inception_score(probabilities: NDArray, splits: int = 10) -> tuple[float, fl
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def feature_distances(real_features: NDArray, fake_features: NDArray, layer: str, seed: int) -> list[QualityRow]:
+def feature_distances(real_features: Features, fake_features: Features, layer: str, seed: int) -> list[QualityRow]:
     """Kernel distance (the headline) and Frechet distance on the experiment's own VGG16 features.
 
     real_features: (N, D), fake_features: (M, D) of one layer and view, for example layer "pool5-avg", which gives the
@@ -255,8 +259,8 @@ def feature_distances(real_features: NDArray, fake_features: NDArray, layer: str
 
 
 def quality_rows(
-    real_features: NDArray,
-    fake_features: NDArray,
+    real_features: Features,
+    fake_features: Features,
     layer: str,
     seed: int,
     inception: InceptionFeatures | None = None,
@@ -326,16 +330,16 @@ def _row(
     return QualityRow(metric=metric, value=value, low=low, high=high, n_real=len(real), n_fake=len(fake), note=note)
 
 
-def _validated(features: NDArray, what: str, minimum: int) -> Float:
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or features.shape[1] == 0 or len(features) < minimum:
-        raise FidelityError(f"expected {what} (N, D) of at least {minimum} images; got shape {features.shape}")
-    if not np.isfinite(features).all():
-        raise FidelityError(f"{what} must be finite; {int(np.sum(~np.isfinite(features)))} values are not")
-    return features
+def _validated(features: Features, what: str, minimum: int) -> Float:
+    found: Float = np.asarray(features, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] == 0 or len(found) < minimum:
+        raise FidelityError(f"expected {what} (N, D) of at least {minimum} images; got shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise FidelityError(f"{what} must be finite; {int(np.sum(~np.isfinite(found)))} values are not")
+    return found
 
 
-def _validated_pair(real: NDArray, fake: NDArray, minimum: int) -> tuple[Float, Float]:
+def _validated_pair(real: Features, fake: Features, minimum: int) -> tuple[Float, Float]:
     real, fake = _validated(real, "real features", minimum), _validated(fake, "fake features", minimum)
     if real.shape[1] != fake.shape[1]:
         raise FidelityError(f"both sides need the same features; got {real.shape[1]} and {fake.shape[1]} dimensions")

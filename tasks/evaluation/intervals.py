@@ -23,8 +23,10 @@ _ROWS_PER_CHUNK = 128
 Float = NDArray[np.float64]
 Integer = NDArray[np.int64]
 Boolean = NDArray[np.bool_]
+# Names of groups.
+Names = NDArray[np.str_]
 # As `group_weights` gives them: (R, G) and (G,).
-Weights = tuple[NDArray[np.uint16], NDArray]
+Weights = tuple[NDArray[np.uint16], Names]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def of_resamples(
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def share(part: NDArray, whole: Boolean, groups: NDArray, weights: Weights) -> Resampled:
+def share(part: Boolean | Float, whole: Boolean, groups: Names, weights: Weights) -> Resampled:
     """The mean of `part` (N,) among the pictures in `whole` (N,); no resamples where these are of too few groups."""
     group_count = len(np.unique(groups[whole]))
     if not group_count:
@@ -136,7 +138,7 @@ def share(part: NDArray, whole: Boolean, groups: NDArray, weights: Weights) -> R
     return Resampled(value, share_of_resamples(part, whole, groups, weights), group_count)
 
 
-def share_of_resamples(part: NDArray, whole: Boolean, groups: NDArray, weights: Weights) -> Float:
+def share_of_resamples(part: Boolean | Float, whole: Boolean, groups: Names, weights: Weights) -> Float:
     """The mean of `part` among the pictures in `whole` in every resample: (R,), NaN where it has none of them."""
     counts, unique = weights
     position = np.searchsorted(unique, groups[whole])

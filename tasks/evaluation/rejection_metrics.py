@@ -66,12 +66,14 @@ class Answered:
     @property
     def known(self) -> Boolean:
         """Whether each row's source is one that the network was trained on: (N,)."""
-        return self.truth != UNKNOWN_CLASS
+        known: Boolean = self.truth != UNKNOWN_CLASS
+        return known
 
     @property
     def correct(self) -> Boolean:
         """Whether the most probable class is the true one; never for an unknown source: (N,)."""
-        return self.truth == self.answer
+        correct: Boolean = self.truth == self.answer
+        return correct
 
 
 def auroc_known_unknown(known_scores: ArrayLike, unknown_scores: ArrayLike) -> float:

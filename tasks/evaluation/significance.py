@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from storage.tables import FAKE, REAL
 from tasks.evaluation.classification import EvaluationError, few_groups_of_a_class
@@ -22,6 +22,7 @@ from tasks.evaluation.intervals import (
     Float,
     Integer,
     Measured,
+    Names,
     Resampled,
     Weights,
     group_weights,
@@ -91,7 +92,7 @@ def auroc_difference(label: ArrayLike, first: ArrayLike, second: ArrayLike, grou
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p)
 
 
-def structural_components(label: NDArray, score: NDArray) -> Float:
+def structural_components(label: Integer, score: Float) -> Float:
     """Of each picture the share of the other class that it is ordered rightly against, ties one half: (N,) in [0, 1].
 
     The mean over all fakes is the AUROC, and so is that over all photographs. Both classes must be there.
@@ -104,14 +105,14 @@ def structural_components(label: NDArray, score: NDArray) -> Float:
     return components
 
 
-def _midranks(values: NDArray) -> Float:
+def _midranks(values: Float) -> Float:
     """Ranks from 1, the mean of them among equal values: (N,)."""
     _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Float = (np.cumsum(counts) - (counts - 1) / 2)[position]
     return ranks
 
 
-def _standard_error(change: Float, fake: Boolean, groups: NDArray) -> float:
+def _standard_error(change: Float, fake: Boolean, groups: Names) -> float:
     """Of an AUROC, or of a difference of two, from its structural components (N,), summed within groups."""
     _, position = np.unique(groups, return_inverse=True)
     count = int(position.max()) + 1
@@ -253,8 +254,9 @@ def _ranks(values: Float) -> Float:
 
 def _validated(
     label: ArrayLike, first: ArrayLike, second: ArrayLike, groups: ArrayLike
-) -> tuple[NDArray, Float, Float, NDArray]:
-    label_, groups_ = np.asarray(label), np.asarray(groups, dtype=np.str_)
+) -> tuple[Integer, Float, Float, Names]:
+    label_: Integer = np.asarray(label)
+    groups_ = np.asarray(groups, dtype=np.str_)
     first_, second_ = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if label_.ndim != 1 or not label_.shape == first_.shape == second_.shape == groups_.shape:
         raise EvaluationError(

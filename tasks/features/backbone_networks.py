@@ -265,10 +265,11 @@ def torchvision_network(wanted: Wanted) -> torch.nn.Module:
         layer, _ = list(network.named_children())[-1]
         setattr(network, layer, nn.Identity())
     try:
-        return create_feature_extractor(network, {layer: "features"}, suppress_diff_warning=True).eval()
+        cut: nn.Module = create_feature_extractor(network, {layer: "features"}, suppress_diff_warning=True).eval()
     except ValueError as error:
         names, _ = get_graph_node_names(network, suppress_diff_warning=True)
         raise SpecError(unknown(wanted.title, layer, names)) from error
+    return cut
 
 
 def timm_network(wanted: Wanted) -> torch.nn.Module:

@@ -207,4 +207,5 @@ def _alike(length: int, *, signs: bool = True, reversals: bool = True) -> npt.ND
 
 
 def _frequencies(counts: Counts, alike: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return np.bincount(alike, weights=counts) / counts.sum()
+    frequencies: npt.NDArray[np.float64] = np.bincount(alike, weights=counts) / counts.sum()
+    return frequencies

@@ -28,6 +28,10 @@ from tasks.spec.base import LocalPath
 from tasks.threads import limit_threads
 from tasks.variables import located
 
+Images = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
 # The file's name carries the start of its sha256.
 INCEPTION_2015_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_2015_SHA256_START = "6726825d"
@@ -84,9 +88,9 @@ class Inception:
     """The 2015 Inception network; `digest` is the sha256 of its weights, to be printed beside every value."""
 
     digest: str
-    _forward: Callable[[NDArray], tuple[NDArray, NDArray]]
+    _forward: Callable[[Images], tuple[Float32, Float64]]
 
-    def features(self, images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
+    def features(self, images: Images) -> tuple[Float32, Float64]:
         """Pooled features (N, 2048) and class probabilities (N, 1008) of images (N, 3, height, width), uint8 RGB."""
         return self._forward(images)
 
@@ -103,7 +107,7 @@ def load_inception(path: Path | str) -> Inception:
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     )
 
-    def forward(images: NDArray) -> tuple[NDArray, NDArray]:
+    def forward(images: Images) -> tuple[Float32, Float64]:
         import torch
 
         with torch.inference_mode():

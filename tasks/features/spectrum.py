@@ -151,7 +151,8 @@ def periods(filtered: Float) -> Double:
 
 def _relative(powers: Double) -> Double:
     logarithms: Double = np.log(powers + _FLOOR)
-    return logarithms - logarithms.mean()
+    relative: Double = logarithms - logarithms.mean()
+    return relative
 
 
 def _windowed(filtered: Float) -> Float:
@@ -165,7 +166,8 @@ def _windowed(filtered: Float) -> Float:
 def _radii(height: int, width: int) -> Bins:
     """In which step of the radius each frequency of `fft2` is: (h, w)."""
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
-    return np.minimum((radius / np.sqrt(0.5) * RADII).astype(np.uint8), RADII - 1)
+    steps: Bins = np.minimum((radius / np.sqrt(0.5) * RADII).astype(np.uint8), RADII - 1)
+    return steps
 
 
 @functools.lru_cache(maxsize=_SHAPES)
@@ -175,4 +177,5 @@ def _bands(height: int, width: int) -> Bins:
         np.minimum((np.abs(frequencies) * 2 * BANDS).astype(np.uint8), BANDS - 1)
         for frequencies in (np.fft.fftfreq(height), np.fft.fftfreq(width))
     )
-    return rows[:, None] * BANDS + columns
+    pairs: Bins = rows[:, None] * BANDS + columns
+    return pairs

@@ -139,7 +139,8 @@ def load_vgg16(spec: Vgg16Spec, tensors: dict[str, np.ndarray] | None) -> torch.
     network.load_state_dict(state, assign=True)
     network.requires_grad_(False).eval()
     # A fifth to a third faster on the CPU than channels first, and equal to 1e-6 of the largest value.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast: torch.nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fast
 
 
 def random_tensors(spec: Vgg16Spec) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ class Cut:
         span = self._span(min(width, height))
         return span.stop - span.start - 2 * self.border
 
-    def _span(self, length: int) -> slice:
+    def _span(self, length: int) -> slice[int, int, None]:
         """Of so many pixels along a side those that are given."""
         wanted = length if self.side is None else min(length, self.side)
         first = (length - wanted) // 2
@@ -135,10 +135,9 @@ def reconstruct_photographs(
 ) -> Output:
     """The chosen photographs of an image shard, encoded and decoded one by one, as PNG.
 
-    A reconstruction inherits the photograph's id, group, split and fold, so that the two are a pair, and is grey where
-    the photograph is; `of` in the notes
-    is the photographs' source. Photographs of which too little would be left, and those that the network makes no
-    finite numbers of, are set aside. An attempt after one that broke off goes on after its last piece.
+    A reconstruction has its photograph's id, group, split and fold, and is grey where that is; `of` in the notes is the
+    photographs' source. Photographs of which too little would be left, and those that the network makes no finite
+    numbers of, are set aside. An attempt after one that broke off goes on after its last piece.
 
     Raises:
         DeviceLost: the GPU failed, or has not the memory for a photograph.

@@ -290,7 +290,8 @@ def _damaged_prompt(captions: tuple[str, ...], random: np.random.Generator, plan
 def _tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> torch.Tensor:
     """Token numbers int64 (B, 32), padded as the pipeline pads them."""
     encoded = tokenizer(list(prompts), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
-    return encoded.input_ids
+    numbers: torch.Tensor = encoded.input_ids
+    return numbers
 
 
 def _draw_flipped(crops: torch.Tensor, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

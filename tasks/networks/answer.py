@@ -12,13 +12,13 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError,
 
 from storage.digest import sha256_hex
 from storage.errors import BadImage, SpecError
-from tasks.data.perturbations.jpeg import jpeg
+from tasks.data.perturbations.jpeg import Quality, jpeg
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import window_place
 from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
 from tasks.spec.source_names import name_in_words, with_names
-from tasks.spec.views import Cell, Quality, Resolution
+from tasks.spec.views import Cell, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -71,7 +71,9 @@ def distillation_loss(
     student = log_softmax(logits / temperature, dim=1)
     divergence = (torch.special.xlogy(softened, softened) - softened * student).sum(1)  # (B,)
     labelled = cross_entropy(logits, targets, reduction="none")
-    return (row_weights * (weight * temperature**2 * divergence + (1 - weight) * labelled)).mean()
+    losses = row_weights * (weight * temperature**2 * divergence + (1 - weight) * labelled)
+    mean: torch.Tensor = losses.mean()
+    return mean
 
 
 def teacher_loss(pictures: Pictures, balanced: bool, teacher: Float, spec: Distilled, device: str) -> Loss:

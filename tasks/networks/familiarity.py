@@ -40,7 +40,7 @@ class Familiarity:
     projection: Float32
     class_means: Float32
 
-    def tensors(self) -> dict[str, npt.NDArray]:
+    def tensors(self) -> dict[str, Float32]:
         """The three arrays under the names that they have in a weights object."""
         return {
             f"{_PREFIX}mean": self.mean,
@@ -49,7 +49,7 @@ class Familiarity:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, npt.NDArray]) -> Familiarity:
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Familiarity:
         """Read it back from among a weights object's tensors; SpecError where one is missing or of another shape."""
         names = [f"{_PREFIX}{name}" for name in ("mean", "projection", "class_means")]
         missing = [name for name in names if name not in tensors]
@@ -183,7 +183,7 @@ def _principal_directions(centred: Float, components: int) -> Float:
     return kept
 
 
-def _nearest_squared_distance(features: npt.NDArray, familiarity: Familiarity) -> Float:
+def _nearest_squared_distance(features: npt.NDArray[np.floating], familiarity: Familiarity) -> Float:
     """Squared distance to the nearest class mean in whitened directions: (N, D) -> (N,)."""
     directions = np.ascontiguousarray(familiarity.projection.T, dtype=np.float64)  # (d, D)
     nearest = np.empty(len(features))

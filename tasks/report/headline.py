@@ -84,8 +84,9 @@ def headline_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
         return (Text(none), *shown)
     worst = min(found.values(), key=lambda one: one.value)
     link = mistakes_link(data, worst.cell, worst.detector)
+    is_alone = len(data.experiment.fake_names) == 1
     return (
-        *(Text(sentence, "lead") for sentence in _sentences(index, found, worst)),
+        *(Text(sentence, "lead") for sentence in _sentences(index, found, worst, is_alone=is_alone)),
         *((Text("", "go", link, "Look at the mistakes"),) if link else ()),
         *shown,
         Heats("", (_map(data, found),)),
@@ -93,16 +94,22 @@ def headline_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, p
     )
 
 
-def _sentences(index: ResultIndex, found: Mapping[tuple[str, str], Worst], worst: Worst) -> Iterator[str]:
+def _sentences(
+    index: ResultIndex, found: Mapping[tuple[str, str], Worst], worst: Worst, *, is_alone: bool
+) -> Iterator[str]:
+    """`is_alone` says that there is one generator only."""
     plain = [one for (_, perturbation), one in found.items() if perturbation == NONE]
     best = max(plain or found.values(), key=lambda one: one.value)
     if best is not worst:
         happened = "Uncompressed" if plain else "At best"
         every = "every generator" if best.is_of_all else "every generator that has an interval"
-        yield (
-            f"{happened}, {best.detector} tells {every} from photographs with an AUROC of at least "
-            f"{with_interval(best.auroc)}: {best.cell.mix} at {best.cell.cell} is the hardest. {_verdict(best.auroc)}"
-        ).strip()
+        told = (
+            f"{every} from photographs with an AUROC of at least {with_interval(best.auroc)}: {best.cell.mix} at "
+            f"{best.cell.cell} is the hardest."
+        )
+        if is_alone:
+            told = f"{best.cell.mix} from photographs with an AUROC of {with_interval(best.auroc)} at {best.cell.cell}."
+        yield f"{happened}, {best.detector} tells {told} {_verdict(best.auroc)}".strip()
     yield (
         f"Weakest is {worst.cell.cell}, where the best detector, {worst.detector}, tells {worst.cell.mix} with "
         f"{with_interval(worst.auroc)}, over {worst.auroc.n_real} photographs and {worst.auroc.n_fake} fakes in "

@@ -59,8 +59,11 @@ class Kind:
 
 
 # The first is open; all others open on a click.
+# What stands above the answer.
+FOUND = "What was found"
+
 SECTIONS: tuple[Kind, ...] = (
-    Kind("headline", "What was found", lambda on: headline_blocks(on.data, on.index, on.tables)),
+    Kind("headline", FOUND, lambda on: headline_blocks(on.data, on.index, on.tables)),
     Kind(
         "ranking",
         "How hard each generator is to tell",

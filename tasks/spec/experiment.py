@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tasks.data.histories import photographs_as
 from tasks.data.perturbations.base import Perturbation
-from tasks.data.perturbations.jpeg import jpeg
+from tasks.data.perturbations.jpeg import Quality, jpeg
 from tasks.data.perturbations.kinds import name_of
 from tasks.data.sources.base import GeneratedSource, SourceBase
 from tasks.data.sources.column import with_columns_as_sources
@@ -23,7 +23,7 @@ from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LONGEST_NAME, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
 from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, NetworkSpec, SvmSpec, Training
 from tasks.spec.splits import FixedSplits, Folds, Splits
-from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Quality, Resolution, is_exact
+from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Resolution, is_exact
 
 # What tables call something themselves: a class or answer, an automatic mix.
 REAL, UNKNOWN = "real", "unknown"

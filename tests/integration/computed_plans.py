@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import polars as pl
 
@@ -17,7 +17,17 @@ from tasks.spec.experiment import Experiment
 T = TypeVar("T")
 
 
-def computed_here(experiment: Experiment, store: Store, compute: Callable[[Experiment], T] = evaluation_of) -> T:
+@overload
+def computed_here(experiment: Experiment, store: Store) -> Evaluation: ...
+
+
+@overload
+def computed_here(experiment: Experiment, store: Store, compute: Callable[[Experiment], T]) -> T: ...
+
+
+def computed_here(
+    experiment: Experiment, store: Store, compute: Callable[[Experiment], object] = evaluation_of
+) -> object:
     """What `compute` gives of an experiment, made here; `store` is the one that the process has as its setting."""
     return here.computed_here(lambda: compute(experiment), store)
 

@@ -37,7 +37,8 @@ def plan() -> Ref:
     made = [sleep_a_while.submit(number=number, seconds=0.5) for number in range(16)]
     device = chosen_device()
     scaled = [scale.submit(source=each.result(), factor=(1, 2, 3), device=device) for each in made]
-    return add_up(parts=tuple(part for each in scaled for part in each.result()))
+    total: Ref = add_up(parts=tuple(part for each in scaled for part in each.result()))
+    return total
 
 
 @flow(name="made-up")

@@ -123,7 +123,8 @@ def scene(random: np.random.Generator, height: int, width: int) -> Pixels:
     down, across = np.mgrid[0:height, 0:width]
     stripes = 40 * (((across * 9 // width) + (down * 7 // height)) % 2)[..., None]
     grain = random.integers(-12, 13, (height, width, 1))
-    return np.clip(smooth + stripes + grain, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(smooth + stripes + grain, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def pictures(random: np.random.Generator) -> dict[str, bytes]:
@@ -201,8 +202,8 @@ def told(files: dict[str, bytes]) -> dict[str, bytes]:
     exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
     camera = exif.tobytes()
     xmp = b'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"'
-    chunks = ((b"tEXt", b"parameters\0a cat, Steps: 20"), (b"caBX", b"\0\0\0\x10jumbc2pa...."))
-    chunks = (*chunks, (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp), (b"eXIf", camera.removeprefix(b"Exif\0\0")))
+    chunks = [(b"tEXt", b"parameters\0a cat, Steps: 20"), (b"caBX", b"\0\0\0\x10jumbc2pa....")]
+    chunks += [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp), (b"eXIf", camera.removeprefix(b"Exif\0\0"))]
     segments = ((0xE1, camera), (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp), (0xEB, b"JP\0\1\0\0\0\1....jumbc2pa"))
     head = b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments)
     exif[0x010F] = 'workflow:{"1": 2}'
@@ -360,9 +361,10 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
         if number % 10 == 0:  # exactly at both thresholds
             thresholds = dict.fromkeys(RESOLUTIONS, 1.0 - float(probabilities[0]))
         at = float(familiarity[SCORES.index(score)])
-        rejection = {"score": score, "threshold": at if number % 10 == 0 else at + float(random.normal()), "kept": 0.95}
+        threshold = at if number % 10 == 0 else at + float(random.normal())
         if score == "max-probability":
-            rejection["threshold"] = min(max(rejection["threshold"], 0.0), 1.0)
+            threshold = min(max(threshold, 0.0), 1.0)
+        rejection = {"score": score, "threshold": threshold, "kept": 0.95}
         card = {
             "name": "rule",
             "sha256": "0" * 64,

@@ -94,7 +94,8 @@ def audit(store: Store, evaluation: Evaluation) -> pl.DataFrame:
     return table(store, evaluation, "audit")
 
 
-def aurocs(audit: pl.DataFrame, detector: str, mix: str) -> dict[str, float | None]:
+def aurocs(audit: pl.DataFrame, detector: str, mix: str) -> dict[str, Any]:
+    """By stage; None where there is none."""
     return dict(audit.filter(detector=detector, mix=mix).select("stage", "auroc").iter_rows())
 
 

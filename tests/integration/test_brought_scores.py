@@ -22,13 +22,11 @@ from tasks.presets import load_experiment
 from tasks.spec.experiment import Experiment
 from tests.integration.computed_plans import computed_here, table
 from tests.integration.small_sample import WITHOUT_NETWORKS
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Bring a detector\n")[2].partition("\n## ")[0]
+from tests.unit.user_pages import README
 
 
 def printed(language: str) -> str:
-    first, *_ = re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
+    first, *_ = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     return str(first)
 
 

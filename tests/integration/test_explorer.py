@@ -57,6 +57,12 @@ def test_the_page_works_in_a_real_browser(built: Path) -> None:
     npm(EXPLORER, "run", "browser", TELLTALE_EXPLORER=str(built))
 
 
+def test_the_linter_finds_nothing() -> None:
+    skip_without_npm()
+    install(EXPLORER)
+    npm(EXPLORER, "run", "lint")
+
+
 def test_the_lock_file_names_no_registry() -> None:
     packages = json.loads((EXPLORER / "package-lock.json").read_bytes())["packages"]
     assert [name for name, package in packages.items() if "resolved" in package] == []

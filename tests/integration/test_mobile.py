@@ -57,6 +57,12 @@ def test_the_app_works_in_a_real_browser(app: Path, made: Path) -> None:
     npm(MOBILE, "run", "browser", TELLTALE_FIXTURES=str(made), TELLTALE_APP=str(app))
 
 
+def test_the_linter_finds_nothing() -> None:
+    skip_without_npm()
+    install(MOBILE)
+    npm(MOBILE, "run", "lint")
+
+
 def test_the_lock_file_names_no_registry() -> None:
     packages = json.loads((MOBILE / "package-lock.json").read_bytes())["packages"]
     assert [name for name, package in packages.items() if "resolved" in package] == []

@@ -1,6 +1,7 @@
 """A toy detector, a toy perturbation and a chain, one file each, appear wherever an evaluation is shown."""
 
 import io
+from collections.abc import Iterator
 
 import polars as pl
 import pytest
@@ -15,7 +16,7 @@ from flows.publish import headline_rows, publish
 from storage.objects import read_part
 from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
-from tasks.data.perturbations.kinds import KINDS as PERTURBATIONS
+from tasks.data.perturbations.base import KINDS as PERTURBATIONS
 from tasks.detectors.base import KINDS as DETECTORS
 from tasks.presets import load_experiment
 from tasks.report.run import HTML, MARKDOWN
@@ -34,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def patched(store: Store) -> pytest.MonkeyPatch:
+def patched(store: Store) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STORE_SETTING, store.url)
         patch.setitem(DETECTORS, "blueness", Blueness)

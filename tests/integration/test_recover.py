@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ def served() -> Iterator[Served]:
             telltale.command("stop")
 
 
+def is_completed(run: Run) -> bool:
+    return bool(run.state == "COMPLETED")
+
+
 def test_what_died_goes_on_and_nothing_else_is_touched(served: Served) -> None:
     completed, crashed, dead = (Run.start(served, name, "cpu") for name in ("completed", "crashed", "dead"))
     alive = Run.start(served, "alive", "gpu")
@@ -132,7 +137,7 @@ def test_what_died_goes_on_and_nothing_else_is_touched(served: Served) -> None:
     wait_for(lambda: recovery.state == "COMPLETED")
     for run in (crashed, dead):
         # It waits for no lease to run out, which lasts five minutes.
-        wait_for(lambda run=run: run.state == "COMPLETED", 120)
+        wait_for(partial(is_completed, run), 120)
         assert run.now()["run_count"] == 2
         assert run.slots() == 0
 

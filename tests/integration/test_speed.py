@@ -51,6 +51,7 @@ def test_ours_is_still_faster_than_the_plain_way(row: str, size: int, at_least: 
 @pytest.mark.integration
 def test_the_plain_way_in_place_of_ours_would_miss_every_guard() -> None:
     with ROWS["frechet"].case(512, 1) as case:
+        assert case.plain is not None
         measured = measure_case(replace(case, ours=case.plain), 512, cpu_seconds, PAIRS)
     assert max(measured.ratios) < min(at_least for _, _, at_least in GUARDS), measured.ratios
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ PACKAGES = ("storage", "tasks", "flows", "deployments")
 # What a person reads or a container is built from, and no program asks for.
 LEFT_OUT = {"deployments/Dockerfile"}
 
+SDIST = "import setuptools.build_meta as backend, sys; backend.build_sdist(sys.argv[1])"
+MAIN = "from deployments.cli import main; main()"
+FOLDERS = ("--photographs", "{home}/photographs", "--fakes", "{home}/fakes")
 SAMPLE = """
 import json, sys
 
@@ -54,7 +58,13 @@ class Installed:
         return LocalStore(self.home / "store")
 
     def run(self, program: str, *words: str) -> str:
-        """What a program prints to which nothing of this process's settings is known, nor any working tree."""
+        """What a program prints that succeeds."""
+        done = self.tried(program, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def tried(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """A program that ran with nothing known of this process's settings, nor of any working tree."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -68,7 +78,7 @@ class Installed:
             "TELLTALE_STORE": str(self.store.root),
             "DO_NOT_TRACK": "1",
         }
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-c", program, *words],
             cwd=self.work,
             env=environment,
@@ -77,22 +87,32 @@ class Installed:
             timeout=900,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """A wheel built with what is installed here: without isolation, pip fetches neither backend nor dependencies."""
+    """A wheel built of a source distribution, with what is installed here.
+
+    Without isolation, pip fetches neither backend nor dependencies.
+    """
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("made")
     # The backend would leave its own folders in the working tree, and take old files from them the next time.
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    packed = subprocess.run(
+        [sys.executable, "-c", SDIST, str(made)],
+        cwd=source, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert packed.returncode == 0, packed.stdout + packed.stderr
+    (archive_of_sources,) = made.glob("telltale-*.tar.gz")
     options = ["--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(made)]
     built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, str(source)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pip", "wheel", *options, str(archive_of_sources)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = made.glob("telltale-*.whl")
@@ -135,18 +155,52 @@ def test_no_file_of_the_working_tree_is_opened(installed: Installed, sample: dic
     assert [path for path in opened if any(path.is_relative_to(each) for each in beside)] == []
 
 
-def test_the_console_script_checks_folders_of_pictures(installed: Installed) -> None:
+@pytest.fixture(scope="module")
+def folders(installed: Installed) -> Callable[[str], str]:
+    """Folders of pictures, and one without any; gives words of a command with their places filled in."""
     for place, name in enumerate(("photographs", "fakes")):
         folder = installed.home / name
         folder.mkdir()
         for number in range(6):
             pixels = np.random.default_rng([place, number]).integers(0, 256, (80, 90, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
-    folders = ("--photographs", str(installed.home / "photographs"), "--fakes", f"noise={installed.home / 'fakes'}")
-    printed = installed.run("from deployments.cli import main; main()", "check", *folders)
+    (installed.home / "texts").mkdir()
+    (installed.home / "texts" / "no.jpg").write_text("no picture")
+    return lambda word: word.replace("{home}", str(installed.home))
+
+
+def test_the_console_script_checks_folders_of_pictures(installed: Installed, folders: Callable[[str], str]) -> None:
+    printed = installed.run(MAIN, "check", *map(folders, FOLDERS))
     assert "windows of 64 original pixels" in printed
-    assert "noise has 6 groups of pictures" in printed
+    assert "fakes has 6 groups of pictures" in printed
     assert list(installed.work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (
+            ("check", "--photographs", "{home}/photographs", "--fakes", "{home}/photographs"),
+            2,
+            "one picture cannot be both",
+        ),
+        (("evaluate", "--photographs", "{home}/photographs", "--fakes", "{home}/texts"), 2, "none can be read as one"),
+        (("check", *FOLDERS, "--detector", "spectrun"), 2, "did you mean spectrum?"),
+        (("check", *FOLDERS, "--cell", "512/none"), 2, "large enough for 512"),
+        (("evaluate", "dmeo"), 2, "did you mean demo?"),
+        (("check", *FOLDERS, "--set", "sources.nose.limit=5"), 2, "nose"),
+        (("report", "nothing"), 2, "no run 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_status(
+    installed: Installed, folders: Callable[[str], str], words: tuple[str, ...], status: int, said: str
+) -> None:
+    done = installed.tried(MAIN, *map(folders, words))
+    assert done.returncode == status, done.stdout + done.stderr
+    # What check finds stands in its page; what keeps it from looking is said beside it.
+    assert len(done.stderr.splitlines()) == (0 if "takes part" in done.stdout else 1)
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
@@ -158,6 +212,6 @@ def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
     picture = installed.home / "picture.png"
     picture.write_bytes(buffer.getvalue())
-    printed = installed.run("from deployments.cli import main; main()", "detect", "--json", str(picture))
+    printed = installed.run(MAIN, "detect", "--json", str(picture))
     assert json.loads(printed)["kind"]["tested_as"]["cell"] == "64/none"
     assert sample["place"] in installed.store.read("refs/latest.json").decode()

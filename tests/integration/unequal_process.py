@@ -34,7 +34,7 @@ def run_neighbours() -> None:
     first, second = threadpool_limits(limits=3), threadpool_limits(limits=2)
     first.restore_original_limits()
     second.restore_original_limits()
-    torch.nn.Conv2d(3, 8, 3)(torch.rand(16, 3, 32, 32)).sum().backward()  # type: ignore[no-untyped-call]
+    torch.nn.Conv2d(3, 8, 3)(torch.rand(16, 3, 32, 32)).sum().backward()
 
 
 def main(overrides: str, cores: str, garbage: str) -> None:

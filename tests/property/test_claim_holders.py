@@ -85,7 +85,7 @@ class Lane:
     def __init__(self, number: int, store: Memory, time: Callable[[], float]) -> None:
         self.status = f"lanes/{number}.json"
         self.connection = Connection(store)
-        self.claims = Claims(self.connection, self.status, lambda: time() + 1000 * number, SILENCE_S)  # type: ignore[arg-type]
+        self.claims = Claims(self.connection, self.status, lambda: time() + 1000 * number, SILENCE_S)
         self.busy = False
         self.stalled = False
         self.held: dict[str, Claim] = {}

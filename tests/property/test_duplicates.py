@@ -20,7 +20,9 @@ def collections(draw: st.DrawFn) -> Case:
     hashes = rng.integers(0, 2**64, 4, dtype=np.uint64)
     patterns = rng.integers(0, 256, (3, 1024))
     patterns[2] = 120  # a flat picture, whose correlation is not defined
-    sha256, phash, thumbnails = [], [], np.zeros((count, 1024), dtype=np.uint8)
+    sha256: list[str] = []
+    phash: list[str] = []
+    thumbnails = np.zeros((count, 1024), dtype=np.uint8)
     for row in range(count):
         if row and rng.random() < 0.2:
             other = int(rng.integers(row))
@@ -39,7 +41,8 @@ def collections(draw: st.DrawFn) -> Case:
 
 
 def components(count: int, pairs: list[tuple[int, int]]) -> list[int]:
-    return first_connected(count, np.array(pairs, dtype=np.int64).reshape(-1, 2)).tolist()
+    first: list[int] = first_connected(count, np.array(pairs, dtype=np.int64).reshape(-1, 2)).tolist()
+    return first
 
 
 def duplicates(sha256: list[str], phash: list[str], thumbnails: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:

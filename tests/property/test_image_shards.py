@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +155,7 @@ def test_every_row_holds_its_own_picture_and_facts(
     made: tuple[list[Picture], list[Picture]], groups: tuple[int | None, int | None], chunk: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        labels = ("real", "fake")
+        labels: tuple[Literal["real", "fake"], ...] = ("real", "fake")
         sources = [
             FolderSource(name=label, label=label, path=str(write(Path(folder) / label, listed, rows)))
             for label, listed, rows in zip(labels, made, groups, strict=True)

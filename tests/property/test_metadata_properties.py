@@ -9,7 +9,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -37,7 +37,7 @@ FIELDS = ("prompt", "text", "caption", "group_id", "class_name", "licence", "see
 
 # Of every kind that writers leave in such files; lone surrogates are tested apart.
 texts = st.one_of(
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=12),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(
         [
             "", " ", "nan", "NaN", "None", "null", "<NA>", "007", "1e5", "1.0", "True", "-1", "a, b", 'a "b"', "a;b\tc",
@@ -364,7 +364,7 @@ def test_image_shards_say_of_each_picture_what_was_stated_of_it(tmp_path: Path) 
         "=1+1",
     ]
     store = LocalStore(tmp_path / "store")
-    given = {}
+    given: dict[Literal["real", "fake"], dict[str, dict[str, Any]]] = {}
     for label in ("real", "fake"):
         (tmp_path / label).mkdir()
         lines = []
@@ -377,7 +377,7 @@ def test_image_shards_say_of_each_picture_what_was_stated_of_it(tmp_path: Path) 
             )  # fmt: skip
         write_lines(tmp_path / label / "metadata.jsonl", lines)
         given[label] = {f"{label}:{line['file_name']}": line for line in lines}
-    sources = [FolderSource(name=label, path=str(tmp_path / label), label=label) for label in given]  # type: ignore[arg-type]
+    sources = [FolderSource(name=label, path=str(tmp_path / label), label=label) for label in given]
     indexes, scans = [], []
     for source in sources:
         ref, _ = index_folder.compute(

@@ -28,10 +28,13 @@ IMAGE = st.tuples(
 IMAGES = st.lists(IMAGE, min_size=40, max_size=120).filter(lambda images: len({image[0] for image in images}) == 2)
 CHANCES = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12)
 QUICK = settings(max_examples=60, deadline=None)
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
+Names = NDArray[np.str_]
 Images = list[tuple[int, float, float, str]]
 
 
-def columns(images: Images) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def columns(images: Images) -> tuple[Labels, Scores, Scores, Names]:
     label, first, second, group = (np.array(column) for column in zip(*images, strict=True))
     return label, first, second, group
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
 from sklearn import metrics as sklearn_metrics
@@ -27,7 +27,10 @@ from tasks.evaluation.classification import (
 from tasks.evaluation.intervals import TOO_FEW_GROUPS, Interval, group_weights
 
 TOLERANCE = 1e-6
-Scored = tuple[NDArray, NDArray]
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
+Names = NDArray[np.str_]
+Scored = tuple[Labels, Scores]
 
 
 def overlapping(count: int, seed: int, decimals: int | None = None, shift: float = 0.2) -> Scored:
@@ -52,7 +55,7 @@ CASES: dict[str, Callable[[], Scored]] = {
 }
 
 
-def reference_eer(label: NDArray, score: NDArray) -> float:
+def reference_eer(label: Labels, score: Scores) -> float:
     fpr, tpr, _ = sklearn_metrics.roc_curve(label, score, drop_intermediate=False)
     curve = interp1d(fpr, tpr)
     # The curve jumps at fpr 0 and 1 where interp1d sees one end of the jump only; widen the axis by a hair.
@@ -63,7 +66,7 @@ def reference_eer(label: NDArray, score: NDArray) -> float:
     return float(brentq(lambda x: 1.0 - x - curve(x), 0.0, 1.0, xtol=1e-12))
 
 
-def reference_ece(label: NDArray, score: NDArray) -> float:
+def reference_ece(label: Labels, score: Scores) -> float:
     import torch
 
     from tasks.torch_vision_schema import define_missing_torchvision_schemas
@@ -161,7 +164,9 @@ def test_decision_values_have_no_calibration_error() -> None:
         ([0, 1], [0.1, 0.2], [1, 0], "booleans"),
     ],
 )
-def test_bad_input_is_refused_with_the_reason(label: list, score: list, decision: list, message: str) -> None:
+def test_bad_input_is_refused_with_the_reason(
+    label: ArrayLike, score: ArrayLike, decision: ArrayLike, message: str
+) -> None:
     with pytest.raises(EvaluationError, match=message):
         binary_metrics(label, score, decision)
 
@@ -192,7 +197,7 @@ def test_curves_and_thresholds_need_both_classes(function: Callable[..., object]
         function([1, 1], [0.2, 0.3])
 
 
-def grouped(count: int, groups: int, seed: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def grouped(count: int, groups: int, seed: int) -> tuple[Labels, Scores, NDArray[np.bool_], Names]:
     label, score = overlapping(count, seed, decimals=2)
     names = np.array([f"group {index}" for index in np.random.default_rng(seed + 1).integers(0, groups, count)])
     return label, score, score >= 0.55, names
@@ -204,7 +209,7 @@ def test_resamples_equal_scikit_learn_on_repeated_rows() -> None:
     repeats = weights[:, np.searchsorted(unique, groups)]
     expected: dict[str, list[float]] = {name: [] for name in INTERVAL_METRICS}
     for row in repeats:
-        lab, sco, dec = (np.repeat(values, row) for values in (label, score, decision))
+        lab, sco, dec = np.repeat(label, row), np.repeat(score, row), np.repeat(decision, row)
         expected["accuracy"].append(sklearn_metrics.accuracy_score(lab, dec))
         expected["precision"].append(sklearn_metrics.precision_score(lab, dec))
         expected["recall"].append(sklearn_metrics.recall_score(lab, dec))
@@ -322,7 +327,7 @@ def test_two_thousand_resamples_of_a_thousand_images_take_a_fraction_of_a_second
     assert time.process_time() - started < 1.5  # about 0.2 s on an idle core
 
 
-def mix(reals: int, **fakes: int) -> tuple[NDArray, NDArray, NDArray]:
+def mix(reals: int, **fakes: int) -> tuple[Names, Labels, Names]:
     ids = [f"real/{index}" for index in range(reals)]
     ids += [f"{name}/{index}" for name, count in fakes.items() for index in range(count)]
     sources = ["coco"] * reals + [name for name, count in fakes.items() for _ in range(count)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.covariance import shrunk_covariance
@@ -78,7 +80,8 @@ def test_a_head_is_the_discriminant_of_its_train_rows_with_the_strength_that_is_
     rows = unequal_rows()
     fitted, notes = fit_head(rows, head(loss="discriminant", svm=SvmSpec(c_values=(1e-3, 0.1, 1.0))), FIXED)
     aurocs = notes[0]["val_auroc_by_c"]
-    assert fitted.c[0] == notes[0]["c"] == float(max(aurocs, key=aurocs.get))
+    assert isinstance(aurocs, dict)
+    assert fitted.c[0] == notes[0]["c"] == float(max(aurocs, key=lambda c: aurocs[c]))
     assert notes[0]["converged"] is True
     train = rows.take(rows.roles(0, FIXED) == "train")
     weights = balanced_weights(train.labels, train.sources)
@@ -88,7 +91,7 @@ def test_a_head_is_the_discriminant_of_its_train_rows_with_the_strength_that_is_
     np.testing.assert_allclose(fitted.decisions(rows.X, 0), expected, atol=1e-6)
 
 
-def test_a_head_is_stored_as_a_discriminant_and_gives_equal_scores(tmp_path) -> None:
+def test_a_head_is_stored_as_a_discriminant_and_gives_equal_scores(tmp_path: Path) -> None:
     store, rows, spec = LocalStore(tmp_path), rows_of(), head(loss="discriminant")
     ref, _ = train_head.compute(store, head=spec, features=(stored(store, rows, "features"),), splits=FIXED)
     assert read_weights(store, ref)[1]["model"] == "linear-discriminant"

@@ -26,12 +26,15 @@ from tasks.evaluation.fidelity import (
     squared_maximum_mean_discrepancy,
 )
 
+Float = NDArray[np.float64]
 
-def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> NDArray:
+
+def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> Float:
     """Correlated, rectified features, as a network's are."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions)) / np.sqrt(dimensions)
-    return np.maximum(rng.normal(size=(count, dimensions)) @ mixing + 0.3 + shift, 0.0)
+    rectified: Float = np.maximum(rng.normal(size=(count, dimensions)) @ mixing + 0.3 + shift, 0.0)
+    return rectified
 
 
 def torchmetrics_image() -> tuple[ModuleType, ModuleType]:
@@ -93,7 +96,7 @@ def test_the_frechet_distance_of_a_set_to_itself_is_zero_and_it_is_symmetric() -
 def test_the_discrepancy_agrees_with_a_double_loop() -> None:
     real, fake = features(9, 5, 8), features(7, 5, 9, shift=0.5)
 
-    def kernel(x: NDArray, y: NDArray) -> float:
+    def kernel(x: Float, y: Float) -> float:
         return (float(np.dot(x, y)) / 5 + 1.0) ** 3
 
     within_real = np.mean([kernel(x, y) for i, x in enumerate(real) for j, y in enumerate(real) if i != j])
@@ -243,7 +246,7 @@ def test_without_the_inception_weights_no_row_is_called_fid_kid_or_is() -> None:
         (np.full((5, 3), np.nan), np.zeros((5, 3)), "finite"),
     ],
 )
-def test_features_that_do_not_fit_are_refused(real: NDArray, fake: NDArray, message: str) -> None:
+def test_features_that_do_not_fit_are_refused(real: Float, fake: Float, message: str) -> None:
     with pytest.raises(FidelityError, match=message):
         frechet_distance_of_features(real, fake)
     with pytest.raises(FidelityError, match="covariances"):

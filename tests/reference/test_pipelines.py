@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from storage.local import LocalStore
-from tasks.data.network_input import NetworkInput
+from tasks.data.network_input import Filter, NetworkInput
 from tasks.data.pictures import Pixels
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 from tests.unit.backbone_models import described, opened, spec
 from tests.unit.tiny_backbones import SIDE, saved_model, transformers_model
 
 SIZES = [(300, 401), (401, 300), (233, 350), (224, 224), (100, 131), (225, 225), (640, 427)]
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SHARED = Path(os.environ.get("TELLTALE_SHARED", Path(__file__).parents[3] / "shared"))
 MOBILENET = SHARED / "weights" / "mobilenet_v2_imagenet.safetensors"
 
@@ -77,7 +77,7 @@ def test_a_stretched_picture_is_what_vits_processors_make_of_it(size: tuple[int,
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_shorter_side_is_what_torchvisions_transforms_make_of_it(size: tuple[int, int], kernel: str) -> None:
+def test_a_shorter_side_is_what_torchvisions_transforms_make_of_it(size: tuple[int, int], kernel: Filter) -> None:
     define_missing_torchvision_schemas()
     from torchvision import transforms
 

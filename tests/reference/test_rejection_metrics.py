@@ -27,7 +27,10 @@ from tasks.evaluation.rejection_metrics import (
 )
 from tasks.networks.familiarity import familiarity_scores, fit_familiarity
 
-Scored = tuple[NDArray, NDArray, NDArray]
+Scores = NDArray[np.float64]
+Features = NDArray[np.floating]
+Classes = NDArray[np.int64]
+Scored = tuple[Scores, NDArray[np.bool_], Scores]
 
 
 def sides(known: int, unknown: int, seed: int, decimals: int | None = None, shift: float = 1.0) -> Scored:
@@ -54,20 +57,20 @@ CASES: dict[str, Callable[[], Scored]] = {
 }
 
 
-def labelled(known: NDArray, unknown: NDArray) -> tuple[NDArray, NDArray]:
+def labelled(known: Scores, unknown: Scores) -> tuple[Scores, Scores]:
     return np.r_[np.ones(len(known)), np.zeros(len(unknown))], np.r_[known, unknown]
 
 
-def reference_auroc(known: NDArray, unknown: NDArray) -> float:
+def reference_auroc(known: Scores, unknown: Scores) -> float:
     return float(sklearn_metrics.roc_auc_score(*labelled(known, unknown)))
 
 
-def reference_fpr(known: NDArray, unknown: NDArray, tpr: float) -> float:
+def reference_fpr(known: Scores, unknown: Scores, tpr: float) -> float:
     fpr, found, _ = sklearn_metrics.roc_curve(*labelled(known, unknown), drop_intermediate=False)
     return float(fpr[np.argmax(found >= tpr)])
 
 
-def reference_oscr(known: NDArray, correct: NDArray, unknown: NDArray) -> float:
+def reference_oscr(known: Scores, correct: NDArray[np.bool_], unknown: Scores) -> float:
     """The curve point by point, from the highest threshold to the lowest, and its trapezoids."""
     rates = [(0.0, 0.0)]
     for threshold in sorted({*known.tolist(), *unknown.tolist()}, reverse=True):
@@ -87,7 +90,7 @@ def test_curves_agree_with_scikit_learn_and_a_naive_loop(name: str) -> None:
     assert oscr(known, correct, unknown) == pytest.approx(reference_oscr(known, correct, unknown), abs=1e-12)
 
 
-def answered(count: int, seed: int, groups: int, decimals: int | None = None) -> tuple[Answered, NDArray]:
+def answered(count: int, seed: int, groups: int, decimals: int | None = None) -> tuple[Answered, Scores]:
     """Rows of three known classes and unknown ones, with scores that know a little."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(-1, 3, count)
@@ -145,7 +148,7 @@ def test_two_thousand_resamples_of_fifteen_hundred_pictures_take_a_second() -> N
     assert time.process_time() - started < 2.0  # about 0.3 s on an idle core
 
 
-def clouds(per_class: int = 80, dimension: int = 6, seed: int = 0) -> tuple[NDArray, NDArray]:
+def clouds(per_class: int = 80, dimension: int = 6, seed: int = 0) -> tuple[NDArray[np.float32], Classes]:
     rng = np.random.default_rng(seed)
     classes = np.repeat([0, 1, 2], per_class)
     mixing = rng.normal(size=(dimension, dimension))
@@ -154,7 +157,7 @@ def clouds(per_class: int = 80, dimension: int = 6, seed: int = 0) -> tuple[NDAr
     return features.astype(np.float32), classes
 
 
-def centred_within(features: NDArray, classes: NDArray) -> tuple[NDArray, NDArray]:
+def centred_within(features: Features, classes: Classes) -> tuple[Features, Features]:
     means = np.stack([features[classes == label].mean(axis=0) for label in range(3)])
     return means, features - means[classes]
 

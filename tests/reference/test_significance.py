@@ -21,7 +21,10 @@ from tasks.evaluation.significance import (
     ranked,
 )
 
-Pictures = tuple[NDArray, NDArray, NDArray, NDArray]
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
+Names = NDArray[np.str_]
+Pictures = tuple[Labels, Scores, Scores, Names]
 
 
 def pictures(groups: int = 30, per_group: int = 4, seed: int = 0, lead: float = 0.4) -> Pictures:
@@ -37,12 +40,13 @@ def pictures(groups: int = 30, per_group: int = 4, seed: int = 0, lead: float = 
     return label, first, second, of.astype(str)
 
 
-def kernel(fakes: NDArray, reals: NDArray) -> NDArray:
+def kernel(fakes: Scores, reals: Scores) -> Scores:
     """psi of DeLong's equation 1, for every fake and photograph: (M, N)."""
-    return (fakes[:, None] > reals[None, :]) + 0.5 * (fakes[:, None] == reals[None, :])
+    psi: Scores = (fakes[:, None] > reals[None, :]) + 0.5 * (fakes[:, None] == reals[None, :])
+    return psi
 
 
-def delong(label: NDArray, first: NDArray, second: NDArray) -> tuple[float, float]:
+def delong(label: Labels, first: Scores, second: Scores) -> tuple[float, float]:
     """The difference and its standard error by the equations of the paper of 1988, in O(M N)."""
     psi = [kernel(score[label == 1], score[label == 0]) for score in (first, second)]
     contrast = np.array([1.0, -1.0])
@@ -51,7 +55,7 @@ def delong(label: NDArray, first: NDArray, second: NDArray) -> tuple[float, floa
     return float(psi[0].mean() - psi[1].mean()), math.sqrt(contrast @ covariance @ contrast)
 
 
-def obuchowski(label: NDArray, first: NDArray, second: NDArray, groups: NDArray) -> float:
+def obuchowski(label: Labels, first: Scores, second: Scores, groups: Names) -> float:
     """The standard error of a difference by the equations of the paper of 1997, group by group."""
     psi = [kernel(score[label == 1], score[label == 0]) for score in (first, second)]
     m, n = psi[0].shape
@@ -117,10 +121,10 @@ def test_equally_good_detectors_differ_in_one_case_of_twenty_by_groups_and_in_ma
     for _ in range(repeats):
         first, second = (random.normal(size=2 * groups)[of] + 0.5 * random.normal(size=len(of)) for _ in range(2))
         first, second = first + label, second + label
-        right = [(score > 0.5) == (label == 1) for score in (first, second)]
+        right, other = ((score > 0.5) == (label == 1) for score in (first, second))
         p = (
             auroc_difference(label, first, second, of).p,
-            accuracy_difference(*right, of, group_weights(of, 1)).p,
+            accuracy_difference(right, other, of, group_weights(of, 1)).p,
             auroc_difference(label, first, second, np.arange(len(of))).p,
         )
         rejected += np.array(p, dtype=float) < 0.05

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,15 +39,15 @@ from tasks.detectors.svm import (
 )
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.detectors import Fit, HeadSpec, SvmSpec
-from tasks.spec.splits import FixedSplits, Folds
+from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import View
 
 FIXED = FixedSplits()
 FOLDS = Folds(count=3)
 
 
-def head(seed: int = 0, **changes: object) -> HeadSpec:
-    fields: dict[str, object] = {
+def head(seed: int = 0, **changes: Any) -> HeadSpec:
+    fields: dict[str, Any] = {
         "fit": Fit(detector="svm-64", seed=seed),
         "extractor": Vgg16Spec(layer="pool5-avg", weights="random:0"),
         "views": (View(path="fair", resolution=64),),
@@ -214,7 +216,7 @@ def test_candidates_end_after_two_that_are_worse() -> None:
 
 
 @pytest.mark.parametrize("splits", [FIXED, FOLDS])
-def test_a_stored_head_gives_equal_scores_bit_for_bit(tmp_path, splits) -> None:
+def test_a_stored_head_gives_equal_scores_bit_for_bit(tmp_path: Path, splits: Splits) -> None:
     store = LocalStore(tmp_path)
     rows = rows_of(folds=splits is FOLDS)
     ref, _ = train_head.compute(store, head=head(), features=(stored(store, rows, "features"),), splits=splits)
@@ -277,8 +279,9 @@ def test_a_logistic_head_takes_the_c_that_is_best_on_val_and_is_calibrated_there
     rows = unequal_rows()
     fitted, notes = fit_head(rows, head(loss="logistic"), FIXED)
     aurocs = notes[0]["val_auroc_by_c"]
+    assert isinstance(aurocs, dict)
     assert len(aurocs) > 1
-    assert fitted.c[0] == notes[0]["c"] == float(max(aurocs, key=aurocs.get))
+    assert fitted.c[0] == notes[0]["c"] == float(max(aurocs, key=lambda c: aurocs[c]))
     val = rows.take(rows.roles(0, FIXED) == "val")
     expected = fit_platt(fitted.decisions(val.X, 0), val.labels, balanced_weights(val.labels, val.sources))
     np.testing.assert_array_equal(fitted.calibration[0], expected)
@@ -290,7 +293,7 @@ def test_a_logistic_regression_that_does_not_converge_says_so(monkeypatch: pytes
     assert fit_logistic(X, y, np.ones(100), 1.0)[2] is False
 
 
-def test_a_logistic_head_is_stored_as_such_and_gives_equal_scores(tmp_path) -> None:
+def test_a_logistic_head_is_stored_as_such_and_gives_equal_scores(tmp_path: Path) -> None:
     store, rows, spec = LocalStore(tmp_path), unequal_rows(), head(loss="logistic")
     ref, _ = train_head.compute(store, head=spec, features=(stored(store, rows, "features"),), splits=FIXED)
     assert read_weights(store, ref)[1]["model"] == "logistic-regression"
@@ -309,7 +312,7 @@ def test_the_loss_is_in_recipes_and_titles_only_where_it_is_not_the_svms() -> No
 
 @pytest.mark.parametrize("splits", [FIXED, FOLDS])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_test_rows_change_nothing(splits, seed: int) -> None:
+def test_test_rows_change_nothing(splits: Splits, seed: int) -> None:
     rows = rows_of(folds=splits is FOLDS)
     fitted, _ = fit_head(rows, head(seed=seed), splits)
     for rotation in range(splits.rotations):
@@ -363,14 +366,14 @@ def test_too_many_training_rows_are_thinned_equally(monkeypatch: pytest.MonkeyPa
     assert notes[0]["n_train"] == {"coco": 10, "gan": 10, "sd": 10}
 
 
-def test_rows_of_other_sources_are_dropped(tmp_path) -> None:
+def test_rows_of_other_sources_are_dropped(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     rows = stored(store, rows_of(), "features")
     ref, _ = train_head.compute(store, head=head(fakes=("gan",)), features=(rows,), splits=FIXED)
     assert notes_of(store, ref)["rotations"][0]["n_train"] == {"coco": 36, "gan": 36}
 
 
-def test_shards_and_their_order_do_not_change_a_head(tmp_path) -> None:
+def test_shards_and_their_order_do_not_change_a_head(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     rows = rows_of()
     shuffled = np.random.default_rng(5).permutation(len(rows.labels))

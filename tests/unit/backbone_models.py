@@ -22,13 +22,20 @@ from tasks.recipe import planned_by
 from tests.unit.embedded_shards import RAW
 from tests.unit.tiny_backbones import SIDE
 
-INPUT = {"side": SIDE, "resize": "stretch", "filter": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+INPUT: dict[str, Any] = {
+    "side": SIDE,
+    "resize": "stretch",
+    "filter": "bicubic",
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.4],
+}
 
 
 def spec(library: str = "torchvision", model: str | Path = "resnet18", **changes: Any) -> BackboneSpec:
     own = {} if library in ("transformers", "onnx") else {"weights": "random:0"}
     document = {"kind": "backbone", "library": library, "model": str(model), "input": INPUT, **own} | changes
-    found: BackboneSpec = TypeAdapter(ExtractorSpec).validate_python(document)
+    found = TypeAdapter(ExtractorSpec).validate_python(document)
+    assert isinstance(found, BackboneSpec)
     return found
 
 

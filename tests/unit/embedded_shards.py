@@ -12,13 +12,13 @@ from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.encoding import encode_jpeg
-from tasks.data.perturbations.jpeg import jpeg
+from tasks.data.perturbations.jpeg import Jpeg
 from tasks.features.shards import embed_shard
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.views import Canonical, View
 
 CANONICAL = Canonical(side=48, qualities=((75, 1), (90, 2)))
-FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, perturbation=jpeg(20))
+FAIR, FAIR_Q20 = View(path="fair", resolution=32), View(path="fair", resolution=32, perturbation=Jpeg(quality=20))
 RAW, RAW_NATIVE = View(path="raw", resolution=32), View(path="raw", resolution="native")
 VIEWS = (FAIR, FAIR_Q20, RAW, RAW_NATIVE)
 VGG16 = Vgg16Spec(layer="pool5-avg", side=32, weights="random:0", batch=2)
@@ -76,5 +76,5 @@ def embed(store: LocalStore, images: Ref, views: tuple[View, ...] = VIEWS, **cha
         "device": "cpu",
         "rows": "all",
     }
-    refs, _ = embed_shard.compute(store, **(arguments | changes))
+    refs: tuple[Ref, ...] = embed_shard.compute(store, **(arguments | changes))[0]
     return refs

@@ -37,7 +37,8 @@ def diffusion_arguments(images: Ref, limit: int | None = None, **changed: Any) -
 
 
 def rows_of(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
-    return read_table(store, ref).to_pylist()
+    rows: list[dict[str, Any]] = read_table(store, ref).to_pylist()
+    return rows
 
 
 def assert_same_pictures(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

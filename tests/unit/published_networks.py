@@ -56,7 +56,7 @@ def tiny_answers() -> dict[str, Any]:
 
 def error_rates() -> list[dict[str, Any]]:
     """Rates that differ from cell to cell: the cell's number / 100, and twice that."""
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"cell": f"{resolution}/{'none' if quality is None else f'q{quality}'}"}
         | {"resolution": resolution, "jpeg_quality": quality}
         for resolution in RESOLUTIONS

@@ -14,7 +14,7 @@ from tasks.data.encoding import encode_jpeg
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.explorer.pictures import ShownScores, ShownSource
 from tasks.explorer.thumbnails import make_thumbnails
-from tasks.spec.detectors import Fit
+from tasks.spec.detectors import Fit, Role
 from tasks.spec.experiment import Mix
 from tasks.spec.views import Cell
 
@@ -71,7 +71,7 @@ def p_fake(detector: str, cell: Cell, source: str, number: int) -> float | None:
     return round(base + turn * number - (0.1 if cell == Q20 else 0.0), 6)
 
 
-def scores(store: Store, detector: str, cell: Cell, count: int, role: str = "detector") -> Ref:
+def scores(store: Store, detector: str, cell: Cell, count: int, role: Role = "detector") -> Ref:
     """Scores of all pictures by one rotation each, and of as many val pictures on both sides of a half."""
     rows: list[dict[str, Any]] = []
     for source, label in (("town", 0), ("gan", 1)):
@@ -101,7 +101,8 @@ def scores(store: Store, detector: str, cell: Cell, count: int, role: str = "det
 def said(store: Store, count: int) -> tuple[ShownScores, ...]:
     """What two detectors and a probe say in both cells."""
     found = []
-    for name, role in (("svm", "detector"), ("other", "detector"), ("sizes", "probe")):
+    fits: tuple[tuple[str, Role], ...] = (("svm", "detector"), ("other", "detector"), ("sizes", "probe"))
+    for name, role in fits:
         made = {cell: scores(store, name, cell, count, role) for cell in CELLS}
         about = {"detector": name, "title": f"a {name}", "role": role, "reference": made[PLAIN]}
         found += [ShownScores.model_validate(about | {"cell": cell, "scores": made[cell]}) for cell in CELLS]

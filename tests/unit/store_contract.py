@@ -198,7 +198,7 @@ class StoreContract:
         keys = [f"many/{index % 7}/{index:04}" for index in range(self.many_keys)]
         with ThreadPoolExecutor(8) as workers:
             list(workers.map(lambda key: store.write(key, b"x"), keys))
-            seen = []
+            seen: list[str] = []
             for listed in store.scan("many"):
                 if not seen:
                     list(workers.map(store.delete, keys[::3]))

@@ -54,7 +54,13 @@ WRITERS: dict[str, Callable[[], UUID | None]] = {
     ],
 )
 def test_every_kind_is_written_under_its_key(kind: str, stored_as: str, holds: object) -> None:
-    flow(WRITERS[kind], name=kind)()
+    write = WRITERS[kind]
+
+    @flow(name=kind)
+    def writing() -> None:
+        write()
+
+    writing()
     found = written(f"a-{kind}")
     assert (found.type, found.data, found.description) == (stored_as, holds, "said")
     assert found.flow_run_id is not None

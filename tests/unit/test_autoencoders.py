@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from local_hub import local_hub, offline
 from safetensors.numpy import load_file, save_file
-from tiny_autoencoders import save_kl, save_taef2, save_tiny
-from tiny_models import change, save_vit
 
 from storage.errors import MissingInput, SpecError
 from storage.local import LocalStore
 from storage.objects import Ref
 from tasks.brought_models import bring_model, model_of_gpu_workers
 from tasks.generators.autoencoders import Autoencoder, factor_of, missing_autoencoder, opened_autoencoder
+from tests.unit.local_hub import local_hub, offline
+from tests.unit.tiny_autoencoders import save_kl, save_taef2, save_tiny
+from tests.unit.tiny_models import change, save_vit
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -38,7 +38,7 @@ def kl(published: Path, tmp_path: Path) -> Path:
 
 def brought(store: LocalStore, weights: Path | str) -> Ref:
     path, digest = model_of_gpu_workers(str(weights))
-    ref, _ = bring_model.compute(store, digest=digest, path=path)
+    ref: Ref = bring_model.compute(store, digest=digest, path=path)[0]
     return ref
 
 
@@ -62,11 +62,12 @@ def test_each_kind_gives_the_same_pixels_each_time_wherever_it_lay(
     pixels = noise(32, 48)
     made = opened_autoencoder(store, files, "cpu").reconstructed(pixels)
     assert made is not None
-    assert (made.shape, made.dtype) == ((32, 48, 3), np.uint8)
+    assert (made.shape, made.dtype) == ((32, 48, 3), np.dtype(np.uint8))
     assert made.std() > 0
     moved = weights.rename(tmp_path / "moved.safetensors")
     assert brought(store, moved) == files
     again = opened_autoencoder(store, files, "cpu").reconstructed(pixels)
+    assert again is not None
     assert np.array_equal(made, again)
 
 

@@ -30,6 +30,7 @@ from tests.unit.backbone_models import INPUT, brought, described, entered, opene
 from tests.unit.embedded_shards import CANONICAL, FAIR, RAW, embed, jpeg, seven_pictures, shard
 from tests.unit.local_hub import LocalHub, local_hub
 from tests.unit.tiny_backbones import KINDS, SIDE, onnx_kernel, onnx_model, saved_model, transformers_model
+from tests.unit.user_pages import DETECTORS
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def test_onnx_files_are_computed_on_cpus_and_networks_of_torch_where_the_gpus_ar
     assert spec().pool == spec("transformers", "/a").pool == "gpu"
 
 
-def test_the_readmes_example_is_read() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = (text for text in re.findall(r"```yaml\n(.*?)```", readme, flags=re.S) if "kind: backbone" in text)
+def test_the_example_of_the_page_on_detectors_is_read() -> None:
+    page = DETECTORS.read_text(encoding="utf-8")
+    (example,) = (text for text in re.findall(r"```yaml\n(.*?)```", page, flags=re.S) if "kind: backbone" in text)
     _, clip = preset("sample", yaml.safe_load(example)).all_detectors[:2]
     assert isinstance(clip, Linear)
     assert clip.title == (

@@ -22,6 +22,7 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_both_ways_describe_the_same_pictures() -> None:
     with embedding.exact_case(2, 1) as both:
+        assert both.plain is not None
         sentence = both.equality(both.plain(), both.ours())
     assert sentence.startswith("pool5-avg of random weights")
     assert "largest difference" in sentence

@@ -5,13 +5,11 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_hub import LocalHub, local_hub, offline, use_hub
-from tiny_models import CROPPED, INPUT, change, save_swin, save_vit
 
 from storage.errors import MissingInput, SpecError
 from storage.local import LocalStore
@@ -29,6 +27,8 @@ from tasks.brought_models import (
 )
 from tasks.data.network_input import NetworkInput
 from tasks.facts import answer_of, as_json
+from tests.unit.local_hub import LocalHub, local_hub, offline, use_hub
+from tests.unit.tiny_models import CROPPED, INPUT, change, save_swin, save_vit
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,11 @@ def test_a_hub_model_of_the_cache_needs_no_network(
 ) -> None:
     commit = hub.publish("owner/vit", vit)
     found = model_of_gpu_workers("owner/vit")
-    for unreachable in (lambda cache: offline(monkeypatch, cache), lambda cache: use_hub(monkeypatch, NOBODY, cache)):
+    ways: tuple[Callable[[Path], None], ...] = (
+        lambda cache: offline(monkeypatch, cache),
+        lambda cache: use_hub(monkeypatch, NOBODY, cache),
+    )
+    for unreachable in ways:
         unreachable(tmp_path / "cache")
         for name in ("owner/vit", f"owner/vit@{commit}"):
             assert model_of_gpu_workers(name) == found

@@ -234,7 +234,7 @@ def test_a_generator_is_undetectable_where_its_best_detector_is_below_the_least(
 
 def test_a_published_run_raises_the_alarm_of_its_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     table = results(result("first", "traces", 0.6), result("second", "traces", 0.9))
-    monkeypatch.setattr(publishing.pl, "read_parquet", lambda _: table)
+    monkeypatch.setattr(pl, "read_parquet", lambda _: table)
     monkeypatch.setattr(publishing, "read_part", lambda *_: b"")
     calm = experiment()
     publishing._raise_alarm(None, calm, None, "runs/evaluate/traces-1")  # type: ignore[arg-type]

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments.cli import app, main
 from storage.local import LocalStore
@@ -267,7 +266,7 @@ def refused(result: Result) -> str:
 
 def test_a_run_or_a_network_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, picture: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    assert "make demo" in refused(detect(picture, store=store.root))
+    assert "telltale evaluate sample" in refused(detect(picture, store=store.root))
     publish_run(store, "seed")
     assert "a run with networks" in refused(detect(picture, store=store.root))
     assert "'seed' has none" in refused(detect(picture, "--experiment", "seed", store=store.root))
@@ -315,7 +314,7 @@ def test_a_process_answers_without_torch_or_prefect(tmp_path: Path, picture: Pat
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         "runpy.run_module('deployments.cli', run_name='__main__', alter_sys=True)\n"
     )
-    command = [sys.executable, "-c", listing, "detect", picture, "--json", "--model", model]
+    command = [sys.executable, "-c", listing, "detect", str(picture), "--json", "--model", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert json.loads(done.stdout)["verdict"] == "photograph"
@@ -324,7 +323,16 @@ def test_a_process_answers_without_torch_or_prefect(tmp_path: Path, picture: Pat
 def test_a_process_ends_with_its_status_whatever_the_terminals_encoding(tmp_path: Path, picture: Path) -> None:
     model = write_model(tmp_path / "models")
     named = picture.rename(tmp_path / "Straße\u202e.jpg")
-    command = [sys.executable, "-m", "deployments.cli", "detect", named, tmp_path / "none.jpg", "--model", model]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.cli",
+        "detect",
+        str(named),
+        str(tmp_path / "none.jpg"),
+        "--model",
+        str(model),
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 1
@@ -338,19 +346,21 @@ def test_the_console_script_is_this_command() -> None:
     assert project["scripts"]["telltale"] == f"{main.__module__}:{main.__name__}"
 
 
-def test_the_readme_names_the_keys_and_options_that_there_are(tmp_path: Path, picture: Path) -> None:
-    readme = (ROOT / "README.md").read_text().split("## Check a picture")[1].split("\n## ")[0]
+def test_its_page_names_the_keys_and_options_that_there_are(tmp_path: Path, picture: Path) -> None:
+    page = (ROOT / "docs" / "detect.md").read_text(encoding="utf-8")
     (line,) = lines(detect("--json", picture, "--model", write_model(tmp_path / "models")))
     for key in (*line, "error", "reason", "detail"):
-        assert f"`{key}`" in readme
+        assert f"`{key}`" in page
     described = CliRunner().invoke(app, ["detect", "--help"], env={"COLUMNS": "200"}).stdout
-    for option in re.findall(r"--[a-z]+", readme):
+    for option in re.findall(r"--[a-z]+", page):
         assert option in described
 
 
 def _process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "deployments.cli", "detect", *map(os.fsencode, map(str, arguments))]
-    return subprocess.run(command, cwd=ROOT, check=False, **options)
+    program: list[str | bytes] = [sys.executable, "-m", "deployments.cli", "detect"]
+    command = program + [os.fsencode(str(one)) for one in arguments]
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(command, cwd=ROOT, check=False, text=False, **options)
+    return done
 
 
 def test_a_name_that_is_no_utf8_comes_out_as_json_that_every_reader_takes(tmp_path: Path, picture: Path) -> None:
@@ -457,7 +467,7 @@ def test_an_answer_that_a_closed_output_cannot_take_is_an_error(
     arguments: str, status: int, said: bytes, tmp_path: Path, picture: Path
 ) -> None:
     model = write_model(tmp_path / "models")
-    command = [sys.executable, "-m", "deployments.cli", "detect", picture, "--model", model]
+    command = [sys.executable, "-m", "deployments.cli", "detect", str(picture), "--model", str(model)]
     done = subprocess.run(["sh", "-c", f'"$@" {arguments}', "sh", *command], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (status, said)
 
@@ -568,7 +578,7 @@ def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(
         server.shutdown()
     said = refused(result)
     assert reason in said
-    assert "make demo" not in said
+    assert "evaluate sample" not in said
     assert len(said.splitlines()) == 1
 
 

@@ -4,7 +4,9 @@ import io
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +43,8 @@ def iccp(profile: bytes) -> tuple[bytes, bytes]:
 
 
 def with_profile(rgb: Pixels, file_format: str, profile: bytes) -> bytes:
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(file_format, {})
+    of_format: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}
+    options = of_format.get(file_format, {})
     if file_format == "AVIF":
         options = {"quality": 100, "subsampling": "4:4:4"}
     return encoded(Image.fromarray(rgb), file_format, icc_profile=profile, **options)
@@ -49,7 +52,7 @@ def with_profile(rgb: Pixels, file_format: str, profile: bytes) -> bytes:
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize(("profile", "expected"), [(P3, in_p3), (ADOBE, in_adobe)], ids=["display-p3", "adobe-rgb"])
-def test_an_embedded_profile_is_applied(file_format: str, profile: bytes, expected) -> None:
+def test_an_embedded_profile_is_applied(file_format: str, profile: bytes, expected: Callable[[Pixels], Pixels]) -> None:
     rgb = scene(40, 56, seed=3)
     data = with_profile(rgb, file_format, profile)
     # The file's own pixels are what another decoder makes of it.
@@ -234,7 +237,9 @@ def test_a_png_is_srgb_where_nothing_usable_says_otherwise(chunks: list[tuple[by
         ((9, 1), icc.REC_2020, icc.power(2.4)),
     ],
 )
-def test_code_points_are_applied_in_png_and_avif(code: tuple[int, int], primaries, linear) -> None:
+def test_code_points_are_applied_in_png_and_avif(
+    code: tuple[int, int], primaries: tuple[tuple[float, float], ...], linear: Callable[[icc.Floats], icc.Floats]
+) -> None:
     rgb = scene()
     png = with_chunks(encode_png(rgb), (b"cICP", bytes([*code, 0, 1])))
     np.testing.assert_allclose(decode_rgb(png), icc.in_srgb(rgb, primaries, linear), atol=TOLERANCE)

@@ -4,7 +4,7 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -227,11 +227,12 @@ def test_prompts_that_say_nothing_are_no_group_and_lists_say_their_first(tmp_pat
 def test_a_prompt_column_that_is_not_named_is_warned_of(tmp_path: Path, store: LocalStore) -> None:
     path = tmp_path / "set.parquet"
     pq.write_table(pa.table({"image": [b"x"], "Prompt": ["a cat"], "id": ["x"]}), path)
-    for fields, warnings in (
+    cases: tuple[tuple[dict[str, Any], list[str]], ...] = (
         ({}, ["sd: prompts are not read from ['Prompt']: name one as prompt_column"]),
         ({"prompt_column": "Prompt"}, []),
         ({"group_column": "id"}, []),
-    ):
+    )
+    for fields, warnings in cases:
         given = ColumnSource(name="sd", path=str(path), column="image", **fields)
         ref, _ = index_column.compute(
             store, source=unlocated_column(given), inventory=column_inventory(given).digest, path=str(path)
@@ -242,14 +243,15 @@ def test_a_prompt_column_that_is_not_named_is_warned_of(tmp_path: Path, store: L
 def test_columns_that_may_say_which_rows_belong_together_are_warned_of(tmp_path: Path, store: LocalStore) -> None:
     path = tmp_path / "set.parquet"
     unread = "name the one of prompts as prompt_column, or the one that says which rows belong together as group_column"
-    for columns, label, warnings in (
+    cases: tuple[tuple[dict[str, Any], Literal["real", "fake"], list[str]], ...] = (
         ({"sentence": ["a"], "id": ["x"], "md5": [b"x"], "image_gen0": [b"x"]}, "fake",
          [f"sd: each row is a group of its own, ['sentence', 'id'] are not read: {unread}"]),
         ({"sentence": ["a"]}, "real", []),
         ({"md5": [b"x"]}, "fake", []),
         ({"id": ["x"], "user_prompt": ["a"], "negative_prompt": ["b"]}, "fake",
          ["sd: prompts are not read from ['user_prompt']: name one as prompt_column"]),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for columns, label, warnings in cases:
         pq.write_table(pa.table({"image": [b"x"], **columns}), path)
         given = ColumnSource(name="sd", path=str(path), column="image", label=label)
         ref, _ = index_column.compute(

@@ -54,8 +54,8 @@ def networks() -> Scores:
 
 
 def compared(scores: Scores, **options: Any) -> dict[tuple[str, int, str], dict[str, Any]]:
-    options = {"references": scores, "seed": 0, "resamples": 200} | options
-    rows = compare(scores, fit("dense"), CLASSES, CELL, **options)
+    given: dict[str, Any] = {"references": scores, "seed": 0, "resamples": 200} | options
+    rows = compare(scores, fit("dense"), CLASSES, CELL, **given)
     return {(row["network"], row["seed"], row["metric"]): row for row in rows}
 
 

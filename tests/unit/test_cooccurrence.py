@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from pydantic import TypeAdapter
 
 from storage.local import LocalStore
 from tasks.data.perturbations.base import ViewPicture
+from tasks.data.pictures import Pixels
 from tasks.features.cooccurrence import CooccurrenceSpec, cooccurrences, quantise, square_3, square_5
 from tasks.features.kinds import ExtractorSpec
 from tasks.spec.views import View
@@ -94,7 +97,8 @@ def plain_cooccurrences(pixels: npt.NDArray[np.uint8]) -> list[float]:
     directions = ((1, 0), (0, 1))
     blocks = []
     for order in (1, 2, 3):
-        along, across = [], []
+        along: list[Pattern] = []
+        across: list[Pattern] = []
         for dy, dx in directions:
             residual = differences(luminance, order, dy, dx)
             along += in_a_row(residual, order, dy, dx)
@@ -109,8 +113,11 @@ def plain_cooccurrences(pixels: npt.NDArray[np.uint8]) -> list[float]:
         chroma = [[pixel[channel] - pixel[1] for pixel in row] for row in every]
         rows = [one for way in directions for one in in_a_row(differences(chroma, 1, *way), 1, *way)]
         blocks.append(block(rows))
-    makers = [(order, [lambda p, o=order, w=way: differences(p, o, *w) for way in directions]) for order in (1, 2, 3)]
-    for step, residuals in (*makers, (4, [lambda p: filtered(p, SQUARE_3)])):
+    makers: list[tuple[int, list[Callable[[Grid], Grid]]]] = [
+        (order, [partial(differences, order=order, dy=dy, dx=dx) for dy, dx in directions]) for order in (1, 2, 3)
+    ]
+    makers.append((4, [partial(filtered, kernel=SQUARE_3)]))
+    for step, residuals in makers:
         triples: list[Pattern] = []
         for of in residuals:
             planes = [of(plane) for plane in (red, green, blue)]
@@ -133,7 +140,9 @@ def test_a_residual_is_rounded_half_away_from_zero_and_truncated(step: int) -> N
 
 
 @pytest.mark.parametrize(("residual", "kernel"), [(square_3, SQUARE_3), (square_5, SQUARE_5)])
-def test_squares_are_the_published_kernels_on_the_widest_steps_too(residual, kernel) -> None:
+def test_squares_are_the_published_kernels_on_the_widest_steps_too(
+    residual: Callable[[npt.NDArray[np.int16]], npt.NDArray[np.int16]], kernel: Grid
+) -> None:
     plane = np.random.default_rng(1).choice(np.array([0, 255], np.int16), (12, 9))
     np.testing.assert_array_equal(residual(plane), filtered(plane.astype(int).tolist(), kernel))
 
@@ -143,7 +152,7 @@ def test_squares_are_the_published_kernels_on_the_widest_steps_too(residual, ker
     [lambda p: p[::-1], lambda p: p[:, ::-1], lambda p: p.transpose(1, 0, 2), lambda p: np.rot90(p)],
     ids=["upside-down", "mirrored", "transposed", "turned"],
 )
-def test_a_mirrored_or_turned_picture_has_the_same(moved) -> None:
+def test_a_mirrored_or_turned_picture_has_the_same(moved: Callable[[Pixels], Pixels]) -> None:
     pixels = noise(40, 24)
     np.testing.assert_array_equal(cooccurrences(moved(pixels)), cooccurrences(pixels))
 
@@ -167,7 +176,7 @@ def test_a_constant_picture_of_any_size_has_one_pattern_per_block(value: int, sh
     np.testing.assert_array_equal(features, cooccurrences(np.full((8, 8, 3), 7, np.uint8)))
 
 
-def test_the_extractor_is_read_by_its_kind_and_describes_the_pixels_of_the_view(tmp_path) -> None:
+def test_the_extractor_is_read_by_its_kind_and_describes_the_pixels_of_the_view(tmp_path: Path) -> None:
     spec = TypeAdapter(ExtractorSpec).validate_python({"kind": "cooccurrence"})
     assert isinstance(spec, CooccurrenceSpec)
     assert spec.name == "cooccurrence"

@@ -148,7 +148,8 @@ def test_what_is_finished_is_not_made_again(folder: PlanFolder, store: LocalStor
 def test_a_segment_is_closed_only_when_all_of_it_has_been_said_in_case_the_lane_dies(
     folder: PlanFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close, unsaid = PlanFolder.close_segment, set()
+    close = PlanFolder.close_segment
+    unsaid: set[str] = set()
 
     def closed(plan: PlanFolder, pool: str, number: int) -> None:
         said = {note[0] for lane, _ in plan.statuses() for note in noted(plan, lane)}
@@ -168,7 +169,8 @@ def noted(plan: PlanFolder, lane: str) -> list[Any]:
     """Everything that a lane has said that it finished."""
     status = plan.status(lane)
     assert status is not None
-    return status["notes"] + [note for number in range(status["sealed"]) for note in plan.notes(lane, number)]
+    notes: list[Any] = status["notes"]
+    return notes + [note for number in range(status["sealed"]) for note in plan.notes(lane, number)]
 
 
 def test_two_plans_at_once_make_what_they_share_once(store: LocalStore) -> None:
@@ -247,7 +249,8 @@ def test_a_damaged_object_is_made_again_and_the_plan_goes_on(
     store.write(manifest_part, b"altered")
 
     def compute() -> Ref:
-        return read_it(source=make_source(number=5))
+        found: Ref = read_it(source=make_source(number=5))
+        return found
 
     threads = Threads(folder, {"cpu": workers("cpu", 2), "gpu": []})
     result = finished(folder, threads, compute, ("cpu",))

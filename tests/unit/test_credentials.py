@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import flows
 from flows.credentials import read_block
 from storage import credentials
 from storage.credentials import BLOCK_SETTING, Credentials, named_credentials
@@ -73,7 +72,7 @@ def test_a_name_that_no_block_has_is_refused_before_another_one_is_read(
 
 
 def test_importing_the_flows_makes_blocks_readable() -> None:
-    assert flows.read_block in credentials._readers
+    assert read_block in credentials._readers
 
 
 @pytest.mark.parametrize("value", [{"key": "name", "secret": SECRET}, '{"key": "name", "secret": "' + SECRET + '"}'])

@@ -9,13 +9,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from storage.tables import FAKE, REAL
-from tasks.data.encoding import encode_jpeg, encode_jpeg_exactly, encode_png
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_jpeg_exactly, encode_png
 from tasks.data.histories import called, control_histories, matched_histories
+from tasks.data.perturbations.jpeg import Jpeg
 from tasks.data.pictures import chroma_subsampling, decode_rgb, inspect_picture
 from tasks.data.resizing import resized
 from tasks.data.views import (
     canonical_quality,
-    decode_own_jpeg,
     has_window,
     make_views,
     shown_picture,
@@ -25,12 +25,12 @@ from tasks.data.views import (
 from tasks.features.base import Extractor
 from tasks.features.shards import embed_images
 from tasks.presets import load_experiment
-from tasks.spec.views import Canonical, Cell, History, View
+from tasks.spec.views import Canonical, Cell, History, Subsampling, View
 
 CANONICAL = Canonical(side=64, qualities=((90, 1), (96, 3)))
 VIEW = View(path="crop", resolution=64)
 PICTURE = np.random.default_rng(5).integers(0, 256, (101, 150, 3), dtype=np.uint8)
-SAVED = ((75, "420", 3), (90, "444", 1))
+SAVED: tuple[tuple[int, Subsampling, int], ...] = ((75, "420", 3), (90, "444", 1))
 
 
 def jpeg(quality: int, subsampling: str = "4:2:0", picture: np.ndarray = PICTURE) -> bytes:
@@ -150,7 +150,9 @@ def test_features_are_averaged_over_the_windows_of_a_picture() -> None:
     together = embed_images(table(files), [view], MEANS, CANONICAL, enlarge=False)[view].matrix()
     for row, data in enumerate(files):
         single = make_views(data, str(row), view.each_window, CANONICAL)
-        expected = np.mean([MEANS.prepare(data, one, single[one]) for one in view.each_window], axis=0)
+        expected = np.mean(
+            [np.asarray(MEANS.prepare(data, one, single[one]), np.float64) for one in view.each_window], axis=0
+        )
         np.testing.assert_allclose(together[row], expected, rtol=1e-6)
 
 
@@ -166,7 +168,7 @@ def test_small_pictures_and_those_of_another_history_are_left_out_and_counted() 
 def test_a_detector_of_pictures_sees_the_window_that_features_are_made_of() -> None:
     history = History(encodings=SAVED, of="photographs")
     canonical = CANONICAL.model_copy(update={"history": history})
-    cell = Cell(resolution=64, perturbation={"kind": "jpeg", "quality": 30}).view("crop", windows=2)
+    cell = Cell(resolution=64, perturbation=Jpeg(quality=30)).view("crop", windows=2)
     data = jpeg(97)
     described = make_views(data, "a", cell.each_window, canonical)
     row = {"image_id": "a", "quality": canonical_quality("a", canonical)}

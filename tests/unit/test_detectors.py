@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from network_pictures import CANONICAL, VIEWS, picture, row, shard
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
-from toy_detector import Blueness
 
 from benchmarks.made_up import places_by_step, preset
 from flows.preflight import missing_detectors, refuse_missing
@@ -29,6 +27,8 @@ from tasks.pieces import RowPieces
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import View
+from tests.unit.network_pictures import CANONICAL, VIEWS, picture, row, shard
+from tests.unit.toy_detector import Blueness
 
 FIT = Fit(detector="blue")
 FIXED = FixedSplits()
@@ -316,11 +316,14 @@ def test_batches_are_the_same_after_a_break(store: LocalStore) -> None:
         found = Scoring(detector.opened(store, None, "cpu"), FIT, VIEWS, VIEWS[:2], FIXED, kept).rows(table)
         return {view: sorted(rows, key=lambda one: (one["source"], one["image_id"])) for view, rows in found.items()}
 
-    whole = attempt(noted(every := []), lambda: 0.0)
+    every: list[int] = []
+    calls: list[int] = []
+    again: list[int] = []
+    whole = attempt(noted(every), lambda: 0.0)
     ticks = itertools.count(0, 10_000)  # every row is kept
     with pytest.raises(WrongAnswers):
-        attempt(noted(calls := [], fails_at=5), lambda: next(ticks))
-    assert attempt(noted(again := []), lambda: 0.0) == whole
+        attempt(noted(calls, fails_at=5), lambda: next(ticks))
+    assert attempt(noted(again), lambda: 0.0) == whole
     assert len(calls) == 5
     assert 0 < len(again) < len(every)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import math
@@ -152,8 +153,9 @@ def test_layers_have_the_torch_module_s_names_and_the_file_says_what_it_is() -> 
 
 
 def test_tensors_of_another_network_are_refused() -> None:
-    trained = network()
-    trained.tensors["head.0.weight"] = np.zeros((3, 7), dtype=np.float32)
+    whole = network()
+    tensors = {**whole.tensors, "head.0.weight": np.zeros((3, 7), dtype=np.float32)}
+    trained = dataclasses.replace(whole, tensors=tensors)
     with pytest.raises(SpecError, match=r"head.0.weight: expected \(3, 1280\), got \(3, 7\)"):
         build_graph(trained)
 
@@ -306,7 +308,7 @@ def documented_kernel(line: np.ndarray, m: int) -> np.ndarray:
     return out
 
 
-def test_the_card_says_what_the_file_is_and_how_to_test_it(tmp_path) -> None:
+def test_the_card_says_what_the_file_is_and_how_to_test_it(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     ref, found = export_network.compute(
         store, name=Fit(detector="dense", seed=1), rotation=2, network=committed(store, network("v2"))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_shards import RAW_NATIVE, VGG16, VIEWS, embed, seven_pictures, shard
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,6 +27,7 @@ from tasks.planning import Finished, Plan
 from tasks.recipe import planned_by
 from tasks.spec.detectors import Fit, HeadSpec
 from tasks.spec.experiment import Experiment
+from tests.unit.embedded_shards import RAW_NATIVE, VGG16, VIEWS, embed, seven_pictures, shard
 from tests.unit.toy_extractor import Colours
 
 ANY_EXTRACTOR: TypeAdapter[Any] = TypeAdapter(ExtractorSpec)

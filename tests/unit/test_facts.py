@@ -1,6 +1,5 @@
 """Facts: found out once per run, or asked of a worker, and read back as what they were."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def counted(asked: Asked, more: int = 1) -> tuple[Asked, str | None]:
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fact[..., Any]]:
+def counting(monkeypatch: pytest.MonkeyPatch) -> Fact[..., Any]:
     monkeypatch.setattr(facts, "FACTS", {})
     calls.clear()
     return fact(pool="cpu")(counted)

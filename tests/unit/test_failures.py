@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments import app as put_into_app
 from deployments import bootstrap, cli, evaluate, home_folder, processes, s3, services, tables
@@ -270,10 +269,10 @@ def test_a_model_to_keep_is_a_folder_and_the_store_one_that_takes_it(
 
 
 def test_a_failure_is_wrong_input_or_another() -> None:
-    for error in (SpecError("a"), MissingInput("a"), StoreRefused("a")):
-        assert exit_status(error) == 2
-    for error in (StoreNotWritable("a"), OSError(28, "full"), processes.ServiceFailed("a")):
-        assert exit_status(error) == 1
+    wrong: tuple[Exception, ...] = (SpecError("a"), MissingInput("a"), StoreRefused("a"))
+    assert [exit_status(error) for error in wrong] == [2, 2, 2]
+    other: tuple[Exception, ...] = (StoreNotWritable("a"), OSError(28, "full"), processes.ServiceFailed("a"))
+    assert [exit_status(error) for error in other] == [1, 1, 1]
     assert sentence(OSError(28, "full")) == "full"
     assert sentence(SpecError("a b")) == "a b"
 

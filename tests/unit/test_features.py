@@ -8,7 +8,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from embedded_shards import (
+
+from storage.local import LocalStore
+from storage.objects import notes_of, read_manifest
+from storage.tables import embedding_matrix, read_features
+from tasks import kept_networks
+from tasks.data.perturbations.base import ViewPicture
+from tasks.data.views import PROBE_FEATURE_NAMES, make_views
+from tasks.features import probe
+from tasks.features import shards as features_module
+from tasks.features.probe import ProbeSpec
+from tasks.features.shards import embed_images
+from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16
+from tasks.features.vgg16_layout import tensor_shapes
+from tasks.spec.views import Canonical, View
+from tests.unit.embedded_shards import (
     CANONICAL,
     FAIR,
     FAIR_Q20,
@@ -23,19 +37,6 @@ from embedded_shards import (
     seven_pictures,
     shard,
 )
-
-from storage.local import LocalStore
-from storage.objects import notes_of, read_manifest
-from storage.tables import embedding_matrix, read_features
-from tasks import kept_networks
-from tasks.data.views import PROBE_FEATURE_NAMES, make_views
-from tasks.features import probe
-from tasks.features import shards as features_module
-from tasks.features.probe import ProbeSpec
-from tasks.features.shards import embed_images
-from tasks.features.vgg16 import embed_pictures, import_vgg16, load_vgg16
-from tasks.features.vgg16_layout import tensor_shapes
-from tasks.spec.views import Canonical, View
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_view_is_the_same_whatever_other_views_are_missing(
     alone = embed(store, images, views=(FAIR_Q20,))
     asked: list[set[View]] = []
 
-    def watched(data: bytes, image_id: str, views: list[View], canonical: Canonical):
+    def watched(data: bytes, image_id: str, views: list[View], canonical: Canonical) -> dict[View, ViewPicture]:
         asked.append(set(views))
         return make_views(data, image_id, views, canonical)
 

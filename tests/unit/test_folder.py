@@ -38,7 +38,7 @@ def test_a_directory_is_listed_recursively_and_other_files_are_set_aside(tmp_pat
     assert set_aside(store, ref) == [("sd:drawing.svg", "not-an-image"), ("sd:notes.txt", "not-an-image")]
 
 
-METADATA = [
+METADATA: list[dict[str, Any]] = [
     {"file_name": "a.png", "prompt": "a cat", "seed": 7, "class_name": "cat", "licence": "MIT", "caption": "Cat."},
     {"file_name": "b.png", "prompt": "a cat", "seed": 8, "class_name": "cat"},
     {"file_name": "c.png", "prompt": "a dog", "group_id": "coco:000000000009", "class_name": "dog"},
@@ -408,7 +408,8 @@ def test_the_usual_names_of_a_column_of_pictures_are_known(tmp_path: Path, store
 
 
 def test_flattened_columns_keep_their_paths(tmp_path: Path, store: LocalStore) -> None:
-    path = parquet(tmp_path / "set.parquet", "image.bytes", **{"image.path": ["a", "b", "c", "d"]})
+    flattened: dict[str, Any] = {"image.path": ["a", "b", "c", "d"]}
+    path = parquet(tmp_path / "set.parquet", "image.bytes", **flattened)
     assert [row["image_id"] for row in rows_of(store, indexed(store, source(path)))] == ["sd:a", "sd:b", "sd:c", "sd:d"]
 
 

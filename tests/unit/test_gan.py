@@ -324,7 +324,7 @@ def test_pictures_that_were_decoded_before_give_the_same_training(tmp_path: Path
     pictures, _ = pack_gan_pictures.compute(packed, **same, device="cpu")
     assert pack_gan_pictures.compute(packed, **same, device="cuda") == (pictures, True)
     tensors, card = read_weights(packed, pictures)
-    assert (tensors["pictures"].shape, tensors["pictures"].dtype) == ((5, 3, 64, 64), np.uint8)
+    assert (tensors["pictures"].shape, tensors["pictures"].dtype) == ((5, 3, 64, 64), np.dtype(np.uint8))
     assert np.array_equal(tensors["pictures"], smooth_pictures(6)[:5])
     assert card == {"pictures": 5, "side": 64}
     ref, cached = train_gan.compute(packed, **arguments(images), pictures=pictures)

@@ -33,6 +33,7 @@ def made(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> list[Ref]:
 
     class Done:
         def __init__(self, **arguments: Any) -> None:
+            self.ref: Ref
             self.ref, found = compute(store, **arguments)
             if not found:
                 computed.append(self.ref)

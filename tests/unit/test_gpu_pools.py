@@ -19,7 +19,7 @@ def lane(pool: str, device: str, *made: str, found: tuple[str, ...] = ()) -> Lan
 
 
 def evidence(lanes: list[LaneRecord], gan_device: str = "cuda", **given: Any) -> Evidence:
-    recipes = {
+    recipes: dict[str, dict[str, Any]] = {
         EMBED: {"arguments": {"device": "cuda"}},
         GAN: {"arguments": {"gan": {"epochs": 3}, "device": gan_device}},
         TABLE: {"arguments": {"rows": []}},

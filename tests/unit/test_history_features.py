@@ -10,16 +10,18 @@ from scipy.ndimage import gaussian_filter
 
 from tasks.data.encoding import encode_jpeg_exactly
 from tasks.data.perturbations.base import ViewPicture
+from tasks.data.pictures import Pixels
 from tasks.data.views import make_views, window_place
 from tasks.features.history import DIMENSION, FREQUENCIES, LARGEST, HistorySpec, history_features
 from tasks.spec.views import Canonical, View
 
 
-def photograph(seed: int, side: int = 200) -> np.ndarray:
+def photograph(seed: int, side: int = 200) -> Pixels:
     """Smooth shapes with a little noise: uint8 (side, side, 3)."""
     random = np.random.default_rng(seed)
     plane = gaussian_filter(random.normal(size=(side, side, 3)), (3, 3, 0)) * 300 + 128
-    return np.clip(plane + random.normal(size=plane.shape) * 4, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(plane + random.normal(size=plane.shape) * 4, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -11,10 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from local_hub import LocalHub, local_hub, offline
-from network_pictures import VIEWS, picture, row, shard
 from pydantic import TypeAdapter, ValidationError
-from tiny_models import CROPPED, INPUT, change, save_swin, save_vit
 
 from benchmarks.made_up import places_by_step, preset
 from flows.preflight import missing_gpu_detectors
@@ -30,8 +27,11 @@ from tasks.detectors.onnx_file import OnnxFile
 from tasks.detectors.pictures import score_pictures
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
+from tests.unit.local_hub import LocalHub, local_hub, offline
+from tests.unit.network_pictures import VIEWS, picture, row, shard
+from tests.unit.tiny_models import CROPPED, INPUT, change, save_swin, save_vit
+from tests.unit.user_pages import DETECTORS
 
-README = Path(__file__).parents[2] / "README.md"
 FIT = Fit(detector="theirs")
 SWIN_FAKES = ("sd", "dalle")
 
@@ -136,7 +136,7 @@ def test_tasks_side_by_side_share_one_network_and_change_nothing(published: Path
     alone = [first.decide([item]) for item in items]
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: [second.decide([item]) for item in items], range(8)):
-            assert np.array_equal(found, alone)
+            assert np.array_equal(np.array(found), np.array(alone))
 
 
 def scored(store: LocalStore, named: Hub, files: Ref) -> list[Ref]:
@@ -362,8 +362,8 @@ def test_code_that_lies_beside_a_model_is_not_run(vit: Path, store: LocalStore, 
     assert not ran.exists()
 
 
-def test_the_readmes_examples_of_networks_are_read() -> None:
-    examples = re.findall(r"```yaml\n(detectors:.*?)```", README.read_text(), flags=re.S)
+def test_the_examples_of_networks_of_the_page_on_detectors_are_read() -> None:
+    examples = re.findall(r"```yaml\n(detectors:.*?)```", DETECTORS.read_text(encoding="utf-8"), flags=re.S)
     plain, onnx, published = TypeAdapter(tuple[Detector, ...]).validate_python(yaml.safe_load(examples[1])["detectors"])
     assert isinstance(onnx, OnnxFile)
     assert onnx.published == 0

@@ -10,15 +10,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_shards import FAIR, FAIR_Q20, RAW, RAW_NATIVE, VGG16, VIEWS, embed, image_table, jpeg, png, shard
 
 from storage.local import LocalStore
 from storage.objects import Ref, manifest_of, notes_of
 from tasks import pieces
+from tasks.data.views import make_views
 from tasks.features import shards as features_module
 from tasks.features.base import Extractor
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.views import View
+from tests.unit.embedded_shards import (
+    FAIR,
+    FAIR_Q20,
+    RAW,
+    RAW_NATIVE,
+    VGG16,
+    VIEWS,
+    embed,
+    image_table,
+    jpeg,
+    png,
+    shard,
+)
 
 BATCH = 3
 
@@ -39,7 +52,8 @@ class Counted:
     def extractor(self, *_: Any) -> Extractor:
         def prepare(data: bytes, view: View, picture: Any) -> np.ndarray:
             self.prepared.append(view)
-            return picture.pixels.reshape(-1)[:64].astype(np.float32)
+            values: np.ndarray = picture.pixels.reshape(-1)[:64].astype(np.float32)
+            return values
 
         def computed(items: Sequence[np.ndarray]) -> np.ndarray:
             if self.batches == self.last:
@@ -240,7 +254,12 @@ def test_a_shard_of_under_a_minute_writes_no_pieces(
     store, images = begun(tmp_path)
     written: list[str] = []
     write = store.write
-    monkeypatch.setattr(store, "write", lambda key, data: (written.append(key), write(key, data)))
+
+    def noted(key: str, data: bytes) -> None:
+        written.append(key)
+        write(key, data)
+
+    monkeypatch.setattr(store, "write", noted)
     embed(store, images)
     assert len(written) == len(VIEWS)
     assert all(key.startswith("objects/embed/") for key in written)
@@ -267,13 +286,13 @@ def test_with_the_real_network_an_interrupted_shard_is_the_same(
     store, images = begun(tmp_path / "whole")
     expected = contents(store, embed(store, images, views=(FAIR, RAW)))
     other, images = begun(tmp_path / "broken")
-    make, batches = features_module.make_views, []
+    batches: list[int] = []
 
     def ending(*given: Any) -> Any:
         batches.append(1)
         if len(batches) == 12:
             raise Killed
-        return make(*given)
+        return make_views(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(features_module, "make_views", ending)

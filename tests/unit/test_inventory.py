@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import tasks.data.inventory as inventory_module
@@ -97,7 +98,7 @@ def test_a_memory_that_cannot_be_kept_is_said(
         raise OSError(28, "No space left on device")
 
     root = write(tmp_path / "pictures", a="1")
-    monkeypatch.setattr(inventory_module.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     assert content_digests(root, list_files(root), later)["a"] == hashlib.sha256(b"1").hexdigest()
     assert "No space left on device" in caplog.text
 
@@ -112,7 +113,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_taken(tmp_path: Path, monkeyp
             other.write("2")
         return found
 
-    monkeypatch.setattr(inventory_module.hashlib, "file_digest", slow)
+    monkeypatch.setattr(hashlib, "file_digest", slow)
     with pytest.raises(InputChanged, match="written to while it was read"):
         content_digests(root, list_files(root))
 

@@ -11,9 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas import State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelling, Completed, Running, State
+from prefect.states import Cancelling, Completed, Running
 
 from flows import work
 from storage.local import LocalStore

@@ -48,6 +48,36 @@ def test_runs_are_listed_the_newest_first_with_their_networks(store: LocalStore)
     assert str(networks[0]["network"]) in told("networks")
 
 
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        (b"{", "is not readable as JSON"),
+        (b"\xff\xfe", "is not readable as JSON"),
+        (b"[]", "expected a JSON object, got list"),
+        (b"{}", "is not what a run writes"),
+        (b'{"experiment": "sample"}', "is not what a run writes"),
+        (b'{"experiment": {"name": "sample"}}', "is not what a run writes"),
+        (b'{"experiment": {"name": "sample", "mobile": {"networks": [7]}}}', "is not what a run writes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["runs", "networks"])
+def test_a_damaged_run_is_named_and_the_others_are_listed(
+    command: str, index: bytes, reason: str, store: LocalStore
+) -> None:
+    publish_run(store, "seed", "dense")
+    damaged = publish_run(store, "sample", "dense")
+    store.write(f"{damaged}/index.json", index)
+    result = CliRunner().invoke(app, [command], env={"COLUMNS": "200"})
+    assert (result.exit_code, result.stdout.count("seed-1"), result.stdout.count("sample-1")) == (1, 1, 0)
+    assert result.stderr.startswith(f"error: the run sample-1 is damaged: {damaged}/index.json in {store.url}")
+    assert (result.stderr.count("\n"), reason in result.stderr) == (1, True)
+    as_json = CliRunner().invoke(app, [command, "--json"])
+    whole, other = json.loads(as_json.stdout)
+    assert (as_json.exit_code, whole["run"], other["run"], reason in other["error"]) == (1, "seed-1", "sample-1", True)
+    store.delete("runs/evaluate/seed-1/index.json")
+    assert told(command, status=1).count("no run") == 0
+
+
 def test_an_empty_store_says_how_it_is_filled(store: LocalStore) -> None:
     assert "telltale evaluate" in told("runs")
     assert listed("runs") == listed("networks") == []

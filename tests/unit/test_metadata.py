@@ -136,7 +136,7 @@ def test_every_usual_name_of_a_prompt_groups_fakes_and_only_fakes(
 
 
 def test_of_several_columns_the_first_that_says_something_is_the_prompt(tmp_path: Path, store: LocalStore) -> None:
-    given = [
+    given: list[dict[str, Any]] = [
         {"caption": "c", "text": "t", "prompt": "p"},
         {"caption": "c", "text": "t", "prompt": NAN},
         {"caption": "c", "text": " ", "prompt": None},
@@ -530,7 +530,11 @@ def test_metadata_without_any_known_column_are_warned_of(tmp_path: Path, store: 
 
 def test_a_row_without_a_name_is_set_aside(tmp_path: Path, store: LocalStore) -> None:
     root = folder(tmp_path / "set", "a.png", "1.png")
-    rows = [{"file_name": "a.png"}, {"file_name": None, "prompt": "x"}, {"file_name": 1, "prompt": "one"}]
+    rows: list[dict[str, Any]] = [
+        {"file_name": "a.png"},
+        {"file_name": None, "prompt": "x"},
+        {"file_name": 1, "prompt": "one"},
+    ]
     ref = indexed(store, source(root, metadata=str(write_lines(tmp_path / "m.jsonl", *rows))))
     assert set_aside(store, ref) == [("sd:row 1 of m.jsonl", "no-name")]
     assert [row["prompt"] for row in rows_of(store, ref)] == ["one", None]

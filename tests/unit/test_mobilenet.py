@@ -77,7 +77,8 @@ def torchvision_network(width: float, classes: int = 3) -> torch.nn.Module:
             module.bias.data.normal_(0, 0.3)
             module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
             module.running_var.uniform_(0.2, 2.0)  # type: ignore[union-attr]
-    return network.eval()
+    evaluated: torch.nn.Module = network.eval()
+    return evaluated
 
 
 def arrays(network: torch.nn.Module) -> dict[str, npt.NDArray[Any]]:
@@ -275,7 +276,8 @@ def test_the_temperature_is_the_one_that_brute_force_finds(scale: float) -> None
     weights = random.uniform(0.5, 2, 60)
 
     def loss(temperature: float) -> float:
-        return -np.average(log_softmax(logits / temperature, axis=1)[np.arange(60), classes], weights=weights)
+        likelihoods = log_softmax(logits / temperature, axis=1)[np.arange(60), classes]
+        return -float(np.average(likelihoods, weights=weights))
 
     candidates = np.exp(np.linspace(np.log(0.05), np.log(20), 2_001))
     best = candidates[np.argmin([loss(temperature) for temperature in candidates])]

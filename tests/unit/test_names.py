@@ -29,6 +29,7 @@ def name_of(parameters: dict[str, Any]) -> str:
 
     state = body(**parameters, return_state=True)
     assert state.is_completed()
+    assert state.state_details.flow_run_id is not None
     with get_client(sync_client=True) as client:
         return str(client.read_flow_run(state.state_details.flow_run_id).name)
 

@@ -70,9 +70,9 @@ def test_the_centre_of_the_pixels_as_they_are_is_not_resized() -> None:
 def test_a_picture_with_too_few_pixels_is_enlarged(resize: str, height: int, width: int) -> None:
     pixels = picture(height, width)
     shorter = min(height, width)
-    whole = [32 if side == shorter else 32 * side // shorter for side in (height, width)]
-    top, left = ((side - 32) // 2 for side in whole)
-    expected = resized(pixels, *whole)[top : top + 32, left : left + 32]
+    tall, wide = (32 if side == shorter else 32 * side // shorter for side in (height, width))
+    top, left = (tall - 32) // 2, (wide - 32) // 2
+    expected = resized(pixels, tall, wide)[top : top + 32, left : left + 32]
     np.testing.assert_array_equal(levels(declared(resize=resize).of(pixels)), expected)
 
 

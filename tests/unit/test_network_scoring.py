@@ -8,8 +8,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from network_pictures import CANONICAL, VIEWS, row, shard
-from published_networks import card_of, tiny_model
 
 from storage.errors import WrongAnswers
 from storage.local import LocalStore
@@ -28,6 +26,8 @@ from tasks.networks.scoring import gather_scores, score_network
 from tasks.spec.detectors import Fit, Rejection
 from tasks.spec.splits import FixedSplits, Folds
 from tasks.spec.views import Cell
+from tests.unit.network_pictures import CANONICAL, VIEWS, row, shard
+from tests.unit.published_networks import card_of, tiny_model
 from tests.unit.toy_perturbation import Flip
 
 MODEL_BYTES = tiny_model()
@@ -142,7 +142,8 @@ def test_scoring_that_breaks_off_asks_no_network_twice(
     assert not whole.list("checkpoints")
     monkeypatch.setattr(pieces, "PERIOD_S", 0.0)
     monkeypatch.setattr(ExportedNetwork, "_answer_self_test", lambda *_: None)
-    detect, asked, last = ExportedNetwork.detect, [], -1
+    detect, last = ExportedNetwork.detect, -1
+    asked: list[int] = []
 
     def counting(network: ExportedNetwork, pixels: Any) -> Any:
         if len(asked) == last:

@@ -1,14 +1,16 @@
 """Finished objects: the manifest is the truth, and a damaged object is never used."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from storage.digest import digest_of
-from storage.errors import DamagedObject, ObjectMissing
+from storage.errors import DamagedObject, ObjectMissing, OtherVersion
 from storage.local import LocalStore
 from storage.objects import (
     MANIFEST,
@@ -110,6 +112,17 @@ def test_an_unreadable_manifest_is_voided(store: LocalStore) -> None:
     store.write(f"{URI}/{MANIFEST}", b'{"step": "tes')
     assert find(store, URI) is None
     assert store.size(f"{URI}/{MANIFEST}") is None
+
+
+@pytest.mark.parametrize("changes", [{"licence": "MIT"}, {"format": 2, "parts": {"rows": "elsewhere"}}])
+def test_the_manifest_of_a_newer_version_is_named_and_stays(store: LocalStore, changes: dict[str, Any]) -> None:
+    put(store, table(1))
+    newer = json.dumps(json.loads(store.read(f"{URI}/{MANIFEST}")) | changes).encode()
+    store.write(f"{URI}/{MANIFEST}", newer)
+    for _ in range(2):
+        with pytest.raises(OtherVersion, match=f"a newer version of telltale.*{next(iter(changes))}"):
+            find(store, URI)
+    assert store.read(f"{URI}/{MANIFEST}") == newer
 
 
 def test_an_object_that_another_worker_has_voided_is_made_again(store: LocalStore) -> None:

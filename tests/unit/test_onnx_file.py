@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from network_pictures import VIEWS, row, shard
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import expit, logit, softmax
-from tiny_onnx import INPUT, network
 
 from flows.preflight import missing_detectors
 from storage.errors import SpecError
@@ -28,6 +26,8 @@ from tasks.detectors.pictures import score_pictures
 from tasks.presets import load_experiment
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
+from tests.unit.network_pictures import VIEWS, row, shard
+from tests.unit.tiny_onnx import INPUT, network
 
 FIT = Fit(detector="theirs")
 
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_reference_implementation_on_the_decoded_picture
             small = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR), np.float32)
             x = ((small / 255 - np.array(INPUT["mean"])) / np.array(INPUT["std"])).transpose(2, 0, 1)[None]
             (p,) = session.run(["p"], {"x": x.astype(np.float32)})
-            expected = logit(np.float64(p[0, 1]))
+            expected = logit(float(np.asarray(p)[0, 1]))
             assert found[one["source"], one["image_id"], str(view.resolution)] == pytest.approx(expected, abs=1e-4)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from deployments.own_pictures import document_of
@@ -167,6 +166,12 @@ def test_check_counts_what_is_there_and_names_what_misleads(
     assert (fake["pictures"], fake["shorter_side"], fake["formats"]) == (12, [260, 260, 260], {"JPEG": 12})
     assert any("median JPEG quality is 75 of sd, 96 of the photographs" in one for one in found["warnings"])
     assert real["takes_part"] == {"256": 13}
+    work = found["work"]
+    assert work["views"] == sum(one["views"] for one in work["extractors"])
+    assert {"cooccurrence", "spectrum", "probe"} <= {one["extractor"] for one in work["extractors"]}
+    assert all(one["views"] % 25 == 0 for one in work["extractors"]), "each of 13 and 12 pictures in as many views"
+    assert 0 < work["seconds"][0] < work["seconds"][1]
+    assert work["not_counted"] == []
     assert len(written(tmp_path)) == 1
 
 
@@ -177,7 +182,9 @@ def test_check_says_it_in_words_and_again_reads_no_picture_anew(
     first = told(*words)
     assert "holiday-photos (real)" in first.output
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "store" / "objects").rglob("*") if file.is_file()}
-    assert told(*words).output == first.output
+    (again, seconds), (before, _) = (text.output.split(", in about ") for text in (told(*words), first))
+    assert again == before
+    assert "on this processor: an estimate from one picture" in seconds
     assert {
         file: file.stat().st_mtime_ns for file in (tmp_path / "store" / "objects").rglob("*") if file.is_file()
     } == made

@@ -82,7 +82,7 @@ def test_each_is_compared_with_each_the_worse_minus_the_better() -> None:
 def test_aurocs_and_accuracies_that_differ_are_those_of_the_results() -> None:
     detectors = compared()
     pairs, _ = rows_of(detectors, BOTH)
-    values = {}
+    values: dict[tuple[str, str], Any] = {}
     for name, one in detectors.items():
         rows, _ = evaluate_scores(
             one.scores, one.reference, [BOTH], fit=Fit(detector=name), cell=CELL, protocol="fair", seed=0, resamples=10
@@ -95,7 +95,7 @@ def test_aurocs_and_accuracies_that_differ_are_those_of_the_results() -> None:
 
 
 def test_more_than_six_are_compared_with_the_best_alone() -> None:
-    six = {f"detector-{number}": 1.0 + 0.3 * number for number in range(6)}
+    six: dict[str, Any] = {f"detector-{number}": 1.0 + 0.3 * number for number in range(6)}
     assert len(of_metric(rows_of(compared(**six))[0], "auroc")) == 15
     pairs, ranks = rows_of(compared(**six, another=3.0))
     best = [row["detector"] for row in ranks if row["best"]]

@@ -13,18 +13,19 @@ from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.paths import absolute, with_home
+from tasks.cache import cache_folder
 from tasks.data.sources.column import ColumnSource, unlocated_column
+from tasks.data.sources.diffusion import DiffusionSource
 from tasks.data.sources.folder import FolderSource, unlocated
 from tasks.facts import as_json
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.generators.diffusion import check_pipeline
 from tasks.presets import load_experiment
-from tasks.spec.base import OWN_WORDS, on_this_machine, path_fields
+from tasks.spec.base import OWN_WORDS, Spec, on_this_machine, path_fields
 from tasks.spec.detectors import FineTuned
 from tasks.spec.experiment import Experiment
 from tasks.spec.generators import DiffusionSpec
 from tasks.variables import located
-from tasks.weight_files import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +80,10 @@ def test_every_path_of_an_experiment_may_begin_with_a_tilde(home: Path) -> None:
         experiment = Experiment.model_validate(document(start))
         assert experiment.inception is not None
         assert experiment.mobile is not None
-        specs = [*experiment.sources[:3], experiment.extractor, experiment.mobile.networks[0]]
-        specs.append(experiment.sources[3].diffusion)  # type: ignore[union-attr]
+        drawn = experiment.sources[3]
+        assert isinstance(drawn, DiffusionSource)
+        specs: list[Spec] = [*experiment.sources[:3], experiment.extractor, experiment.mobile.networks[0]]
+        specs.append(drawn.diffusion)
         here = [on_this_machine(spec) for spec in specs]
         return [getattr(spec, name) for spec in here for name in path_fields(type(spec))] + [
             located(experiment.inception)

@@ -11,9 +11,8 @@ from scipy import ndimage, stats
 
 from storage.errors import SpecError
 from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_png
-from tasks.data.perturbations.base import PerturbationBase, ViewPicture, perturbation_of
+from tasks.data.perturbations.base import KINDS, PerturbationBase, ViewPicture, perturbation_of
 from tasks.data.perturbations.blur import half_kernel
-from tasks.data.perturbations.kinds import KINDS
 from tasks.data.perturbations.noise import drawn_noise
 from tasks.data.pictures import PictureFacts, Pixels, decode_rgb, inspect_picture
 from tasks.data.views import PROBE_FEATURE_NAMES, make_views, probe_vector

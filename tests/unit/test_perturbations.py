@@ -6,8 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from storage.digest import canonical_json
 from storage.errors import SpecError
+from tasks.data.perturbations.base import KINDS
 from tasks.data.perturbations.jpeg import Jpeg, jpeg
-from tasks.data.perturbations.kinds import KINDS
 from tasks.data.views import apply_view
 from tasks.spec.views import Cell, View
 from tests.unit.toy_perturbation import Flip

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from network_pictures import CANONICAL, VIEWS, row, shard
 from typer.testing import CliRunner
 
 from deployments.cli import app
@@ -29,6 +28,7 @@ from tasks.detectors.picture_files import TABLE, write_pictures
 from tasks.presets import load_experiment
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import Cell
+from tests.unit.network_pictures import CANONICAL, VIEWS, row, shard
 
 CELLS = tuple(Cell(resolution=view.resolution, perturbation=view.perturbation) for view in VIEWS)
 PLACES = ("train", "val", "test", "test")

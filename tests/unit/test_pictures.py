@@ -6,6 +6,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -512,7 +513,8 @@ def high_byte(samples: np.ndarray, bits: int) -> np.ndarray:
 
 
 def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    return (colours * alpha + 255 * (255 - alpha)) / 255
+    mixed: np.ndarray = (colours * alpha + 255 * (255 - alpha)) / 255
+    return mixed
 
 
 def assert_decodes(data: bytes, expected: np.ndarray, most: float = 1) -> None:
@@ -670,7 +672,7 @@ def assert_decodes_or_refused(data: bytes, expected: np.ndarray, most: float = 1
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
-def test_a_grey_or_paletted_tiff_is_read_right_or_refused(bits: int, layout: dict[str, object]) -> None:
+def test_a_grey_or_paletted_tiff_is_read_right_or_refused(bits: int, layout: dict[str, Any]) -> None:
     random = np.random.default_rng(bits)
     samples = random.integers(0, 2**bits, (20, 33, 1))
     grey = high_byte(samples, bits)
@@ -693,7 +695,7 @@ def test_a_grey_or_paletted_tiff_is_read_right_or_refused(bits: int, layout: dic
 @pytest.mark.parametrize(("photometric", "channels"), [(1, 1), (2, 3)], ids=["grey", "rgb"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_alpha_of_a_tiff_is_read_right_or_refused(
-    bits: int, photometric: int, channels: int, extra: int, layout: dict[str, object]
+    bits: int, photometric: int, channels: int, extra: int, layout: dict[str, Any]
 ) -> None:
     samples = np.random.default_rng(bits).integers(0, 2**bits, (20, 33, channels + 1))
     if extra == 1:
@@ -708,7 +710,7 @@ def test_alpha_of_a_tiff_is_read_right_or_refused(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("bits", [8, 16])
-def test_colours_of_a_tiff_are_read_right_or_refused(bits: int, layout: dict[str, object]) -> None:
+def test_colours_of_a_tiff_are_read_right_or_refused(bits: int, layout: dict[str, Any]) -> None:
     samples = np.random.default_rng(bits).integers(0, 2**bits, (20, 33, 4))
     levels = high_byte(samples, bits)
     reads = assert_decodes_or_refused(tiff_of(samples[:, :, :3], bits, 2, **layout), levels[:, :, :3], 0)

@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled, State
+from prefect.client.schemas import State
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from flows.coordinator import LaneState
 from flows.pools import MOST_LANES, VAIN_LANES, Lanes, _nobody_goes_on
@@ -260,10 +261,10 @@ def test_a_lane_that_is_silent_is_replaced_before_prefect_knows_that_it_died(
     lanes = Lanes(FOLDER, "title")
     tended(server, lanes, {"cpu": 1}, 2)
     (run,) = server.runs.values()
-    lanes.heard = {lane_name(0, run): heard("working", 1)}  # type: ignore[arg-type]
+    lanes.heard = {lane_name(0, run): heard("working", 1)}
     tended(server, lanes, {"cpu": 1}, 2)
     assert len(server.runs) == 1
-    lanes.heard = {lane_name(0, run): heard(status, seconds_ago)}  # type: ignore[arg-type]
+    lanes.heard = {lane_name(0, run): heard(status, seconds_ago)}
     tended(server, lanes, {"cpu": 1}, 2)
     assert len(server.runs) == 2
 
@@ -273,7 +274,7 @@ def test_a_lane_that_a_worker_took_and_never_began_is_not_waited_for(
     serve: Any, minutes: float, recruits: bool
 ) -> None:
     server = serve({"cpu": 2})
-    claimed = Pending(timestamp=datetime.now(UTC) - timedelta(minutes=minutes))
+    claimed: State = Pending(timestamp=datetime.now(UTC) - timedelta(minutes=minutes))
     server.runs["claimed"] = Run({"pool": "cpu", "index": 0}, claimed)
     tended(server, Lanes(FOLDER, "title"), {"cpu": 1}, 1)
     assert (len(server.runs) == 2) is recruits
@@ -306,7 +307,7 @@ def test_the_claims_of_a_lane_that_prefect_knows_to_be_dead_are_free_at_once(ser
     lanes = Lanes(folder, "title")
     tended(server, lanes, {"cpu": 1}, 2)
     (run,) = server.runs.values()
-    name = lane_name(0, run)  # type: ignore[arg-type]
+    name = lane_name(0, run)
     folder.write_status(name, {"state": "working", "notes": ["what it had made"]})
     lanes.heard = {name: heard("working", 1)}
     claim = Claims(folder.store, folder.status_key(name)).take("digest")

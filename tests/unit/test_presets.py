@@ -15,12 +15,14 @@ import yaml
 from deployments.bootstrap import HERE, POOLS, PREFECT_FILE, QUEUES, check_presets, deployments
 from flows.preflight import refuse_missing
 from storage.errors import MissingInput, SpecError
-from tasks.data.sample_photographs import SAMPLE_SPLITS
+from tasks.data.sample_photographs import EVERY_PHOTOGRAPH, SAMPLE_SPLITS
 from tasks.data.sources.coco import CocoSource
 from tasks.data.sources.column import ColumnSource
 from tasks.data.sources.diffusion import DiffusionSource
 from tasks.data.sources.folder import FolderSource
 from tasks.data.sources.gan import GanSource
+from tasks.data.sources.reconstruction import ReconstructionSource
+from tasks.data.sources.sample import SampleSource
 from tasks.presets import PRESETS, load_experiment
 from tasks.spec.base import on_this_machine
 from tasks.spec.detectors import FineTuned, MagnitudePruned
@@ -30,7 +32,7 @@ NAMES = ["coco", "sample", "seed", "subset"]
 # The experiments of the second project: other sources, networks beside the SVM, no protocol of the first.
 MOBILE_NAMES = ["seed-mobile"]
 # On the crop path.
-CROP_NAMES = ["generators", "pairs", "sample-traces"]
+CROP_NAMES = ["demo", "generators", "pairs"]
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_every_preset_is_valid_and_bears_the_name_of_its_file(name: str, environ
     assert experiment.description
     assert (experiment.seed_protocol is not None) == (name in NAMES)
     assert experiment.mobile is not None or name in (*NAMES, *CROP_NAMES)
-    assert len(experiment.cells) == {"generators": 3, "pairs": 2, "sample-traces": 2}.get(name, 12)
+    assert len(experiment.cells) == {"demo": 5, "generators": 3, "pairs": 2}.get(name, 12)
 
 
 def test_presets_are_checked_before_their_environment_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +92,16 @@ def test_the_sample_needs_nothing_and_splits_photographs_like_its_module(monkeyp
     assert by_name["tiny-diffusion"].diffusion.model == "tiny"
 
 
-def test_the_sample_of_traces_has_the_pictures_of_the_sample() -> None:
-    sample, traces = load_experiment("sample"), load_experiment("sample-traces")
-    of_pictures = ("sources", "splits", "canonical_side", "shard_size", "seed")
-    assert [getattr(traces, name) for name in of_pictures] == [getattr(sample, name) for name in of_pictures]
+def test_the_demo_needs_nothing_and_tests_every_photograph() -> None:
+    demo = load_experiment("demo")
+    refuse_missing(demo, ("cpu", "gpu"))
+    photographs, autoencoded = demo.sources
+    assert isinstance(photographs, SampleSource)
+    assert photographs.every_photograph
+    assert isinstance(autoencoded, ReconstructionSource)
+    assert isinstance(demo.splits, Folds)
+    # Intervals need ten groups.
+    assert len(EVERY_PHOTOGRAPH) >= 10
 
 
 def test_the_seed_preset_is_the_first_projects_experiment(environment: dict[str, str]) -> None:

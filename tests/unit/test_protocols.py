@@ -63,7 +63,8 @@ def test_at_first_every_defect_is_there() -> None:
     stable = find("stable", "64/none", 0)
     assert stable.fake.sources == ("gan",)
     assert stable.real.head.views == (View(path="raw", resolution=256),)
-    assert stable.fake.extractor.side is None  # type: ignore[union-attr]
+    assert isinstance(stable.fake.extractor, Vgg16Spec)
+    assert stable.fake.extractor.side is None
     compressed = find("combined", "64/q20", 0)
     assert (compressed.fake.view.jpeg_quality, compressed.real.view.jpeg_quality) == (20, 100)
     assert compressed.reference is None
@@ -118,6 +119,10 @@ def test_seeds_and_single_generators_are_fitted_for_uncompressed_cells() -> None
     assert [mix.name for mix in mixes_of(experiment(), found["svm-2"][0].fit)] == ["sd", "gan", "combined"]
 
 
+def in_a_recipe(fit: Fit) -> object:
+    return fit.model_dump(context=IN_A_RECIPE)
+
+
 def test_recipes_have_a_fits_name_as_before_it_had_fields() -> None:
     heads = {label: head for label, (_, head) in entries(experiment(), Cell.parse("64/none")).items()}
     written = {label: head.model_dump(mode="json", context=IN_A_RECIPE) for label, head in heads.items()}
@@ -126,9 +131,9 @@ def test_recipes_have_a_fits_name_as_before_it_had_fields() -> None:
         "svm": ("svm", 0), "svm-1": ("svm#1", 1), "svm-2": ("svm#2", 2), "svm-sd": ("svm@sd", 0),
         "svm-gan": ("svm@gan", 0), "svm-aug": ("svm-aug", 0), "probe": ("probe", 0),
     }  # fmt: skip
-    assert Fit(detector="dense", seed=1, without="gan").model_dump(context=IN_A_RECIPE) == "dense#1@without-gan"
+    assert in_a_recipe(Fit(detector="dense", seed=1, without="gan")) == "dense#1@without-gan"
     # The role is a column of scores and results, not of what is fitted.
-    assert Fit(detector="a", role="probe").model_dump(context=IN_A_RECIPE) == "a as probe"
+    assert in_a_recipe(Fit(detector="a", role="probe")) == "a as probe"
     # What travels to a worker is whole.
     for head in heads.values():
         assert HeadSpec.model_validate(head.model_dump(mode="json")) == head

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from network_pictures import VIEWS, row, shard
 from pydantic import TypeAdapter
 
 from storage.errors import OtherVersion, SpecError
@@ -29,6 +28,7 @@ from tasks.facts import as_json
 from tasks.kept_networks import networks_kept
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits
+from tests.unit.network_pictures import VIEWS, row, shard
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("train", "val", "val", "test", "test", "test")

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tasks import pieces
 from tasks.networks import quantization, quantized_graph
 from tasks.networks.architecture import architecture
 from tasks.networks.export import export_network
-from tasks.networks.exported import CARD, MODEL, ExportedNetwork
+from tasks.networks.exported import CARD, MODEL, Detection, ExportedNetwork
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
 from tasks.networks.network_graph import build_graph, serialised
@@ -52,14 +53,18 @@ def network(head: str = "v3", width: float = 0.35, side: int = 64) -> TrainedNet
     return TrainedNetwork(shape, network_tensors(module), CLASSES, 1.0, familiarity)
 
 
-def constants(model: bytes) -> dict[str, npt.NDArray]:
+# Of an ONNX model's constants: whole numbers of several widths, and floats.
+Values = npt.NDArray[Any]
+
+
+def constants(model: bytes) -> dict[str, Values]:
     return {one.name: numpy_helper.to_array(one) for one in onnx.load_from_string(model).graph.initializer}
 
 
-def observed(model: bytes, tensor: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray:
+def observed(model: bytes, tensor: str, pixels: npt.NDArray[np.uint8]) -> Values:
     parsed = onnx.load_from_string(model)
     parsed.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-    values: npt.NDArray = open_session(parsed.SerializeToString()).run([tensor], {"picture": pixels})[0]
+    values: Values = open_session(parsed.SerializeToString()).run([tensor], {"picture": pixels})[0]
     return values
 
 
@@ -181,7 +186,7 @@ def test_every_stage_but_the_first_has_its_damage_worst_first() -> None:
     assert damage["stages.3"] == pytest.approx(np.mean(moved), abs=1e-6)
 
 
-def loses(points: Sequence[float]):
+def loses(points: Sequence[float]) -> Callable[[bytes], float]:
     """A check that says these points, one after the other."""
     left = iter(points)
     return lambda model: next(left)
@@ -248,7 +253,7 @@ def quantized_object(store: LocalStore, images: tuple[Ref, ...], name: str = "in
     return ref
 
 
-def test_the_card_has_what_the_quantisation_changed(tmp_path) -> None:
+def test_the_card_has_what_the_quantisation_changed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     ref = quantized_object(store, shards(store))
     model, card = read_part(store, ref, MODEL), json.loads(read_part(store, ref, CARD))
@@ -264,11 +269,12 @@ def test_the_card_has_what_the_quantisation_changed(tmp_path) -> None:
     ExportedNetwork.load(store, ref)
 
 
-def test_a_check_that_breaks_off_asks_no_model_twice(tmp_path, monkeypatch) -> None:
+def test_a_check_that_breaks_off_asks_no_model_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
-    detect, asked, last = ExportedNetwork.detect, [], -1
+    detect, last = ExportedNetwork.detect, -1
+    asked: list[int] = []
 
-    def counting(network: ExportedNetwork, pixels: npt.NDArray[np.uint8]):
+    def counting(network: ExportedNetwork, pixels: npt.NDArray[np.uint8]) -> Detection:
         if len(asked) == last:
             raise KeyboardInterrupt
         asked.append(1)
@@ -291,14 +297,18 @@ def test_a_check_that_breaks_off_asks_no_model_twice(tmp_path, monkeypatch) -> N
     assert not broken.list("checkpoints")
 
 
-def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept(tmp_path, monkeypatch) -> None:
+def test_a_network_that_this_machine_computes_otherwise_than_exactly_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = LocalStore(tmp_path)
     exact = quantized_graph.with_unsigned_weights
 
     def other(model: bytes) -> bytes:
         parsed = onnx.load_from_string(exact(model))
         bias = next(one for one in parsed.graph.initializer if one.name == "head.0.bias")
-        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([0, 0.01, 0]), bias.name))
+        bias.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(bias) + np.array([0, 0.01, 0], np.float32), bias.name)
+        )
         return serialised(parsed)
 
     monkeypatch.setattr(quantization, "with_unsigned_weights", other)
@@ -312,9 +322,10 @@ def test_unsigned_weights_are_the_same_numbers(head: str) -> None:
     signed, unsigned = constants(model), constants(quantized_graph.with_unsigned_weights(model))
     assert not [name for name, values in unsigned.items() if values.dtype == np.int8]
 
-    def levels(stored: dict[str, npt.NDArray], name: str) -> npt.NDArray:
-        zero: npt.NDArray = stored[name.removesuffix("quantized") + "zero"].astype(int)
-        return stored[name].astype(int).T - zero
+    def levels(stored: dict[str, Values], name: str) -> Values:
+        zero: Values = stored[name.removesuffix("quantized") + "zero"].astype(int)
+        difference: Values = stored[name].astype(int).T - zero
+        return difference
 
     weights = [name for name in signed if name.endswith("weight.quantized")]
     assert len(weights) > 50
@@ -322,7 +333,7 @@ def test_unsigned_weights_are_the_same_numbers(head: str) -> None:
         assert np.array_equal(levels(signed, name), levels(unsigned, name))
 
 
-def test_only_train_pictures_decide_the_ranges(tmp_path) -> None:
+def test_only_train_pictures_decide_the_ranges(tmp_path: Path) -> None:
     def images(store: LocalStore, place: str) -> tuple[Ref, ...]:
         """All pictures of `place` are others than usual."""
         places = ["train"] * 6 + ["val"] * 4 + ["test"] * 2

@@ -11,9 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from generated_pictures import photographs, rows_of
 from PIL import Image
-from tiny_autoencoders import save_kl, save_taef2
 
 from benchmarks.made_up import planned
 from flows.generate import generated
@@ -34,6 +32,8 @@ from tasks.generators.autoencoders import Autoencoder
 from tasks.generators.reconstruction import Cut, choose_photographs, reconstruct_photographs
 from tasks.presets import load_experiment, parse_experiment
 from tasks.recipe import Step
+from tests.unit.generated_pictures import photographs, rows_of
+from tests.unit.tiny_autoencoders import save_kl, save_taef2
 
 CUT: dict[str, Any] = {"source": "pairs", "side": None, "border": 4}
 
@@ -78,7 +78,7 @@ def photograph(number: int, height: int, width: int, data: bytes | None = None, 
 
 def brought(store: LocalStore, weights: Path) -> Ref:
     path, digest = model_of_gpu_workers(str(weights))
-    ref, _ = bring_model.compute(store, digest=digest, path=path)
+    ref: Ref = bring_model.compute(store, digest=digest, path=path)[0]
     return ref
 
 
@@ -96,7 +96,8 @@ def reconstructed(
 
 
 def aside(store: LocalStore, ref: Ref) -> list[dict[str, Any]]:
-    return read_table(store, ref, name=QUARANTINE).to_pylist()
+    rows: list[dict[str, Any]] = read_table(store, ref, name=QUARANTINE).to_pylist()
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,13 @@ def test_the_centre_is_cut_to_multiples_at_the_bottom_and_right_and_no_pixel_is_
 def test_a_reconstruction_is_a_fake_with_the_identity_and_the_place_of_its_photograph(
     store: LocalStore, folder: Path
 ) -> None:
-    known = {"prompt": "a cat", "caption": "of a cat", "categories": ["cat"], "licence": "CC BY", "jpeg_quality": 90}
+    known: dict[str, Any] = {
+        "prompt": "a cat",
+        "caption": "of a cat",
+        "categories": ["cat"],
+        "licence": "CC BY",
+        "jpeg_quality": 90,
+    }
     rows = [photograph(1, 90, 84, **known), photograph(2, 80, 99, split=None, fold=3)]
     ref = reconstructed(store, folder, rows)
     table = read_table(store, ref)
@@ -349,7 +356,9 @@ def test_folds_may_have_evaluated_photographs_since_nothing_is_trained_on_them()
 def test_an_override_reaches_it(tmp_path: Path) -> None:
     path = tmp_path / "matched.yaml"
     path.write_text(yaml.safe_dump(document("w")))
-    assert load_experiment(str(path), {"sources.pairs.count": 9}).sources[2].count == 9  # type: ignore[union-attr]
+    pairs = load_experiment(str(path), {"sources.pairs.count": 9}).sources[2]
+    assert isinstance(pairs, ReconstructionSource)
+    assert pairs.count == 9
 
 
 def test_preflight_names_a_missing_autoencoder_and_planning_asks_for_its_digest(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.client.schemas import State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import (
@@ -24,7 +25,6 @@ from prefect.states import (
     Pending,
     Running,
     Scheduled,
-    State,
 )
 
 from flows import maintain, recovery
@@ -224,7 +224,8 @@ def test_only_dead_runs_of_our_pools_are_found() -> None:
     dead, crashed = server.add(Running()), server.add(Crashed(), age=10)
     alive = server.add(Running())
     server.heartbeats[alive.id] = ago(40)
-    for state in (Completed(), Cancelled(), Failed(), Scheduled()):
+    others: tuple[State, ...] = (Completed(), Cancelled(), Failed(), Scheduled())
+    for state in others:
         server.add(state)
     server.add(Running(), work_pool_name="somebody-elses")
     assert server.found() == {dead.name: "AwaitingRetry", crashed.name: "AwaitingRetry"}

@@ -33,9 +33,10 @@ from tasks.networks.familiarity import SCORES, Familiarity, familiarity_scores, 
 from tasks.spec.detectors import Fit
 
 CLASSES = ("real", "gan")
+Classes = NDArray[np.int64]
 
 
-def features(rows: int = 60, dimension: int = 40, seed: int = 0) -> tuple[NDArray, NDArray]:
+def features(rows: int = 60, dimension: int = 40, seed: int = 0) -> tuple[NDArray[np.float32], Classes]:
     rng = np.random.default_rng(seed)
     classes = np.arange(rows) % 3
     values = rng.normal(size=(rows, dimension)) + 4 * rng.normal(size=(3, dimension))[classes]
@@ -58,9 +59,9 @@ def test_a_familiarity_is_small_and_reads_back_from_its_tensors() -> None:
     familiarity = fit_familiarity(*features(), 3)
     tensors = familiarity.tensors()
     assert {name: (value.shape, value.dtype) for name, value in tensors.items()} == {
-        "rejection.mean": ((40,), np.float32),
-        "rejection.projection": ((40, 32), np.float32),
-        "rejection.class_means": ((3, 32), np.float32),
+        "rejection.mean": ((40,), np.dtype(np.float32)),
+        "rejection.projection": ((40, 32), np.dtype(np.float32)),
+        "rejection.class_means": ((3, 32), np.dtype(np.float32)),
     }
     again = Familiarity.from_tensors(tensors | {"classifier.weight": np.zeros((3, 40))})
     assert all(np.array_equal(value, again.tensors()[name]) for name, value in tensors.items())
@@ -114,7 +115,7 @@ def test_a_fit_does_not_change_the_features_that_it_was_given() -> None:
     ],
 )
 def test_features_that_no_distance_can_be_fitted_on_are_refused(
-    X: NDArray, classes: NDArray, count: int, message: str
+    X: NDArray[np.float64], classes: Classes, count: int, message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
         fit_familiarity(X, classes, count)
@@ -174,7 +175,7 @@ def test_oscr_is_the_accuracy_where_every_unknown_picture_scores_lower() -> None
     assert oscr([3.0, 4, 5, 6], [True, True, True, False], [0.0, 1, 2]) == 0.75
 
 
-def many(known: int = 40, unknown: int = 40) -> tuple[Answered, NDArray]:
+def many(known: int = 40, unknown: int = 40) -> tuple[Answered, NDArray[np.float64]]:
     rng = np.random.default_rng(0)
     truth = np.r_[np.arange(known) % 2, np.full(unknown, -1)].astype(int)
     images = Answered.of(truth, np.abs(truth), [f"group {index}" for index in range(known + unknown)])

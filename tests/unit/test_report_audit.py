@@ -33,7 +33,7 @@ DOCUMENT: dict[str, Any] = {
 PAIRS = {"kind": "reconstruction", "name": "pairs", "of": "city", "weights": "somewhere"}
 TRACES, PROBE = Fit(detector="traces"), Fit(detector="probe", role="probe")
 # Value, photographs and fakes, by stage.
-TOLD = {
+TOLD: dict[Fit, list[tuple[float | None, int]]] = {
     TRACES: [(0.99, 20), (0.97, 20), (0.9, 12), (0.6, 12)],
     PROBE: [(1.0, 20), (0.95, 20), (None, 0), (0.52, 12)],
 }

@@ -19,7 +19,7 @@ from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import ROWS, commit
 from storage.tables import RESULT_SCHEMA
-from tasks.data.perturbations import kinds as perturbations
+from tasks.data.perturbations import base as perturbations
 from tasks.detectors import base
 from tasks.evaluation.cells import ROC_SCHEMA, Scored
 from tasks.presets import parse_experiment

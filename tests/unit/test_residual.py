@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
-from network_pictures import CLASSES, picture, row
 from scipy.ndimage import generic_filter
 
 from storage.errors import SpecError
@@ -39,6 +38,7 @@ from tasks.spec.detectors import FrontEnd, Residual, StructurePruned, Training
 from tasks.spec.experiment import Experiment
 from tasks.spec.splits import FixedSplits
 from tasks.spec.views import Canonical, View
+from tests.unit.network_pictures import CLASSES, picture, row
 
 FRONT_ENDS: tuple[FrontEnd, ...] = ("median", "wavelet", "nearest")
 VIEW = View(path="crop", resolution=48)
@@ -227,7 +227,8 @@ def test_windows_are_pixels_of_the_picture_after_one_encoding(tmp_path: Path) ->
         first = decode_own_jpeg(pictures.windows[index][0])
         assert np.array_equal(first, pictures.pixels(index, VIEW))
         original = picture(pictures.sources[index], int(pictures.ids[index]))
-        top, left = window_place(pictures.ids[index], 0, *original.shape[:2], 48)
+        height, width = original.shape[:2]
+        top, left = window_place(pictures.ids[index], 0, height, width, 48)
         assert np.abs(first.astype(int) - original[top : top + 48, left : left + 48]).mean() < 5
 
 
@@ -280,7 +281,9 @@ def test_the_rate_of_one_cycle_rises_and_falls_to_nothing() -> None:
 def test_an_opinion_is_that_of_the_mean_logits_of_all_windows() -> None:
     def found(*logits: float) -> Detection:
         values = np.array(logits, dtype=np.float32)
-        return Detection(values, values, np.array([0.5, logits[0], -1], dtype=np.float32), np.zeros((2, 1, 1)))
+        return Detection(
+            values, values, np.array([0.5, logits[0], -1], dtype=np.float32), np.zeros((2, 1, 1), np.float32)
+        )
 
     both = mean_opinion([found(1, 3), found(3, 1)], 2.0)
     assert both.logits.tolist() == [2, 2]

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.client.schemas import State
 from prefect.exceptions import Abort
-from prefect.states import AwaitingRetry, Cancelling, Pending, Running, State
+from prefect.states import AwaitingRetry, Cancelling, Pending, Running
 
 from flows.recovery import ATTEMPTS
 from flows.runner import attempt, put_back_if_device_lost, yield_to_newer_attempt

@@ -1,6 +1,7 @@
 """The newest run of each experiment, and its tables in short."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -45,7 +46,7 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
     at_val = {f"balanced_accuracy@val{suffix}": [0.5, 0.5] for suffix in ("", "_low", "_high")}
     cell = {"mix": ["a", "b"], "cell": ["64/none", "64/none"]}
     fair = {f"fair_{name}": values for name, values in (accuracy | estimate).items()}
-    frames = {
+    frames: dict[str, dict[str, Any]] = {
         "first_project": {
             "row": ["r", "s"],
             **cell,

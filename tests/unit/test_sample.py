@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from storage.errors import MissingInput
 from tasks.data import sample, sample_photographs
 from tasks.data.coco import coco_content
 from tasks.data.sample import SPLIT, SamplePlan, captions_of, plan_crops, sample_name, source_folder, write_sample_coco
-from tasks.data.sample_photographs import PHOTOGRAPHS, SAMPLE_SPLITS
+from tasks.data.sample_photographs import EVERY_PHOTOGRAPH, FURTHER_PHOTOGRAPHS, PHOTOGRAPHS, SAMPLE_SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> SamplePlan:
     return write_sample_coco(tmp_path_factory.mktemp("sample"))
 
 
-def annotations(plan: SamplePlan, kind: str) -> dict:
-    return json.loads((plan.directory / "annotations" / f"{kind}_{plan.split}.json").read_text(encoding="utf-8"))
+def annotations(plan: SamplePlan, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (plan.directory / "annotations" / f"{kind}_{plan.split}.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def test_there_are_at_least_96_crops_of_at_least_8_photographs(plan: SamplePlan) -> None:
@@ -30,6 +34,16 @@ def test_there_are_at_least_96_crops_of_at_least_8_photographs(plan: SamplePlan)
     assert len(groups) >= 8
     assert groups.total() == plan.crops >= 96
     assert set(groups) == set(plan.photographs) == set(PHOTOGRAPHS)
+
+
+def test_further_photographs_come_after_the_others_which_stay_as_they_are(plan: SamplePlan, tmp_path: Path) -> None:
+    every = write_sample_coco(tmp_path, every=True)
+    assert len(every.photographs) == len(plan.photographs) + len(FURTHER_PHOTOGRAPHS)
+    for path in (plan.directory / plan.split).iterdir():
+        assert (every.directory / every.split / path.name).read_bytes() == path.read_bytes()
+    groups = Counter(image["group"] for image in annotations(every, "instances")["images"])
+    assert set(groups) == set(EVERY_PHOTOGRAPH)
+    assert set(groups.values()) == {11}
 
 
 def test_every_photograph_has_a_split_with_three_in_test_and_two_in_val() -> None:
@@ -130,7 +144,7 @@ def test_captions_say_how_near_the_crop_is() -> None:
 
 def test_a_photograph_that_no_wheel_holds_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = dataclasses.replace(PHOTOGRAPHS["moon"], path="data/gone.png")
-    monkeypatch.setitem(PHOTOGRAPHS, "moon", gone)
+    monkeypatch.setitem(EVERY_PHOTOGRAPH, "moon", gone)
     with pytest.raises(MissingInput, match=r"gone\.png.*pip install"):
         sample_photographs.photograph_path("moon")
 
@@ -146,7 +160,7 @@ def test_the_sample_lies_in_the_cache_of_whoever_reads_it_and_is_made_whole_ther
     digests = []
     for machine in ("one", "other"):
         monkeypatch.setenv("TELLTALE_CACHE", str(tmp_path / machine))
-        digests.append(coco_content(sample_name(2), SPLIT))
+        digests.append(coco_content(sample_name(2, every=False), SPLIT))
         assert source_folder("sample:2").is_relative_to(tmp_path / machine)
     assert digests[0] == digests[1]
     folder = source_folder("sample:2")
@@ -155,7 +169,7 @@ def test_the_sample_lies_in_the_cache_of_whoever_reads_it_and_is_made_whole_ther
     monkeypatch.setattr(sample, "_whole", set())  # as another process finds it
     assert source_folder("sample:2") == folder
     assert picture.read_bytes() != b"damaged"
-    assert coco_content(sample_name(2), SPLIT) == digests[0]
+    assert coco_content(sample_name(2, every=False), SPLIT) == digests[0]
     assert [path.name for path in (tmp_path / "other").iterdir() if path.is_dir()] == ["sample-2"]
 
 

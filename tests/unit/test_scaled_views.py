@@ -1,6 +1,7 @@
 """The kernel that decodes pictures smaller than they are: its own name, its own recipes, and near the exact one."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def scene(height: int, width: int) -> Pixels:
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def recipe(canonical: Canonical) -> dict:
+def recipe(canonical: Canonical) -> dict[str, Any]:
     return embed_shard.recipe(
         images="x",
         views=FAIR,

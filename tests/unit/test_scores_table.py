@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from network_pictures import VIEWS, row, shard
 
 from storage.errors import SpecError
 from storage.local import LocalStore
@@ -22,6 +21,7 @@ from tasks.detectors.scores_table import COLUMNS, ScoresTable, read_scores, scor
 from tasks.spec.detectors import Fit
 from tasks.spec.splits import FixedSplits, Folds, Splits
 from tasks.spec.views import Cell
+from tests.unit.network_pictures import VIEWS, row, shard
 
 PLACES = ("train", "val", "val", "test", "test", "test")
 CELLS = tuple(Cell(resolution=view.resolution, perturbation=view.perturbation) for view in VIEWS)
@@ -174,7 +174,7 @@ def test_scores_of_a_chain_that_had_other_steps_are_refused(store: LocalStore, t
             splits=FixedSplits(),
             cells=(cell,),
         )
-        return read_table(store, refs[0]).num_rows
+        return int(read_table(store, refs[0]).num_rows)
 
     file = name_in_cell(picture_name(one), shop(60))
     assert (
@@ -229,7 +229,10 @@ def test_other_pictures_than_a_cell_shows_are_refused_with_examples(
 
 
 def csv(*lines: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text("\n".join(("source,image_id,cell,score", *lines)), encoding="utf-8") and None
+    def write(path: Path) -> None:
+        path.write_text("\n".join(("source,image_id,cell,score", *lines)), encoding="utf-8")
+
+    return write
 
 
 def parquet(**columns: Any) -> Callable[[Path], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -73,7 +74,8 @@ def fitted(rotations: int, dimension: int = 6) -> LinearHead:
 def score(store: LocalStore, table: pa.Table, svm: LinearHead, splits: Splits) -> Ref:
     rows = commit(store, "features", step="embed", digest="features", recipe={}, parts={ROWS: table})
     model = commit(store, "model", step="train/svm", digest="model", recipe={}, parts=svm.parts(HEAD))
-    ref, _ = score_view.compute(store, fit=HEAD.fit, head=HEAD, model=model, features=(rows,), view=VIEW, splits=splits)
+    given: dict[str, Any] = {"fit": HEAD.fit, "head": HEAD, "model": model, "view": VIEW, "splits": splits}
+    ref: Ref = score_view.compute(store, **given, features=(rows,))[0]
     return ref
 
 
@@ -83,7 +85,7 @@ def test_fixed_splits_score_val_and_test_once(tmp_path: Path) -> None:
     table = read_table(store, ref)
     assert table.schema.equals(SCORE_SCHEMA)
     assert ref.uri.startswith("objects/score/svm-gan/fair/64/q20/")
-    frame = pl.from_arrow(table)
+    frame = pl.DataFrame(table)
     assert frame.sort("split", "fold", "image_id", "source").equals(frame)
     assert dict(frame.group_by("split").len().iter_rows()) == {"val": 4, "test": 4}
     assert frame["fold"].unique().to_list() == [0]
@@ -98,7 +100,7 @@ def test_every_fold_is_tested_once_and_validates_once(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     svm, splits = fitted(3), Folds(count=3)
     table = features(12, 3)
-    frame = pl.from_arrow(read_table(store, score(store, table, svm, splits)))
+    frame = pl.DataFrame(read_table(store, score(store, table, svm, splits)))
     place = {f"image-{index:03d}": index % 3 for index in range(12)}
     for split, offset in (("test", 0), ("val", 1)):
         part = frame.filter(pl.col("split") == split)
@@ -109,7 +111,7 @@ def test_every_fold_is_tested_once_and_validates_once(tmp_path: Path) -> None:
 def test_scores_are_the_heads_decisions_and_their_calibration(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     svm, table = fitted(1), features(12, None)
-    frame = pl.from_arrow(read_table(store, score(store, table, svm, FixedSplits())))
+    frame = pl.DataFrame(read_table(store, score(store, table, svm, FixedSplits())))
     X = np.stack([np.frombuffer(value, "<f4") for value in table["embedding"].to_pylist()]).astype(np.float64)
     decisions = dict(zip(table["image_id"].to_pylist(), X @ svm.coef[0] + svm.intercept[0], strict=True))
     expected = np.array([decisions[image] for image in frame["image_id"]])

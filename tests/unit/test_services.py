@@ -100,7 +100,7 @@ def test_stop_ends_processes_that_ignore_sigterm_and_their_children_in_other_ses
     worker = _start(home, STUBBORN)
     _wait_for(lambda: len(processes.marked_processes(home)) == 2)
     child = next(pid for pid in processes.marked_processes(home) if pid != worker.pid)
-    assert os.getsid(child) == child
+    _wait_for(lambda: os.getsid(child) == child)
     home_folder.save_state(home, State(port=1234, workers={"cpu": worker}))
     time.sleep(0.3)  # until both have set their handlers
     assert services.stop(say=lambda line: None) == sorted([worker.pid, child])
@@ -331,7 +331,7 @@ def test_a_postgres_that_does_not_start_is_reported_with_its_log(
 ) -> None:
     own_postgres.prepare(None)
     (own_postgres.data / "broken").touch()
-    monkeypatch.setattr(services.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(ServiceFailed, match="could not map the memory"):
         _serve_postgres()
 

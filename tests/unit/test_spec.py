@@ -8,7 +8,9 @@ import yaml
 
 from storage.errors import MissingInput, SpecError
 from tasks.artifacts import artifact_key
+from tasks.data.sources.coco import CocoSource
 from tasks.data.sources.folder import FolderSource
+from tasks.data.sources.gan import GanSource
 from tasks.presets import load_experiment, parse_experiment
 from tasks.spec.base import on_this_machine
 from tasks.spec.splits import Folds
@@ -84,7 +86,9 @@ def write(path: Path, content: dict[str, Any]) -> str:
 def test_overrides_reach_into_nested_fields_and_named_sources(tmp_path: Path) -> None:
     preset = write(tmp_path / "small.yaml", document())
     experiment = load_experiment(preset, {"sources.gan.count": 7, "extractor.side": 64, "resolutions": [64]}, seed=3)
-    assert experiment.sources[2].count == 7  # type: ignore[union-attr]
+    gan = experiment.sources[2]
+    assert isinstance(gan, GanSource)
+    assert gan.count == 7
     assert (experiment.extractor.side, experiment.resolutions, experiment.seed) == (64, (64,), 3)
 
 
@@ -103,11 +107,13 @@ def test_paths_stay_as_they_are_written_until_a_disk_is_touched(
     monkeypatch.delenv("TELLTALE_TEST_A", raising=False)
     experiment = load_experiment(write(tmp_path / "small.yaml", content))
     photographs, fakes = experiment.sources[:2]
-    assert (photographs.directory, fakes.path) == ("${TELLTALE_TEST_A}", "${TELLTALE_TEST_B:-default}")  # type: ignore[union-attr]
+    assert isinstance(photographs, CocoSource)
+    assert isinstance(fakes, FolderSource)
+    assert (photographs.directory, fakes.path) == ("${TELLTALE_TEST_A}", "${TELLTALE_TEST_B:-default}")
     with pytest.raises(MissingInput, match="environment variable TELLTALE_TEST_A, which the experiment needs"):
         on_this_machine(photographs)
     monkeypatch.setenv("TELLTALE_TEST_A", "photos")
-    assert (on_this_machine(photographs).directory, on_this_machine(fakes).path) == ("photos", "default")  # type: ignore[union-attr]
+    assert (on_this_machine(photographs).directory, on_this_machine(fakes).path) == ("photos", "default")
 
 
 def test_a_path_of_which_a_variable_leaves_nothing_is_refused_where_one_is_needed(
@@ -123,7 +129,9 @@ def test_an_optional_variable_that_is_not_set_leaves_nothing(tmp_path: Path, mon
     content["sources"][1]["metadata"] = "${TELLTALE_TEST_C:-}"
     monkeypatch.delenv("TELLTALE_TEST_C", raising=False)
     experiment = load_experiment(write(tmp_path / "small.yaml", content))
-    assert on_this_machine(experiment.sources[1]).metadata is None  # type: ignore[union-attr]
+    fakes = experiment.sources[1]
+    assert isinstance(fakes, FolderSource)
+    assert on_this_machine(fakes).metadata is None
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:

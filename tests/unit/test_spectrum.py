@@ -6,6 +6,7 @@ import cmath
 import itertools
 import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +85,8 @@ def test_profiles_and_bands_are_means_over_frequencies(shape: tuple[int, int]) -
     for (down, right), value in zip(frequencies(*shape), powers.ravel().tolist(), strict=True):
         radius = min(int(math.hypot(down, right) / math.sqrt(0.5) * RADII), RADII - 1)
         by_radius.setdefault(radius, []).append(value)
-        band = tuple(min(int(abs(one) * 2 * BANDS), BANDS - 1) for one in (down, right))
-        by_band.setdefault(band, []).append(value)
+        low, high = (min(int(abs(one) * 2 * BANDS), BANDS - 1) for one in (down, right))
+        by_band.setdefault((low, high), []).append(value)
     profile = radial_profile(powers)
     for radius, values in by_radius.items():
         assert profile[radius] == pytest.approx(statistics.fmean(values), rel=1e-5)
@@ -105,7 +106,7 @@ def test_periods_are_powers_at_multiples_of_a_sixteenth_over_their_surroundings(
 
     def relative(down: int, right: int) -> float:
         radius = min(int(math.hypot(down / 16, right / 16) / math.sqrt(0.5) * RADII), RADII - 1)
-        return math.log(plain_power(cut, down / 16, right / 16) + 1e-6) - profile[radius]
+        return math.log(plain_power(cut, down / 16, right / 16) + 1e-6) - float(profile[radius])
 
     def both_ways(down: int, right: int) -> float:
         return (relative(down, right) + relative(-down, right)) / 2
@@ -154,7 +155,7 @@ def test_a_constant_picture_has_no_spectrum_and_tiny_ones_are_continued() -> Non
     assert np.isfinite(spectrum(noise(1, 3))).all()
 
 
-def test_the_extractor_is_read_by_its_kind_and_describes_the_pixels_of_the_view(tmp_path) -> None:
+def test_the_extractor_is_read_by_its_kind_and_describes_the_pixels_of_the_view(tmp_path: Path) -> None:
     spec = TypeAdapter(ExtractorSpec).validate_python({"kind": "spectrum"})
     assert isinstance(spec, SpectrumSpec)
     assert spec.name == "spectrum"

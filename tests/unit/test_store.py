@@ -52,8 +52,8 @@ def test_a_folder_that_vanishes_during_a_scan_is_no_error(store: LocalStore) -> 
         store.write(f"x/{folder}/2", b"")
     scan = store.scan("x")
     first = next(scan)
-    for folder in (store.root / "x").iterdir():
-        shutil.rmtree(folder)
+    for made in (store.root / "x").iterdir():
+        shutil.rmtree(made)
     assert [listed.key for listed in scan] == []
     assert first.key.startswith("x/")
 
@@ -72,7 +72,7 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
 
 def test_a_bucket_is_scanned_page_by_page_and_asked_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [{"Key": f"a/x/{number}", "Size": number, "ETag": f'"{number}"'} for number in range(3)]
-    pages = [
+    pages: list[dict[str, object]] = [
         {"Contents": [{"Key": "a/x/", "Size": 0, "ETag": '""'}, entries[0]], "IsTruncated": True},
         {"IsTruncated": True},
         {"Contents": entries[1:], "IsTruncated": False},

@@ -8,6 +8,7 @@ import pytest
 
 from storage.errors import SpecError
 from tasks import strict_yaml
+from tasks.data.sources.gan import GanSource
 from tasks.presets import load_experiment
 from tasks.strict_yaml import parse_yaml, read_yaml
 
@@ -122,7 +123,7 @@ def test_an_override_of_one_source_leaves_another_that_shares_its_text(tmp_path:
         "  - {kind: gan, name: g2, trained_on: r, count: 5, gan: *gan}\n"
     )
     sources = load_experiment(str(path), {"sources.g1.gan.epochs": 7}).sources
-    assert [source.gan.epochs for source in sources if source.kind == "gan"] == [7, 3]
+    assert [source.gan.epochs for source in sources if isinstance(source, GanSource)] == [7, 3]
 
 
 def test_aliases_that_stand_for_billions_of_values_are_refused_at_once() -> None:

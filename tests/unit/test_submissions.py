@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from storage.errors import MissingInput, SpecError
 from tasks.detectors.scores_table import ScoresTable
 from tasks.presets import load_unfilled
 
-EXPERIMENT = load_unfilled("sample-traces")[0]
+EXPERIMENT = load_unfilled("demo")[0]
 NAMED = "file,source,image_id,cell,score\n64/none/00112233445566778899.png,town,a,64/none,0.5\n"
 
 
@@ -26,7 +27,7 @@ def test_every_table_is_a_sealed_detector_beside_those_of_the_experiment(folder:
     found = with_submissions(EXPERIMENT, folder)
     own = [one.name for one in EXPERIMENT.all_detectors]
     assert [one["name"] for one in found] == [*own, "team-a", "team-b"]
-    changed = load_unfilled("sample-traces", {"detectors": found})[0]
+    changed = load_unfilled("demo", {"detectors": found})[0]
     assert changed.all_detectors[: len(own)] == EXPERIMENT.all_detectors
     assert [one.sealed for one in changed.all_detectors if isinstance(one, ScoresTable)] == [True, True]
 
@@ -53,7 +54,7 @@ def test_a_folder_without_tables_is_missing(tmp_path: Path) -> None:
 def test_a_sealed_table_that_does_not_say_which_files_it_scored_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("source,image_id,cell,score\ntown,a,64/none,0.5\n")
-    given = {"name": "a", "table": str(table)}
+    given: dict[str, Any] = {"name": "a", "table": str(table)}
     assert ScoresTable(**given).missing() == []
     (reason,) = ScoresTable(**given, sealed=True).missing()
     assert "1 of 1 rows do not name the file that was scored" in reason

@@ -1,5 +1,6 @@
 """What a sweep takes: what no manifest or no run speaks of, once it is old, and nothing that anybody may be using."""
 
+import json
 import os
 import random
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from storage.claims import Claims
 from storage.digest import canonical_json, digest_of
-from storage.errors import DamagedObject
+from storage.errors import DamagedObject, OtherVersion
 from storage.local import LocalStore
 from storage.objects import MANIFEST, ROWS, Ref, commit, find, read_manifest, read_table
 from storage.store import Listed, Store
@@ -351,6 +352,19 @@ def test_an_index_that_cannot_be_read_stops_the_sweep(chain: tuple[LocalStore, l
     store.write("runs/evaluate/sample-2/index.json", b'{"results": [')
     with pytest.raises(DamagedObject, match=r"sample-2/index\.json"):
         find_unreferenced(store, older_than=WEEK_AGO)
+
+
+def test_objects_of_a_newer_version_stop_the_sweep(chain: tuple[LocalStore, list[Ref], list[Ref]]) -> None:
+    store, kept, lost = chain
+    for ref in (*kept, *lost):
+        manifest = json.loads(store.read(f"{ref.uri}/{MANIFEST}"))
+        store.write(f"{ref.uri}/{MANIFEST}", json.dumps(manifest | {"format": 2}).encode())
+    age(store, days=10)
+    before = set(store.list(""))
+    for look in (find_unreferenced, find_debris):
+        with pytest.raises(OtherVersion, match="a newer version of telltale"):
+            look(store, older_than=WEEK_AGO)
+    assert set(store.list("")) == before
 
 
 @pytest.mark.parametrize("asked_before", [0, 1, 2, 3])

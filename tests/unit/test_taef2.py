@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from tiny_autoencoders import save_taef2, taef2_tensors
 from torch import nn
 
 from storage.errors import SpecError
@@ -15,6 +14,7 @@ from tasks.data.pictures import decode_rgb
 from tasks.generators.autoencoders import Autoencoder
 from tasks.generators.reconstruction import Cut
 from tasks.generators.taef2 import Taef2, find_taef2_problem, tensor_shapes
+from tests.unit.tiny_autoencoders import save_taef2, taef2_tensors
 
 
 class Block(nn.Module):

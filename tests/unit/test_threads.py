@@ -53,7 +53,7 @@ def test_a_slow_caller_holds_the_drawing_back() -> None:
     time.sleep(0.2)
     # What the caller has, what waits, and the one that is about to.
     assert len(drawn) <= 1 + 4 + 1
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert len(drawn) <= 1 + 4 + 2
 
 

@@ -136,6 +136,15 @@ def test_a_path_is_located_once_where_a_disk_is_touched(monkeypatch: pytest.Monk
         needed("${UNSET:-}")
 
 
+def test_what_comes_with_telltale_is_found_on_every_machine_unless_a_variable_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = "${TELLTALE_SHIPPED}/small_autoencoder_weights"
+    assert (Path(needed(shipped)) / "config.json").is_file()
+    monkeypatch.setenv("TELLTALE_SHIPPED", "/elsewhere")
+    assert needed(shipped) == "/elsewhere/small_autoencoder_weights"
+
+
 @pytest.mark.parametrize("path", ["/a/$b", "/a/${b}/$(c)", "/plain", "/5$"])
 def test_a_path_of_a_program_may_hold_any_sign(path: str) -> None:
     assert located(literal(path)) == path

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from tasks.features.vgg16 import Vgg16Spec
 from tasks.features.vgg16_layout import MEAN, STD, tensor_shapes
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
+if TYPE_CHECKING:
+    import torch
+
 UNREACHABLE = "http://127.0.0.1:9/vgg16-397923af.pth"
 
 
@@ -35,7 +39,7 @@ def noise(count: int, height: int = 64, width: int = 64) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> torch.nn.Module:
     return vgg16.load_vgg16(small(), None)
 
 
@@ -76,7 +80,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def torchvision_vgg16():
+def torchvision_vgg16() -> Any:
     define_missing_torchvision_schemas()
     import torch
     from torchvision.models import vgg16 as build
@@ -94,7 +98,7 @@ def test_the_tensor_shapes_are_torchvisions(layer: str) -> None:
     )
 
 
-def test_pool5_averages_are_those_of_torchvisions_layers(network) -> None:
+def test_pool5_averages_are_those_of_torchvisions_layers(network: torch.nn.Module) -> None:
     import torch
 
     whole = torchvision_vgg16()
@@ -103,7 +107,7 @@ def test_pool5_averages_are_those_of_torchvisions_layers(network) -> None:
         assign=True,
     )
     picture = noise(1)[0]
-    scaled = (picture.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    scaled = (picture.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     with torch.inference_mode():
         maps = whole.avgpool(whole.features.eval()(torch.from_numpy(scaled).permute(2, 0, 1)[None]))
     expected = maps.mean((2, 3)).numpy()
@@ -116,13 +120,14 @@ def test_pool5_averages_are_those_of_torchvisions_layers(network) -> None:
 def test_the_classifiers_layers_end_after_their_relu() -> None:
     from torch import nn
 
-    kinds = {layer: [type(part) for part in vgg16._architecture(layer).classifier] for layer in ("fc6", "fc7")}
+    classifiers = {layer: vgg16._architecture(layer).get_submodule("classifier") for layer in ("fc6", "fc7")}
+    kinds = {layer: [type(part) for part in classifier.children()] for layer, classifier in classifiers.items()}
     assert kinds == {"fc6": [nn.Linear, nn.ReLU], "fc7": [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU]}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 90)])
 @pytest.mark.parametrize("side", [64, None])
-def test_features_do_not_depend_on_the_batch(network, side: int | None, size: tuple[int, int]) -> None:
+def test_features_do_not_depend_on_the_batch(network: torch.nn.Module, side: int | None, size: tuple[int, int]) -> None:
     pictures = noise(5, *size)
     by_batch = [vgg16.embed_pictures(network, small(side, batch), pictures) for batch in (1, 2, 5)]
     assert by_batch[0].shape == (5, 512)
@@ -131,7 +136,7 @@ def test_features_do_not_depend_on_the_batch(network, side: int | None, size: tu
         np.testing.assert_allclose(features, by_batch[0], rtol=1e-5, atol=1e-5 * by_batch[0].max())
 
 
-def test_as_is_pictures_of_different_sizes_come_back_in_their_order(network) -> None:
+def test_as_is_pictures_of_different_sizes_come_back_in_their_order(network: torch.nn.Module) -> None:
     pictures = [*noise(2, 64, 64), *noise(1, 48, 80), *noise(2, 64, 64)]
     together = vgg16.embed_pictures(network, small(None), pictures)
     alone = np.concatenate([vgg16.embed_pictures(network, small(None), [picture]) for picture in pictures])
@@ -154,7 +159,7 @@ def test_as_is_pictures_keep_their_size_between_the_limits(size: tuple[int, int]
     assert vgg16.prepare_picture(np.zeros((*size, 3), np.uint8), small(None)).shape[:2] == expected
 
 
-def test_random_weights_follow_their_seed_alone(network) -> None:
+def test_random_weights_follow_their_seed_alone(network: torch.nn.Module) -> None:
     import torch
 
     before = torch.random.get_rng_state()
@@ -163,9 +168,9 @@ def test_random_weights_follow_their_seed_alone(network) -> None:
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     assert not torch.equal(next(network.parameters()), next(other.parameters()))
     # He: the variance of a weight is 2 / (output channels x kernel area), biases are zero.
-    kernel = network.features[28].weight
+    kernel = network.get_parameter("features.28.weight")
     assert kernel.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
-    assert network.features[28].bias.abs().max() == 0
+    assert network.get_parameter("features.28.bias").abs().max() == 0
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
@@ -177,7 +182,9 @@ def test_half_precision_weights_are_computed_in_single_precision(tensors: dict[s
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_gives_nearly_the_same_features_and_is_another_recipe(network, precision: str) -> None:
+def test_half_precision_gives_nearly_the_same_features_and_is_another_recipe(
+    network: torch.nn.Module, precision: str
+) -> None:
     half = small().model_copy(update={"precision": precision})
     assert "precision" not in small().model_dump(mode="json")
     assert half.model_dump(mode="json") == small().model_dump(mode="json") | {"precision": precision}
@@ -191,7 +198,7 @@ def test_half_precision_gives_nearly_the_same_features_and_is_another_recipe(net
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_gpus_features_agree_with_the_cpus(network, precision: str) -> None:
+def test_a_gpus_features_agree_with_the_cpus(network: torch.nn.Module, precision: str) -> None:
     import torch
 
     if not torch.cuda.is_available():
@@ -211,7 +218,7 @@ def test_a_recipe_in_full_precision_says_nothing_but_what_decides_the_features()
     assert plain.name == "vgg16-pool5-avg-64"
 
 
-def test_a_padded_batch_gives_the_features_of_its_own_pictures(network) -> None:
+def test_a_padded_batch_gives_the_features_of_its_own_pictures(network: torch.nn.Module) -> None:
     pixels = np.stack(noise(2))
     plain, padded = vgg16._forward(network, pixels), vgg16._forward(network, pixels, padded_to=4)
     assert padded.shape == plain.shape == (2, 512)

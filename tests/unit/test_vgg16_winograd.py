@@ -39,11 +39,13 @@ def network(tensors: dict[str, np.ndarray]) -> WinogradVgg16:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_features_are_torchs_up_to_float_noise(network, tensors, size: tuple[int, int]) -> None:
+def test_features_are_torchs_up_to_float_noise(
+    network: WinogradVgg16, tensors: dict[str, np.ndarray], size: tuple[int, int]
+) -> None:
     pictures = noise(2, size)
     expected = vgg16.embed_pictures(vgg16.load_vgg16(extractor(), tensors), extractor(), pictures)
     found = vgg16.embed_on_cpu(network, extractor(), pictures)
-    assert (found.dtype, found.shape) == (np.float32, (2, 512))
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), (2, 512))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
@@ -57,14 +59,16 @@ def test_the_connected_layers_are_torchs_up_to_float_noise() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
-def test_a_pictures_features_are_the_same_bits_in_every_batch_and_order(network) -> None:
+def test_a_pictures_features_are_the_same_bits_in_every_batch_and_order(network: WinogradVgg16) -> None:
     pictures = [picture for seed, size in enumerate(SIZES) for picture in noise(2, size, seed)]
     together = vgg16.embed_on_cpu(network, extractor(batch=16), pictures)
     assert np.array_equal(vgg16.embed_on_cpu(network, extractor(batch=1), pictures), together)
     assert np.array_equal(vgg16.embed_on_cpu(network, extractor(), pictures[::-1])[::-1], together)
 
 
-def test_a_pictures_features_are_the_same_bits_for_every_number_of_threads(network, tensors) -> None:
+def test_a_pictures_features_are_the_same_bits_for_every_number_of_threads(
+    network: WinogradVgg16, tensors: dict[str, np.ndarray]
+) -> None:
     import torch
 
     before = torch.get_num_threads()
@@ -79,7 +83,9 @@ def test_a_pictures_features_are_the_same_bits_for_every_number_of_threads(netwo
     )
 
 
-def test_weights_in_half_precision_are_computed_in_single_precision(network, tensors) -> None:
+def test_weights_in_half_precision_are_computed_in_single_precision(
+    network: WinogradVgg16, tensors: dict[str, np.ndarray]
+) -> None:
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     widened = {name: tensor.astype(np.float32) for name, tensor in halves.items()}
     pictures = noise(1, (64, 64))

@@ -11,11 +11,11 @@ from PIL import Image
 import tasks.data.views as views_module
 from storage.errors import BadImage, SpecError
 from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.perturbations.base import ViewPicture
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import (
     PROBE_FEATURE_NAMES,
-    ViewPicture,
     apply_view,
     blockiness,
     canonical_quality,
@@ -128,7 +128,7 @@ def test_the_raw_native_view_is_the_decoded_original() -> None:
 
 def test_a_file_is_decoded_once_and_each_resolution_resized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_png(scene())
-    decode = Mock(wraps=views_module.decode_rgb)
+    decode = Mock(wraps=decode_rgb)
     resize = Mock(wraps=views_module._resize)
     monkeypatch.setattr(views_module, "decode_rgb", decode)
     monkeypatch.setattr(views_module, "_resize", resize)

@@ -14,7 +14,7 @@ def save_kl(folder: Path, seed: int = 0, halvings: int = 1) -> Path:
     """An `AutoencoderKL` of three channels that halves sides so often; its distribution over latents is a wide one."""
     define_missing_torchvision_schemas()
     import torch
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, ModelMixin
 
     torch.manual_seed(seed)
     stages = halvings + 1
@@ -25,7 +25,7 @@ def save_kl(folder: Path, seed: int = 0, halvings: int = 1) -> Path:
         norm_num_groups=4,
         sample_size=16,
     )
-    network.save_pretrained(folder)
+    ModelMixin.save_pretrained(network, folder)
     return folder
 
 
@@ -33,7 +33,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     """An `AutoencoderTiny` that halves sides twice."""
     define_missing_torchvision_schemas()
     import torch
-    from diffusers import AutoencoderTiny
+    from diffusers import AutoencoderTiny, ModelMixin
 
     torch.manual_seed(seed)
     network = AutoencoderTiny(
@@ -42,7 +42,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         num_encoder_blocks=(1, 1, 1),
         num_decoder_blocks=(1, 1, 1),
     )
-    network.save_pretrained(folder)
+    ModelMixin.save_pretrained(network, folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 SIDE = 32
-_VISION = {
+_VISION: dict[str, Any] = {
     "hidden_size": 24,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
@@ -38,7 +39,7 @@ def transformers_model(kind: str) -> Any:
     import torch
     import transformers as tr
 
-    made = {
+    made: dict[str, Callable[[], torch.nn.Module]] = {
         "clip": lambda: tr.CLIPModel(tr.CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=8)),
         "clip-vision": lambda: tr.CLIPVisionModel(tr.CLIPVisionConfig(**_VISION)),
         "siglip": lambda: tr.SiglipModel(tr.SiglipConfig(text_config=_TEXT, vision_config=_VISION)),

@@ -11,8 +11,8 @@ from tasks.torch_vision_schema import define_missing_torchvision_schemas
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)
 LABELS = ("artificial", "human")
 # How the processors below prepare a picture, declared.
-INPUT = {"side": 32, "resize": "stretch", "filter": "bicubic", "mean": list(MEAN), "std": list(STD)}
-CROPPED = {**INPUT, "resize": "shorter-side", "resized_side": 40, "filter": "bilinear"}
+INPUT: dict[str, Any] = {"side": 32, "resize": "stretch", "filter": "bicubic", "mean": list(MEAN), "std": list(STD)}
+CROPPED: dict[str, Any] = {**INPUT, "resize": "shorter-side", "resized_side": 40, "filter": "bilinear"}
 
 
 def save_vit(folder: Path, labels: tuple[str, ...] = LABELS, seed: int = 0, **config: Any) -> Path:
@@ -21,7 +21,12 @@ def save_vit(folder: Path, labels: tuple[str, ...] = LABELS, seed: int = 0, **co
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     made = ViTConfig(**small, image_size=32, patch_size=8, id2label=dict(enumerate(labels)), **config)
     torch.manual_seed(seed)
     network = ViTForImageClassification(made)

@@ -53,7 +53,7 @@ export class Table {
     const column = new Array<string>(end - start).fill("");
     await this.read(name, start, end, (values, from) => {
       for (let index = 0; index < values.length; index++) {
-        const value: unknown = values[index];
+        const value = values[index] as string | number | bigint | null | undefined;
         if (value !== null && value !== undefined) column[from - start + index] = String(value);
       }
     });

@@ -109,14 +109,14 @@ export function picturePart(context: Context, pictures: Pictures, closed: (row: 
 
   async function fillAnswers(of: View, row: number, into: HTMLElement): Promise<void> {
     const answers: Answers = new Map();
-    let problem: unknown = null;
+    const problems: Error[] = [];
     const without = (error: unknown) => {
-      problem = error;
+      problems.push(error instanceof Error ? error : new Error(String(error)));
       return run.detectors.map(() => NaN);
     };
     await Promise.all(run.cells.map(async (cell) => answers.set(cell.name, await collection.scoresOf(row, cell).catch(without))));
     into.replaceChildren(...everywhere(run, of, row, answers));
-    if (problem !== null) throw problem;
+    if (problems[0]) throw problems[0];
   }
 
   async function fillGroup(of: View, row: number, into: HTMLElement): Promise<void> {

@@ -193,7 +193,7 @@ describe("one picture", () => {
     const maps = await page.$$eval(".heat", (tables) => tables.map((table) => [...table.querySelectorAll("td")].map((field) => field.textContent)));
     const cells = Object.values(opened.p);
     const wanted = Object.keys(cells[0]!).map((detector) => cells.map((of) => of[detector]!.toFixed(3).slice(1)));
-    expect(maps.map((map) => map.map((text) => text!.slice(0, 4)))).toEqual(wanted);
+    expect(maps.map((map) => map.map((text) => text.slice(0, 4)))).toEqual(wanted);
   });
 
   test("closes with Back, and its address opens it", async () => {
@@ -246,7 +246,7 @@ describe("compared", () => {
     expect(await heading(page)).toContain("64/none against 64/q20");
     await expect.poll(() => page.locator(".report").textContent()).toContain(texts.compared.noReport);
     const differences = await page.$$eval(".tile .p", (found) =>
-      found.map((each) => each.textContent!.split(" | ").map(Number)).map(([one, other]) => Math.abs(one! - other!)),
+      found.map((each) => each.textContent.split(" | ").map(Number)).map(([one, other]) => Math.abs(one! - other!)),
     );
     expect(differences.length).toBeGreaterThan(5);
     for (let index = 1; index < differences.length; index++) expect(differences[index]).toBeLessThanOrEqual(differences[index - 1]! + 0.011);

@@ -21,8 +21,8 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await browser?.close();
-  await site?.stop();
+  await browser.close();
+  await site.stop();
 });
 
 beforeEach(async () => {
@@ -50,7 +50,7 @@ test("a link to a section opens it", async () => {
 test("a click on a head sorts its table, and a second one turns it round", async () => {
   await open();
   const values = () =>
-    page.$$eval("#ranking table.data tbody tr", (rows) => rows.map((row) => parseFloat(row.children[3]!.textContent!)));
+    page.$$eval("#ranking table.data tbody tr", (rows) => rows.map((row) => parseFloat(row.children[3]!.textContent)));
   const head = page.locator("#ranking table.data thead tr").last().locator("th").nth(3);
   await head.locator("button").click();
   const ascending = await values();

@@ -200,8 +200,9 @@ function rate(fields: Fields): Rate {
 }
 
 function wrong(place: string, got: unknown): BadModel {
-  const shown = typeof got === "number" ? String(got) : JSON.stringify(got);
-  return new BadModel(`not the card of an evaluated network: ${place}: ${shown ?? "missing"}`);
+  const missing = got === undefined; // which JSON.stringify has no text for
+  const shown = missing ? "missing" : typeof got === "number" ? String(got) : JSON.stringify(got);
+  return new BadModel(`not the card of an evaluated network: ${place}: ${shown}`);
 }
 
 /** An object of unknown JSON whose fields are checked when they are read. */

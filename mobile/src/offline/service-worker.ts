@@ -116,7 +116,9 @@ async function keepListed(path: string): Promise<void> {
   const list = (await (await cache.match(path))?.json()) as Record<string, string>[] | undefined;
   if (!list) return;
   const folder = path.slice(0, path.indexOf("/") + 1);
-  const named = list.map((entry) => folder + entry[LISTED[path]!]);
+  // An entry that names no file is for the page to refuse.
+  const files = list.map((entry) => entry[LISTED[path]!]).filter((file) => file !== undefined);
+  const named = files.map((file) => folder + file);
   for (const file of named) if (!(await cache.match(file))) await cache.add(file);
   const wanted = new Set([path, ...named].map((file) => new URL(file, self.registration.scope).href));
   for (const { url } of await cache.keys()) {

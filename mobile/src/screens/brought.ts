@@ -12,9 +12,9 @@ export function fileName(file: Blob): string | null {
 export async function filesIn(data: DataTransfer): Promise<File[]> {
   // Read at once: the browser empties what was dropped when the event has returned.
   const files = [...data.files];
-  const entries = [...data.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry?.() ?? null);
+  const entries = [...data.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry());
   if (!entries.some((entry) => entry?.isDirectory)) return files;
-  const found = await Promise.all(entries.map((entry) => (entry ? filesBelow(entry) : [])));
+  const found = await Promise.all(entries.map((entry) => (entry ? filesBelow(entry) : Promise.resolve([]))));
   return found.flat();
 }
 

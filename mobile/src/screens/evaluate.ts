@@ -98,7 +98,7 @@ export function evaluateScreen(context: Context): Screen {
   /** Models that may be counted, and those that may not, each with why. The first error where there is none of the former. */
   async function opened(selected: Model[]): Promise<{ usable: Model[]; marked: Marked[] }> {
     const [usable, marked]: [Model[], Marked[]] = [[], []];
-    let problem: unknown = null;
+    let problem: BadModel | null = null;
     for (const model of selected) {
       try {
         // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.

@@ -118,7 +118,7 @@ describe("Evaluate", () => {
     await page.click("#start");
     await page.locator("table.summary").waitFor();
     const [header, ...rows] = await page.$$eval("table.summary tr", (found) =>
-      found.map((row) => [...row.children].map((cell) => cell.textContent ?? "")),
+      found.map((row) => [...row.children].map((cell) => cell.textContent)),
     );
     return header!.slice(1).map((model, index) => [model, ...rows.map((row) => row[index + 1]!)]);
   }

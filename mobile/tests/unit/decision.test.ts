@@ -12,11 +12,11 @@ interface Case {
   readonly answer: Record<string, unknown>;
 }
 
-const { cases, resolutions, qualities } = fixture<{
+const { cases, resolutions, qualities } = fixture("rule.json") as {
   cases: Case[];
   resolutions: [number, string][];
   qualities: [number, number | null][];
-}>("rule.json");
+};
 
 function detection(probabilities: number[], familiarity: number[]) {
   return {

@@ -24,7 +24,7 @@ test.each(refused)("%s is refused for Python's reason", (name, { error }) => {
 });
 
 test("every JPEG quality is estimated as Python does", () => {
-  for (const { file, quality } of fixture<{ file: string; quality: number }[]>("quality.json")) {
+  for (const { file, quality } of fixture("quality.json") as { file: string; quality: number }[]) {
     expect(inspectPicture(Buffer.from(file, "base64")).jpegQuality).toBe(quality);
   }
 });

@@ -11,7 +11,7 @@ interface Case {
   readonly reduced: string;
 }
 
-const cases = fixture<Case[]>("kernel.json");
+const cases = fixture("kernel.json") as Case[];
 
 describe.each(cases)("$width x $height to $longest", ({ height, width, longest, pixels, reducedSides: sides, reduced }) => {
   const source = new Uint8Array(Buffer.from(pixels, "base64"));

@@ -3,8 +3,8 @@ import { BadModel, readCard, type Reference } from "../../src/network/card";
 import { compareWithCard } from "../../src/network/self-test";
 import { fixture } from "../fixtures";
 
-const { cases } = fixture<{ cases: { card: Record<string, unknown> }[] }>("rule.json");
-const dense = fixture<Record<string, unknown>>("models/dense.json");
+const { cases } = fixture("rule.json") as { cases: { card: Record<string, unknown> }[] };
+const dense = fixture("models/dense.json") as Record<string, unknown>;
 
 function reference(changes: Partial<Reference> = {}): Reference {
   const said = { height: 1, width: 1, pixels: "AAAA", logits: [9, -4, 0.5], probabilities: [0.999, 0.0001, 0.0009] };

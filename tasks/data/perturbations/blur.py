@@ -47,7 +47,7 @@ def _smoothed(values: npt.NDArray[np.uint32], sigma: float, divisor: int) -> npt
     radius, length = len(kernel) - 1, len(values)
     padded = np.pad(values, ((radius, radius), (0, 0), (0, 0)), mode="symmetric")
     # The sum is at most 255 * 256 * 2^16, and what is added for rounding 2^23: both stay below 2^32.
-    total = kernel[0] * padded[radius : radius + length]
+    total: npt.NDArray[np.uint32] = kernel[0] * padded[radius : radius + length]
     for offset, weight in enumerate(kernel[1:].tolist(), start=1):
         if weight:
             total += np.uint32(weight) * (padded[radius - offset :][:length] + padded[radius + offset :][:length])

@@ -1,5 +1,6 @@
 """The offline sample as a source."""
 
+import operator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from tasks.data.coco import coco_content, index_coco
 from tasks.data.sample import SPLIT, sample_name
 from tasks.data.sources.base import Deployment, DiskSource, Indexed
 from tasks.facts import Question
+from tasks.spec.base import Truth
 
 
 class SampleSource(DiskSource):
@@ -18,20 +20,25 @@ class SampleSource(DiskSource):
 
     kind: Literal["sample"] = "sample"
     crops_per_photograph: int = Field(default=12, ge=2)
+    # Also of those photographs that the preset `sample` does without.
+    every_photograph: Truth = Field(default=False, exclude_if=operator.not_)
     limit: int | None = Field(default=None, ge=1)
     label: Literal["real"] = "real"
 
+    @property
+    def _directory(self) -> str:
+        return sample_name(self.crops_per_photograph, self.every_photograph)
+
     def facts(self) -> list[Question]:
-        return [(coco_content, (sample_name(self.crops_per_photograph), SPLIT))]
+        return [(coco_content, (self._directory, SPLIT))]
 
     def index(self) -> Indexed:
-        directory = sample_name(self.crops_per_photograph)
         entries = index_coco(
             source=self.name,
-            inventory=coco_content(directory, SPLIT),
+            inventory=coco_content(self._directory, SPLIT),
             split=SPLIT,
             first=0,
             limit=self.limit,
-            directory=directory,
+            directory=self._directory,
         )
-        return Indexed(entries, directory)
+        return Indexed(entries, self._directory)

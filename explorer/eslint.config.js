@@ -1,0 +1,7 @@
+import { fileURLToPath } from "node:url";
+
+import tseslint from "typescript-eslint";
+
+import { checked } from "../mobile/lint.js";
+
+export default checked(tseslint, fileURLToPath(new URL(".", import.meta.url)), ["tsconfig.json", "tsconfig.tools.json"]);
