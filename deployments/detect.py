@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,6 +25,7 @@ from storage.store import STORE_SETTING, Store
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tasks.data.file_statements import FileStatements
     from tasks.networks.answer import Answer, Card, Kind, Rate
     from tasks.networks.exported import ExportedNetwork
 
@@ -39,6 +40,10 @@ DIGEST_SHOWN = 12
 # Fewer pictures are answered before a bar is seen.
 LEAST_WITH_A_BAR = 20
 
+DEMONSTRATION = (
+    "This network began with random weights and shows that everything works; its answers say nothing of a picture."
+)
+
 T = TypeVar("T")
 
 
@@ -49,6 +54,14 @@ class Model:
     network: ExportedNetwork
     card: Card
     size: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network says of a picture by its pixels, and beside it, never mixed in, what the file says of itself."""
+
+    answer: Answer
+    file: FileStatements
 
 
 FilesFromOption = Annotated[
@@ -82,7 +95,8 @@ def detect(
         typer.Option(
             "--json",
             help="One JSON object per picture and line: picture, verdict (photograph, generated, unknown-source), "
-            "source, p_fake, threshold, probabilities, familiarity, kind, error_rates, model; or picture, error. "
+            "source, source_name, p_fake, threshold, probabilities, familiarity, kind, error_rates, model, "
+            "file_says (of its origin, unverified and never part of the verdict); or picture, error. "
             "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
         ),
     ] = False,
@@ -118,13 +132,15 @@ def detect(
     raise typer.Exit(SOME_UNREADABLE if failures else 0)
 
 
-def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Answer | BadImage]]:
-    """What the model says of each picture, or why it cannot be read."""
+def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Said | BadImage]]:
+    """What the model and the file say of each picture, or why it cannot be read."""
+    from tasks.data.file_statements import file_statements
     from tasks.networks.answer import answer
 
     for picture in pictures:
         try:
-            yield picture, answer(model.network, model.card, read_picture(picture))
+            data = read_picture(picture)
+            yield picture, Said(answer(model.network, model.card, data), file_statements(data))
         except BadImage as error:
             yield picture, error
 
@@ -253,7 +269,7 @@ def ready_model(model: bytes, card: bytes) -> Model:
     return Model(ExportedNetwork(model, facts), read, len(model))
 
 
-def show_json(picture: Path, answered: Answer | BadImage, model: Model) -> None:
+def show_json(picture: Path, answered: Said | BadImage, model: Model) -> None:
     """One picture's answer, or what is wrong with it, as one line of JSON."""
     typer.echo(json.dumps(_json_name(picture) | _json_of(answered, model), allow_nan=False))
 
@@ -267,13 +283,24 @@ def _json_name(picture: Path) -> dict[str, str]:
         return {"picture": name.decode(errors="replace"), "picture_bytes": base64.b64encode(name).decode()}
 
 
-def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
+def _json_of(answered: Said | BadImage, model: Model) -> dict[str, Any]:
     if isinstance(answered, BadImage):
         return {"error": {"reason": answered.reason, "detail": answered.detail}}
+    return _answer_json(answered.answer, model) | {"file_says": _statements_json(answered.file)}
+
+
+def _statements_json(says: FileStatements) -> dict[str, Any]:
+    from tasks.data.file_statements import statements_in_words
+
+    return asdict(says) | {"in_words": statements_in_words(says)}
+
+
+def _answer_json(answered: Answer, model: Model) -> dict[str, Any]:
     kind = answered.kind
     return {
         "verdict": answered.verdict,
         "source": answered.source,
+        "source_name": None if answered.source is None else model.card.called(answered.source),
         "p_fake": answered.p_fake,
         "threshold": answered.threshold,
         "probabilities": answered.probabilities,
@@ -293,7 +320,8 @@ def _json_of(answered: Answer | BadImage, model: Model) -> dict[str, Any]:
             "false_alarms": answered.false_alarms.model_dump(),
             "missed": answered.missed.model_dump(),
         },
-        "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size},
+        "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size}
+        | {"demonstration": model.card.about.is_demonstration},
     }
 
 
@@ -305,7 +333,7 @@ class CsvLines:
     def __init__(self) -> None:
         self._has_head = False
 
-    def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
+    def show(self, picture: Path, answered: Said | BadImage, model: Model) -> None:
         """Print one answer, or what is wrong with a picture, as a line."""
         row = _json_name(picture) | _json_of(answered, model)
         if isinstance(answered, BadImage):
@@ -332,7 +360,7 @@ class Terminal:
 
         self._console: Console = Output(highlight=False, markup=False, emoji=False)
 
-    def show(self, picture: Path, answered: Answer | BadImage, model: Model) -> None:
+    def show(self, picture: Path, answered: Said | BadImage, model: Model) -> None:
         """Print one answer, or why there is none."""
         if isinstance(answered, BadImage):
             typer.echo(f"{one_line(str(picture))}: {one_line(str(answered))}", err=True)
@@ -349,20 +377,31 @@ class Terminal:
         self._console.print()
 
 
-def described(answered: Answer, card: Card) -> Iterator[tuple[str, str]]:
+def described(said: Said, card: Card) -> Iterator[tuple[str, str]]:
     """An answer in words, line by line: a label and its text."""
-    yield "verdict", verdict_in_words(answered)
+    from tasks.data.file_statements import statements_in_words
+
+    answered = said.answer
+    if card.about.is_demonstration:
+        yield "demonstration", DEMONSTRATION
+    yield "verdict", verdict_in_words(answered, card)
     yield "probability", probability_in_words(answered)
-    yield "classes", ", ".join(f"{name} {_percent(value)}" for name, value in answered.probabilities.items())
+    yield (
+        "classes",
+        ", ".join(f"{card.called(name)} {_percent(value)}" for name, value in answered.probabilities.items()),
+    )
     yield "picture", picture_in_words(answered.kind)
     yield "error rate", errors_in_words(answered)
-    yield "model", f"{card.name}, sha256 {card.sha256[:DIGEST_SHOWN]}"
+    for sentence in statements_in_words(said.file):
+        yield "file says", one_line(sentence)
+    kind = ", a demonstration" if card.about.is_demonstration else ""
+    yield "model", f"{card.name}{kind}, sha256 {card.sha256[:DIGEST_SHOWN]}"
 
 
-def verdict_in_words(answered: Answer) -> str:
+def verdict_in_words(answered: Answer, card: Card) -> str:
     """The verdict as a person reads it."""
-    if answered.verdict == "generated":
-        return f"Generated: {answered.source}"
+    if answered.source is not None:
+        return f"Generated: {card.called(answered.source)}"
     if answered.verdict == "photograph":
         return "Photograph"
     return "Unknown source: unlike the photographs and the generators that this model knows"

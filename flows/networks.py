@@ -243,7 +243,7 @@ def network_results(
             exported=networks.exported[variant][PUBLISHED_ROTATION],
             cells=tuple(ScoredCell(cell=cell, scores=scores.of[variant.fit, cell]) for cell in cells),
             rejection=experiment.mobile.rejection,
-            sources={source.name: source.kind for source in experiment.evaluated_sources},
+            sources={source.name: source.in_words for source in experiment.evaluated_sources},
             canonical_side=experiment.canonical_side,
             seed=experiment.seed,
             resamples=experiment.bootstrap_resamples,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from storage.digest import sha256_hex
 from storage.errors import DamagedObject, MissingInput, SpecError
+from tasks.spec.source_names import name_in_words, with_names
 
 APP_SETTING = "TELLTALE_APP"
 
@@ -63,11 +64,18 @@ def network_files(networks: Mapping[str, tuple[bytes, bytes]]) -> dict[str, byte
         if digest != read.sha256:
             raise DamagedObject(f"{name}: expected sha256 {read.sha256}, got {digest}")
         stem = f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.{digest[:DIGEST_IN_NAME]}"
-        files |= {f"{MODELS}{stem}.onnx": model, f"{MODELS}{stem}.json": card}
+        files |= {f"{MODELS}{stem}.onnx": model, f"{MODELS}{stem}.json": _with_words(card)}
         index.append(
             {"name": name, "file": f"{stem}.onnx", "card": f"{stem}.json", "sha256": digest, "bytes": len(model)}
         )
     return files | {f"{MODELS}index.json": json.dumps(index, indent=1).encode()}
+
+
+def _with_words(card: bytes) -> bytes:
+    """A card that says what its classes are called, which older ones do not."""
+    content = json.loads(card)
+    found = {name: name_in_words(name) for name in content["classes"][1:]} | with_names(content.get("sources", {}))
+    return json.dumps(content | {"sources": found}, sort_keys=True).encode()
 
 
 def picture_files(pictures: Iterable[tuple[str, str, bytes]]) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
  * wrongly. It computes nothing but figures.
  *
  * Folders: `mobile/` is the app, which runs networks on a phone; `explorer/` is this page, part of every published
- * evaluation. What both share (`dom.ts`, the colours, how numbers are written) lies in `mobile/src` and is imported from
+ * evaluation. What both share (`dom.ts`, the colours) lies in `mobile/src` and is imported from
  * there. Built files are committed in `tasks/explorer/page/`: after a change here, `make explorer`.
  */
 

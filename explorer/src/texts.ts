@@ -1,13 +1,17 @@
-/** Every text that a person reads. Numbers are written as the app's are. */
+/** Every text that a person reads. */
 
-import { count, language } from "../../mobile/src/texts";
 import { Damaged, Missing, NewerRun, OtherRows, TooMany, Unreachable } from "./data/problems";
 import type { Source } from "./data/run";
 import { RUN_FILE } from "./data/run";
 import type { Pair } from "./figures/paired";
 import type { Class, ErrorKind, Sort } from "./state";
 
-export { count };
+const language = "en";
+const whole = new Intl.NumberFormat(language);
+
+export function count(value: number): string {
+  return whole.format(value);
+}
 
 const fixed = (digits: number) => new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const [three, two, one] = [fixed(3), fixed(2), fixed(1)];

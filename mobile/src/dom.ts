@@ -2,7 +2,7 @@
  * Making elements without a framework.
  *
  * Folders: `mobile/` is the app, which runs networks on a phone; `explorer/` is the page that shows a run's mistakes. It
- * imports this file, `colours.css` and how `texts.ts` writes numbers.
+ * imports this file and `colours.css`.
  */
 
 type Child = Node | string | null | undefined | false;

@@ -3,13 +3,15 @@
 import "./style.css";
 import { h, icon } from "./dom";
 import { Catalogue } from "./network/catalogue";
-import { completeOffline, installOffline, takeSharedPicture } from "./offline/install";
+import { completeOffline, installOffline, takeSharedPictures } from "./offline/install";
 import { aboutScreen } from "./screens/about";
+import { filesIn } from "./screens/brought";
 import type { Context, Screen } from "./screens/context";
 import { detectScreen } from "./screens/detect";
 import { evaluateScreen } from "./screens/evaluate";
 import { inWords } from "./screens/failure";
 import { historyScreen } from "./screens/history";
+import { language } from "./numbers";
 import { texts } from "./texts";
 
 const TABS = ["detect", "evaluate", "history", "about"] as const;
@@ -19,6 +21,7 @@ const notices = h("div", { class: "notices", role: "status", "aria-live": "polit
 const main = h("main", { id: "content" }, h("p", { class: "status" }, texts.start));
 
 async function start(): Promise<void> {
+  document.documentElement.lang = language;
   const links = TABS.map((tab) => h("a", { href: `#${tab}`, "data-tab": tab }, icon(tab), h("span", {}, texts.tabs[tab])));
   document.getElementById("app")!.append(
     h("a", { class: "skip", href: "#content", click: skipToContent }, texts.skip),
@@ -34,6 +37,7 @@ async function start(): Promise<void> {
   if (!isSecureContext) throw new Error(texts.insecure);
   const catalogue = await Catalogue.read();
   const context: Context = { catalogue, report: (message) => notify(message) };
+  catalogue.onFull = () => notify(texts.storageFull);
   const detect = detectScreen(context);
   const screens: Record<Tab, Screen> = {
     detect,
@@ -58,16 +62,21 @@ async function start(): Promise<void> {
   addEventListener("hashchange", () => show(true));
   show(false);
 
-  const check = (file: Blob) => {
+  const check = (files: readonly Blob[]) => {
     location.hash = "#detect";
-    void detect.check(file);
+    void detect.check(files);
   };
   acceptPastedAndDropped(check);
   document.documentElement.dataset["ready"] = "yes";
   document.documentElement.dataset["readyMs"] = performance.now().toFixed();
-  const shared = await takeSharedPicture();
-  if (shared) check(shared);
-  await prepare(catalogue);
+  const shared = await takeSharedPictures();
+  if (shared?.length === 0) notify(texts.detect.nothingShared);
+  else if (shared) check(shared);
+  if (catalogue.problems.length > 0) notify(texts.badModels(catalogue.problems.map(inWords)));
+  // What fails here is for later visits: this one goes on.
+  await prepare(catalogue).catch((error: unknown) => notify(inWords(error)));
+  // Which models are on the device may have changed.
+  for (const { shown } of [detect, screens.evaluate]) shown?.();
 }
 
 /** What makes the next visit possible without a network, after the screen is usable. */
@@ -84,13 +93,13 @@ async function prepare(catalogue: Catalogue): Promise<void> {
   document.documentElement.dataset["offline"] = (await completeOffline()) ? "yes" : "no";
 }
 
-function acceptPastedAndDropped(check: (file: Blob) => void): void {
-  const take = (data: DataTransfer | null) => {
-    const file = [...(data?.files ?? [])][0];
-    if (file) check(file);
+function acceptPastedAndDropped(check: (files: readonly Blob[]) => void): void {
+  const take = async (data: DataTransfer | null) => {
+    const files = data ? await filesIn(data) : [];
+    if (files.length > 0) check(files);
     else notify(texts.detect.notAPicture);
   };
-  document.addEventListener("paste", (event) => take(event.clipboardData));
+  document.addEventListener("paste", (event) => void take(event.clipboardData));
   const over = (event: DragEvent) => {
     event.preventDefault();
     document.body.classList.toggle("dropping", event.type === "dragover");
@@ -99,7 +108,7 @@ function acceptPastedAndDropped(check: (file: Blob) => void): void {
   document.addEventListener("dragleave", over);
   document.addEventListener("drop", (event) => {
     over(event);
-    take(event.dataTransfer);
+    void take(event.dataTransfer);
   });
   document.body.dataset["drop"] = texts.detect.drop;
 }
@@ -112,7 +121,9 @@ function notify(message: string, action?: { words: string; act: () => void }): v
     action && h("button", { class: "button primary", type: "button", click: action.act }, action.words),
     h("button", { class: "button quiet", type: "button", click: () => notice.remove() }, texts.update.dismiss),
   );
-  notices.replaceChildren(notice);
+  // Said once is enough.
+  for (const other of notices.children) if (other.querySelector("p")?.textContent === message) other.remove();
+  notices.append(notice);
 }
 
 function skipToContent(event: Event): void {

@@ -1,42 +1,18 @@
-/** Every text that a person reads, in one place for translation. Numbers are written as `language` says; no line breaks before a unit. */
+/** Every text that a person reads, in English; `texts-de.ts` and `texts-it.ts` have the same in German and Italian. */
 
 import type { BadReason } from "./picture/facts";
-import type { Answer, Kind } from "./network/decision";
+import type { FileStatements } from "./picture/statements";
+import type { Answer, Kind, Verdict } from "./network/decision";
 import type { Rate } from "./network/card";
 import type { Provider } from "./network/protocol";
+import { count, counted, decimals, isClose, language, milliseconds, percentExact } from "./numbers";
+import { german } from "./texts-de";
+import { italian } from "./texts-it";
 
-export const language = "en";
+/** Where an answer lies between photograph and generated. */
+export type Placed = Pick<Answer, "verdict" | "pFake" | "threshold">;
 
-const decimals = (digits: number) =>
-  new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const whole = new Intl.NumberFormat(language);
-
-/** A share in per cent, except where its rounding would claim certainty. */
-export function percent(share: number): string {
-  if (share < 0.001) return "under 0.1\u00a0%";
-  return share > 0.999 ? "over 99.9\u00a0%" : `${decimals(1).format(100 * share)}\u00a0%`;
-}
-
-export function milliseconds(value: number): string {
-  if (value >= 10_000) return `${decimals(1).format(value / 1000)}\u00a0s`;
-  return `${decimals(value < 10 ? 1 : 0).format(value)}\u00a0ms`;
-}
-
-export function megabytes(bytes: number): string {
-  return bytes < 100_000 ? `${decimals(0).format(bytes / 1000)}\u00a0kB` : `${decimals(1).format(bytes / 1e6)}\u00a0MB`;
-}
-
-export function count(value: number): string {
-  return whole.format(value);
-}
-
-export function moment(time: number): string {
-  return new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
-}
-
-const counted = (value: number, one: string, many: string) => `${count(value)} ${value === 1 ? one : many}`;
-
-export const texts = {
+const english = {
   name: "telltale",
   tabs: { detect: "Detect", evaluate: "Evaluate", history: "History", about: "About" },
   mainNavigation: "Screens",
@@ -56,20 +32,25 @@ export const texts = {
 
   detect: {
     title: "Photograph or generated?",
-    lead: "Check a picture. It stays on this device: nothing is sent anywhere.",
+    lead: "Check pictures. They stay on this device: nothing is sent anywhere.",
     camera: "Take a photo",
-    choose: "Choose a picture",
-    another: "Choose another",
-    hint: "You can also paste a picture, drop it here, or share it to this app.",
-    drop: "Drop the picture to check it",
+    choose: "Choose pictures",
+    hint: "One or many. You can also paste pictures, drop them or a folder here, or share them to this app.",
+    drop: "Drop pictures to check them",
     notAPicture: "There is no picture in what you pasted or dropped.",
+    nothingShared: "No picture came with what was shared. Choose it here, or save it and share it once more.",
     working: "Looking at the picture…",
     loadingModel: (name: string) => `Loading the model ${name}…`,
     verdictTitle: "Verdict",
     picture: (kind: Kind) => `The picture, ${kind.format}, shorter side ${count(kind.shorterSide)} pixels`,
     model: "Model",
-    modelOption: (name: string, size: string) => `${name} (${size})`,
-    classes: "How probable each source is",
+    modelOption: (name: string, size: string, isKept: boolean) => `${name} (${size})${isKept ? "" : ", not on this device yet"}`,
+    scores: "Scores",
+    scoreOf: (name: string, probability: number) => `${name} ${decimals(3).format(probability)}`,
+    line: "The line",
+    lineIs: (answer: Pick<Answer, "pFake" | "threshold">) =>
+      `${decimals(3).format(answer.pFake)} for all generators together; from ${decimals(3).format(answer.threshold)} on a picture of this size counts as generated`,
+    sources: "If it was generated, by which",
     evidence: "Where the evidence is",
     showEvidence: "Show it on the picture",
     evidenceFor: "Evidence for",
@@ -91,24 +72,50 @@ export const texts = {
     file: "Picture",
   },
 
-  verdict: (answer: Pick<Answer, "verdict" | "source">) =>
-    answer.verdict === "generated"
-      ? `Generated: ${answer.source}`
-      : answer.verdict === "photograph"
+  many: {
+    order: "Order",
+    orders: { given: "As chosen", probability: "Most like generated first", name: "By name" },
+    unnamed: (place: number) => `Picture ${count(place)}`,
+    back: "Back to the list",
+    summary: (all: number, generated: number, photographs: number, unknown: number, unread: number) =>
+      `${counted(all, "picture", "pictures")}: ${count(generated)} generated, ${counted(photographs, "photograph", "photographs")}, ` +
+      `${count(unknown)} of unknown source${unread === 0 ? "" : `, ${count(unread)} could not be read`}.`,
+  },
+
+  /** `source` is the generator as people know it, of a generated picture. */
+  verdict: (verdict: Verdict, source: string | null) =>
+    verdict === "generated"
+      ? source === null
+        ? "Generated"
+        : `Generated: ${source}`
+      : verdict === "photograph"
         ? "Photograph"
         : "Unknown source",
   unknownMeans: "The picture is unlike the photographs and the generators that this model knows, so it gives no answer.",
-  probability: (pFake: number) => `${percent(pFake)} probability that it was generated`,
-  probabilityMeans: (answer: Answer) => {
-    const compared = `From ${percent(answer.threshold)} on a picture of this size counts as generated.`;
-    return answer.verdict === "unknown-source"
-      ? `${compared} The number means little here: it was calibrated on sources that the model knows.`
-      : `${compared} If half of all pictures were generated, about ${ofHundred(answer.pFake)} of 100 with this answer would be.`;
+  modelName: (name: string, isDemonstration: boolean) => (isDemonstration ? `${name} (demonstration)` : name),
+  demonstration: "Demonstration",
+  demonstrationMeans:
+    "This model began with random weights. It shows how the app works; what it says of a picture is worth nothing.",
+  scale: {
+    photograph: "Photograph",
+    generated: "Generated",
+    line: "The mark is the line: from there on a picture of this size counts as generated.",
+    where: ({ verdict, pFake, threshold }: Placed): string => {
+      if (verdict === "unknown-source") return "Where it lies means little: the scale was made for sources that the model knows.";
+      const close = isClose(pFake, threshold);
+      if (verdict === "generated") return close ? "Just over the line: a close call." : "Over the line.";
+      return close ? "Just below the line: a close call." : "Below the line.";
+    },
   },
-  errors: (answer: Answer) =>
-    `In telltale's tests with pictures like this (${tested(answer.kind)}), this model called ` +
-    `${rate(answer.falseAlarms, "photographs")} generated, and took ${rate(answer.missed, "generated pictures")} for photographs. ` +
-    "Other cameras, generators and edits were not tested.",
+  errors: ({ falseAlarms, missed }: Pick<Answer, "falseAlarms" | "missed">) => {
+    if (falseAlarms.value === null && missed.value === null) return "Nobody tested how often it is wrong with pictures of this kind.";
+    const called = falseAlarms.value === null ? null : `called ${shareOf(falseAlarms)} photographs generated`;
+    const overlooked = missed.value === null ? null : `missed ${shareOf(missed)} generated pictures`;
+    return `In our tests it ${[called, overlooked].filter((each) => each !== null).join(" and ")} of this kind.`;
+  },
+  errorsDetail: (answer: Pick<Answer, "falseAlarms" | "missed" | "kind">) =>
+    `Of this kind (${tested(answer.kind)}) were ${sample(answer.falseAlarms, "photographs")} and ` +
+    `${sample(answer.missed, "generated pictures")}. Other cameras, generators and edits were not tested.`,
   kind: (kind: Kind) =>
     `${kind.format}${kind.jpegQuality === null ? "" : ` of quality ${kind.jpegQuality}`}, shorter side ${count(kind.shorterSide)} pixels`,
 
@@ -117,18 +124,48 @@ export const texts = {
     string
   >,
 
+  file: {
+    title: "What the file itself says",
+    apart: "Beside the verdict, which rests on the pixels alone.",
+    says: ({ c2pa, digitalSourceType, generatorTexts, camera }: FileStatements): string[] => {
+      const said = [
+        c2pa &&
+          "Content Credentials (a C2PA manifest) are attached. They are signed, but their signature was not checked here: a verifier can.",
+        digitalSourceType !== null &&
+          `The IPTC digital source type is ${digitalSourceType}. Whoever saved the file wrote it; anyone can change or remove it.`,
+        generatorTexts.length > 0 &&
+          `A generator's settings are in it (${generatorTexts.join(", ")}). Programs that generate pictures write them; they are as easily removed, or written into a photograph.`,
+        camera !== null && `A camera is named: ${camera}. Any program can write that.`,
+      ].filter((each) => each !== false);
+      return said.length > 0 ? said : ["Nothing of its origin. That is usual: most apps and sites remove it."];
+    },
+  },
+
   badPicture: {
     empty: "The file is empty.",
     truncated: "The picture is incomplete: its file breaks off.",
-    unreadable: "This is not a picture that can be read, whatever its name says. JPEG, PNG, GIF, WebP, BMP and AVIF can.",
+    unreadable:
+      "This is not a picture that this browser can read, whatever its name says. If another program shows it, save it there as JPEG and choose that.",
     "too-large": "The picture has more than 100 megapixels, or its file more than 1 GB.",
-    "too-small": "The picture is too small: a side has less than 8 pixels.",
-    "too-narrow": "The picture is too narrow to be judged.",
+    "too-small": "The picture is too small: its shorter side must have at least 16 pixels.",
+    "too-narrow":
+      "The picture is too small or too narrow: its shorter side must have at least 16 pixels, also where its longer side is reduced to 1,024.",
     unsupported:
-      "Browsers do not show files of this kind (such as TIFF, HEIC, JPEG 2000 or camera raw). Convert it to PNG or JPEG first, without reducing it.",
+      "This browser does not show pictures of this kind (such as HEIC, TIFF, JPEG XL, JPEG 2000 or camera raw). Save it as JPEG, without making it smaller, and choose that.",
     "out-of-memory": "There is not enough memory on this device for a picture of this size.",
   } satisfies Record<BadReason, string>,
   badModel: (detail: string) => `The model cannot be used: ${detail}.`,
+  badModels: (details: readonly string[]) => `${details.length === 1 ? "A model" : "Some models"} cannot be used. ${details.join(" ")}`,
+  modelFault: {
+    newer: "it was made for a newer version of this app: reload the page, online",
+    card: (card: string, file: string) => `the card ${card} and the network ${file} do not belong together; whoever publishes the app must put in the pair`,
+    other: (file: string, other: string) =>
+      `the network ${file} and its card do not belong together: it is the file of ${other}; whoever publishes the app must put in the pair`,
+    notItsCards: (file: string, expected: string, got: string) =>
+      `the network ${file} and its card do not belong together: the card is of sha256 ${expected}, the file has ${got}; whoever publishes the app must put in the pair`,
+    damaged: (file: string, expected: string, got: string) => `${file} is damaged: expected sha256 ${expected}, got ${got}`,
+  },
+  storageFull: "The model answers now, but could not be kept for offline use: there is no room for it on this device.",
 
   evaluate: {
     title: "Evaluate",
@@ -151,20 +188,25 @@ export const texts = {
     columns: {
       measure: "Measure",
       pictures: "Pictures",
-      right: "Right",
+      right: "Right, of all labelled",
       unknown: "Unknown source",
       median: "Median time",
       mean: "Mean time",
       p95: "95th percentile",
       total: "Total time",
     },
-    right: (right: number, answered: number) => (answered === 0 ? "–" : `${percentExact(right / answered)} (${right}\u00a0of\u00a0${answered})`),
+    right: (right: number, labelled: number) => (labelled === 0 ? "–" : `${percentExact(right / labelled)} (${right}\u00a0of\u00a0${labelled})`),
+    failsSelfTest: "fails its self-test here: not counted",
+    cannotBeUsed: "cannot be used here: not counted",
+    notHere: "not on this device yet",
+    unlabelled: "What was said of pictures without a label",
+    picture: "Picture",
     decoding: (mean: number, median: number, p95: number, total: number) =>
       `Decoding and reading: mean ${milliseconds(mean)}, median ${milliseconds(median)}, p95 ${milliseconds(p95)}, total ${milliseconds(total)}.`,
     confusion: (model: string) => `${model}: what the pictures are (rows) and what it said (columns)`,
     truth: "Truth",
     photograph: "Photograph",
-    generated: (source: string) => source,
+    someGenerator: "Some generator",
     unknown: "Unknown",
     failures: (n: number) => `${counted(n, "file", "files")} could not be read`,
     csv: "Save as CSV",
@@ -176,6 +218,10 @@ export const texts = {
     lead: "Kept on this device only.",
     empty: "Nothing here yet. Pictures that you check appear here.",
     keep: "Keep a history",
+    full: "The answer stands, but it could not be kept in the history: there is no room for it on this device. Delete old entries, or switch the history off.",
+    open: "Open",
+    close: "Close",
+    ofBefore: "An older version of the app kept no more of this answer.",
     remove: (what: string) => `Delete ${what}`,
     removeShort: "Delete",
     removeAll: "Delete all",
@@ -192,7 +238,7 @@ export const texts = {
     limits: [
       "It knows the sources that it was trained on. Pictures by other generators may be called photographs or unknown.",
       "Small or strongly compressed pictures keep few traces: the error rates beside each verdict say how few.",
-      "It looks at the central square only, and at nothing outside the picture: no metadata, no watermarks.",
+      "The verdict rests on the central square of the picture alone: what the file says of itself is shown beside it, and watermarks are not looked for.",
       "A verdict is evidence, not proof. Do not accuse anyone because of it.",
     ],
     privacyTitle: "Privacy",
@@ -204,6 +250,7 @@ export const texts = {
     macs: (value: number) => `${count(Math.round(value / 1e6))} million multiply-accumulates`,
     digest: "sha256",
     knows: "Knows",
+    photographs: "photographs",
     kept: "On this device",
     yes: "yes",
     notYet: "not yet: it is fetched when chosen",
@@ -241,25 +288,30 @@ export const texts = {
   },
 };
 
-function percentExact(share: number): string {
-  return `${decimals(1).format(100 * share)}\u00a0%`;
-}
+export type Texts = typeof english;
 
-function ofHundred(share: number): string {
-  const rounded = Math.round(100 * share);
-  return rounded === 0 ? "fewer than 1" : rounded === 100 ? "more than 99" : String(rounded);
-}
+export const texts: Texts = { en: english, de: german, it: italian }[language];
 
 function tested(kind: Kind): string {
   const saved = kind.testedQuality === null ? "without further compression" : `JPEG quality ${kind.testedQuality}`;
   return `${count(kind.testedSide)} pixels, ${saved}`;
 }
 
-function rate(value: Rate, of: string): string {
-  if (value.value === null) return `(none tested) of ${of}`;
+/** How many of a hundred, or of all where they were fewer, in the card's own figures. */
+function shareOf({ value, n }: Rate): string {
+  const share = value ?? 0;
+  if (n < 100) return `${count(Math.round(share * n))} of ${count(n)}`;
+  if (share === 0) return `none of ${count(n)}`;
+  const ofHundred = Math.round(100 * share);
+  if (ofHundred === 0) return "fewer than 1 of 100";
+  return ofHundred === 100 && share < 1 ? "more than 99 of 100" : `${ofHundred} of 100`;
+}
+
+function sample(value: Rate, of: string): string {
+  if (value.value === null) return `no ${of}`;
   const interval =
     value.low === null || value.high === null
       ? "too few for an interval"
-      : `95\u00a0% interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)}`;
-  return `${percentExact(value.value)} (${interval}) of ${count(value.n)} ${of}`;
+      : `95\u00a0% interval ${decimals(1).format(100 * value.low)} to ${decimals(1).format(100 * value.high)} of 100`;
+  return `${count(value.n)} ${of} (${interval})`;
 }

@@ -29,6 +29,7 @@ export interface PictureAnswer {
   readonly error?: string;
   readonly facts?: { width: number; height: number; format: string; jpegQuality: number | null };
   readonly answers?: Record<string, Expected>;
+  readonly says?: { c2pa: boolean; digital_source_type: string | null; generator_texts: string[]; camera: string | null };
 }
 
 export function pictureAnswers(): [string, PictureAnswer][] {

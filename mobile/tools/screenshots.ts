@@ -4,6 +4,7 @@
  * Every screen as a phone shows it, light and dark, as FOLDER/app-SCREEN-SCHEME.png.
  */
 
+import { readdirSync } from "node:fs";
 import { check, launch, openApp } from "../tests/browser/app";
 import { Site } from "../tests/browser/site";
 import { texts } from "../src/texts";
@@ -33,6 +34,14 @@ await shoot("detect");
 await page.getByLabel(texts.detect.evidence).check();
 await page.locator(".frame").scrollIntoViewIfNeeded();
 await shoot("evidence");
+await page.locator(".findings").evaluate((findings) => findings.scrollIntoView());
+await shoot("findings");
+const pictures = readdirSync("public/pictures").filter((name) => name.endsWith(".jpg"));
+await page.setInputFiles("#choose-picture", [...pictures.map((name) => `public/pictures/${name}`), "package.json"]);
+await page.locator("section:not([aria-busy]) .many").waitFor();
+await page.selectOption("#order", "probability");
+await page.evaluate(() => scrollTo(0, 0));
+await shoot("list");
 await page.click("a[data-tab=evaluate]");
 await page.locator("input[name=model]").nth(1).check();
 await shoot("evaluate");
@@ -41,8 +50,11 @@ await page.locator("table.summary").waitFor();
 await page.locator(".results").evaluate((results) => results.scrollIntoView());
 await shoot("results");
 await page.click("a[data-tab=history]");
-await page.locator(".entry").waitFor();
+await page.locator(".entries:not(.many) .entry").first().waitFor();
 await shoot("history");
+await page.locator(".entry a.file").first().click();
+await shoot("opened");
+await page.getByRole("button", { name: texts.history.close }).click();
 await page.click("a[data-tab=about]");
 await shoot("about");
 await browser.close();

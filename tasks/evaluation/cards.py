@@ -15,6 +15,7 @@ from tasks.evaluation.cells import read_scores
 from tasks.evaluation.intervals import group_weights, share
 from tasks.evaluation.rejection_metrics import threshold_keeping
 from tasks.evaluation.thresholds import threshold_per_picture, val_thresholds
+from tasks.networks.answer import CARD_FORMAT
 from tasks.networks.exported import CARD
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.base import Spec
@@ -71,7 +72,7 @@ class ScoredCell(Spec):
     scores: Ref
 
 
-@step("card", version=2, label=lambda *, name, **_: name, libraries=("numpy",))
+@step("card", version=3, label=lambda *, name, **_: name, libraries=("numpy",))
 def complete_card(
     run: StepRun,
     *,
@@ -95,6 +96,7 @@ def complete_card(
     }
     card = json.loads(read_part(run.store, exported, CARD))
     card |= {
+        "format": CARD_FORMAT,
         "name": name,
         "decision": {
             "rule": "familiarity below its threshold: unknown source; else p(fake) = 1 - p(real) at or above its "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -16,6 +17,7 @@ from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.data.views import window_place
 from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
+from tasks.spec.source_names import name_in_words, with_names
 from tasks.spec.views import Cell, Resolution
 
 Verdict = Literal["photograph", "generated", "unknown-source"]
@@ -24,6 +26,9 @@ T = TypeVar("T")
 
 # Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality: mostly 90 up.
 UNCOMPRESSED_QUALITY = 90
+
+# What a card can say. A later one may mean something by its fields that is not known here.
+CARD_FORMAT = 1
 
 # Where a resolution's val pictures are of one class there is no threshold; its error rates are those at this one.
 NO_THRESHOLD = 0.5
@@ -122,15 +127,33 @@ class SelfTest(CardPart):
         return self
 
 
+class Training(CardPart):
+    """How a network was trained, of which no more is read than where its weights began: `random:<seed>`, or a file."""
+
+    weights: str | None = None
+    spec: dict[str, Any] = {}
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Whether it shows that everything works rather than what networks can do.
+
+        A `residual` network has no other beginning than random weights, and learns all that it knows from pictures.
+        """
+        return (self.weights or "").startswith("random:") and self.spec.get("kind") != "residual"
+
+
 class Card(CardPart):
     """What an answer needs of a published network's card (`tasks/evaluation/cards.py`).
 
-    `canonical_side` is the side in pixels of the `native` cells. A network that looks at traces forms an opinion of so
-    many `windows` of original pixels; any other is shown the whole picture.
+    `canonical_side` is the side in pixels of the `native` cells. `sources` says what each source is called. A network
+    that looks at traces forms an opinion of so many `windows` of original pixels; any other is shown the whole picture.
     """
 
+    format: int = 1
     name: str
     sha256: str
+    about: Training = Training()
+    sources: dict[str, str] = {}
     classes: tuple[str, ...] = Field(min_length=2)
     canonical_side: int = Field(ge=1)
     windows: int | None = Field(default=None, ge=1, le=25)
@@ -144,9 +167,21 @@ class Card(CardPart):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
+            if (newer := _newer_format(data)) is not None:
+                raise SpecError(
+                    f"the card is of format {newer}, newer than {CARD_FORMAT}, which this version of telltale reads: "
+                    "update telltale"
+                ) from error
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"])) or "the file"
             raise SpecError(f"not the card of an evaluated network: {place}: {wrong['msg']}") from error
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, format: int) -> int:
+        if not 1 <= format <= CARD_FORMAT:
+            raise ValueError(f"expected 1..{CARD_FORMAT}, got {format}")
+        return format
 
     @field_validator("error_rates")
     @classmethod
@@ -170,6 +205,10 @@ class Card(CardPart):
         if unknown:
             raise ValueError(f"expected thresholds of tested resolutions, got one of {min(unknown)!r}")
         return self
+
+    def called(self, name: str) -> str:
+        """A class as people know it."""
+        return with_names(self.sources).get(name) or name_in_words(name)
 
     def side(self, resolution: Resolution) -> int:
         """A resolution's side in pixels."""
@@ -221,7 +260,7 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
 
     Limits: the error rates were measured on the fair path (central square, canonical size, one more JPEG encoding for
     both classes, then the cell's size and quality) or on windows of original pixels with one more encoding, while this
-    picture, or windows at places that its bytes' hash draws, go into the graph as they were posted. They are
+    picture, or windows at places that its pixels' hash draws, go into the graph as they were posted. They are
     those of the nearest tested kind: they say nothing of other cameras, generators or edits, of a lossy WebP (which
     counts as uncompressed), or of a picture that was compressed hard and then saved again at a high quality. Cells of
     other perturbations than JPEG are never the nearest kind, because a file does not tell what happened to a picture
@@ -268,6 +307,15 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
     )
 
 
+def _newer_format(data: bytes) -> int | None:
+    """The format of a card from a later version of telltale, whatever else is odd in it; None of any other."""
+    try:
+        found = json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > CARD_FORMAT else None
+
+
 def _shown(network: ExportedNetwork, card: Card, picture: bytes) -> list[Pixels]:
     """What a network is shown of a picture: all of it, or windows of its original pixels."""
     pixels = decode_rgb(picture)
@@ -279,7 +327,8 @@ def _shown(network: ExportedNetwork, card: Card, picture: bytes) -> list[Pixels]
             "too-small",
             f"expected at least {side} pixels a side, as traces are gone once it is scaled, got {width}x{height}",
         )
-    name = sha256_hex(picture)
+    # Of its pixels, not of its bytes: what the file says beside them decides nothing.
+    name = sha256_hex(repr(pixels.shape).encode() + pixels.tobytes())
     places = [window_place(name, index, height, width, side) for index in range(card.windows)]
     return [pixels[top : top + side, left : left + side] for top, left in places]
 

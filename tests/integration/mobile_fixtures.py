@@ -18,6 +18,7 @@ import json
 import struct
 import sys
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from PIL import Image
 
 from storage.errors import BadImage
 from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.file_statements import file_statements
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
 from tasks.networks.answer import Answer, Card, answer, nearest_cell
 from tasks.networks.architecture import architecture
@@ -49,7 +51,8 @@ def write(folder: Path) -> None:
     random = np.random.default_rng(0)
     files = pictures(random)
     usable = [decode_rgb(data) for name, data in files.items() if not name.startswith(("bad-", "huge-"))]
-    networks = {"dense": network(0.35, seed=1), "small": network(0.1, seed=2)}
+    # Cards say of the first one that it began with trained weights, of the other that it is a demonstration.
+    networks = {"dense": network(0.35, seed=1, weights="sha256:00"), "small": network(0.1, seed=2, weights="random:2")}
     cards = {}
     for name, trained in networks.items():
         model = build_graph(trained)
@@ -74,7 +77,7 @@ def put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def network(width: float, seed: int) -> TrainedNetwork:
+def network(width: float, seed: int, weights: str) -> TrainedNetwork:
     """A network of random weights whose answers differ from picture to picture."""
     shape = architecture(width, "v3", len(CLASSES), side=SIDE)
     module = MobileNet(shape)
@@ -86,7 +89,7 @@ def network(width: float, seed: int) -> TrainedNetwork:
         classes=CLASSES,
         temperature=1.5,
         familiarity=fit_familiarity(features, np.arange(60) % 3, 3, components=4),
-        about={"trained_on": "nothing: random weights, for tests"},
+        about={"trained_on": "nothing: random weights, for tests", "weights": weights},
     )
 
 
@@ -172,6 +175,7 @@ def pictures(random: np.random.Generator) -> dict[str, bytes]:
     files["png-without-end.png"] = files["png-64x48.png"][:-12]
     files["png-appended.png"] = files["png-64x48.png"] + b"more"
     files["png-wrong-size.webp"] = files["png-image.webp"][:4] + bytes([0, 0, 1, 0]) + files["png-image.webp"][8:]
+    files |= told(files)
     files["bad-scans-missing.jpg"] = files["jpg-progressive.jpg"][: files["jpg-progressive.jpg"].rindex(b"\xff\xc4")]
     files["bad-raster.jp2"] = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100)
     files["bad-page.jpg"] = b"<!DOCTYPE html><html><body>404</body></html>"
@@ -184,9 +188,30 @@ def pictures(random: np.random.Generator) -> dict[str, bytes]:
     files["bad-truncated.png"] = files["png-256x256.png"][:9000]
     files["bad-small.png"] = encode_png(scene(random, 4, 100))
     files["bad-narrow.png"] = encode_png(scene(random, 8, 3000))
+    files["bad-line.png"] = encode_png(np.zeros((30_000, 1, 3), dtype=np.uint8))
+    files["bad-15x15.png"] = encode_png(np.zeros((15, 15, 3), dtype=np.uint8))
     files["bad-bomb.png"] = bomb(20_000, 20_000)
     files["bad-damaged.png"] = damaged(files["png-256x256.png"])
     return files
+
+
+def told(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Some of the files with what a generator, a camera or a signer writes beside the pixels."""
+    png, jpeg, webp = files["png-64x48.png"], files["jpg-444.jpg"], files["png-image.webp"]
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
+    camera = exif.tobytes()
+    xmp = b'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"'
+    chunks = [(b"tEXt", b"parameters\0a cat, Steps: 20"), (b"caBX", b"\0\0\0\x10jumbc2pa....")]
+    chunks += [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp), (b"eXIf", camera.removeprefix(b"Exif\0\0"))]
+    segments = ((0xE1, camera), (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp), (0xEB, b"JP\0\1\0\0\0\1....jumbc2pa"))
+    head = b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments)
+    exif[0x010F] = 'workflow:{"1": 2}'
+    return {
+        "png-told.png": png[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + png[33:],
+        "jpg-told.jpg": jpeg[:2] + head + jpeg[2:],
+        "png-told.webp": saved(Image.open(io.BytesIO(webp)), "WEBP", lossless=True, exif=exif.tobytes(), xmp=xmp),
+    }
 
 
 # The samples are light itself.
@@ -256,6 +281,7 @@ def picture_answer(data: bytes, cards: dict[str, tuple[bytes, dict[str, Any]]]) 
             "jpegQuality": facts.jpeg_quality,
         },
         "answers": answers,
+        "says": asdict(file_statements(data)),
     }
 
 

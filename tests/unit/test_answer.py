@@ -18,6 +18,7 @@ from tasks.data.pictures import decode_rgb
 from tasks.data.views import window_place
 from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
 from tasks.networks.exported import Detection, ExportedNetwork
+from tests.property.image_mutations import png_chunk
 from tests.unit.published_networks import as_before, card_of, error_rates, tiny_model
 
 
@@ -210,15 +211,53 @@ def test_what_is_no_picture_gets_no_answer(picture: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-def test_a_network_of_windows_is_shown_original_pixels_at_places_that_the_files_hash_draws() -> None:
+def test_a_network_of_windows_is_shown_original_pixels_at_places_that_its_pixels_hash_draws() -> None:
     network = ExportedNetwork(tiny_model())
     of_windows = card().model_copy(update={"windows": 3})
     file = encode_png(noise(100, 80))
-    places = [window_place(sha256_hex(file), index, 100, 80, network.side) for index in range(3)]
+    name = sha256_hex(b"(100, 80, 3)" + noise(100, 80).tobytes())
+    places = [window_place(name, index, 100, 80, network.side) for index in range(3)]
     windows = [noise(100, 80)[top : top + network.side, left : left + network.side] for top, left in places]
     expected = network.opinion(windows).probabilities
     assert list(answer(network, of_windows, file).probabilities.values()) == pytest.approx(expected.tolist())
     assert len({window.tobytes() for window in windows}) == 3
+
+
+def test_what_a_file_says_beside_its_pixels_changes_no_answer() -> None:
+    network, of_windows = ExportedNetwork(tiny_model()), card().model_copy(update={"windows": 3})
+    plain = encode_png(noise(100, 80))
+    told = plain[:33] + png_chunk(b"tEXt", b"parameters\0a cat, Steps: 20") + plain[33:]
+    for each in (card(), of_windows):
+        assert answer(network, each, told) == answer(network, each, plain)
+
+
+def test_a_card_of_a_later_format_asks_for_a_later_telltale() -> None:
+    newer = card_of(tiny_model()) | {"format": 2, "decision": {"rule": "another"}}
+    with pytest.raises(SpecError, match=r"format 2, newer than 1.*update telltale"):
+        Card.read(json.dumps(newer).encode())
+
+
+def test_a_class_is_called_as_the_card_says_and_else_as_people_know_it() -> None:
+    known = {"classes": ["real", "sd14", "gan"], "sources": {"sd14": "folder", "gan": "a GAN of our own"}}
+    read = card().model_copy(update=known)
+    assert (read.called("sd14"), read.called("gan")) == ("Stable Diffusion 1.4", "a GAN of our own")
+    assert read.called("nobodys-generator") == "nobodys-generator"
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({"weights": "random:0", "spec": {"kind": "fine-tuned"}}, True),
+        ({"weights": "random:0"}, True),
+        ({"weights": "sha256:0f", "spec": {"kind": "fine-tuned"}}, False),
+        ({"weights": "random:0", "spec": {"kind": "residual"}}, False),
+        ({"weights": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_network_of_random_weights_is_a_demonstration(about: dict[str, Any], expected: bool) -> None:
+    read = Card.read(json.dumps(card_of(tiny_model()) | {"about": about}).encode())
+    assert read.about.is_demonstration is expected
 
 
 def test_a_picture_smaller_than_a_networks_windows_gets_no_answer() -> None:

@@ -47,6 +47,16 @@ def test_the_app_starts_with_the_first_network_and_lists_all(models: Path) -> No
         assert json.loads(files[f"models/{entry['card']}"])["sha256"] == entry["sha256"]
 
 
+def test_cards_of_before_there_were_words_get_some() -> None:
+    model, _ = network("dense")
+    card = card_of(model) | {"sources": {"gan": "gan", "photographs": "folder"}}
+    files = network_files({"dense": (model, json.dumps(card).encode())})
+    (entry,) = json.loads(files["models/index.json"])
+    assert json.loads(files[f"models/{entry['card']}"]) == card | {
+        "sources": {"gan": "GAN", "stable": "stable", "photographs": "photographs"}
+    }
+
+
 def test_networks_and_cards_that_do_not_belong_together_are_refused() -> None:
     model, card = network()
     with pytest.raises(DamagedObject, match="dense: expected sha256"):

@@ -68,7 +68,7 @@ def test_a_person_reads_verdict_probability_kind_error_rate_and_model(tmp_path: 
         "Photograph",
         "Were half of all pictures generated, that share",
         "real ",
-        "gan ",
+        "GAN ",
         "stable ",
         "JPEG of quality 40, shorter side 64 pixels",
         "64/q40 (64 pixels, JPEG of quality 40)",
@@ -87,17 +87,30 @@ def test_verdicts_are_said_in_words(tmp_path: Path, picture: Path) -> None:
     assert "Unknown source: " in detect(picture, "--model", unknown).stdout
 
 
+def test_a_network_of_random_weights_is_called_a_demonstration(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path)
+    assert "demonstration" not in detect(picture, "--model", model).stdout
+    assert lines(detect(picture, "--json", "--model", model))[0]["model"]["demonstration"] is False
+    card = json.loads(model.with_suffix(".json").read_bytes()) | {"about": {"weights": "random:0"}}
+    model.with_suffix(".json").write_text(json.dumps(card))
+    said = detect(picture, "--model", model).stdout
+    assert "demonstration" in said
+    assert "dense, a demonstration" in said
+    assert lines(detect(picture, "--json", "--model", model))[0]["model"]["demonstration"] is True
+
+
 def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> None:
     result = detect(picture, "--json", picture, "--model", write_model(tmp_path, fake_thresholds={"64": 0.0}))
     assert result.exit_code == 0
     first, second = lines(result)
     assert first == second
     assert list(first) == [
-        *("picture", "verdict", "source", "p_fake", "threshold", "probabilities"),
-        *("familiarity", "kind", "error_rates", "model"),
+        *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "probabilities"),
+        *("familiarity", "kind", "error_rates", "model", "file_says"),
     ]
     assert (first["picture"], first["verdict"], first["threshold"]) == (str(picture), "generated", 0.0)
     assert first["source"] == max(("gan", "stable"), key=first["probabilities"].get)
+    assert first["source_name"] == {"gan": "GAN", "stable": "stable"}[first["source"]]
     assert first["p_fake"] == 1 - first["probabilities"]["real"]
     assert first["kind"] == {
         "format": "JPEG",
@@ -109,6 +122,24 @@ def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> N
     assert first["familiarity"]["score"] == "max-probability"
     assert set(first["familiarity"]["scores"]) == {"max-probability", "energy", "distance"}
     assert first["model"]["bytes"] == len(tiny_model())
+
+
+def test_what_the_file_says_stands_beside_the_verdict_and_never_changes_it(tmp_path: Path, picture: Path) -> None:
+    model = write_model(tmp_path / "models")
+    data = picture.read_bytes()
+    told = tmp_path / "told.jpg"
+    manifest = b"JP\0\x01\0\0\0\x01\0\0\0\x10jumbc2pa digitalsourcetype/trainedAlgorithmicMedia"
+    told.write_bytes(data[:2] + b"\xff\xeb" + (len(manifest) + 2).to_bytes(2, "big") + manifest + data[2:])
+    plain, other = lines(detect(picture, told, "--json", "--model", model))
+    assert plain["file_says"].pop("in_words")[0].startswith("Nothing of its origin")
+    assert plain["file_says"] == {"c2pa": False, "digital_source_type": None, "generator_texts": [], "camera": None}
+    said = other.pop("file_says")
+    assert (said["c2pa"], said["digital_source_type"]) == (True, "trainedAlgorithmicMedia")
+    assert len(said["in_words"]) == 2
+    del plain["file_says"]
+    assert other | {"picture": None} == plain | {"picture": None}
+    assert "file says" in (text := detect(told, "--model", model).stdout)
+    assert "trainedAlgorithmicMedia" in text
 
 
 def test_what_cannot_be_read_is_one_line_and_the_others_are_answered(tmp_path: Path, picture: Path) -> None:

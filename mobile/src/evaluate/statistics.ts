@@ -47,14 +47,13 @@ function quantile(sorted: readonly number[], share: number): number {
   return below + (above - below) * (place - Math.floor(place));
 }
 
-/** How many labelled pictures were answered, how many of these rightly, and how many were called unknown. */
-export function accuracy(rows: readonly Measured[]): { right: number; answered: number; unknown: number } {
+/** How many pictures are labelled, of how many of these the answer is right, and how many of all were called unknown. */
+export function accuracy(rows: readonly Measured[]): { right: number; labelled: number; unknown: number } {
   const labelled = rows.filter((row) => row.sample.label !== null);
-  const answered = labelled.filter((row) => row.answer.verdict !== UNKNOWN);
-  const right = answered.filter(
-    (row) => (row.sample.label === PHOTOGRAPH) === (row.answer.verdict === "photograph"),
+  const right = labelled.filter(({ sample, answer }) =>
+    sample.label === PHOTOGRAPH ? answer.verdict === "photograph" : answer.verdict === "generated",
   );
-  return { right: right.length, answered: answered.length, unknown: rows.filter((row) => row.answer.verdict === UNKNOWN).length };
+  return { right: right.length, labelled: labelled.length, unknown: rows.filter((row) => row.answer.verdict === UNKNOWN).length };
 }
 
 export interface Confusion {

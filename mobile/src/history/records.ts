@@ -1,13 +1,19 @@
 /** Past answers, in this browser's IndexedDB and nowhere else. */
 
-import type { Verdict } from "../network/decision";
+import type { Answer, Verdict } from "../network/decision";
 
+/** What is missing was not kept by the versions of then. */
 export interface Entry {
   readonly time: number;
   readonly thumbnail: Blob;
   readonly verdict: Verdict;
   readonly source: string | null;
+  readonly sourceName?: string | null;
   readonly pFake: number;
+  readonly isDemonstration?: boolean;
+  readonly answer?: Answer;
+  /** The picture's file, by name. */
+  readonly file?: string | null;
   readonly model: string;
   readonly sha256: string;
 }

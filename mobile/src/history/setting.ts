@@ -1,11 +1,13 @@
 /** Whether answers are kept: yes, until the user says otherwise. */
 
+import { keepSetting, setting } from "../settings";
+
 const KEY = "telltale-keep-history";
 
 export function keepsHistory(): boolean {
-  return localStorage.getItem(KEY) !== "no";
+  return setting(KEY) !== "no";
 }
 
 export function keepHistory(keep: boolean): void {
-  localStorage.setItem(KEY, keep ? "yes" : "no");
+  keepSetting(KEY, keep ? "yes" : "no");
 }

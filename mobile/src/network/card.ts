@@ -1,5 +1,7 @@
 /** The card of a published network: what an answer needs of it (`tasks/evaluation/cards.py`). */
 
+import { texts } from "../texts";
+
 /** Something that telltale itself published is not what it should be. */
 export class BadModel extends Error {
   override readonly name = "BadModel";
@@ -41,8 +43,13 @@ export const LARGEST_TOLERANCE = 1e-2;
 export const SCORES = ["max-probability", "energy", "distance"] as const;
 export type ScoreName = (typeof SCORES)[number];
 
+/** What this version of the app knows how to read (`CARD_FORMAT` in `tasks/networks/answer.py`). */
+const FORMAT = 1;
+
 export interface Card {
   readonly name: string;
+  /** Whether the network began with random weights: it shows that the app works, not what networks can do. */
+  readonly isDemonstration: boolean;
   readonly sha256: string;
   /** `real` first, then the generators. */
   readonly classes: readonly string[];
@@ -52,7 +59,7 @@ export interface Card {
   readonly rejection: { readonly score: ScoreName; readonly threshold: number; readonly kept: number | null };
   readonly errorRates: readonly CellErrors[];
   readonly selfTest: Reference;
-  /** What each class is, in words. */
+  /** What people call each source. */
   readonly sources: Readonly<Record<string, string>>;
   /** The whole card, for what is only shown. */
   readonly raw: Readonly<Record<string, unknown>>;
@@ -65,6 +72,8 @@ export interface Card {
  */
 export function readCard(json: unknown): Card {
   const card = new Fields(json, "");
+  const format = card.has("format") ? card.whole("format", 1) : 1;
+  if (format > FORMAT) throw new BadModel(texts.modelFault.newer);
   const decision = card.fields("decision");
   const rejection = decision.fields("rejection");
   const classes = card.list("classes").map((name) => String(name));
@@ -83,6 +92,7 @@ export function readCard(json: unknown): Card {
   if (untested !== undefined) throw wrong(`decision.fake_thresholds.${untested}`, "no tested resolution");
   return {
     name: card.text("name"),
+    isDemonstration: beganRandom(card),
     sha256: card.text("sha256"),
     classes,
     canonicalSide: card.whole("canonical_side", 1),
@@ -97,6 +107,17 @@ export function readCard(json: unknown): Card {
     sources: card.has("sources") ? card.fields("sources").texts() : {},
     raw: card.all(),
   };
+}
+
+/** A generator as people know it. */
+export function called(card: Card, name: string): string {
+  return card.sources[name] ?? name;
+}
+
+/** A `residual` network has no other beginning than random weights, and learns all that it knows from pictures. */
+function beganRandom(card: Fields): boolean {
+  const { weights, spec } = (card.has("about") ? card.fields("about").all() : {}) as { weights?: unknown; spec?: { kind?: unknown } };
+  return typeof weights === "string" && weights.startsWith("random:") && spec?.kind !== "residual";
 }
 
 /** A resolution's side in pixels. */

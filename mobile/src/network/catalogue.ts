@@ -1,6 +1,8 @@
 /** The published networks: which there are, their files kept by digest, and which is open on which provider. */
 
 import { BadPicture } from "../picture/facts";
+import { keepSetting, setting } from "../settings";
+import { texts } from "../texts";
 import { BadModel, readCard, type Card } from "./card";
 import { answer, type Answer } from "./decision";
 import { Engine } from "./engine";
@@ -34,6 +36,7 @@ export interface Answered {
 
 const FOLDER = "models/";
 const FILES = "telltale-models";
+const DIGEST_SHOWN = 12;
 const KNOWN = "telltale-known-models";
 
 export class Catalogue {
@@ -41,24 +44,28 @@ export class Catalogue {
   private readonly engine = new Engine(() => this.opened.clear());
   private readonly opened = new Map<string, Promise<Opened>>();
 
-  private constructor(readonly models: readonly Model[]) {}
+  /** Called when a network's file could not be kept on the device. */
+  onFull: () => void = () => undefined;
+
+  /** `problems` says of networks that are listed why they are not among the models. */
+  private constructor(
+    readonly models: readonly Model[],
+    readonly problems: readonly BadModel[],
+  ) {}
 
   /**
    * Read the list of networks and their cards.
    *
-   * @throws BadModel there is none, or one is not what it should be
+   * @throws BadModel there is none that can be used
    */
   static async read(): Promise<Catalogue> {
     const list: unknown = await json(`${FOLDER}index.json`);
     if (!Array.isArray(list) || list.length === 0) throw new BadModel("models/index.json lists no network");
-    const models = await Promise.all(
-      list.map(async (entry: Listed) => {
-        const card = readCard(await json(FOLDER + entry.card));
-        if (card.sha256 !== entry.sha256) throw new BadModel(`${entry.card} belongs to another file than ${entry.file}`);
-        return { listed: entry, card };
-      }),
-    );
-    return new Catalogue(models);
+    const read = await Promise.all(list.map((entry: Listed) => modelOf(entry).catch(problemOf)));
+    const models = read.filter((each): each is Model => !(each instanceof BadModel));
+    const problems = read.filter((each) => each instanceof BadModel);
+    if (models.length === 0) throw problems[0]!;
+    return new Catalogue(models, problems);
   }
 
   named(name: string | null): Model {
@@ -105,7 +112,7 @@ export class Catalogue {
 
   /** Fetch a network's file unless it is here; it can be used offline from then on. */
   async keep(model: Model): Promise<void> {
-    if (!(await this.isKept(model))) await fileOf(model.listed);
+    if (!(await this.isKept(model))) await this.fileOf(model.listed);
   }
 
   /** Drop files that are listed no more, and name the networks that are new or changed since the last visit. */
@@ -113,17 +120,17 @@ export class Catalogue {
     const files = await caches.open(FILES);
     const listed = new Set(this.models.map((model) => new URL(keyOfFile(model.listed), location.href).href));
     for (const request of await files.keys()) if (!listed.has(request.url)) await files.delete(request);
-    const before = localStorage.getItem(KNOWN);
+    const before = setting(KNOWN);
     const now = Object.fromEntries(this.models.map(({ listed: each }) => [each.name, each.sha256]));
-    localStorage.setItem(KNOWN, JSON.stringify(now));
+    keepSetting(KNOWN, JSON.stringify(now));
     if (before === null) return [];
     const known = JSON.parse(before) as Record<string, string>;
     return Object.keys(now).filter((name) => known[name] !== now[name]);
   }
 
   private async openNow(model: Model, provider: Provider): Promise<Opened> {
-    const bytes = await fileOf(model.listed);
-    const { openMs } = await this.engine.open(this.key(model, provider), provider, bytes);
+    const bytes = await this.fileOf(model.listed);
+    const { openMs } = await this.engine.open(this.key(model, provider), provider, bytes).catch(newerOf);
     return { provider, openMs, selfTest: await this.selfTest(model, provider) };
   }
 
@@ -132,6 +139,35 @@ export class Catalogue {
     const pixels = Uint8Array.from(atob(reference.pixels), (character) => character.charCodeAt(0));
     const found = await this.run(model, { pixels, height: reference.height, width: reference.width }, provider);
     return compareWithCard(reference, found);
+  }
+
+  /** A network's bytes, from the device or else from the site, verified either way; kept under their digest. */
+  private async fileOf(listed: Listed): Promise<ArrayBuffer> {
+    const files = await caches.open(FILES);
+    const key = keyOfFile(listed);
+    const kept = await files.match(key);
+    if (kept) {
+      const bytes = await kept.arrayBuffer();
+      if ((await sha256(bytes)) === listed.sha256) return bytes;
+      await files.delete(key);
+    }
+    const bytes = await (await reached(FOLDER + listed.file, { cache: "no-cache" })).arrayBuffer();
+    const digest = await sha256(bytes);
+    if (digest !== listed.sha256) throw new BadModel(this.faultOf(listed, bytes.byteLength, digest));
+    try {
+      await files.put(key, new Response(bytes.slice(0), { headers: { "content-type": "application/octet-stream" } }));
+    } catch {
+      this.onFull();
+    }
+    return bytes;
+  }
+
+  /** What is wrong with a file that is not the listed one: it is another network, or the same with other bytes. */
+  private faultOf({ file, sha256: expected, bytes }: Listed, length: number, digest: string): string {
+    const other = this.models.find(({ listed }) => listed.sha256 === digest);
+    if (other) return texts.modelFault.other(file, other.listed.name);
+    const say = length === bytes ? texts.modelFault.damaged : texts.modelFault.notItsCards;
+    return say(file, expected.slice(0, DIGEST_SHOWN), digest.slice(0, DIGEST_SHOWN));
   }
 
   private run(model: Model, picture: Picture, provider = this.provider): Promise<RunReply> {
@@ -144,9 +180,33 @@ export class Catalogue {
   }
 }
 
+/** A network's name as people see it: one of random weights is called a demonstration. */
+export function nameOf({ listed, card }: Model): string {
+  return texts.modelName(listed.name, card.isDemonstration);
+}
+
 /** Errors that are for the user to read; others are faults of the program. */
 export function isExpected(error: unknown): error is BadPicture | BadModel {
   return error instanceof BadPicture || error instanceof BadModel;
+}
+
+/** The runtime's words for a network that is newer than itself, in a person's. */
+function newerOf(error: unknown): never {
+  const isNewer = error instanceof BadModel && /unsupported model ir version|opset|not a registered function\/op/i.test(error.message);
+  throw isNewer ? new BadModel(texts.modelFault.newer) : error;
+}
+
+/** @throws BadModel its card cannot be read, or is of another network */
+async function modelOf(entry: Listed): Promise<Model> {
+  const card = readCard(await json(FOLDER + entry.card));
+  if (card.sha256 !== entry.sha256) throw new BadModel(texts.modelFault.card(entry.card, entry.file));
+  return { listed: entry, card };
+}
+
+/** What keeps one network from being used keeps no other from it. */
+function problemOf(error: unknown): BadModel {
+  if (error instanceof BadModel) return error;
+  throw error;
 }
 
 async function json(place: string): Promise<unknown> {
@@ -167,25 +227,6 @@ async function reached(place: string, options?: RequestInit): Promise<Response> 
   }
   if (!response.ok) throw new BadModel(`${place} cannot be fetched (HTTP ${response.status})`);
   return response;
-}
-
-/** A network's bytes, from the device or else from the site, verified either way; kept under their digest. */
-async function fileOf(listed: Listed): Promise<ArrayBuffer> {
-  const files = await caches.open(FILES);
-  const key = keyOfFile(listed);
-  const kept = await files.match(key);
-  if (kept) {
-    const bytes = await kept.arrayBuffer();
-    if ((await sha256(bytes)) === listed.sha256) return bytes;
-    await files.delete(key);
-  }
-  const bytes = await (await reached(FOLDER + listed.file, { cache: "no-cache" })).arrayBuffer();
-  const digest = await sha256(bytes);
-  if (digest !== listed.sha256) {
-    throw new BadModel(`${listed.file} is damaged: expected sha256 ${listed.sha256.slice(0, 12)}, got ${digest.slice(0, 12)}`);
-  }
-  await files.put(key, new Response(bytes.slice(0), { headers: { "content-type": "application/octet-stream" } }));
-  return bytes;
 }
 
 function keyOfFile(listed: Listed): string {

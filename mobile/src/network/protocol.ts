@@ -1,6 +1,7 @@
 /** What the page and the engine's worker say to each other. */
 
 import type { BadReason, PictureFacts } from "../picture/facts";
+import type { FileStatements } from "../picture/statements";
 import type { Detection } from "./decision";
 
 /** Where a network is computed: WebAssembly on one CPU thread, or the graphics processor. */
@@ -24,6 +25,7 @@ export interface OpenReply {
 
 export interface DecodeReply extends Picture {
   readonly facts: PictureFacts;
+  readonly says: FileStatements;
   readonly decodeMs: number;
   readonly reduceMs: number;
 }

@@ -47,12 +47,17 @@ export async function completeOffline(): Promise<boolean> {
   });
 }
 
-/** The picture that another app shared, once. */
-export async function takeSharedPicture(): Promise<Blob | null> {
+/** The pictures that another app shared, once; null where nothing was shared. */
+export async function takeSharedPictures(): Promise<Blob[] | null> {
   if (!new URLSearchParams(location.search).has("shared")) return null;
   history.replaceState(null, "", `./${location.hash}`);
   const cache = await caches.open(SHARED);
-  const response = await cache.match("shared-picture");
-  await cache.delete("shared-picture");
-  return response ? response.blob() : null;
+  const responses = await Promise.all((await cache.keys()).map((request) => cache.match(request)));
+  await caches.delete(SHARED);
+  const named = responses.filter((response) => response !== undefined).map(async (response) => {
+    const name = decodeURIComponent(response.headers.get("x-name") ?? "");
+    const blob = await response.blob();
+    return new File([blob], name, { type: blob.type });
+  });
+  return Promise.all(named);
 }

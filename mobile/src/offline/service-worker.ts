@@ -149,10 +149,20 @@ async function fromCache(request: Request, path: string): Promise<Response> {
   return kept ?? fetch(request);
 }
 
-/** A picture shared from another app waits in a cache until the page that is opened for it takes it. */
+/** Pictures shared from another app wait in a cache until the page that is opened for them takes them. */
 async function takeShared(request: Request): Promise<Response> {
-  const picture = (await request.formData()).get("picture");
-  if (picture instanceof File) await (await caches.open(SHARED)).put("shared-picture", new Response(picture));
+  await caches.delete(SHARED);
+  const cache = await caches.open(SHARED);
+  // Apps name fields as they like and may give no type; one that gives nothing gets the page, which says so.
+  const form = await request.formData().catch(() => new FormData());
+  const files: File[] = [];
+  form.forEach((value) => {
+    if (value instanceof File && (value.name !== "" || value.size > 0)) files.push(value);
+  });
+  for (const [index, file] of files.entries()) {
+    const response = new Response(file, { headers: { "x-name": encodeURIComponent(file.name) } });
+    await cache.put(`shared-picture/${index}`, response).catch(() => undefined); // no room: the page says what is missing
+  }
   return Response.redirect(`${self.registration.scope}?shared#detect`, 303);
 }
 

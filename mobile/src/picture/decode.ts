@@ -1,7 +1,8 @@
 /** From a file to the pixels that a network gets, in a worker: decoded by the browser, read in tiles, reduced. */
 
 import { mended } from "./ends";
-import { BadPicture, inspectPicture, type PictureFacts } from "./facts";
+import { BadPicture, inspectPicture, otherFormat, refuseSize, type PictureFacts } from "./facts";
+import { fileStatements, type FileStatements } from "./statements";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
 
 export const MAX_BYTES = 2 ** 30;
@@ -13,6 +14,7 @@ const TILE_WIDTH = 4096;
 /** Times in milliseconds: `decodeMs` from bytes to a bitmap, `reduceMs` from the bitmap to the reduced pixels. */
 export interface Decoded {
   readonly facts: PictureFacts;
+  readonly says: FileStatements;
   readonly pixels: Uint8Array;
   readonly height: number;
   readonly width: number;
@@ -30,22 +32,19 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
   if (file.size > MAX_BYTES) throw new BadPicture("too-large", `${file.size} bytes, more than ${MAX_BYTES}`);
   const start = performance.now();
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const facts = inspectPicture(bytes);
-  if (Math.min(...reducedSides(facts.height, facts.width)) < SHORTEST_SIDE) {
-    throw new BadPicture(
-      "too-narrow",
-      `${facts.width}x${facts.height}, under ${SHORTEST_SIDE} pixels with ${LONGEST_SIDE} in the longer side`,
-    );
-  }
-  const whole = mended(bytes, facts.format);
-  const bitmap = await bitmapOf(whole?.file ?? file);
+  const declared = inspected(bytes);
+  if (!(declared instanceof BadPicture)) refuseNarrow(declared.width, declared.height);
+  const whole = declared instanceof BadPicture ? null : mended(bytes, declared.format);
+  const bitmap = await bitmapOf(whole?.file ?? file, declared);
   try {
+    const facts = declared instanceof BadPicture ? seen(bitmap, otherFormat(bytes)) : declared;
     const decoded = performance.now();
     const [height, width] = reducedSides(bitmap.height, bitmap.width);
     const pixels = reducedPixels(bitmap);
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
+      says: fileStatements(bytes),
       pixels,
       height,
       width,
@@ -55,6 +54,28 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
   } finally {
     bitmap.close();
   }
+}
+
+/** What a file says of itself; or why that is not read, where this browser may show it all the same (HEIC, for one). */
+function inspected(bytes: Uint8Array): PictureFacts | BadPicture {
+  try {
+    return inspectPicture(bytes);
+  } catch (error) {
+    if (error instanceof BadPicture && (error.reason === "unsupported" || error.reason === "unreadable")) return error;
+    throw error;
+  }
+}
+
+/** The facts of a picture that only the browser can read. */
+function seen({ width, height }: ImageBitmap, format: string): PictureFacts {
+  refuseSize(width, height);
+  refuseNarrow(width, height);
+  return { width, height, format, jpegQuality: null };
+}
+
+function refuseNarrow(width: number, height: number): void {
+  if (Math.min(...reducedSides(height, width)) >= SHORTEST_SIDE) return;
+  throw new BadPicture("too-narrow", `${width}x${height}, under ${SHORTEST_SIDE} pixels with ${LONGEST_SIDE} in the longer side`);
 }
 
 /** A JPEG without its end is whole if what comes behind its data changes nothing. */
@@ -70,7 +91,8 @@ async function refuseOtherPixels(filled: Blob, pixels: Uint8Array): Promise<void
   }
 }
 
-async function bitmapOf(file: Blob): Promise<ImageBitmap> {
+/** `declared` is what to throw where the browser cannot decode a file that did not say what it is. */
+async function bitmapOf(file: Blob, declared: PictureFacts | BadPicture | null = null): Promise<ImageBitmap> {
   try {
     return await createImageBitmap(file, {
       imageOrientation: "from-image",
@@ -78,6 +100,7 @@ async function bitmapOf(file: Blob): Promise<ImageBitmap> {
       premultiplyAlpha: "default",
     });
   } catch (error) {
+    if (declared instanceof BadPicture) throw declared;
     throw new BadPicture("unreadable", `the browser cannot decode it: ${String(error)}`);
   }
 }

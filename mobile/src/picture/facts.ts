@@ -21,13 +21,11 @@ export class BadPicture extends Error {
   }
 }
 
-export type Format = "JPEG" | "PNG" | "GIF" | "WEBP" | "BMP" | "AVIF";
-
-/** `width` and `height` as stored, before any EXIF orientation; `jpegQuality` is 1..100, null for other formats. */
+/** `format` is the real one, whatever the file was called. `width` and `height` as stored, before any EXIF orientation; `jpegQuality` is 1..100, null for other formats. */
 export interface PictureFacts {
   readonly width: number;
   readonly height: number;
-  readonly format: Format;
+  readonly format: string;
   readonly jpegQuality: number | null;
 }
 
@@ -66,13 +64,27 @@ export function inspectPicture(bytes: Uint8Array): PictureFacts {
     throw error;
   }
   const { width, height } = facts;
+  refuseSize(width, height);
+  return facts;
+}
+
+/** @throws BadPicture too-large, too-small */
+export function refuseSize(width: number, height: number): void {
   if (width * height > MAX_PIXELS) {
     throw new BadPicture("too-large", `${width}x${height} declared, more than ${MAX_PIXELS} pixels`);
   }
   if (Math.min(width, height) < MIN_SIDE) {
     throw new BadPicture("too-small", `${width}x${height}, a side under ${MIN_SIDE} pixels`);
   }
-  return facts;
+}
+
+/** The format of a file that `inspectPicture` does not read, though this or that browser may. */
+export function otherFormat(bytes: Uint8Array): string {
+  return unsupportedFormat(textOf(bytes)) ?? "another format";
+}
+
+function textOf(bytes: Uint8Array): (start: number, length: number) => string {
+  return (start, length) => String.fromCharCode(...bytes.subarray(start, start + length));
 }
 
 /** The quality 1..100 whose standard table is nearest to this one of 64 steps, row by row; of equals the higher. */
@@ -93,8 +105,8 @@ export function estimateJpegQuality(lumaTable: ArrayLike<number>): number {
 
 function declared(bytes: Uint8Array): PictureFacts {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const text = (start: number, length: number) => String.fromCharCode(...bytes.subarray(start, start + length));
-  const sized = (format: Format, width: number, height: number): PictureFacts => ({
+  const text = textOf(bytes);
+  const sized = (format: string, width: number, height: number): PictureFacts => ({
     format,
     width,
     height,
@@ -114,7 +126,7 @@ function declared(bytes: Uint8Array): PictureFacts {
     return sized("AVIF", ...avifSides(bytes, view));
   }
   const unsupported = unsupportedFormat(text);
-  if (unsupported) throw new BadPicture("unsupported", `${unsupported}, which browsers do not show`);
+  if (unsupported) throw new BadPicture("unsupported", `${unsupported}, which not every browser shows`);
   throw new BadPicture("unreadable", `no JPEG, PNG, GIF, WebP, BMP or AVIF: starts with ${hexadecimal(bytes.subarray(0, 8))}`);
 }
 
@@ -305,7 +317,7 @@ function avifSides(bytes: Uint8Array, view: DataView): [number, number] {
   return sides;
 }
 
-/** The name of a picture's format that no browser is asked for; null of what is none. */
+/** The name of a picture's format that only some browsers show; null of what is none. */
 function unsupportedFormat(text: (start: number, length: number) => string): string | null {
   const starts: [string, string][] = [
     ["II*\x00", "TIFF"],

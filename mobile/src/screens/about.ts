@@ -1,8 +1,10 @@
 /** About: what the app does and cannot do, its models with their self-tests, and where it computes. */
 
 import { h } from "../dom";
-import type { Model } from "../network/catalogue";
-import { megabytes, texts } from "../texts";
+import { called } from "../network/card";
+import { nameOf, type Model } from "../network/catalogue";
+import { megabytes } from "../numbers";
+import { texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { table } from "./evaluate";
 import { inWords } from "./failure";
@@ -70,7 +72,7 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
 
   async function keepIt(): Promise<void> {
     try {
-      await catalogue.keep(model);
+      await catalogue.keep(model); // which tells where there is no room
     } catch (error) {
       report(inWords(error));
     }
@@ -104,13 +106,14 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
   const rows: [string, HTMLElement | string][] = [
     [t.size, megabytes(listed.bytes)],
     ...(typeof macs === "number" ? ([[t.operations, t.macs(macs)]] as [string, string][]) : []),
-    [t.knows, card.classes.map((name) => (card.sources[name] ? `${name} (${card.sources[name]})` : name)).join("; ")],
+    [t.knows, [texts.about.photographs, ...card.classes.slice(1).map((name) => called(card, name))].join("; ")],
     [t.digest, h("code", {}, listed.sha256)],
   ];
   const element = h(
     "div",
     { class: "card model" },
-    h("h3", {}, listed.name),
+    h("h3", {}, nameOf(model)),
+    card.isDemonstration && h("p", { class: "warning" }, texts.demonstrationMeans),
     h(
       "dl",
       { class: "facts" },

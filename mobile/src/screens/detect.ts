@@ -1,29 +1,37 @@
-/** Detect: one picture, one model, a verdict with its reasons. */
+/** Detect: one picture with a verdict and its reasons, or a list of several with one of each. */
 
 import { h, icon } from "../dom";
-import { addEntry } from "../history/records";
-import { keepsHistory } from "../history/setting";
-import { megabytes, percent, texts } from "../texts";
-import type { Answered, Model, Opened } from "../network/catalogue";
-import type { DecodeReply, Picture } from "../network/protocol";
+import type { Entry } from "../history/records";
+import { BadPicture } from "../picture/facts";
+import { keepSetting, setting } from "../settings";
+import { megabytes, percent } from "../numbers";
+import { texts } from "../texts";
+import { called } from "../network/card";
+import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
+import type { DecodeReply } from "../network/protocol";
 import { colours, evidence } from "../picture/heatmap";
+import { ACCEPTED, fileName } from "./brought";
+import { pictureCanvas } from "./canvas";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
+import { ManyList, nameInList, type Row } from "./many";
+import { remember } from "./remember";
+import { explainedScale, headline, type Said } from "./verdict";
 
 const t = texts.detect;
 const CHOSEN_MODEL = "telltale-model";
-const THUMBNAIL_SIDE = 160;
+const LISTED_SIDE = 112;
 
 export interface DetectScreen extends Screen {
-  /** Check a picture that came from elsewhere: pasted, dropped, shared. */
-  readonly check: (file: Blob) => Promise<void>;
+  /** Check pictures that came from elsewhere, all of them: pasted, dropped, shared. */
+  readonly check: (files: readonly Blob[]) => Promise<void>;
 }
 
 export function detectScreen(context: Context): DetectScreen {
   const { catalogue } = context;
   const status = h("p", { class: "status", role: "status", "aria-live": "polite" });
   const result = h("div", { class: "result" });
-  const inputs = pictureInputs((file) => void check(file));
+  const inputs = pictureInputs((files) => void check(files));
   const select = modelSelect(context, () => void again());
   const element = h(
     "section",
@@ -34,27 +42,89 @@ export function detectScreen(context: Context): DetectScreen {
     status,
     result,
   );
-  let picture: DecodeReply | null = null;
+  let picture: { readonly decoded: DecodeReply; readonly name: string | null } | null = null;
+  let files: readonly Blob[] = [];
+  let list: ManyList | null = null;
   // Only the newest question may be answered: an older one that ends later is dropped.
   let question = 0;
+  // The same of lists, which go on while one of their pictures is looked at.
+  let listing = 0;
 
-  async function check(file: Blob): Promise<void> {
+  function check(given: readonly Blob[]): Promise<void> {
+    files = given;
+    list = null;
+    listing++;
+    return given.length === 1 ? checkOne(given[0]!) : checkMany();
+  }
+
+  async function checkOne(file: Blob): Promise<void> {
     const asked = begin(t.working);
     picture = null;
     result.replaceChildren();
     try {
       const decoded = await catalogue.decode(file);
       if (asked !== question) return;
-      picture = decoded;
+      picture = { decoded, name: fileName(file) };
       element.classList.add("has-picture");
-      await judge(decoded, asked);
+      await judge(picture, asked);
     } catch (error) {
       fail(error, asked);
     }
   }
 
+  async function checkMany(): Promise<void> {
+    begin(t.working);
+    picture = null;
+    element.classList.add("has-picture");
+    const mine = ++listing;
+    const shown = new ManyList(
+      files.length,
+      (file) => void checkOne(file),
+      () => endList(shown),
+    );
+    list = shown;
+    result.replaceChildren(shown.element);
+    try {
+      const model = catalogue.named(select.value);
+      await catalogue.open(model);
+      void markKept(context, select);
+      let hasRoom = true;
+      for (const [index, file] of files.entries()) {
+        if (mine !== listing) return;
+        if (shown.element.isConnected) status.textContent = shown.status();
+        const { row, kept } = await rowOf(catalogue, model, file, nameInList(file, index));
+        if (mine !== listing) return;
+        shown.add(row);
+        if (!kept && hasRoom) context.report(texts.history.full);
+        hasRoom = kept;
+      }
+      endList(shown);
+    } catch (error) {
+      if (mine !== listing) return;
+      endList(shown);
+      status.classList.add("error");
+      status.textContent = inWords(error);
+    }
+  }
+
+  function endList(shown: ManyList): void {
+    listing++;
+    shown.end();
+    if (shown.element.isConnected) showStatus(shown);
+  }
+
+  function showStatus(shown: ManyList): void {
+    finish();
+    status.className = "status";
+    status.textContent = shown.status();
+  }
+
   async function again(): Promise<void> {
+    if (list && !picture) return checkMany();
     if (!picture) return;
+    // What was said of the others was said by the model of before.
+    list = null;
+    listing++;
     const asked = begin(t.working);
     try {
       await judge(picture, asked);
@@ -63,21 +133,39 @@ export function detectScreen(context: Context): DetectScreen {
     }
   }
 
-  async function judge(decoded: DecodeReply, asked: number): Promise<void> {
+  async function judge({ decoded, name }: { decoded: DecodeReply; name: string | null }, asked: number): Promise<void> {
     const model = catalogue.named(select.value);
     status.textContent = t.loadingModel(model.listed.name);
     const opened = await catalogue.open(model);
+    void markKept(context, select);
     if (asked !== question) return;
     status.textContent = t.working;
     const answered = await catalogue.answer(model, decoded);
     if (asked !== question) return;
     finish();
-    const canvas = pictureCanvas(decoded, t.picture(answered.answer.kind));
-    result.replaceChildren(...resultOf({ canvas, decoded, model, opened, answered }));
+    const said = saidOf(model, answered);
+    const canvas = pictureCanvas(decoded);
+    canvas.role = "img";
+    canvas.ariaLabel = t.picture(answered.answer.kind);
+    result.replaceChildren(...backToList(), ...resultOf({ canvas, decoded, model, opened, answered }));
     // To be seen it stands in the result, in larger letters.
     status.classList.add("visually-hidden");
-    status.textContent = `${t.verdictTitle}: ${texts.verdict(answered.answer)}`;
-    if (keepsHistory()) await rememberAnswer(canvas, model, answered);
+    const tag = said.isDemonstration ? ` (${texts.demonstration})` : "";
+    status.textContent = `${t.verdictTitle}${tag}: ${texts.verdict(said.verdict, said.sourceName)}`;
+    // A picture of the list was kept when it was listed.
+    if (!list && !(await remember(canvas, entryOf(model, answered, name)))) context.report(texts.history.full);
+  }
+
+  function backToList(): HTMLElement[] {
+    const shown = list;
+    if (!shown) return [];
+    const back = () => {
+      picture = null;
+      question++;
+      result.replaceChildren(shown.element);
+      showStatus(shown);
+    };
+    return [h("button", { class: "button back", type: "button", click: back }, texts.many.back)];
   }
 
   function begin(message: string): number {
@@ -94,26 +182,51 @@ export function detectScreen(context: Context): DetectScreen {
   function fail(error: unknown, asked: number): void {
     if (asked !== question) return;
     finish();
-    result.replaceChildren();
+    result.replaceChildren(...backToList());
     status.classList.add("error");
     status.textContent = inWords(error);
   }
 
-  return { element, check };
+  return { element, check, shown: () => void markKept(context, select) };
 }
 
-function pictureInputs(chosen: (file: File) => void): HTMLElement {
-  const input = (name: string, words: string, attributes: Record<string, string>) => {
+/** One file of a list, and whether it could be kept in the history. */
+async function rowOf(catalogue: Catalogue, model: Model, file: Blob, name: string): Promise<{ row: Row; kept: boolean }> {
+  const sample = { file: name, label: null };
+  try {
+    const decoded = await catalogue.decode(file);
+    const answered = await catalogue.answer(model, decoded);
+    const said = saidOf(model, answered);
+    const canvas = pictureCanvas(decoded);
+    const kept = await remember(canvas, entryOf(model, answered, name));
+    const [graphMs, decodeMs] = [answered.detection.graphMs, decoded.decodeMs + decoded.reduceMs];
+    const measured = { sample, model: nameOf(model), answer: answered.answer, graphMs, decodeMs };
+    return { row: { file, name, said, thumbnail: thumbnailOf(canvas), measured, unread: null }, kept };
+  } catch (error) {
+    if (!(error instanceof BadPicture)) throw error;
+    const unread = { sample, reason: error.reason, words: inWords(error) };
+    return { row: { file, name, said: null, thumbnail: null, measured: null, unread }, kept: true };
+  }
+}
+
+function pictureInputs(chosen: (files: File[]) => void): HTMLElement {
+  const input = (name: string, words: string, attributes: Record<string, string | boolean>) => {
     const field = h("input", {
       type: "file",
-      accept: "image/*",
+      accept: ACCEPTED,
       class: "visually-hidden",
       ...attributes,
       change: () => {
-        const file = field.files?.[0];
+        const files = [...(field.files ?? [])];
         // The same file may be chosen again.
         field.value = "";
-        if (file) chosen(file);
+        if (files.length > 0) chosen(files);
+      },
+      // Not every browser opens the chooser on Enter.
+      keydown: (event: KeyboardEvent) => {
+        if (event.key !== "Enter") return;
+        event.preventDefault();
+        field.click();
       },
     });
     return h("label", { class: `button ${name}` }, field, icon(name), words);
@@ -121,31 +234,39 @@ function pictureInputs(chosen: (file: File) => void): HTMLElement {
   return h(
     "div",
     { class: "buttons" },
-    input("picture", t.choose, { id: "choose-picture" }),
+    input("picture", t.choose, { id: "choose-picture", multiple: true }),
     input("camera", t.camera, { id: "take-photo", capture: "environment" }),
   );
 }
 
 function modelSelect({ catalogue }: Context, changed: () => void): HTMLSelectElement {
-  const chosen = catalogue.named(localStorage.getItem(CHOSEN_MODEL)).listed.name;
+  const chosen = catalogue.named(setting(CHOSEN_MODEL)).listed.name;
   const select = h(
     "select",
     {
       id: "model",
       change: () => {
-        localStorage.setItem(CHOSEN_MODEL, select.value);
+        keepSetting(CHOSEN_MODEL, select.value);
         changed();
       },
     },
-    ...catalogue.models.map(({ listed }) =>
-      h(
-        "option",
-        { value: listed.name, selected: listed.name === chosen },
-        t.modelOption(listed.name, megabytes(listed.bytes)),
-      ),
-    ),
+    ...catalogue.models.map((model) => {
+      const { listed } = model;
+      return h("option", { value: listed.name, selected: listed.name === chosen }, optionOf(model, true));
+    }),
   );
   return select;
+}
+
+function optionOf(model: Model, isKept: boolean): string {
+  return t.modelOption(nameOf(model), megabytes(model.listed.bytes), isKept);
+}
+
+/** Say of each model whether it is on the device. */
+async function markKept({ catalogue }: Context, select: HTMLSelectElement): Promise<void> {
+  for (const [index, model] of catalogue.models.entries()) {
+    select.options[index]!.textContent = optionOf(model, await catalogue.isKept(model));
+  }
 }
 
 interface Shown {
@@ -159,6 +280,7 @@ interface Shown {
 function resultOf(shown: Shown): HTMLElement[] {
   const { canvas, answered, model } = shown;
   const { answer } = answered;
+  const said = saidOf(model, answered);
   const overlay = h("canvas", { class: "overlay", "aria-hidden": "true", hidden: true });
   const evidenceControls = evidenceOf(shown, overlay);
   return [
@@ -168,47 +290,63 @@ function resultOf(shown: Shown): HTMLElement[] {
       h(
         "div",
         { class: `card verdict ${answer.verdict}`, "data-verdict": answer.verdict, "data-source": answer.source ?? "" },
-        h("h2", {}, h("span", { class: "badge" }, icon(answer.verdict)), h("span", {}, texts.verdict(answer))),
+        h("h2", {}, ...headline(said)),
+        said.isDemonstration && h("p", { class: "warning" }, texts.demonstrationMeans),
         answer.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
-        h("p", { class: "probability" }, texts.probability(answer.pFake)),
-        h("p", { class: "hint" }, texts.probabilityMeans(answer)),
+        explainedScale(said),
       ),
     ),
     h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls),
     h(
       "div",
       { class: "findings" },
-      h("div", { class: "card" }, h("h3", {}, t.errorsTitle), h("p", {}, texts.errors(answer))),
-      h("div", { class: "card" }, h("h3", {}, t.classes), classList(model, answered)),
+      h(
+        "div",
+        { class: "card" },
+        h("h3", {}, t.errorsTitle),
+        h("p", {}, texts.errors(answer)),
+        h("p", { class: "hint" }, texts.errorsDetail(answer)),
+      ),
+      ...sourceList(model, answered),
+      h(
+        "div",
+        { class: "card file-says" },
+        h("h3", {}, texts.file.title),
+        h("ul", {}, ...texts.file.says(shown.decoded.says).map((words) => h("li", {}, words))),
+        h("p", { class: "hint" }, texts.file.apart),
+      ),
       details(shown),
     ),
   ];
 }
 
-function classList(model: Model, { answer }: Answered): HTMLElement {
-  const rows = Object.entries(answer.probabilities).map(([name, probability], index) => {
-    const words = model.card.sources[name];
-    return h(
-      "li",
-      { "data-class": name, "data-probability": probability },
-      h("span", { class: "name" }, index === 0 ? texts.evaluate.photograph : name, words ? h("small", {}, words) : null),
-      h("span", { class: "value" }, percent(probability)),
-      bar(probability, index === 0),
-    );
-  });
-  return h("ul", { class: "classes" }, ...rows);
+/** Which generator it would be: of a photograph nobody asks, and one alone needs no list. */
+function sourceList(model: Model, { answer }: Answered): HTMLElement[] {
+  const generators = model.card.classes.slice(1);
+  if (answer.verdict === "photograph" || generators.length < 2) return [];
+  const shares = generators.map((name) => [called(model.card, name), (answer.probabilities[name] ?? 0) / (answer.pFake || 1)] as const);
+  const rows = shares.map(([name, share]) =>
+    h("li", {}, h("span", { class: "name" }, name), h("span", { class: "value" }, percent(share)), bar(share)),
+  );
+  return [h("div", { class: "card" }, h("h3", {}, t.sources), h("ul", { class: "classes" }, ...rows))];
 }
 
-function bar(share: number, real: boolean): HTMLElement {
+function saidOf({ card }: Model, { answer }: Answered): Said {
+  const { verdict, pFake, threshold, source } = answer;
+  const sourceName = source === null ? null : called(card, source);
+  return { verdict, pFake, threshold, sourceName, isDemonstration: card.isDemonstration };
+}
+
+function bar(share: number): HTMLElement {
   // A progress element and no styled width: the page's policy forbids inline styles.
-  return h("progress", { class: real ? "bar real" : "bar", max: 1, value: share, "aria-hidden": "true" });
+  return h("progress", { class: "bar", max: 1, value: share, "aria-hidden": "true" });
 }
 
 function evidenceOf({ canvas, model, answered }: Shown, overlay: HTMLCanvasElement): HTMLElement {
   const { classes } = model.card;
   const { answer, detection } = answered;
   const said = answer.source ? classes.indexOf(answer.source) : indexOfLargest(detection.probabilities);
-  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : classes[index]!);
+  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : called(model.card, classes[index]!));
   const legend = h("p", { class: "hint", hidden: true });
   const draw = () => {
     const index = Number(choice.value);
@@ -259,10 +397,16 @@ function drawEvidence(overlay: HTMLCanvasElement, canvas: HTMLCanvasElement, { d
 function details({ decoded, model, opened, answered }: Shown): HTMLElement {
   const { answer, detection } = answered;
   const { score, threshold } = model.card.rejection;
-  const rows: [string, string][] = [
+  const scores = Object.entries(answer.probabilities).map(([name, probability], index) => {
+    const words = index === 0 ? texts.evaluate.photograph : called(model.card, name);
+    return h("li", { "data-class": name, "data-probability": probability }, t.scoreOf(words, probability));
+  });
+  const rows: [string, HTMLElement | string][] = [
+    [t.scores, h("ul", { class: "scores" }, ...scores)],
+    [t.line, t.lineIs(answer)],
     [t.file, texts.kind(answer.kind) + reducedTo(decoded)],
     [t.time, t.times(detection.graphMs, decoded.decodeMs, decoded.reduceMs)],
-    [t.model, `${model.listed.name}, ${megabytes(model.listed.bytes)}`],
+    [t.model, `${nameOf(model)}, ${megabytes(model.listed.bytes)}`],
     [t.digest, t.digestIs(model.listed.sha256)],
     [t.familiarity, t.familiarityIs(score, answer.familiarity[score], threshold)],
     [t.computedBy, texts.providers[opened.provider]],
@@ -279,39 +423,21 @@ function reducedTo({ facts, width, height }: DecodeReply): string {
   return facts.width * facts.height === width * height ? "" : `; ${t.reduced(width, height)}`;
 }
 
-function pictureCanvas({ pixels, width, height }: Picture, label: string): HTMLCanvasElement {
-  const canvas = h("canvas", { width, height, role: "img", "aria-label": label });
-  const image = new ImageData(width, height);
-  for (let from = 0, to = 0; from < pixels.length; from += 3, to += 4) {
-    image.data[to] = pixels[from]!;
-    image.data[to + 1] = pixels[from + 1]!;
-    image.data[to + 2] = pixels[from + 2]!;
-    image.data[to + 3] = 255;
-  }
-  canvas.getContext("2d")!.putImageData(image, 0, 0);
-  return canvas;
-}
-
-async function rememberAnswer(canvas: HTMLCanvasElement, model: Model, { answer }: Answered): Promise<void> {
-  const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(canvas.width, canvas.height));
-  const small = h("canvas", {
-    width: Math.max(1, Math.round(canvas.width * scale)),
-    height: Math.max(1, Math.round(canvas.height * scale)),
-  });
+function thumbnailOf(canvas: HTMLCanvasElement): HTMLCanvasElement {
+  const side = Math.min(canvas.width, canvas.height);
+  const small = h("canvas", { class: "thumbnail", width: LISTED_SIDE, height: LISTED_SIDE, "aria-hidden": "true" });
   const context = small.getContext("2d")!;
   context.imageSmoothingQuality = "high";
-  context.drawImage(canvas, 0, 0, small.width, small.height);
-  const thumbnail = await new Promise<Blob | null>((resolve) => small.toBlob(resolve, "image/jpeg", 0.85));
-  if (!thumbnail) return;
-  await addEntry({
-    time: Date.now(),
-    thumbnail,
-    verdict: answer.verdict,
-    source: answer.source,
-    pFake: answer.pFake,
-    model: model.listed.name,
-    sha256: model.listed.sha256,
-  });
+  const [left, top] = [(canvas.width - side) / 2, (canvas.height - side) / 2];
+  context.drawImage(canvas, left, top, side, side, 0, 0, LISTED_SIDE, LISTED_SIDE);
+  return small;
+}
+
+function entryOf(model: Model, answered: Answered, file: string | null): Omit<Entry, "time" | "thumbnail"> {
+  const { sourceName, isDemonstration } = saidOf(model, answered);
+  const { answer } = answered;
+  const { verdict, source, pFake } = answer;
+  return { verdict, source, sourceName, pFake, isDemonstration, answer, file, model: model.listed.name, sha256: model.listed.sha256 };
 }
 
 function indexOfLargest(values: Float32Array): number {

@@ -1,7 +1,8 @@
 /** Evaluate: models over many pictures, their times and, where the truth is known, how often they are right. */
 
 import { download, h, icon } from "../dom";
-import type { Model } from "../network/catalogue";
+import { BadModel, called } from "../network/card";
+import { nameOf, type Model } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
 import {
   accuracy,
@@ -9,13 +10,16 @@ import {
   csv,
   labelOf,
   PHOTOGRAPH,
+  SOME_GENERATOR,
   times,
   UNKNOWN,
   type Measured,
   type Sample,
   type Unread,
 } from "../evaluate/statistics";
-import { count, megabytes, milliseconds, texts } from "../texts";
+import { count, megabytes, milliseconds } from "../numbers";
+import { texts } from "../texts";
+import { ACCEPTED } from "./brought";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
 import { BadPicture } from "../picture/facts";
@@ -24,6 +28,12 @@ const t = texts.evaluate;
 
 interface Source extends Sample {
   readonly read: () => Promise<Blob>;
+}
+
+/** A network that answers nothing here, and why. */
+interface Marked {
+  readonly model: Model;
+  readonly why: string;
 }
 
 export function evaluateScreen(context: Context): Screen {
@@ -38,7 +48,7 @@ export function evaluateScreen(context: Context): Screen {
   const chosen = h("p", { class: "hint", role: "status" });
   const models = catalogue.models.map((model, index) => {
     const box = h("input", { type: "checkbox", name: "model", value: model.listed.name, checked: index === 0 });
-    return { model, box };
+    return { model, box, here: h("small", { class: "here" }) };
   });
   const choose = (files: File[]) => {
     own = files.filter(mayBePicture).map((file) => {
@@ -71,8 +81,9 @@ export function evaluateScreen(context: Context): Screen {
     results.replaceChildren();
     progressBox.hidden = false;
     try {
-      const { measured, unread, complete } = await evaluate(selected, sources);
-      results.replaceChildren(...resultsOf(selected, measured, unread));
+      const { usable, marked } = await opened(selected);
+      const { measured, unread, complete } = await evaluate(usable, sources);
+      results.replaceChildren(...resultsOf(usable, marked, measured, unread));
       progressWords.textContent = complete ? t.progress(sources.length, sources.length) : t.stopped;
     } catch (error) {
       progressWords.classList.add("error");
@@ -81,13 +92,36 @@ export function evaluateScreen(context: Context): Screen {
     running = false;
     start.textContent = t.start;
     progressBox.hidden = true;
+    await markKept();
+  }
+
+  /** Models that may be counted, and those that may not, each with why. The first error where there is none of the former. */
+  async function opened(selected: Model[]): Promise<{ usable: Model[]; marked: Marked[] }> {
+    const [usable, marked]: [Model[], Marked[]] = [[], []];
+    let problem: BadModel | null = null;
+    for (const model of selected) {
+      try {
+        // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.
+        const { selfTest } = await catalogue.open(model);
+        if (selfTest.passed) usable.push(model);
+        else marked.push({ model, why: t.failsSelfTest });
+      } catch (error) {
+        if (!(error instanceof BadModel)) throw error;
+        problem ??= error;
+        marked.push({ model, why: t.cannotBeUsed });
+      }
+    }
+    if (usable.length === 0) throw problem ?? new BadModel(marked.map(({ model, why }) => `${nameOf(model)} ${why}`).join("; "));
+    return { usable, marked };
+  }
+
+  async function markKept(): Promise<void> {
+    for (const { model, here } of models) here.textContent = (await catalogue.isKept(model)) ? "" : t.notHere;
   }
 
   async function evaluate(selected: Model[], sources: Source[]) {
     const measured: Measured[] = [];
     const unread: Unread[] = [];
-    // Loading and the first run, which is slower, are not what is measured: opening ends with a self-test.
-    for (const model of selected) await catalogue.open(model);
     for (const [index, source] of sources.entries()) {
       if (!running) return { measured, unread, complete: false };
       progress.value = index / sources.length;
@@ -105,7 +139,7 @@ export function evaluateScreen(context: Context): Screen {
         const { answer, detection } = await catalogue.answer(model, picture);
         measured.push({
           sample,
-          model: model.listed.name,
+          model: nameOf(model),
           answer,
           graphMs: detection.graphMs,
           decodeMs: picture.decodeMs + picture.reduceMs,
@@ -126,12 +160,12 @@ export function evaluateScreen(context: Context): Screen {
         "fieldset",
         { class: "card" },
         h("legend", {}, t.models),
-        ...models.map(({ model, box }) =>
+        ...models.map(({ model, box, here }) =>
           h(
             "label",
             { class: "check" },
             box,
-            h("span", {}, model.listed.name, " ", h("small", {}, megabytes(model.listed.bytes))),
+            h("span", {}, nameOf(model), " ", h("small", {}, megabytes(model.listed.bytes)), " ", here),
           ),
         ),
       ),
@@ -160,7 +194,7 @@ export function evaluateScreen(context: Context): Screen {
     useBundled.checked = bundled.length > 0;
   }
   void readBundled();
-  return { element };
+  return { element, shown: () => void markKept() };
 }
 
 /** Folders hold other files too; what is named like none of them is left to the decoder. */
@@ -174,7 +208,7 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
     class: "visually-hidden",
     id: `evaluate-${name}`,
     multiple: true,
-    ...(folder ? { webkitdirectory: true } : { accept: "image/*" }),
+    ...(folder ? { webkitdirectory: true } : { accept: ACCEPTED }),
     change: () => {
       chosen([...(field.files ?? [])]);
       field.value = "";
@@ -183,20 +217,21 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
   return h("label", { class: "button" }, field, icon(name), words);
 }
 
-function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
+function resultsOf(models: Model[], marked: Marked[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
   const { columns } = t;
   const measures = [columns.pictures, columns.right, columns.unknown, columns.median, columns.mean, columns.p95, columns.total];
   const values = models.map((model) => {
-    const mine = measured.filter((row) => row.model === model.listed.name);
+    const mine = measured.filter((row) => row.model === nameOf(model));
     const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
-    const { right, answered, unknown } = accuracy(mine);
+    const { right, labelled, unknown } = accuracy(mine);
     const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [median, mean, p95, total].map(milliseconds);
-    return [count(mine.length), t.right(right, answered), count(unknown), ...timed];
+    return [count(mine.length), t.right(right, labelled), count(unknown), ...timed];
   });
   // Models side by side: phones are narrow, and few models are compared by many measures.
-  const header = [columns.measure, ...models.map((model) => model.listed.name)];
-  const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!)]);
-  const onePerPicture = measured.filter((row) => row.model === models[0]?.listed.name);
+  const header = [columns.measure, ...[...models, ...marked.map(({ model }) => model)].map(nameOf)];
+  const notCounted = (index: number) => marked.map(({ why }) => (index === 0 ? why : "–"));
+  const rows = measures.map((measure, index) => [measure, ...values.map((column) => column[index]!), ...notCounted(index)]);
+  const onePerPicture = measured.filter((row) => row.model === (models[0] && nameOf(models[0])));
   const decoding = times(onePerPicture.map((row) => row.decodeMs));
   return [
     h(
@@ -227,15 +262,30 @@ function resultsOf(models: Model[], measured: Measured[], unread: Unread[]): (HT
       ),
     ),
     ...models.flatMap((model) => confusionOf(model, measured)),
+    ...unlabelledOf(models, measured),
   ];
 }
 
+/** Of a picture without a label nothing can be counted, but what was said of it is worth reading. */
+function unlabelledOf(models: Model[], measured: Measured[]): HTMLElement[] {
+  const said = new Map<string, string[]>();
+  for (const { sample, model, answer } of measured) {
+    if (sample.label !== null) continue;
+    const { card } = models.find((each) => nameOf(each) === model)!;
+    const words = texts.verdict(answer.verdict, answer.source === null ? null : called(card, answer.source));
+    said.set(sample.file, [...(said.get(sample.file) ?? []), words]);
+  }
+  if (said.size === 0) return [];
+  const rows = [...said].map(([file, words]) => [file, ...words]);
+  return [h("div", { class: "card" }, h("h3", {}, t.unlabelled), table("unlabelled", t.unlabelled, [t.picture, ...models.map(nameOf)], rows))];
+}
+
 function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
-  const mine = measured.filter((row) => row.model === model.listed.name);
+  const mine = measured.filter((row) => row.model === nameOf(model));
   const found = confusion(mine, model.card.classes);
   if (found.rows.length === 0) return [];
-  const nameOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : t.generated(name));
-  const caption = t.confusion(model.listed.name);
+  const titleOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : name === SOME_GENERATOR ? t.someGenerator : called(model.card, name));
+  const caption = t.confusion(nameOf(model));
   return [
     h(
       "div",
@@ -244,8 +294,8 @@ function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
       table(
         "confusion",
         caption,
-        [t.truth, ...found.columns.map(nameOf)],
-        found.rows.map(({ label, counts }) => [nameOf(label), ...counts.map(count)]),
+        [t.truth, ...found.columns.map(titleOf)],
+        found.rows.map(({ label, counts }) => [titleOf(label), ...counts.map(count)]),
       ),
     ),
   ];

@@ -3,9 +3,11 @@
 import { h, icon } from "../dom";
 import { entries, removeAll, removeEntry, type Kept } from "../history/records";
 import { keepHistory, keepsHistory } from "../history/setting";
-import { moment, texts } from "../texts";
+import { moment } from "../numbers";
+import { texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
+import { explainedScale, headline, scale, type Said } from "./verdict";
 
 const t = texts.history;
 
@@ -30,6 +32,7 @@ export function historyScreen({ report }: Context): Screen {
   });
   const all = h("button", { class: "button", type: "button", click: () => sure.showModal() }, icon("remove"), t.removeAll);
   const keep = h("input", { type: "checkbox", checked: keepsHistory(), change: () => keepHistory(keep.checked) });
+  const opened = h("dialog", { class: "opened", "aria-label": t.title });
   let urls: string[] = [];
 
   async function change(done: Promise<void>): Promise<void> {
@@ -49,9 +52,14 @@ export function historyScreen({ report }: Context): Screen {
       return [];
     });
     urls = found.map((entry) => URL.createObjectURL(entry.thumbnail));
-    list.replaceChildren(...found.map((entry, index) => item(entry, urls[index]!, () => void change(removeEntry(entry.id)))));
+    list.replaceChildren(...found.map((entry, index) => item(entry, urls[index]!, () => openEntry(entry, urls[index]!), () => void change(removeEntry(entry.id)))));
     empty.hidden = found.length > 0;
     all.hidden = found.length === 0;
+  }
+
+  function openEntry(entry: Kept, url: string): void {
+    opened.replaceChildren(...openedEntry(entry, url));
+    opened.showModal();
   }
 
   const element = h(
@@ -62,13 +70,20 @@ export function historyScreen({ report }: Context): Screen {
     empty,
     list,
     sure,
+    opened,
   );
   return { element, shown: () => void show() };
 }
 
-function item(entry: Kept, url: string, remove: () => void): HTMLElement {
-  const verdict = texts.verdict(entry);
+function item(entry: Kept, url: string, open: () => void, remove: () => void): HTMLElement {
+  const said = saidIn(entry);
+  const verdict = texts.verdict(said.verdict, said.sourceName);
   const what = `${verdict}, ${moment(entry.time)}`;
+  const name = entry.file ?? t.open;
+  const opening = (event: Event) => {
+    event.preventDefault();
+    open();
+  };
   return h(
     "li",
     { class: "card entry" },
@@ -76,10 +91,46 @@ function item(entry: Kept, url: string, remove: () => void): HTMLElement {
     h(
       "div",
       {},
-      h("p", { class: `said ${entry.verdict}` }, h("span", { class: "badge" }, icon(entry.verdict)), verdict),
-      h("p", { class: "hint" }, texts.probability(entry.pFake)),
-      h("p", { class: "hint" }, t.entry(entry.model, moment(entry.time))),
+      h("a", { class: "file", href: "#history", "aria-label": `${name}: ${what}`, click: opening }, name),
+      h("p", { class: `said ${entry.verdict}` }, ...headline(said)),
+      entry.answer && scale(said),
+      h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),
     ),
     h("button", { class: "button quiet", type: "button", "aria-label": t.remove(what), click: remove }, icon("remove")),
   );
+}
+
+function saidIn(entry: Kept): Said {
+  return {
+    verdict: entry.verdict,
+    pFake: entry.pFake,
+    threshold: entry.answer?.threshold ?? 1,
+    sourceName: entry.sourceName ?? entry.source,
+    isDemonstration: entry.isDemonstration ?? false,
+  };
+}
+
+/** What was said then, as far as it was kept. */
+function openedEntry(entry: Kept, url: string): HTMLElement[] {
+  const said = saidIn(entry);
+  const { answer } = entry;
+  const close = h("form", { method: "dialog", class: "buttons" }, h("button", { class: "button" }, t.close));
+  const words = answer
+    ? [
+        said.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
+        explainedScale(said),
+        h("p", {}, texts.errors(answer)),
+        h("p", { class: "hint" }, texts.errorsDetail(answer)),
+        h("p", { class: "hint" }, texts.kind(answer.kind)),
+      ]
+    : [h("p", { class: "hint" }, t.ofBefore)];
+  return [
+    // Focused, so that the dialogue opens at its beginning.
+    h("h2", { class: `said ${said.verdict}`, tabindex: "-1", autofocus: true }, ...headline(said)),
+    h("img", { src: url, alt: t.thumbnail }),
+    ...(said.isDemonstration ? [h("p", { class: "warning" }, texts.demonstrationMeans)] : []),
+    ...words.filter((each) => each !== false),
+    h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),
+    close,
+  ];
 }

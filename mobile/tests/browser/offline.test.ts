@@ -129,6 +129,32 @@ test("in the browser's own log the app asks no host but localhost", async () => 
   expect([...hosts]).toEqual(["localhost"]);
 });
 
+describe("a device", () => {
+  test("whose storage is full gets its verdicts, and is told what could not be kept", async () => {
+    const page = await context.newPage();
+    const session = await context.newCDPSession(page);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin, quotaSize: 1000 });
+    await page.goto(site.url);
+    await page.waitForSelector("html[data-ready=yes]");
+    expect(await check(page, GOOD)).toMatchObject({ verdict: expect.any(String) as unknown });
+    await expect.poll(() => page.locator(".notices").textContent()).toContain(texts.storageFull);
+    await expect.poll(() => page.locator(".notices").textContent()).toContain(texts.history.full);
+    await page.setInputFiles("#choose-picture", [GOOD, pictureFile("png-64x48.png")]);
+    await expect.poll(() => page.locator(".many .scale").count()).toBe(2);
+  });
+
+  test.each([0, 4e12])("whose clock says %d milliseconds answers, and shows its history in the order of the answers", async (now) => {
+    const page = await openApp(context, site.url, false);
+    await check(page, GOOD);
+    await page.evaluate((time) => {
+      Date.now = () => time;
+    }, now);
+    await check(page, pictureFile("png-64x48.png"));
+    await page.click("a[data-tab=history]");
+    await expect.poll(() => page.locator(".entry .file").allTextContents()).toEqual(["png-64x48.png", "png-256x256.png"]);
+  });
+});
+
 describe("a new version", () => {
   test("of a model is used, and told of", async () => {
     await (await openApp(context, site.url)).close();
@@ -194,6 +220,52 @@ describe("a damaged model file", () => {
     site.replaced.set("models/index.json", Buffer.from(JSON.stringify([{ ...index[0], sha256 }, index[1]])));
     const page = await openApp(context, site.url, false);
     expect(await check(page, GOOD)).toContain(texts.badModel("").slice(0, 20));
+  });
+
+  test("or one that belongs to another card is named as that, and the other model answers", async () => {
+    const [first, second] = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { file: string }[];
+    site.replaced.set(`models/${first!.file}`, readFileSync(`${APP}/models/${second!.file}`));
+    const page = await openApp(context, site.url, false);
+    const said = await check(page, GOOD);
+    expect(said).toContain("do not belong together");
+    expect(said).toContain("it is the file of small");
+    expect(said).not.toContain("damaged");
+    site.replaced.set(`models/${first!.file}`, Buffer.from("a network that nobody here knows"));
+    expect(await check(page, GOOD)).toContain("do not belong together");
+    await page.selectOption("#model", "small");
+    await page.locator("[data-verdict]").waitFor();
+  });
+
+  test("or a card that belongs to another network is named at once, and the other model answers", async () => {
+    const [first, second] = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[];
+    site.replaced.set(`models/${first!.card}`, readFileSync(`${APP}/models/${second!.card}`));
+    const page = await openApp(context, site.url, false);
+    await expect.poll(() => page.locator(".notices").textContent()).toContain("do not belong together");
+    expect(await page.inputValue("#model")).toBe("small");
+    expect(await check(page, GOOD)).toMatchObject({ verdict: expect.any(String) as unknown });
+  });
+
+  test("or a card for a newer version of the app asks for it, and the other model answers", async () => {
+    const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
+    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify({ format: 2, name: "dense", decision: "another" })));
+    const page = await openApp(context, site.url, false);
+    await expect.poll(() => page.locator(".notices").textContent()).toContain(texts.modelFault.newer);
+    expect(await check(page, GOOD)).toMatchObject({ verdict: expect.any(String) as unknown });
+  });
+
+  test("or a network that is newer than the app's runtime asks for a newer version", async () => {
+    const index = JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { file: string; card: string; sha256: string }[];
+    const model = readFileSync(`${APP}/models/${index[0]!.file}`);
+    // The first field of an ONNX file is the version of its representation.
+    expect(model[0]).toBe(0x08);
+    model[1] = 99;
+    const sha256 = createHash("sha256").update(model).digest("hex");
+    const card = { ...(JSON.parse(readFileSync(`${APP}/models/${index[0]!.card}`, "utf8")) as object), sha256 };
+    site.replaced.set(`models/${index[0]!.file}`, model);
+    site.replaced.set(`models/${index[0]!.card}`, Buffer.from(JSON.stringify(card)));
+    site.replaced.set("models/index.json", Buffer.from(JSON.stringify([{ ...index[0], sha256 }, index[1]])));
+    const page = await openApp(context, site.url, false);
+    expect(await check(page, GOOD)).toContain(texts.modelFault.newer);
   });
 
   test("and a missing list leave a message, not an empty screen", async () => {

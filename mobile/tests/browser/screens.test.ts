@@ -2,12 +2,19 @@ import { readFileSync } from "node:fs";
 import axe from "axe-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { Verdict } from "../../src/network/decision";
 import { texts } from "../../src/texts";
+import { german } from "../../src/texts-de";
+import { italian } from "../../src/texts-it";
 import { APP, FIXTURES, pictureFile } from "../fixtures";
 import { check, launch, openApp, outcome, type Outcome } from "./app";
 import { Site } from "./site";
 
 const PHONE = { viewport: { width: 360, height: 740 } };
+
+function models(): { name: string; card: string; sha256: string }[] {
+  return JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { name: string; card: string; sha256: string }[];
+}
 
 const site = new Site(APP);
 let browser: Browser;
@@ -38,6 +45,17 @@ afterEach(async () => {
   await page.close();
 });
 
+/** The app as it is where the first network computes other numbers than its card says. */
+async function withFailingSelfTest(): Promise<void> {
+  const { card } = models()[0]!;
+  const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };
+  content.self_test.probabilities.reverse();
+  site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify(content)));
+  await page.reload();
+  await page.waitForSelector("html[data-ready=yes]");
+  site.replaced.clear();
+}
+
 describe("Detect", () => {
   test("switching the model answers the same picture again, and the choice lasts", async () => {
     const first = (await check(page, pictureFile("jpg-512x512-q95.jpg"))) as Outcome;
@@ -51,9 +69,32 @@ describe("Detect", () => {
   test("the verdict stands with its error rates, its time and where it was computed", async () => {
     const { text } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
     // The seventh of the card's twelve cells: 256/q40.
-    expect(text).toContain("(256 pixels, JPEG quality 40), this model called 6.0\u00a0% (95\u00a0% interval 0.0 to 12.0) of 500 photographs");
+    expect(text).toContain("In our tests it called 6 of 100 photographs generated and missed 1 of 8 generated pictures of this kind.");
+    expect(text).toContain("(256 pixels, JPEG quality 40) were 500 photographs (95\u00a0% interval 0.0 to 12.0 of 100)");
     expect(text).toMatch(/\d\sms for the model/);
     expect(text).toContain(texts.providers.wasm);
+  });
+
+  test("one bar has its mark at the line, and generators are called as people know them", async () => {
+    const { text, verdict } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
+    const bars = page.locator(".verdict .scale");
+    expect(await bars.count()).toBe(1);
+    const card = JSON.parse(readFileSync(`${APP}/models/${models()[0]!.card}`, "utf8")) as { decision: { fake_thresholds: Record<string, number> } };
+    const [bar, mark] = [await bars.boundingBox(), await bars.locator(".mark").boundingBox()];
+    const place = (mark!.x + mark!.width / 2 - bar!.x) / bar!.width;
+    expect(place).toBeCloseTo(card.decision.fake_thresholds["256"]!, 2);
+    expect(text).not.toContain("probability that it was generated");
+    expect(text).toContain("a small GAN");
+    expect(await bars.getAttribute("class")).toBe(`scale ${verdict}`);
+  });
+
+  test("a network of random weights is called a demonstration wherever it answers", async () => {
+    await page.selectOption("#model", "small");
+    const { text } = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
+    expect(text).toContain(texts.demonstrationMeans);
+    expect(await page.locator("#model option:checked").textContent()).toContain("demonstration");
+    await page.click("a[data-tab=history]");
+    await expect.poll(() => page.locator(".entry").first().textContent()).toContain(texts.demonstration);
   });
 
   test("the evidence map covers the picture when it is asked for", async () => {
@@ -88,16 +129,15 @@ describe("Evaluate", () => {
     const rows = await results();
     expect(rows.map(([model, pictures]) => [model, pictures])).toEqual([
       ["dense", "9"],
-      ["small", "9"],
+      ["small (demonstration)", "9"],
     ]);
     const lines = await savedCsv();
     expect(lines).toHaveLength(1 + 18);
-    for (const [index, model] of ["dense", "small"].entries()) {
+    for (const [index, model] of ["dense", "small (demonstration)"].entries()) {
       const mine = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === model);
-      const answered = mine.filter((line) => line[3] !== "unknown-source");
-      const right = answered.filter((line) => (line[1] === "real") === (line[3] === "photograph"));
-      expect(rows[index]![2]).toContain(`(${right.length}\u00a0of\u00a0${answered.length})`);
-      expect(rows[index]![3]).toBe(String(mine.length - answered.length));
+      const right = mine.filter((line) => line[3] === (line[1] === "real" ? "photograph" : "generated"));
+      expect(rows[index]![2]).toContain(`(${right.length}\u00a0of\u00a09)`);
+      expect(rows[index]![3]).toBe(String(mine.filter((line) => line[3] === "unknown-source").length));
       const confusion = page.locator("table.confusion").nth(index).locator("td");
       const counts = (await confusion.allTextContents()).map(Number);
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(9);
@@ -119,6 +159,50 @@ describe("Evaluate", () => {
     expect(second!.slice(0, 2)).toEqual(["dense", "1"]);
     expect(await page.locator("details summary").first().textContent()).toBe(texts.evaluate.failures(1));
     expect((await savedCsv()).at(-1)).toContain("unreadable");
+  });
+
+  test("pictures without a label are listed with what was said of them", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("#use-bundled").uncheck();
+    await page.setInputFiles("#evaluate-picture", [pictureFile("png-64x48.png"), pictureFile("png-256x256.png")]);
+    const [row] = await results();
+    expect(row!.slice(0, 3)).toEqual(["dense", "2", "–"]);
+    const listed = await page.$$eval("table.unlabelled tbody tr", (found) => found.map((each) => [...each.children].map((cell) => cell.textContent)));
+    expect(listed.map(([file]) => file)).toEqual(["png-64x48.png", "png-256x256.png"]);
+    expect(listed.every(([, said]) => /^(Photograph|Generated: .+|Unknown source)$/.test(said!))).toBe(true);
+  });
+
+  test("a network whose self-test fails here is marked, and the others are counted", async () => {
+    await withFailingSelfTest();
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("input[name=model][value=small]").check();
+    const rows = await results();
+    expect(rows.map(([model, pictures, right]) => [model, pictures, right === "–"])).toEqual([
+      ["small (demonstration)", "9", false],
+      ["dense", texts.evaluate.failsSelfTest, true],
+    ]);
+    await page.locator("input[name=model][value=small]").uncheck();
+    await page.click("#start");
+    await expect.poll(() => page.locator("section:not([hidden]) > .status.error").textContent()).toContain(texts.evaluate.failsSelfTest);
+  });
+
+  test("the models that are not on the device are named in both lists", async () => {
+    await page.evaluate(() => caches.delete("telltale-models"));
+    await page.click("a[data-tab=evaluate]");
+    const here = (model: string) => page.locator("label", { has: page.locator(`input[name=model][value=${model}]`) }).locator(".here").textContent();
+    await expect.poll(() => here("dense")).toBe(texts.evaluate.notHere);
+    // A visit begins with fetching the first one.
+    await page.reload();
+    await page.waitForSelector("html[data-offline=yes]");
+    await expect.poll(() => here("dense")).toBe("");
+    await results();
+    await expect.poll(() => here("dense")).toBe("");
+    expect(await here("small")).toBe(texts.evaluate.notHere);
+    await page.click("a[data-tab=detect]");
+    await expect.poll(() => page.locator("#model option").allTextContents()).toEqual([
+      expect.not.stringContaining(texts.evaluate.notHere),
+      expect.stringContaining(texts.evaluate.notHere),
+    ]);
   });
 
   test("without a picture it says what is missing", async () => {
@@ -182,13 +266,7 @@ describe("About", () => {
   });
 
   test("a model that computes other numbers than published fails its self-test, and gives no verdict", async () => {
-    const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
-    const content = JSON.parse(readFileSync(`${APP}/models/${card}`, "utf8")) as { self_test: { probabilities: number[] } };
-    content.self_test.probabilities.reverse();
-    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify(content)));
-    await page.reload();
-    await page.waitForSelector("html[data-ready=yes]");
-    site.replaced.clear();
+    await withFailingSelfTest();
     expect(await check(page, pictureFile("png-64x48.png"))).toContain("computes other numbers than it was published with");
     await page.click("a[data-tab=about]");
     await page.locator("[data-self-test=dense]").click();
@@ -209,6 +287,29 @@ describe("About", () => {
   });
 });
 
+describe.each([
+  ["de-DE", "de", german],
+  ["it-IT", "it", italian],
+] as const)("In a browser that asks for %s", (locale, language, words) => {
+  test("the app speaks the person's language, on every screen within the phone's width", async () => {
+    const abroad = await browser.newContext({ ...PHONE, locale });
+    const there = await openApp(abroad, site.url, false);
+    expect(await there.getAttribute("html", "lang")).toBe(language);
+    expect(await there.locator("#detect-title").textContent()).toBe(words.detect.title);
+    const { text, verdict } = (await check(there, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
+    expect(text).toContain(verdict === "generated" ? words.scale.generated : words.verdict(verdict as Verdict, null));
+    expect(text).not.toContain("In our tests");
+    await there.setInputFiles("#choose-picture", ["png-64x48.png", "bad-text.jpg"].map(pictureFile));
+    await there.locator("section:not([aria-busy]) .many .unread").waitFor();
+    for (const tab of ["detect", "evaluate", "history", "about"] as const) {
+      await there.click(`a[data-tab=${tab}]`);
+      expect(await there.locator(`a[data-tab=${tab}]`).textContent()).toBe(words.tabs[tab]);
+      expect(await there.evaluate(() => document.documentElement.scrollWidth), tab).toBe(360);
+    }
+    await abroad.close();
+  });
+});
+
 describe("Everyone can use it:", () => {
   const schemes = ["light", "dark"] as const;
 
@@ -217,23 +318,39 @@ describe("Everyone can use it:", () => {
     await page.evaluate(axe.source);
     await check(page, pictureFile("jpg-512x333-q60.jpg"));
     await page.getByLabel(texts.detect.evidence).check();
-    for (const tab of ["detect", "evaluate", "history", "about"]) {
-      await page.click(`a[data-tab=${tab}]`);
+    for (const tab of ["detect", "list", "evaluate", "history", "about"]) {
+      await page.click(`a[data-tab=${tab === "list" ? "detect" : tab}]`);
+      if (tab === "list") {
+        await page.selectOption("#model", "small");
+        await page.setInputFiles("#choose-picture", ["png-64x48.png", "bad-text.jpg"].map(pictureFile));
+        await page.locator("section:not([aria-busy]) .many .unread").waitFor();
+      }
       if (tab === "evaluate") {
         await page.click("#start");
         await page.locator("table.summary").waitFor();
       }
-      if (tab === "history") await page.locator(".entry").waitFor();
+      if (tab === "history") {
+        await page.locator(".entries:not(.many) a.file").first().click();
+        await page.getByRole("dialog").waitFor();
+      }
       const found = await page.evaluate(async () => {
         const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
         return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
       });
       expect(found.filter(({ impact }) => impact === "serious" || impact === "critical"), tab).toEqual([]);
+      if (tab === "history") await page.getByRole("button", { name: texts.history.close }).click();
     }
   });
 
   test("nothing is wider than a phone of 360 pixels", async () => {
+    await page.evaluate(() => caches.delete("telltale-models"));
+    await page.click("a[data-tab=evaluate]");
+    await page.click("a[data-tab=detect]");
+    await expect.poll(() => page.locator("#model").textContent()).toContain(texts.evaluate.notHere);
     await check(page, pictureFile("png-3000x90.png"));
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(360);
+    await page.setInputFiles("#choose-picture", ["png-3000x90.png", "bad-text.jpg"].map(pictureFile));
+    await page.locator("section:not([aria-busy]) .many .unread").waitFor();
     for (const tab of ["detect", "evaluate", "history", "about"]) {
       await page.click(`a[data-tab=${tab}]`);
       expect(await page.evaluate(() => document.documentElement.scrollWidth), tab).toBe(360);

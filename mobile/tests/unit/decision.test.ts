@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { BadModel, readCard } from "../../src/network/card";
+import { BadModel, called, readCard } from "../../src/network/card";
 import { answer, nearestCell } from "../../src/network/decision";
 import type { PictureFacts } from "../../src/picture/facts";
 import { fixture } from "../fixtures";
@@ -56,6 +56,20 @@ test("kinds that a file does not tell are read by name, and cards of before by s
 test("a network that looks at windows of original pixels is refused", () => {
   const card = { ...cases[0]!.card, windows: 5 };
   expect(() => readCard(card)).toThrow(/windows of original pixels/);
+});
+
+test("generators are called as the card says, and networks of random weights demonstrations", () => {
+  const read = (changes: object) => readCard({ ...cases[0]!.card, ...changes });
+  expect(called(read({ sources: { gan: "GAN" } }), "gan")).toBe("GAN");
+  expect(called(read({ sources: {} }), "gan")).toBe("gan");
+  expect(read({}).isDemonstration).toBe(false);
+  expect(read({ about: { weights: "random:0", spec: { kind: "fine-tuned" } } }).isDemonstration).toBe(true);
+  expect(read({ about: { weights: "random:0", spec: { kind: "residual" } } }).isDemonstration).toBe(false);
+  expect(read({ about: { weights: "sha256:00" } }).isDemonstration).toBe(false);
+});
+
+test("a card of a later format asks for a newer version of the app", () => {
+  expect(() => readCard({ ...cases[0]!.card, format: 2, decision: "another" })).toThrow(/newer version of this app/);
 });
 
 test("outputs that are no numbers give no verdict", () => {

@@ -31,7 +31,7 @@ test("quantiles interpolate linearly, as NumPy's do", () => {
   expect(p95).toBeCloseTo(9.1, 12);
 });
 
-test("accuracy counts what was answered, and unknowns apart", () => {
+test("accuracy counts over all labelled pictures, of which an unknown is not right", () => {
   const rows = [
     measured("real", "photograph"),
     measured("real", "generated", "gan"),
@@ -41,7 +41,7 @@ test("accuracy counts what was answered, and unknowns apart", () => {
     measured(null, "unknown-source"),
     measured(null, "photograph"),
   ];
-  expect(accuracy(rows)).toEqual({ right: 2, answered: 4, unknown: 2 });
+  expect(accuracy(rows)).toEqual({ right: 2, labelled: 5, unknown: 2 });
 });
 
 test("the confusion counts every labelled picture once", () => {

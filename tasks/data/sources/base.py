@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from storage.objects import Ref
 from tasks.facts import FactPool, Question
 from tasks.spec.base import Name, Spec, Truth
+from tasks.spec.source_names import name_in_words
 from tasks.spec.splits import Splits
 
 Deployment = Literal["shard/coco", "shard/folder", "generate/gan", "generate/stable-diffusion"]
@@ -37,6 +38,11 @@ class SourceBase(Spec):
     def identity(self) -> str | None:
         """What its pictures are, where two sources of one label cannot both be that; None where they may."""
         return None
+
+    @property
+    def in_words(self) -> str:
+        """What people call it, for those who read what a network says."""
+        return name_in_words(self.name)
 
     @property
     def may_be_enlarged(self) -> bool:
