@@ -139,8 +139,8 @@ def evaluate(store: str, experiment: str, overrides: dict[str, Any] | None = Non
 @functools.cache
 def serve() -> None:
     """Start a Prefect server for this process, which ends with it. Prefect reads its settings when it is imported."""
-    from deployments.home_folder import HOME_SETTING
     from deployments.services import ensure_server, stop
+    from storage.opening import HOME_SETTING
 
     if "prefect" in sys.modules:
         raise RuntimeError("Prefect was imported before its server's address was known")

@@ -108,9 +108,8 @@ def detect(
     """Say of each PICTURE whether it is a photograph, by which generator it was made, or that the source is unknown.
 
     Networks come from the store (TELLTALE_STORE) or from a file. The error rates are those of the nearest kind of
-    picture that the network was tested in; they are no promise for pictures that differ otherwise. Kinds to which
-    something else than a JPEG encoding happened are never taken as the nearest, because a file does not tell what
-    happened to a picture before it was saved.
+    picture that the network was tested in, and no promise for pictures that differ otherwise. Kinds to which something
+    else than a JPEG encoding happened are never the nearest: a file does not tell what happened before it was saved.
     """
     if model is not None and (experiment is not None or network is not None):
         raise typer.BadParameter("--model names a file; --experiment and --network choose from the store")

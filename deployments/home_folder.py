@@ -18,7 +18,7 @@ from deployments.database import SQLITE
 from deployments.processes import MARK, Process, ServiceFailed
 from storage.credentials import BLOCK_SETTING
 from storage.errors import SpecError
-from storage.opening import local_folder, open_store
+from storage.opening import DEFAULT_HOME, HOME_SETTING, local_folder, open_store
 from storage.paths import absolute, with_home
 from storage.runs import REPORTS_SETTING
 from storage.store import STORE_SETTING
@@ -26,8 +26,6 @@ from tasks.app_files import APP_SETTING
 from tasks.cache import CACHE_SETTING, cache_folder
 from tasks.device import PRICE_SETTING, hourly_price
 from tasks.threads import THREADS_SETTING, parallel_tasks
-
-HOME_SETTING = "TELLTALE_HOME"
 
 # Values that no path is meant by, even where a file has that name.
 NO_PATHS = (BLOCK_SETTING, PRICE_SETTING, REPORTS_SETTING, STORE_SETTING, THREADS_SETTING)
@@ -68,7 +66,7 @@ class State:
 
 def home() -> Path:
     """The absolute path of the folder in which everything lives."""
-    return absolute(os.environ.get(HOME_SETTING) or ".telltale")
+    return absolute(os.environ.get(HOME_SETTING) or DEFAULT_HOME)
 
 
 def check_settings() -> None:

@@ -71,13 +71,14 @@ def _listed(rows_of: Callable[[], Sequence[Row]], as_json: bool, nothing: str) -
     if as_json:
         typer.echo(json.dumps(whole + damaged))
     elif whole:
-        from rich.console import Console
         from rich.table import Table
+
+        from deployments.terminal import print_uncut
 
         table = Table(*whole[0], box=None, pad_edge=False)
         for row in whole:
             table.add_row(*map(str, row.values()))
-        Console(highlight=False, markup=False, emoji=False).print(table)
+        print_uncut(table)
     elif not damaged:
         typer.echo(nothing)
     for row in damaged:

@@ -86,7 +86,8 @@ def document_of(
 
 def _said(document: Mapping[str, Any], matched: bool) -> Iterator[str]:
     """What the experiment is like, as it is now."""
-    shown = " and ".join(map(str, document["resolutions"]))
+    sides = document["resolutions"]
+    shown = " and ".join(map(str, sides if isinstance(sides, list) else [sides]))
     if document["path"] == "crop":
         yield f"windows of {shown} original pixels (--cell sets others)"
     if document["path"] == "crop" and document["history"] == "matched":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import webbrowser
 from typing import Annotated
 
@@ -99,16 +98,14 @@ def _say_changes(store: Store, before: str, after: str, as_json: bool) -> None:
         return
     typer.echo(in_a_line(found, before.rpartition("/")[2]))
     rows = shown(beyond_chance(found)) or shown(found)
-    from rich.console import Console
     from rich.table import Table
+
+    from deployments.terminal import print_uncut
 
     table = Table(*(rows[0] if rows else ()), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row.values())
-    # Figures are cut by no terminal, and by no pipe.
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)
+    print_uncut(table)
 
 
 def _serve(store: Store, place: str) -> None:

@@ -38,7 +38,7 @@ FIRST_PROJECT = "The first project's table: accuracy as reported, under the seed
 # With a cell behind it.
 DETECTORS = "Every detector: AUROC in "
 # With a detector behind it; the first of them is the one that the report speaks of.
-GRID = "The fair grid: AUROC of "
+GRID = "The grid: AUROC of "
 AUDITED = "Made equal one after the other, from files as shipped: AUROC for "
 NETWORKS = "Networks: what each stage costs and saves"
 # What of that table fits into a terminal.
@@ -297,7 +297,7 @@ def _grids(table: pl.DataFrame) -> dict[str, Short]:
         tables[f"{GRID}{words}" if role == "detector" else f"The {role}: AUROC of {words}"] = _grid(part, "auroc")
         if first:
             accuracy = _grid(part, "balanced_accuracy@val")
-            tables[f"The fair grid: balanced accuracy of {words} at the threshold from val"] = accuracy
+            tables[f"The grid: balanced accuracy of {words} at the threshold from val"] = accuracy
     return tables | _side_by_side(table)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 
 from tasks.progress import Progress, show_on
 
@@ -18,6 +20,14 @@ def leave_the_log_to_the_ui() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     # As on the pools: a row for each task that has ended says what its state says.
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")
+
+
+def print_uncut(table: Table) -> None:
+    """Print a table whose figures are cut by no terminal, and by no pipe."""
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    whole = console.measure(table, options=console.options.update(max_width=10_000))
+    console.width = max(console.width, whole.maximum)
+    console.print(table)
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from storage.local import LocalStore
 from storage.paths import absolute
 from storage.store import STORE_SETTING, Store
 
-DEFAULT_STORE = ".telltale/store"
+# Where telltale keeps what it needs on this machine, by default in the working directory.
+HOME_SETTING = "TELLTALE_HOME"
+DEFAULT_HOME = ".telltale"
 
 
 def store_url() -> str:
-    """The address of the configured store (`TELLTALE_STORE`, default a folder of the working directory)."""
-    return os.environ.get(STORE_SETTING) or DEFAULT_STORE
+    """The address of the configured store (`TELLTALE_STORE`, by default the folder `store` of `TELLTALE_HOME`)."""
+    return os.environ.get(STORE_SETTING) or f"{os.environ.get(HOME_SETTING) or DEFAULT_HOME}/store"
 
 
 def open_store(url: str | None = None) -> Store:

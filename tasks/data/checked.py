@@ -20,8 +20,9 @@ from tasks.spec.views import CLEAN_QUALITY
 # With fewer groups of a class there are no intervals (`tasks.evaluation.intervals`).
 LEAST_GROUPS = 10
 # A confound is told from when so large a share of a class has what so few of the other have.
-_MOST, _FEW = 0.9, 0.1
-_QUALITIES_APART = 5
+_MOST, _SOME, _FEW = 0.9, 0.25, 0.1
+# By one number of a file alone, as an AUROC.
+_TOLD = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +210,8 @@ def _few_groups(sources: Sequence[SourceCheck]) -> Iterator[str]:
             if one.label == label and one.groups < LEAST_GROUPS:
                 yield (
                     f"{one.name} has {one.groups} groups of pictures that belong together: with fewer than "
-                    f"{LEAST_GROUPS} its numbers have no intervals, and prove nothing"
+                    f"{LEAST_GROUPS} its numbers have no intervals, and prove nothing; where a fold is left without "
+                    "any, the evaluation ends"
                 )
 
 
@@ -227,10 +229,10 @@ def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterat
     sizes = np.concatenate([one.sizes for one in real])
     qualities = np.concatenate([one.qualities for one in real])
     for fake in (one for one in sources if one.label == "fake" and one.pictures):
-        (form, count), *_ = Counter(fake.formats).most_common(1)
-        if count >= _MOST * fake.pictures and formats[form] <= _FEW * formats.total():
-            of_form = f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs"
-            yield f"{of_form}{of_jpegs}"
+        for form, count in Counter(fake.formats).most_common():
+            if count >= _SOME * fake.pictures and formats[form] <= _FEW * formats.total():
+                of_form = f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs"
+                yield f"{of_form}{of_jpegs}"
         (size, count), *_ = Counter(map(tuple, fake.sizes.tolist())).most_common(1)
         alike = int(np.all(sizes == size, axis=1).sum())
         if count >= _MOST * fake.pictures and alike <= _FEW * len(sizes):
@@ -238,9 +240,16 @@ def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterat
             yield f"{count} of {fake.pictures} pictures of {fake.name} are {shown}, {alike} photographs{unseen}"
         if len(fake.qualities) and len(qualities):
             medians = int(np.median(fake.qualities)), int(np.median(qualities))
-            if abs(medians[0] - medians[1]) > _QUALITIES_APART:
+            if abs(_superiority(fake.qualities, qualities) - 0.5) > _TOLD - 0.5:
                 qualities_of = f"{medians[0]} of {fake.name}, {medians[1]} of the photographs"
                 yield f"the median JPEG quality is {qualities_of}{of_jpegs}"
+
+
+def _superiority(ones: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> float:
+    """The chance that one of `ones` (N,) is above one of `others` (M,), equal ones counted half."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, ones, side=side).mean() for side in ("left", "right"))
+    return float((below + not_above) / (2 * len(others)))
 
 
 def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
@@ -256,6 +265,6 @@ def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[
         if one.unmatched and one.unmatched == one.pictures and not one.unmatched_against:
             yield (
                 f"all photographs of {one.name} are JPEGs below quality {CLEAN_QUALITY}: their own encoding would be "
-                "seen under that of the generated pictures, so that none can be compared; set history: as-is to see "
-                "what that gives"
+                "seen under that of the generated pictures, so that none can be compared; leave that source out, or "
+                "set history: as-is to see what that gives"
             )

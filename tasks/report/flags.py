@@ -25,6 +25,7 @@ def flag_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
         yield from _probe_flag(probe, tables["probe"].filter(pl.col("detector") == probe.name))
     yield from _control_flag(data, index)
     yield from _history_flag(tables["history"])
+    yield from _as_they_came(data)
     yield from _perfect(index, tables["grid"])
     yield from _threshold_flag(data, index)
     yield from _without_intervals(data, index)
@@ -71,6 +72,15 @@ def _history_flag(history: pl.DataFrame) -> Iterator[Text]:
             "flag",
             "#history",
             "History of files",
+        )
+
+
+def _as_they_came(data: ReportData) -> Iterator[Text]:
+    if data.experiment.path == "crop" and not data.experiment.matches_history:
+        yield Text(
+            "Pictures keep the encodings that they came with (history: as-is): what is told may be how files were "
+            "saved instead of how pictures were made. It is seen under another encoding, and no probe shows it.",
+            "warning",
         )
 
 

@@ -73,4 +73,7 @@ def _left_out(experiment: Experiment) -> str:
     small = "pictures that are smaller than the smallest window"
     if not experiment.matches_history:
         return small
-    return f"{small}, and photographs below JPEG quality {CLEAN_QUALITY}, whose own encoding would be seen"
+    return (
+        f"{small}, and, where they stand against a generator whose files are JPEGs, photographs below JPEG quality "
+        f"{CLEAN_QUALITY}, whose own encoding would be seen; against other generators they take part"
+    )

@@ -83,8 +83,8 @@ def ranking_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl
         Column("balanced accuracy"), Column("photographs"), Column("fakes"), Column("groups"),
     )  # fmt: skip
     intro = (
-        f"Fair path, uncompressed, detector {index.headline.name}; the hardest to tell first. A bar is the 95 % "
-        "interval; a hollow point has none."
+        f"{data.experiment.path.capitalize()} path, uncompressed, detector {index.headline.name}; the hardest to tell "
+        "first. A bar is the 95 % interval; a hollow point has none."
     )
     if table["generator"].n_unique() == 1:
         intro += " There is one generator only: it is compared with itself over resolutions and photographs."

@@ -212,6 +212,29 @@ def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tm
     assert "all photographs of web are JPEGs below quality 95" in result.output
 
 
+def test_check_says_that_qualities_tell_the_classes_apart_however_near_they_are(told: Any, tmp_path: Path) -> None:
+    web, sd = pictures(tmp_path / "web", quality=80), pictures(tmp_path / "sd", quality=75)
+    said = " ".join(told("--photographs", str(web), "--fakes", str(sd)).output.split())
+    assert "the median JPEG quality is 75 of sd, 80 of the photographs: an encoding stays visible" in said
+    same = pictures(tmp_path / "same", quality=80, seed=1)
+    assert "the median JPEG quality" not in told("--photographs", str(web), "--fakes", str(same)).output
+
+
+def test_check_says_that_a_part_of_the_fakes_has_another_format(told: Any, tmp_path: Path) -> None:
+    web, mixed = pictures(tmp_path / "web", quality=80), pictures(tmp_path / "mixed", quality=80, seed=1)
+    for number in range(5):
+        picture(mixed, f"more-{number}.png", quality=None)
+    said = " ".join(told("--photographs", str(web), "--fakes", str(mixed)).output.split())
+    assert "5 of 17 pictures of mixed are PNG, 0 photographs" in said
+
+
+def test_a_resolution_that_is_no_list_is_refused_in_one_sentence(told: Any, folders: tuple[Path, Path]) -> None:
+    result = told("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--set", "resolutions=64")
+    assert result.exit_code == 2
+    assert "resolutions" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_photographs_of_any_quality_are_matched_to_fakes_without_one(
     told: Any, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

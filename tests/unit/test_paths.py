@@ -11,7 +11,7 @@ from deployments.detect import local_model, read_picture
 from flows.publish_mobile import app_folder
 from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.local import LocalStore
-from storage.opening import open_store
+from storage.opening import open_store, store_url
 from storage.paths import absolute, with_home
 from tasks.cache import cache_folder
 from tasks.data.sources.column import ColumnSource, unlocated_column
@@ -211,3 +211,22 @@ def test_a_source_without_its_path_is_read_back_where_telltale_itself_wrote_it()
         assert type(source).model_validate(as_json(source), context=OWN_WORDS) == source
         with pytest.raises(ValueError, match="a path is empty"):
             type(source).model_validate(as_json(source))
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, ".telltale/store"),
+        ({"TELLTALE_HOME": "/srv/telltale"}, "/srv/telltale/store"),
+        ({"TELLTALE_HOME": "/srv/telltale", "TELLTALE_STORE": "s3://bucket"}, "s3://bucket"),
+        ({"TELLTALE_HOME": "", "TELLTALE_STORE": ""}, ".telltale/store"),
+    ],
+)
+def test_commands_and_servers_of_one_home_have_one_store(
+    settings: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TELLTALE_HOME", "TELLTALE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert store_url() == address

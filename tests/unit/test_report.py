@@ -501,6 +501,17 @@ def test_the_probe_is_flagged_where_its_interval_misses_chance(data: ReportData,
     assert "In 12 of 48 rows the interval of probe does not contain 0.5: gan in 12 cells." in page.text
 
 
+@pytest.mark.parametrize(
+    ("path", "history", "is_said"), [("crop", "as-is", True), ("crop", "matched", False), ("fair", "matched", False)]
+)
+def test_pictures_with_the_encodings_that_they_came_with_are_a_warning(path: str, history: str, is_said: bool) -> None:
+    changes = {"path": path, "history": history, "resolutions": (256, 64)}
+    data = light_data(make_experiment(fakes=2).model_copy(update=changes))
+    index = ResultIndex(data.experiment, data.results)
+    said = [one.text for one in flag_blocks(data, index, report_tables(data)) if "history: as-is" in one.text]
+    assert bool(said) == is_said
+
+
 def test_a_probe_that_does_well_is_a_flag_with_an_interval_or_without() -> None:
     def flags(value: float, **bounds: float) -> list[Text]:
         rows = [

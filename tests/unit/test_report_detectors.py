@@ -276,19 +276,19 @@ def test_the_terminal_shows_a_grid_of_every_detector_in_the_reports_order(
         table.write_parquet(path)
     short = short_tables(store, "run")
     assert [title for title in short if title.startswith(GRID)] == [
-        "The fair grid: AUROC of zeta (guesses detectors)",
-        "The fair grid: AUROC of alpha (guesses detectors)",
-        "The fair grid: AUROC of beta (guesses detectors)",
-        "The fair grid: AUROC of foreign",
+        "The grid: AUROC of zeta (guesses detectors)",
+        "The grid: AUROC of alpha (guesses detectors)",
+        "The grid: AUROC of beta (guesses detectors)",
+        "The grid: AUROC of foreign",
     ]
     assert [title for title in short if "balanced accuracy" in title] == [
-        "The fair grid: balanced accuracy of zeta (guesses detectors) at the threshold from val"
+        "The grid: balanced accuracy of zeta (guesses detectors) at the threshold from val"
     ]
     assert "The probe: AUROC of b-probe (guesses probes)" in short
     every = short["Every detector: AUROC in 64/none"]
     assert every["detector"].to_list() == ["zeta", "alpha", "beta", "foreign", "a-probe", "b-probe"]
     assert every.columns[:2] == ["detector", "what it is"]
-    grid = short["The fair grid: AUROC of beta (guesses detectors)"]
+    grid = short["The grid: AUROC of beta (guesses detectors)"]
     assert ("64/flip-1", *["0.640 [0.610, 0.670]"] * 3) in grid.rows()
 
 

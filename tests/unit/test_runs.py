@@ -115,7 +115,7 @@ def test_a_value_and_its_interval_share_a_field(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pl.DataFrame(columns).write_parquet(path)
     tables = short_tables(store, "run")
-    grid = tables["The fair grid: AUROC of svm (a machine)"]
+    grid = tables["The grid: AUROC of svm (a machine)"]
     assert grid.rows() == [("64/none", "0.750 [0.700, 0.800]", "n/a")]
     assert tables[FIRST_PROJECT]["reported"].to_list() == ["0.800", "n/a"]
     assert list(tables)[-2:] == [FIRST_PROJECT, "Ablation: accuracy as the defects go, one after the other"]
