@@ -96,7 +96,6 @@ def checked(asked: Chosen) -> Check:
     from flows.preflight import missing_sources
     from flows.shard import scanned_sources
     from storage.errors import MissingInput
-    from storage.objects import notes_of
     from tasks.data.checked import check_sources
 
     missing = missing_sources(asked.experiment)
@@ -112,7 +111,7 @@ def checked(asked: Chosen) -> Check:
     finally:
         of_flows.setLevel(before)
     sources = [(one.name, one.source.label, one.indexed.entries, one.scans) for one in scans.seen]
-    return check_sources(store, asked.experiment, sources, notes_of(store, scans.assignment))
+    return check_sources(store, asked.experiment, sources, scans.assignment)
 
 
 def show(console: Console, asked: Chosen, found: Check) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,15 @@ import numpy.typing as npt
 
 from storage.objects import Ref, notes_of, read_table
 from storage.store import Store
+from storage.tables import FAKE, REAL
 from tasks.data.entries import QUARANTINE
 from tasks.data.grouping import assignment_warnings
+from tasks.data.windows import Counted, why_not_fitted
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import CLEAN_QUALITY
 
+# A split and a fold, of which a picture has one.
+Place = tuple[str | None, int | None]
 # With fewer groups of a class there are no intervals (`tasks.evaluation.intervals`).
 LEAST_GROUPS = 10
 # A confound is told from when so large a share of a class has what so few of the other have.
@@ -39,7 +43,7 @@ class SourceCheck:
         too_small: by the names of resolutions, pictures that take no part there.
         unmatched: photographs that `history: matched` leaves out, as their own encoding would be seen.
         unmatched_against: the generators against which they are; empty for all.
-        taking_part: by the names of resolutions, pictures that are neither too small nor left out.
+        taking_part: by the names of resolutions, pictures that are neither too small nor left out, by their places.
     """
 
     name: str
@@ -55,7 +59,7 @@ class SourceCheck:
     too_small: Mapping[str, int]
     unmatched: int
     unmatched_against: tuple[str, ...]
-    taking_part: Mapping[str, int]
+    taking_part: Mapping[str, Counted]
 
     @property
     def row(self) -> dict[str, str]:
@@ -66,7 +70,7 @@ class SourceCheck:
         if self.unmatched:
             against = ", ".join(self.unmatched_against)
             because.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}{against and f', against {against}'}")
-        tested = ", ".join(f"{count} in {name}" for name, count in self.taking_part.items())
+        tested = ", ".join(f"{counted.total} in {name}" for name, counted in self.taking_part.items())
         return {
             "source": self.name,
             "label": self.label,
@@ -95,7 +99,7 @@ class SourceCheck:
             "jpeg_quality": _quantiles(self.qualities) if len(self.qualities) else None,
             "repeats": dict(self.repeats),
             "set_aside": dict(self.set_aside),
-            "takes_part": dict(self.taking_part),
+            "takes_part": {name: counted.total for name, counted in self.taking_part.items()},
             "too_small": dict(self.too_small),
             "below_clean_quality": self.unmatched,
         }
@@ -123,11 +127,15 @@ def check_sources(
     store: Store,
     experiment: Experiment,
     sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]],
-    notes: Mapping[str, Any],
+    assignment: Ref,
 ) -> Check:
-    """What is known of (name, label, index, scans) of each source, and the `notes` of their assignment."""
-    jpegs = _of_jpegs(store, experiment, sources)
-    found = tuple(_checked(store, experiment, *source, notes["sources"][source[0]], jpegs) for source in sources)
+    """What is known of (name, label, index, scans) of each source, and of their assignment."""
+    notes = notes_of(store, assignment)
+    jpegs, places = _of_jpegs(store, experiment, sources), _places(store, assignment)
+    found = tuple(
+        _checked(store, experiment, *source, notes["sources"][source[0]], jpegs, places[source[0]])
+        for source in sources
+    )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
     of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
     of_fair_path = ("on the fair path", "the fair path draws")
@@ -141,6 +149,15 @@ def check_sources(
         (*of_indices, *told, *_few_groups(evaluated), *_confounds(experiment, evaluated)),
         tuple(_errors(experiment, evaluated)),
     )
+
+
+def _places(store: Store, assignment: Ref) -> dict[str, dict[str, Place]]:
+    """The split and the fold of every picture, by its source and its id."""
+    found: dict[str, dict[str, Place]] = defaultdict(dict)
+    table = read_table(store, assignment, columns=["source", "image_id", "split", "fold"])
+    for source, image_id, split, fold in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        found[source][image_id] = (split, fold)
+    return found
 
 
 def _of_jpegs(
@@ -164,8 +181,9 @@ def _checked(
     scans: Sequence[Ref],
     notes: Mapping[str, Any],
     of_jpegs: Sequence[str],
+    places: Mapping[str, Place],
 ) -> SourceCheck:
-    columns = ["width", "height", "format", "jpeg_quality"]
+    columns = ["image_id", "width", "height", "format", "jpeg_quality"]
     tables = [read_table(store, ref, columns=columns) for ref in scans]
     rows = [row for table in tables for row in table.to_pylist()]
     aside: Counter[str] = Counter()
@@ -193,8 +211,18 @@ def _checked(
         too_small={str(one): int(np.sum(shorter < side)) for one, side in least.items()},
         unmatched=int(np.sum(~kept)),
         unmatched_against=() if len(of_jpegs) == len(experiment.fake_names) else tuple(of_jpegs),
-        taking_part={str(one): int(np.sum(kept & (shorter >= side))) for one, side in least.items()},
+        taking_part={
+            str(one): _counted(label, [places.get(row["image_id"]) for row in rows], kept & (shorter >= side))
+            for one, side in least.items()
+        },
     )
+
+
+def _counted(label: str, places: Sequence[Place | None], taking_part: npt.NDArray[np.bool_]) -> Counted:
+    """Of pictures at their places (N,) those that take part."""
+    counted = Counter(place for place, takes_part in zip(places, taking_part, strict=True) if takes_part)
+    split_and_fold = ((place or (None, None), count) for place, count in counted.items())
+    return Counted(REAL if label == "real" else FAKE, tuple((*place, count) for place, count in split_and_fold))
 
 
 def _least_side(experiment: Experiment, resolution: int | str, may_be_enlarged: bool) -> int | None:
@@ -253,7 +281,15 @@ def _superiority(ones: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> 
 
 
 def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
-    """Resolutions in which a source takes no part at all."""
+    """Resolutions in which a source takes no part at all, or in which nothing can be fitted."""
+    known = all(one.pictures and not one.unmatched_against for one in sources)
+    if known and len(sources) == len(experiment.evaluated_sources):
+        for resolution in map(str, experiment.resolutions):
+            counted = [one.taking_part[resolution] for one in sources]
+            if all(sum(one.total for one in counted if one.label == label) for label in (REAL, FAKE)) and (
+                why := why_not_fitted(counted, experiment.splits)
+            ):
+                yield f"nothing can be fitted in {resolution}, where {why}: it needs more pictures, or other splits"
     for one in sources:
         shorter = one.sizes.min(axis=1) if len(one.sizes) else np.zeros(1, np.int64)
         for resolution, count in one.too_small.items():

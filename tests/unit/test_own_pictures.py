@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,20 @@ def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, fold
     result = told(*words)
     assert result.exit_code == 2
     assert "no picture of sd is large enough for 512: the largest has a shorter side of 260 pixels" in result.output
+
+
+def test_check_refuses_what_leaves_a_fold_without_a_class(told: Any, tmp_path: Path) -> None:
+    photographs, fakes = pictures(tmp_path / "nine", count=9), pictures(tmp_path / "sd", count=9, quality=75)
+    words = ("--photographs", str(photographs), "--fakes", str(fakes), "--cell", "64/none")
+    assert told(*words).exit_code == 0
+    for path in sorted(photographs.iterdir())[2:]:
+        with Image.open(path) as large:
+            small = large.resize((60, 50))
+        small.save(path, quality=96)
+    result = told(*words)
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert re.search(r"nothing can be fitted in 64, where no photograph is (train|val) in rotation \d", said)
 
 
 def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tmp_path: Path) -> None:
