@@ -131,9 +131,11 @@ def check_sources(
 ) -> Check:
     """What is known of (name, label, index, scans) of each source, and of their assignment."""
     notes = notes_of(store, assignment)
-    jpegs, places = _of_jpegs(store, experiment, sources), _places(store, assignment)
+    places = _places(store, assignment)
+    seen = {name: _seen(store, scans) for name, _, _, scans in sources}
+    jpegs = tuple(name for name in seen if name in experiment.fake_names and _has_jpegs(seen[name]))
     found = tuple(
-        _checked(store, experiment, *source, notes["sources"][source[0]], jpegs, places[source[0]])
+        _checked(store, experiment, *source, notes["sources"][source[0]], seen[source[0]], jpegs, places[source[0]])
         for source in sources
     )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
@@ -160,16 +162,15 @@ def _places(store: Store, assignment: Ref) -> dict[str, dict[str, Place]]:
     return found
 
 
-def _of_jpegs(
-    store: Store, experiment: Experiment, sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]]
-) -> tuple[str, ...]:
-    """The generators of whose files some are JPEGs, which photographs therefore take; none that is run here."""
-    scans_of = {name: scans for name, _, _, scans in sources if name in experiment.fake_names}
-    return tuple(
-        name
-        for name, scans in scans_of.items()
-        if any(len(read_table(store, ref, columns=["jpeg_quality"])["jpeg_quality"].drop_null()) for ref in scans)
-    )
+def _seen(store: Store, scans: Sequence[Ref]) -> list[dict[str, Any]]:
+    """What the scans of a source say of every picture, in their order."""
+    columns = ["image_id", "width", "height", "format", "jpeg_quality"]
+    return [row for ref in scans for row in read_table(store, ref, columns=columns).to_pylist()]
+
+
+def _has_jpegs(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some files of a generator are JPEGs, so that photographs take such an encoding; none that is run here."""
+    return any(row["jpeg_quality"] is not None for row in rows)
 
 
 def _checked(
@@ -180,12 +181,10 @@ def _checked(
     entries: Ref,
     scans: Sequence[Ref],
     notes: Mapping[str, Any],
+    rows: Sequence[dict[str, Any]],
     of_jpegs: Sequence[str],
     places: Mapping[str, Place],
 ) -> SourceCheck:
-    columns = ["image_id", "width", "height", "format", "jpeg_quality"]
-    tables = [read_table(store, ref, columns=columns) for ref in scans]
-    rows = [row for table in tables for row in table.to_pylist()]
     aside: Counter[str] = Counter()
     for ref in (entries, *scans):
         aside.update(read_table(store, ref, name=QUARANTINE)["reason"].to_pylist())

@@ -57,8 +57,15 @@ class FinishedRun:
 @contextmanager
 def evaluated(preset: str, folder: Path) -> Iterator[FinishedRun]:
     """A preset evaluated in the home `folder`; at the end nothing runs there any more."""
-    try:
+    with fresh_home(folder):
         yield FinishedRun(preset, folder, _telltale(folder, "evaluate", preset))
+
+
+@contextmanager
+def fresh_home(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of whoever has the home `folder` and no settings; at the end nothing runs there any more."""
+    try:
+        yield _environment(folder)
     finally:
         _python(folder, "deployments.bootstrap", "stop")
         assert marked_processes(folder / "telltale") == []
@@ -68,12 +75,16 @@ def _telltale(folder: Path, *words: str) -> str:
     return _python(folder, "deployments.cli", *words)
 
 
-def _python(folder: Path, *words: str) -> str:
+def _environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TELLTALE_"))}
+    return {**kept, "HOME": str(folder), "TELLTALE_HOME": str(folder / "telltale")}
+
+
+def _python(folder: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=ROOT,
-        env={**kept, "HOME": str(folder), "TELLTALE_HOME": str(folder / "telltale")},
+        env=_environment(folder),
         capture_output=True,
         text=True,
         timeout=1700,

@@ -1,33 +1,22 @@
 """Ctrl-C, pressed three times during `telltale evaluate` in a fresh home: one sentence and status 130."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from deployments.interruption import INTERRUPTED, SAID
-from deployments.processes import marked_processes
+from tests.integration.finished_run import ROOT, fresh_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    folder = tmp_path_factory.mktemp("home")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TELLTALE_"))}
-    environment = {**kept, "HOME": str(folder), "TELLTALE_HOME": str(folder / "telltale"), "PYTHONUNBUFFERED": "1"}
-    try:
-        yield environment
-    finally:
-        stop = [sys.executable, "-m", "deployments.bootstrap", "stop"]
-        subprocess.run(stop, cwd=ROOT, env=environment, check=True, capture_output=True)
-        assert marked_processes(folder / "telltale") == []
+    with fresh_home(tmp_path_factory.mktemp("home")) as environment:
+        yield environment | {"PYTHONUNBUFFERED": "1"}
 
 
 # The first one ends before a server is there, the second one while several tasks are at work.
