@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from PIL import Image
 from storage.errors import MissingInput
 from tasks.brought_models import CONFIG
 from tasks.data.pictures import Pixels
+from tasks.generators.small_training import descend, finite_loss, sharp_l1, tenths, warm_cosine
 from tasks.torch_vision_schema import define_missing_torchvision_schemas
 
 if TYPE_CHECKING:
@@ -107,23 +107,13 @@ def train(photographs: list[Pixels], plan: TrainingPlan) -> tuple[Any, list[floa
     torch.manual_seed(plan.seed)
     network = untrained(plan).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
-    )
+    schedule = warm_cosine(optimiser, plan.steps)
     losses = []
-    for _, pixels in zip(range(plan.steps), batches(photographs, plan), strict=False):
-        error = network.decode(network.encode(pixels).latents).sample - pixels
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        loss = error.abs().mean() + edges
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        if len(losses) % 100 == 0:
-            print(f"{len(losses)} of {plan.steps}: {np.mean(losses[-100:]):.4f}", flush=True)
-    return network.eval(), [round(float(np.mean(part)), 4) for part in np.array_split(losses, 10)]
+    for step, pixels in zip(range(plan.steps), batches(photographs, plan), strict=False):
+        loss = sharp_l1(network.decode(network.encode(pixels).latents).sample - pixels)
+        descend(loss, network.parameters(), optimiser, schedule)
+        losses.append(finite_loss(loss, "autoencoder", step))
+    return network.eval(), tenths(losses)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from storage.errors import TrainingFailed
 from tasks.data.sample import SMALLEST_SIDE, captions_of
 from tasks.data.sample_photographs import PHOTOGRAPHS, SAMPLE_SPLITS, read_photograph
+from tasks.generators.small_training import descend, finite_loss, sharp_l1, tenths, warm_cosine
 from tasks.generators.tiny_model import (
     LATENT_CHANNELS,
     SIDE,
@@ -99,7 +99,7 @@ def train_autoencoder(autoencoder: AutoencoderKL, crops: torch.Tensor, plan: Tra
 
     generator = torch.Generator().manual_seed(plan.seed + 1)
     optimiser = torch.optim.AdamW(autoencoder.parameters(), lr=plan.autoencoder_rate, weight_decay=1e-4)
-    schedule = _warm_cosine(optimiser, plan.autoencoder_steps)
+    schedule = warm_cosine(optimiser, plan.autoencoder_steps)
     losses = []
     autoencoder.train()
     for step in range(plan.autoencoder_steps):
@@ -108,13 +108,12 @@ def train_autoencoder(autoencoder: AutoencoderKL, crops: torch.Tensor, plan: Tra
         noise = torch.randn(posterior.mean.shape, generator=generator)
         decoded = autoencoder.decode(posterior.mean + posterior.std * noise).sample
         error = decoded - pixels
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).mean()
-        loss = error.abs().mean() + edges + plan.kl_weight * kl
-        _descend(loss, autoencoder.parameters(), optimiser, schedule)
-        losses.append(_finite(loss, "autoencoder", step))
+        loss = sharp_l1(error) + plan.kl_weight * kl
+        descend(loss, autoencoder.parameters(), optimiser, schedule)
+        losses.append(finite_loss(loss, "autoencoder", step))
     autoencoder.eval()
-    return _tenths(losses)
+    return tenths(losses)
 
 
 def encode_latents(autoencoder: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
@@ -168,7 +167,7 @@ def train_unet(
     averages = [parameter.detach().clone() for parameter in parameters]
     # Two hundred small tensors: without fusing, a third of the time goes into the optimiser.
     optimiser = torch.optim.AdamW(parameters, lr=plan.unet_rate, weight_decay=1e-4, fused=True)
-    schedule = _warm_cosine(optimiser, plan.unet_steps)
+    schedule = warm_cosine(optimiser, plan.unet_steps)
     choices = torch.stack(latents)  # (2, N, 4, 16, 16)
     losses = []
     unet.train()
@@ -187,15 +186,15 @@ def train_unet(
         target = scheduler.get_velocity(clean, noise, times)
         predicted = unet(noisy, times, text_encoder(tokens).last_hidden_state).sample
         loss = torch.nn.functional.mse_loss(predicted, target)
-        _descend(loss, parameters, optimiser, schedule)
-        losses.append(_finite(loss, "unet", step))
+        descend(loss, parameters, optimiser, schedule)
+        losses.append(finite_loss(loss, "unet", step))
         decay = min(plan.averaging, (step + 1) / (step + 10))
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1.0 - decay)
     with torch.no_grad():
         torch._foreach_copy_(parameters, averages)
     unet.eval()
     text_encoder.eval()
-    return _tenths(losses)
+    return tenths(losses)
 
 
 def train(out: Path, plan: TrainingPlan, command: str) -> dict[str, Any]:
@@ -302,44 +301,6 @@ def _draw_flipped(crops: torch.Tensor, batch: int, generator: torch.Generator) -
     mirrored = torch.rand(batch, generator=generator) < 0.5
     pixels = crops[picked]
     return torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels), picked
-
-
-def _warm_cosine(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Fifty steps of warming up, then half a cosine down to nothing."""
-    import math
-
-    import torch
-
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-    )
-
-
-def _descend(
-    loss: torch.Tensor, parameters: Any, optimiser: torch.optim.Optimizer, schedule: Any, norm: float = 1.0
-) -> None:
-    """One step down the clipped gradient."""
-    import torch
-
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(parameters, norm)
-    optimiser.step()
-    schedule.step()
-
-
-def _finite(loss: torch.Tensor, network: str, step: int) -> float:
-    """The loss as a number, logged now and then; raises `TrainingFailed` where it is not finite."""
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise TrainingFailed(f"the tiny {network} diverged at step {step}: loss {value}")
-    if step % 100 == 0:
-        print(json.dumps({"network": network, "step": step, "loss": round(value, 4)}), flush=True)
-    return value
-
-
-def _tenths(losses: Sequence[float]) -> list[float]:
-    return [round(float(part.mean()), 5) for part in np.array_split(np.asarray(losses), 10) if part.size]
 
 
 def _count(network: torch.nn.Module) -> int:
