@@ -90,7 +90,8 @@ def cooccurrences(pixels: Pixels, *, is_sparse: bool = False) -> npt.NDArray[np.
     grey = luminance(red, green, blue)
     blocks = [*_difference_blocks(grey, starts), *_square_blocks(grey, starts), _extreme_block(grey, starts)]
     blocks += [_chroma_block(red - green, starts), _chroma_block(blue - green, starts)]
-    return np.sqrt(np.concatenate([*blocks, *_joint_blocks(starts, red, green, blue)])).astype(np.float32)
+    found: npt.NDArray[np.float64] = np.concatenate([*blocks, *_joint_blocks(starts, red, green, blue)])
+    return np.sqrt(found).astype(np.float32)
 
 
 def sparse_starts(height: int, width: int) -> tuple[int, int]:
