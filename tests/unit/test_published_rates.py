@@ -89,13 +89,14 @@ def test_thresholds_hold_in_every_delivery_and_for_photographs_as_they_came() ->
     alarms = (
         said.filter(label=0).group_by("delivery", "generator").agg((pl.col("log_odds") >= found.generated_from).mean())
     )
-    assert alarms["log_odds"].max() <= 0.05
-    assert alarms["log_odds"].max() > 0.03, "no stricter than it has to be"
+    shares = alarms["log_odds"].to_numpy()
+    assert shares.max() <= 0.05
+    assert shares.max() > 0.03, "no stricter than it has to be"
     missed = (
         said.filter(label=1).group_by("delivery", "generator").agg((pl.col("log_odds") < found.photograph_below).mean())
     )
     by_delivery = missed.group_by("delivery").agg(pl.col("log_odds").mean())
-    assert by_delivery["log_odds"].max() <= 0.1
+    assert by_delivery["log_odds"].to_numpy().max() <= 0.1
     assert found.photograph_below <= found.generated_from
 
 
