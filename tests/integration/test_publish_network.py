@@ -59,6 +59,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
             "name": "small",
             "windows": 2,
             "strengths": [0.1, 0.5],
+            "licences": {"doubled": "CC0"},
             "deliveries": [
                 {"name": "posted"},
                 {"name": "jpeg-50", "quality": 50},
