@@ -23,8 +23,9 @@ from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.blocks import SHOWN_ROWS, Gallery, Text
+from tasks.report.blocks import SHOWN_ROWS, Gallery, Heats, Text
 from tasks.report.calibration import BINS, calibration_blocks, reliability_bins
+from tasks.report.cross import cross_blocks
 from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex, mistakes_link, seed_key
 from tasks.report.flags import flag_blocks
 from tasks.report.headline import worst_told
@@ -439,6 +440,12 @@ def test_fields_lead_to_the_mistakes_behind_them_where_there_is_an_explorer(data
     assert than == "explorer/index.html?cell=64/q20&detector=svm&mix=gan&than=64/none"
     odd = mistakes_link(data, CellKey("a&b #1", "64", "crop 50%"), "x=y")
     assert odd == "explorer/index.html?cell=64/crop%2050%25&detector=x%3Dy&mix=a%26b%20%231&error=mistake&sort=-p"
+
+
+def test_fits_on_one_generator_lead_nowhere_as_the_explorer_has_no_scores_of_theirs(data: ReportData) -> None:
+    maps = [one for block in cross_blocks(data, report_tables(data)) if isinstance(block, Heats) for one in block.maps]
+    assert maps
+    assert not any(one.links for one in maps)
 
 
 def test_every_table_links_to_a_file_that_the_run_has(data: ReportData, page: Page) -> None:
