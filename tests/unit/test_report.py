@@ -720,7 +720,7 @@ def test_the_documents_stay_small_whatever_the_pictures_weigh(html: str, markdow
     Image.fromarray(noise).save(target, format="PNG")
     heavy = render_markdown(light_data(extra_pictures=[(f"noise {number}", target.getvalue()) for number in range(20)]))
     assert len(heavy.encode()) < MARKDOWN_BYTES
-    assert "noise 19: in the HTML report" in heavy
+    assert re.search(r"\*In the HTML report: [^*]*noise 18; noise 19[.;]", heavy)
 
 
 def test_markdown_tables_have_one_field_per_column_in_every_row(markdown: str) -> None:
@@ -797,6 +797,22 @@ def test_a_heat_map_prints_missing_values() -> None:
     one = plots.HeatMap("t", "r", "c", ("a",), ("x", "y"), ((None, 0.3),), ((None, None),), ((None, None),))
     texts = [text.text for text in ElementTree.fromstring(plots.standalone(plots.heat_map([one] * 4))).iter()]
     assert texts.count("–") == texts.count("0.30") == 4
+
+
+def test_a_heat_map_is_never_wider_than_the_text_beside_it_and_keeps_every_field() -> None:
+    columns = tuple(f"native/q{number}" for number in range(12))
+    values = (tuple(number / 100 for number in range(12)), tuple(number / 100 for number in range(50, 62)))
+    nothing = ((None,) * 12,) * 2
+    one = plots.HeatMap("wide", "mix", "cell", ("gan", "diffusion"), columns, values, nothing, nothing)
+    drawn = ElementTree.fromstring(plots.standalone(plots.heat_map([one, one])))
+    assert float(drawn.attrib["width"]) <= 720
+    texts = [text.text for text in drawn.iter() if text.text]
+    assert [texts.count(name) for name in columns] == [2] * 12
+    assert texts.count("0.07") == texts.count("0.61") == 2
+    narrow = dataclasses.replace(next(one.in_pieces(3)), title="narrow")
+    beside = ElementTree.fromstring(plots.standalone(plots.heat_map([narrow, narrow])))
+    alone = ElementTree.fromstring(plots.standalone(plots.heat_map([narrow])))
+    assert float(beside.attrib["width"]) == pytest.approx(2 * float(alone.attrib["width"]), abs=1)
 
 
 FROM_OUTSIDE = (
