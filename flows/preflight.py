@@ -48,7 +48,7 @@ def checked_experiment(
     """
     experiment, unset = load_unfilled(name, overrides, seed)
     of_data = () if pools else [line for check in checks or CHECKS for line in check(experiment)]
-    missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *_missing_pools(pools)]
+    missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *missing_pools(pools)]
     if missing:
         raise MissingInput(*missing)
     return experiment
@@ -177,7 +177,8 @@ def _online_workers() -> int:
     return online
 
 
-def _missing_pools(pools: Sequence[str]) -> Iterator[str]:
+def missing_pools(pools: Sequence[str]) -> Iterator[str]:
+    """Which of these work pools are not there, or have no worker, each with its remedy."""
     if not pools:
         return
     from prefect.client.orchestration import get_client
