@@ -89,7 +89,7 @@ def _said(document: Mapping[str, Any], matched: bool) -> Iterator[str]:
     sides = document["resolutions"]
     shown = " and ".join(map(str, sides if isinstance(sides, list) else [sides]))
     if document["path"] == "crop":
-        yield f"windows of {shown} original pixels (--cell sets others)"
+        yield f"windows of {shown} original pixels (--cells sets others)"
     if document["path"] == "crop" and document["history"] == "matched":
         yield "both classes take one encoding first, so that a file's history tells nothing (history: matched)"
     elif document["path"] == "crop":
@@ -174,7 +174,7 @@ def _grid(
         try:
             named = [Cell.parse(cell) for cell in cells]
         except ValidationError as error:
-            raise SpecError(f"--cell: {error.errors()[0]['msg']}, got {', '.join(cells)}") from error
+            raise SpecError(f"--cells: {error.errors()[0]['msg']}, got {', '.join(cells)}") from error
         sides = dict.fromkeys(cell.resolution for cell in named)
         if "native" in sides:
             raise SpecError("on the crop path a cell is named by the side of its window, such as 256/none or 256/q60")

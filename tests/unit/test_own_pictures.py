@@ -18,6 +18,7 @@ from deployments.cli import app
 from deployments.own_pictures import document_of
 from storage.errors import MissingInput, SpecError
 from tasks.presets import parse_experiment
+from tasks.spec.views import Cell
 
 
 def picture(folder: Path, name: str, side: int = 260, quality: int | None = 96, seed: int = 0) -> None:
@@ -90,7 +91,7 @@ def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
         ({"cells": ["native/none"]}, "named by the side of its window"),
         ({"cells": ["128/none", "64/q50"]}, "the cells are a grid"),
         ({"cells": ["big"]}, "a cell is named like 64/q20"),
-        ({"cells": ["8/none"]}, "--cell: "),
+        ({"cells": ["8/none"]}, "--cells: "),
         ({"photographs": [Path()]}, "a folder has no name"),
         ({"fakes": ["sd="]}, "a folder has no name"),
         ({"detectors": ["spectrun"]}, "no detector 'spectrun', did you mean spectrum?"),
@@ -111,6 +112,42 @@ def test_a_detector_of_content_reads_real_weights_and_others_need_none(folders: 
     given = [folders[0]], [str(folders[1])]
     assert document_of(*given)[0]["extractor"]["weights"] == "random:0"
     assert document_of(*given, detectors=["content"])[0]["extractor"]["weights"] == "${TELLTALE_VGG16}"
+
+
+@pytest.mark.parametrize("option", ["--detectors", "--cells"])
+@pytest.mark.parametrize("names", ["", "a,", "a,,b", "a, a"])
+def test_a_list_without_different_names_is_refused(
+    told: Any, folders: tuple[Path, Path], option: str, names: str
+) -> None:
+    result = told("--photographs", str(folders[0]), "--fakes", str(folders[1]), option, names)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"{option}: expected different names, parted by commas, got {names!r}" in result.stderr
+
+
+def test_lists_of_detectors_and_cells_are_taken_in_their_order(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--detectors", "spectrum, cooccurrence", "--cells", "64/q40,64/none")
+    result = told("--photographs", str(folders[0]), "--fakes", str(folders[1]), *words)
+    assert result.exit_code == 0, result.output
+    (file,) = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    assert [one["name"] for one in document["detectors"]] == ["spectrum", "cooccurrence", "probe"]
+    assert document["qualities"] == [40, None]
+
+
+@pytest.mark.parametrize("cell", ["64/a,b", "64,64/none", "64/none,"])
+def test_no_cell_has_a_comma_in_its_name(cell: str) -> None:
+    with pytest.raises(SpecError):
+        Cell.parse(cell)
+
+
+def test_no_detector_nor_chain_has_a_comma_in_its_name(folders: tuple[Path, Path]) -> None:
+    document, _ = document_of([folders[0]], [str(folders[1])])
+    chain = {"kind": "chain", "name": "a,b", "steps": ["q40"]}
+    for wrong in ({"detectors": [document["detectors"][0] | {"name": "a,b"}]}, {"perturbations": [chain]}):
+        with pytest.raises(SpecError, match="should match pattern"):
+            parse_experiment(document | wrong)
 
 
 def test_one_folder_for_both_classes_is_refused(folders: tuple[Path, Path]) -> None:
@@ -199,7 +236,7 @@ def test_check_warns_of_too_few_groups(told: Any, folders: tuple[Path, Path], tm
 
 
 def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, folders: tuple[Path, Path]) -> None:
-    words = ("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--cell", "512/none")
+    words = ("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--cells", "512/none")
     result = told(*words)
     assert result.exit_code == 2
     assert "no picture of sd is large enough for 512: the largest has a shorter side of 260 pixels" in result.output
@@ -207,7 +244,7 @@ def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, fold
 
 def test_check_refuses_what_leaves_a_fold_without_a_class(told: Any, tmp_path: Path) -> None:
     photographs, fakes = pictures(tmp_path / "nine", count=9), pictures(tmp_path / "sd", count=9, quality=75)
-    words = ("--photographs", str(photographs), "--fakes", str(fakes), "--cell", "64/none")
+    words = ("--photographs", str(photographs), "--fakes", str(fakes), "--cells", "64/none")
     assert told(*words).exit_code == 0
     for path in sorted(photographs.iterdir())[2:]:
         with Image.open(path) as large:
@@ -315,7 +352,7 @@ def test_a_file_that_somebody_changed_is_not_written_over(
     again = told(*words)
     assert again.exit_code == 2
     assert "was changed since it was written" in again.stderr
-    assert told(*words, "--cell", "64/none").exit_code == 0
+    assert told(*words, "--cells", "64/none").exit_code == 0
     assert len(written(tmp_path)) == 2
 
 
