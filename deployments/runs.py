@@ -10,7 +10,7 @@ import typer
 
 from storage.errors import MissingInput, ObjectMissing, TelltaleError
 from storage.opening import open_store
-from storage.runs import RUNS, browser_link, latest_runs
+from storage.runs import RUNS, browser_link, finished_at, latest_runs
 from storage.store import Store
 
 USAGE = 2
@@ -68,7 +68,7 @@ def run_place(store: Store, name: str | None) -> str:
     if name is None:
         if not newest:
             raise MissingInput(f"a run in {store.url}: make one with `telltale evaluate`")
-        return max(newest.values(), key=lambda place: store.modified(f"{place}/index.json"))
+        return max(newest.values(), key=lambda place: finished_at(store, place))
     if name in newest:
         return newest[name]
     place = f"{RUNS}/{name}"

@@ -79,6 +79,16 @@ def test_photographs_whose_history_stays_visible_are_compared_as_they_are_and_it
     assert "may be a file's history" in said[1]
 
 
+def test_a_folder_without_a_clean_photograph_leaves_all_as_they_are_and_is_named(tmp_path: Path) -> None:
+    clean, web = pictures(tmp_path / "clean"), pictures(tmp_path / "web", count=5, quality=80)
+    sd = pictures(tmp_path / "sd", quality=75)
+    document, said = document_of([clean, web], [str(sd)])
+    assert document["history"] == "as-is"
+    assert said[1].startswith("all photographs of web that were looked at are JPEGs below quality 95: pictures keep")
+    picture(web, "clean.jpg")
+    assert document_of([clean, web], [str(sd)])[0]["history"] == "matched"
+
+
 def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
     cells = ["128/none", "128/q50", "128/webp-40", "64/none", "64/q50", "64/webp-40"]
     document, _ = document_of([folders[0]], [str(folders[1])], cells=cells)
@@ -91,7 +101,8 @@ def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
         ({"cells": ["native/none"]}, "named by the side of its window"),
         ({"cells": ["128/none", "64/q50"]}, "the cells are a grid"),
         ({"cells": ["big"]}, "a cell is named like 64/q20"),
-        ({"cells": ["8/none"]}, "--cells: "),
+        ({"cells": ["8/none"]}, "a cell's side has 16 to 2048 pixels, got '8/none'"),
+        ({"cells": ["4096/none"]}, "a cell's side has 16 to 2048 pixels, got '4096/none'"),
         ({"photographs": [Path()]}, "a folder has no name"),
         ({"fakes": ["sd="]}, "a folder has no name"),
         ({"detectors": ["spectrun"]}, "no detector 'spectrun', did you mean spectrum?"),
@@ -148,6 +159,22 @@ def test_no_detector_nor_chain_has_a_comma_in_its_name(folders: tuple[Path, Path
     for wrong in ({"detectors": [document["detectors"][0] | {"name": "a,b"}]}, {"perturbations": [chain]}):
         with pytest.raises(SpecError, match="should match pattern"):
             parse_experiment(document | wrong)
+
+
+def test_a_file_in_place_of_a_folder_is_said_to_be_one(folders: tuple[Path, Path]) -> None:
+    file = next(folders[0].iterdir())
+    with pytest.raises(SpecError, match="is a file: expected a folder of pictures"):
+        document_of([file], [str(folders[1])])
+
+
+def test_the_first_equals_sign_ends_a_name_and_a_folder_with_one_needs_a_name(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fakes = pictures(tmp_path / "seed=7", quality=75)
+    with pytest.raises(SpecError, match=r"is read as the folder 7 of a generator .*seed: .* --fakes NAME=.*seed=7$"):
+        document_of([folders[0]], [str(fakes)])
+    document, _ = document_of([folders[0]], [f"sd={fakes}"])
+    assert (document["sources"][1]["name"], document["sources"][1]["path"]) == ("sd", str(fakes))
 
 
 def test_one_folder_for_both_classes_is_refused(folders: tuple[Path, Path]) -> None:
@@ -262,6 +289,16 @@ def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tm
     result = told(*words)
     assert result.exit_code == 2
     assert "all photographs of web are JPEGs below quality 95" in result.output
+
+
+def test_check_says_how_many_of_the_larger_class_are_tested(told: Any, tmp_path: Path) -> None:
+    photographs, sd = pictures(tmp_path / "photos", count=12), pictures(tmp_path / "sd", count=14)
+    words = ("--photographs", str(photographs), "--fakes", str(sd), "--cells")
+    said = "12 of 12 photographs are tested against as many of 14 pictures of sd: a cell counts as many of both"
+    assert f"note: in 64 and 128 {said}" in " ".join(told(*words, "64/none,128/none").output.split())
+    for number in (0, 1):
+        (sd / f"sd-{number}.jpg").unlink()
+    assert "are tested against" not in told(*words, "64/none").output
 
 
 def test_check_says_that_qualities_tell_the_classes_apart_however_near_they_are(told: Any, tmp_path: Path) -> None:
