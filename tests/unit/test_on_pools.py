@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, State
+from prefect.client.schemas.objects import State
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -182,7 +183,7 @@ def test_a_file_that_the_workers_do_not_find_is_said_to_belong_there(
     Path("mine.yaml").write_text(Path(__file__).parents[2].joinpath("tasks/experiments/sample.yaml").read_text())
     asked = as_workers_find_it(asked_for("mine.yaml"))
     assert asked.name == str(tmp_path / "mine.yaml")
-    failed = Failed(message=f"Flow run encountered an exception: SpecError: no file {asked.name}")
+    failed: State[Any] = Failed(message=f"Flow run encountered an exception: SpecError: no file {asked.name}")
     with pytest.raises(SpecError, match="it has to lie there under the same path"):
         refuse_failed(run_in(failed), asked)
     assert as_workers_find_it(asked_for("sample")).name == "sample"

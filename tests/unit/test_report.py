@@ -23,7 +23,7 @@ from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.blocks import SHOWN_ROWS, Gallery, Text
+from tasks.report.blocks import SHOWN_ROWS, Gallery, Table, Text
 from tasks.report.calibration import BINS, calibration_blocks, reliability_bins
 from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex, mistakes_link, seed_key
 from tasks.report.flags import flag_blocks
@@ -429,9 +429,8 @@ def test_of_a_single_cell_it_is_not_said_that_it_is_the_weakest() -> None:
 
 
 def test_what_is_known_of_a_source_as_a_whole_stands_in_one_row(data: ReportData) -> None:
-    whole, places = (
-        block for block in counts_blocks(data, report_tables(data)) if getattr(block, "csv", "") == "counts"
-    )
+    tables = [block for block in counts_blocks(data, report_tables(data)) if isinstance(block, Table)]
+    whole, places = (table for table in tables if table.csv == "counts")
     assert [column.title for column in whole.columns[2:4]] == ["images", "groups"]
     (gan,) = [[cell.text for cell in row] for row in whole.rows if row[0].text == "gan"]
     assert gan == ["gan", "fake", "355", "355", "2", "1", "–", "0.013"]
