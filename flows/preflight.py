@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from storage.errors import MissingInput, StoreError, TelltaleError
 from storage.opening import open_store
 from storage.store import check_writable
@@ -200,10 +202,19 @@ def online_workers(client: "SyncPrefectClient", pool: str) -> set[str]:
 
     A worker's status says OFFLINE after a few lost heartbeats, as on a busy machine.
     """
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
     now = datetime.now(UTC)
+    try:
+        workers = client.read_workers_for_work_pool(pool)
+    except PrefectHTTPStatusError as error:
+        # Unlike other questions about a pool, this one is answered so.
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            raise ObjectNotFound(error) from error
+        raise
     return {
         worker.name
-        for worker in client.read_workers_for_work_pool(pool)
+        for worker in workers
         if worker.last_heartbeat_time is not None
         and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
     }
