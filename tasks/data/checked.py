@@ -14,7 +14,7 @@ from storage.objects import Ref, notes_of, read_table
 from storage.store import Store
 from storage.tables import FAKE, REAL
 from tasks.data.entries import QUARANTINE
-from tasks.data.grouping import assignment_warnings
+from tasks.data.grouping import assignment_warnings, warnings_on
 from tasks.data.windows import Counted, why_not_fitted
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import CLEAN_QUALITY
@@ -140,12 +140,7 @@ def check_sources(
     )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
     of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
-    of_fair_path = ("on the fair path", "the fair path draws")
-    told = [
-        one
-        for one in assignment_warnings(notes)
-        if experiment.path == "fair" or not any(w in one for w in of_fair_path)
-    ]
+    told = warnings_on(experiment.path, assignment_warnings(notes))
     return Check(
         found,
         (*of_indices, *told, *_few_groups(evaluated), *_drawn(evaluated), *_confounds(experiment, evaluated)),
