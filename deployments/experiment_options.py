@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storage.errors import SpecError
+from storage.paths import absolute
 
 if TYPE_CHECKING:
     from tasks.spec.experiment import Experiment
 
 ExperimentArgument = Annotated[
-    str | None, typer.Argument(metavar="[EXPERIMENT]", help="A preset's name or a YAML file; or name folders instead.")
+    str | None, typer.Argument(metavar="EXPERIMENT", help="A preset's name or a YAML file; or name folders instead.")
 ]
 PhotographsOption = Annotated[
     list[Path] | None, typer.Option("--photographs", metavar="DIR", help="A folder of photographs; again for more.")
@@ -79,7 +80,7 @@ def chosen(
     """
     # Experiments take a second to import: not for --help, nor for `telltale detect`.
     from tasks.overrides import parse_settings
-    from tasks.presets import load_unfilled
+    from tasks.presets import PRESETS, load_unfilled
 
     overrides, said = parse_settings(settings or []), tuple[str, ...]()
     if photographs or fakes:
@@ -92,6 +93,9 @@ def chosen(
         raise SpecError("--detectors and --cells go with folders of pictures: an experiment has its own, see --set")
     if experiment is None:
         raise SpecError("name an experiment, or folders: --photographs DIR --fakes NAME=DIR")
+    is_file = experiment.endswith((".yaml", ".yml")) or (PRESETS / f"{experiment}.yaml").is_file()
+    if not is_file and absolute(experiment).is_dir():
+        raise SpecError(f"{experiment} is a folder: say of what, as in --photographs DIR --fakes NAME=DIR")
     if submissions is not None:
         from deployments.submissions import with_submissions
 

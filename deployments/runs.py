@@ -19,10 +19,10 @@ USAGE = 2
 def show_report(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="A run's name, or an experiment's for its newest; else the newest run."),
+        typer.Argument(metavar="RUN", help="A run's name, or an experiment's for its newest; else the newest run."),
     ] = None,
     other: Annotated[
-        str | None, typer.Argument(metavar="[LATER]", help="Another run: say what changed from RUN to it.")
+        str | None, typer.Argument(metavar="LATER", help="Another run: say what changed from RUN to it.")
     ] = None,
     opened: Annotated[
         bool, typer.Option("--open", help="Open the report in the browser, and serve it until Ctrl-C.")

@@ -205,6 +205,7 @@ def test_folders_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
@@ -343,6 +344,7 @@ def test_photographs_of_any_quality_are_matched_to_fakes_without_one(
         (("sample", "--photographs", "a", "--fakes", "b"), "name either an experiment (sample) or folders"),
         ((), "name an experiment, or folders"),
         (("smaple",), "did you mean sample?"),
+        (("home",), "home is a folder: say of what, as in --photographs DIR --fakes NAME=DIR"),
         (("--photographs", "nowhere", "--fakes", "b"), "missing: the folder "),
     ],
 )
