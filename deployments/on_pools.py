@@ -224,7 +224,7 @@ def refuse_failed(run: FlowRun, asked: Chosen) -> None:
         raise RunEnded(f"{what} was cancelled; what it has finished is kept")
     if run.state.is_crashed():
         raise RunEnded(f"{what} crashed: {said.splitlines()[0]}; started again it goes on where it stopped")
-    raised = re.search(r"([A-Za-z]+): (.+)", said.removeprefix("Flow run encountered an exception: "), re.DOTALL)
+    raised = re.match(r"(\w+): (.+)", said.removeprefix("Flow run encountered an exception: "), re.DOTALL)
     kind, reason = (raised[1], raised[2]) if raised else ("", said)
     on_workers = ""
     if asked.name in reason:
