@@ -62,20 +62,26 @@ def publish_network(
     with attempt():
         request = Request("publish a network of", experiment, overrides, seed)
         chosen, ref = computed(request, dispatch, network_of, pools=("cpu",))
-        store = open_store()
-        files = published_files(store, ref, spec_of(chosen).name)
-        place = f"{PUBLISHED}/{spec_of(chosen).name}-{ref.digest[:_DIGEST_IN_PLACE]}"
-        for name, data in files.items():
-            _create(store, f"{place}/{name}", data)
-        if into is not None:
-            _write(absolute(into), files)
-        get_run_logger().info(
-            "%s/%s: %s", store.url, place, ", ".join(f"{n} ({len(d):,} bytes)" for n, d in files.items())
-        )
-        show_markdown(
-            artifact_key("network", chosen.name), files[CARD_TEXT].decode(), f"The network {spec_of(chosen).name}"
-        )
+        place = write_network(open_store(), ref, spec_of(chosen).name, None if into is None else absolute(into))
+        get_run_logger().info("%s/%s", open_store().url, place)
+        words = read_part(open_store(), ref, CARD_TEXT).decode()
+        show_markdown(artifact_key("network", chosen.name), words, f"The network {spec_of(chosen).name}")
         return place
+
+
+def write_network(store: Store, network: Ref, name: str, into: Path | None) -> str:
+    """Write a published network's files to their place in the store, which is returned, and into a folder.
+
+    Raises:
+        MissingInput: the folder cannot be written to.
+    """
+    files = published_files(store, network, name)
+    place = f"{PUBLISHED}/{name}-{network.digest[:_DIGEST_IN_PLACE]}"
+    for file, data in files.items():
+        _create(store, f"{place}/{file}", data)
+    if into is not None:
+        _write(into, files)
+    return place
 
 
 def published_files(store: Store, network: Ref, name: str) -> dict[str, bytes]:

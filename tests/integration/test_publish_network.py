@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from deployments.detect import local_model, verdict_in_words
 from flows.here import computed_here
-from flows.publish_network import network_of, published_files, spec_of
-from storage.errors import BadImage, SpecError
+from flows.publish_network import network_of, published_files, spec_of, write_network
+from storage.errors import BadImage, MissingInput, SpecError
 from storage.objects import Ref, finished_objects, read_table
 from storage.opening import open_store
 from storage.store import STORE_SETTING, Store
@@ -215,6 +215,19 @@ def test_a_card_reads_back_and_an_older_telltale_asks_for_a_newer_one(files: dic
     document["decision"]["photograph_thresholds"]["64"] = 1.0
     with pytest.raises(SpecError, match="no larger than the fake_thresholds"):
         Card.read(json.dumps(document).encode())
+
+
+def test_its_files_lie_in_the_store_and_in_a_folder_once(
+    store: Store, network: Ref, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    place = write_network(store, network, "small", tmp_path / "away" / "models")
+    assert place.startswith("published/networks/small-")
+    assert {key.removeprefix(f"{place}/"): store.read(key) for key in store.list(place)} == files
+    assert {file.name: file.read_bytes() for file in (tmp_path / "away" / "models").iterdir()} == files
+    assert write_network(store, network, "small", None) == place
+    (tmp_path / "file").touch()
+    with pytest.raises(MissingInput, match="can be written to"):
+        write_network(store, network, "small", tmp_path / "file")
 
 
 def test_an_experiment_without_the_part_says_so(experiment: Experiment) -> None:
