@@ -3,6 +3,7 @@
 import { mended } from "./ends";
 import { BadPicture, inspectPicture, otherFormat, refuseSize, type PictureFacts } from "./facts";
 import { fileStatements, type FileStatements } from "./statements";
+import { WholePicture, type Window, type WindowsWanted } from "./windows";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
 
 export const MAX_BYTES = 2 ** 30;
@@ -18,17 +19,21 @@ export interface Decoded {
   readonly pixels: Uint8Array;
   readonly height: number;
   readonly width: number;
+  /** Of the upright picture before it was reduced, [height, width]. */
+  readonly fullSides: readonly [number, number];
+  /** Of its original pixels, as far as it has any of the sides that are wanted. */
+  readonly windows: readonly Window[];
   readonly decodeMs: number;
   readonly reduceMs: number;
 }
 
 /**
  * The picture upright, RGB, sides of 16..1,024 pixels. Transparency lies on white. Colours are sRGB: the browser
- * applies what the file says of them (a profile, or code points), as Python does.
+ * applies what the file says of them (a profile, or code points), as Python does. Windows are cut of its full size.
  *
  * @throws BadPicture
  */
-export async function decodePicture(file: Blob): Promise<Decoded> {
+export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]): Promise<Decoded> {
   if (file.size > MAX_BYTES) throw new BadPicture("too-large", `${file.size} bytes, more than ${MAX_BYTES}`);
   const start = performance.now();
   const bytes = new Uint8Array(await file.arrayBuffer());
@@ -40,7 +45,8 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
     const facts = declared instanceof BadPicture ? seen(bitmap, otherFormat(bytes)) : declared;
     const decoded = performance.now();
     const [height, width] = reducedSides(bitmap.height, bitmap.width);
-    const pixels = reducedPixels(bitmap);
+    const full = wanted.length > 0 ? new WholePicture(bitmap.height, bitmap.width) : null;
+    const pixels = reducedPixels(bitmap, full);
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
@@ -48,6 +54,8 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
       pixels,
       height,
       width,
+      fullSides: [bitmap.height, bitmap.width],
+      windows: full ? await full.windows(wanted) : [],
       decodeMs: decoded - start,
       reduceMs: performance.now() - decoded,
     };
@@ -105,7 +113,8 @@ async function bitmapOf(file: Blob, declared: PictureFacts | BadPicture | null =
   }
 }
 
-function reducedPixels(bitmap: ImageBitmap): Uint8Array {
+/** `full`, where there is one, is filled with all of them. */
+function reducedPixels(bitmap: ImageBitmap, full: WholePicture | null = null): Uint8Array {
   const { height, width } = bitmap;
   const bandHeight = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
   const tileWidth = Math.min(width, TILE_WIDTH);
@@ -125,6 +134,7 @@ function reducedPixels(bitmap: ImageBitmap): Uint8Array {
       context.drawImage(bitmap, left, top, columns, rows, 0, 0, columns, rows);
       copyRgb(context.getImageData(0, 0, columns, rows).data, columns, band, left, width);
     }
+    full?.pixels.set(band.subarray(0, rows * width * 3), top * width * 3);
     reducer.add(band.subarray(0, rows * width * 3));
   }
   return reducer.finish();
