@@ -17,6 +17,7 @@ from deployments.evaluate import evaluate
 from deployments.failures import sentence
 from deployments.lists import doctor, list_experiments, list_networks, list_runs
 from deployments.pictures import export_pictures
+from deployments.publish import publish
 from deployments.runs import show_report
 
 USAGE = 2
@@ -54,6 +55,7 @@ app.command("evaluate", epilog=f"{_STATUS[:-1]}; 130 after Ctrl-C, and started a
 app.command("report", epilog=_STATUS)(show_report)
 app.command("runs")(list_runs)
 app.command("detect", epilog=_STATUS_OF_ANSWERS)(detect)
+app.command("publish", epilog=_STATUS)(publish)
 app.command("networks")(list_networks)
 app.command("experiments")(list_experiments)
 app.command("pictures", epilog=_STATUS)(export_pictures)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.networks.exported import ExportedNetwork
 
 SOME_UNREADABLE, USAGE = 1, 2
+# What a card says of a kind of picture, as far as the network's card says it.
+ERRORS = ("false_alarms", "missed", "photographs_undecided", "generated_undecided", "missed_unknown")
 # As a shell reports a program that the end of its output's reader has ended.
 READER_GONE = 141
 
@@ -37,6 +39,9 @@ READER_GONE = 141
 MAX_BYTES = 2**30
 
 DIGEST_SHOWN = 12
+# The network that comes with telltale; its card lies beside it, in words as well.
+SHIPPED_NETWORK = Path(__file__).parents[1] / "models" / "traces.onnx"
+
 # Fewer pictures are answered before a bar is seen.
 LEAST_WITH_A_BAR = 20
 
@@ -85,17 +90,21 @@ def detect(
     ] = None,
     experiment: Annotated[
         str | None,
-        typer.Option(help="Take the network from this experiment's newest run; else from the newest run of any."),
+        typer.Option(help="Take the network from this experiment's newest run, in place of the one of telltale."),
     ] = None,
     network: Annotated[
-        str | None, typer.Option(help="Which of the run's networks; else the experiment's first, the uncompressed one.")
+        str | None,
+        typer.Option(
+            help="Which of a run's networks, else its first, the uncompressed one; of the newest run of any experiment."
+        ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="One JSON object per picture and line: picture, verdict (photograph, generated, unknown-source), "
-            "source, source_name, p_fake, threshold, probabilities, familiarity, kind, error_rates, model, "
+            help="One JSON object per picture and line: picture, verdict (photograph, generated, "
+            "cannot-tell, unknown-source), source, source_name, p_fake, threshold, photograph_threshold, "
+            "probabilities, familiarity, kind, error_rates, model, "
             "file_says (of its origin, unverified and never part of the verdict); or picture, error. "
             "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
         ),
@@ -105,9 +114,10 @@ def detect(
         typer.Option("--csv", help="One line per picture: picture, verdict, source, p_fake, threshold, error."),
     ] = False,
 ) -> None:
-    """Say of each PICTURE whether it is a photograph, by which generator it was made, or that the source is unknown.
+    """Say of each PICTURE whether it is a photograph or was generated, or that this cannot be told.
 
-    Networks come from the store (TELLTALE_STORE) or from a file. The error rates are those of the nearest kind of
+    By the network that comes with telltale (models/), or by one of your own: of a run in the store (TELLTALE_STORE),
+    which names the generator, or of a file. The error rates are those of the nearest kind of
     picture that the network was tested in, and no promise for pictures that differ otherwise. Kinds to which something
     else than a JPEG encoding happened are never the nearest: a file does not tell what happened before it was saved.
     """
@@ -117,7 +127,7 @@ def detect(
         raise typer.BadParameter("answers are either --json or --csv")
     try:
         listed = listed_pictures(pictures or (), files_from, recursive=recursive)
-        chosen = local_model(model) if model is not None else published_model(experiment, network)
+        chosen = chosen_model(model, experiment, network)
         failures = 0
         show = show_json if as_json else CsvLines().show if as_csv else Terminal().show
         for picture, answered in with_a_bar(answers(chosen, listed), len(listed)):
@@ -188,6 +198,15 @@ def with_a_bar(answered: Iterator[T], count: int) -> Iterator[T]:
     from rich.progress import track
 
     yield from track(answered, total=count, description="pictures", console=Console(stderr=True), transient=True)
+
+
+def chosen_model(file: Path | None, experiment: str | None, network: str | None) -> Model:
+    """The network of a file, of a run, or, where none is named, the one that comes with telltale; errors as theirs."""
+    if file is not None:
+        return local_model(file)
+    if experiment is not None or network is not None:
+        return published_model(experiment, network)
+    return local_model(SHIPPED_NETWORK)
 
 
 def local_model(path: Path) -> Model:
@@ -302,6 +321,7 @@ def _answer_json(answered: Answer, model: Model) -> dict[str, Any]:
         "source_name": None if answered.source is None else model.card.called(answered.source),
         "p_fake": answered.p_fake,
         "threshold": answered.threshold,
+        "photograph_threshold": answered.photograph_threshold,
         "probabilities": answered.probabilities,
         "familiarity": {
             "score": answered.rejection_score,
@@ -315,10 +335,7 @@ def _answer_json(answered: Answer, model: Model) -> dict[str, Any]:
             "jpeg_quality": kind.jpeg_quality,
             "tested_as": {"cell": kind.cell, "side": kind.tested_side, "jpeg_quality": kind.tested_quality},
         },
-        "error_rates": {
-            "false_alarms": answered.false_alarms.model_dump(),
-            "missed": answered.missed.model_dump(),
-        },
+        "error_rates": answered.errors.model_dump(include=set(ERRORS), exclude_none=True),
         "model": {"name": model.card.name, "sha256": model.card.sha256, "bytes": model.size}
         | {"demonstration": model.card.about.is_demonstration},
     }
@@ -399,6 +416,11 @@ def described(said: Said, card: Card) -> Iterator[tuple[str, str]]:
 
 def verdict_in_words(answered: Answer, card: Card) -> str:
     """The verdict as a person reads it."""
+    if answered.verdict == "cannot-tell":
+        why = "it is unlike the pictures that this model knows" if answered.is_unfamiliar else "it may be either"
+        return f"Cannot tell: {why}"
+    if answered.photograph_threshold is not None:
+        return "Probably generated" if answered.verdict == "generated" else "Probably a photograph"
     if answered.source is not None:
         return f"Generated: {card.called(answered.source)}"
     if answered.verdict == "photograph":
@@ -408,11 +430,13 @@ def verdict_in_words(answered: Answer, card: Card) -> str:
 
 def probability_in_words(answered: Answer) -> str:
     """The calibrated probability, what it is compared with, and what it means."""
-    compared = f"{_percent(answered.p_fake)} generated; from {_percent(answered.threshold)} it counts as generated."
-    if answered.verdict == "unknown-source":
-        return f"{compared} It means little here: it was calibrated on sources that the model knows."
+    compared = f"{_percent(answered.p_fake)} generated; from {_percent(answered.threshold)} it counts as generated"
+    if answered.photograph_threshold is not None:
+        compared += f", below {_percent(answered.photograph_threshold)} as a photograph"
+    if answered.is_unfamiliar:
+        return f"{compared}. It means little here: it was calibrated on sources that the model knows."
     # Calibrated where photographs and generated pictures weigh the same.
-    return f"{compared} Were half of all pictures generated, that share of those with this answer would be."
+    return f"{compared}. Were half of all pictures generated, that share of those with this answer would be."
 
 
 def picture_in_words(kind: Kind) -> str:
@@ -426,10 +450,17 @@ def picture_in_words(kind: Kind) -> str:
 
 
 def errors_in_words(answered: Answer) -> str:
-    """How often the model was wrong in this kind of picture, in a sentence."""
-    false_alarms = _rate(answered.false_alarms, "photographs")
-    missed = _rate(answered.missed, "generated pictures")
-    return f"In that kind of picture this model called {false_alarms} generated and {missed} photographs."
+    """How often the model was wrong in this kind of picture, or silent, in a sentence or two."""
+    errors = answered.errors
+    false_alarms = _rate(errors.false_alarms, "photographs")
+    missed = _rate(errors.missed, "generated pictures")
+    said = f"In that kind of picture this model called {false_alarms} generated and {missed} photographs."
+    if errors.missed_unknown is not None:
+        said += f" Of generators that it had never seen: {_rate(errors.missed_unknown, 'pictures')}."
+    if errors.photographs_undecided is not None and errors.generated_undecided is not None:
+        undecided = _rate(errors.photographs_undecided, "photographs")
+        said += f" It gave no answer to {undecided} and {_rate(errors.generated_undecided, 'generated pictures')}."
+    return said
 
 
 def _rate(rate: Rate, of: str) -> str:

@@ -39,6 +39,12 @@ CHROMA_STEP = 1
 
 # Four residuals in a row, each from five pixels: what is smaller is continued at its borders.
 MIN_SIDE = 8
+# Of sparse patterns: every second pixel of every second row begins some of each kind, in whole tiles of so many.
+SPARSE_STEP = 2
+TILE = 8
+SPARSE_MIN_SIDE = MIN_SIDE + TILE * SPARSE_STEP
+# How many pixels down and across have patterns' first levels, of which every second one is taken; None: all that fit.
+Starts = tuple[int, int] | None
 
 
 class CooccurrenceSpec(ExtractorBase):
@@ -62,75 +68,93 @@ def _features(data: bytes, view: View, picture: ViewPicture) -> npt.NDArray[np.f
     return cooccurrences(picture.pixels)
 
 
-def cooccurrences(pixels: Pixels) -> npt.NDArray[np.float32]:
+def cooccurrences(pixels: Pixels, *, is_sparse: bool = False) -> npt.NDArray[np.float32]:
     """Square roots of the relative frequencies of residual patterns: float32 (2267,), blocks whose squares sum to 1.
 
     Four in a row, along rows and columns together: of the luminance, differences of the first to the third order in
     their own direction and across, the 3x3 and the 5x5 square, the largest and the smallest difference from a
     neighbour; of R - G and of B - G, first differences. R, G and B at one pixel: the differences and the 3x3 square.
-    Within a block patterns are in lexicographic order of the smallest of those that count as one.
+    Within a block patterns are in lexicographic order of the smallest of those that count as one. Of sparse ones, a
+    quarter, all kinds begin at the same pixels (`sparse_starts`).
 
     Args:
         pixels: uint8 (h, w, 3), RGB.
+        is_sparse: whether only patterns are counted that begin in every second row and column.
     """
-    short = [(0, max(0, MIN_SIDE - side)) for side in pixels.shape[:2]]
+    least = SPARSE_MIN_SIDE if is_sparse else MIN_SIDE
+    short = [(0, max(0, least - side)) for side in pixels.shape[:2]]
     if any(missing for _, missing in short):
         pixels = np.pad(pixels, (*short, (0, 0)), mode="edge")
+    starts = sparse_starts(*pixels.shape[:2]) if is_sparse else None
     red, green, blue = (np.ascontiguousarray(pixels[..., channel], dtype=np.int16) for channel in range(3))
     grey = luminance(red, green, blue)
-    blocks = [*_difference_blocks(grey), *_square_blocks(grey), _extreme_block(grey)]
-    blocks += [_chroma_block(red - green), _chroma_block(blue - green), *_joint_blocks(red, green, blue)]
-    return np.sqrt(np.concatenate(blocks)).astype(np.float32)
+    blocks = [*_difference_blocks(grey, starts), *_square_blocks(grey, starts), _extreme_block(grey, starts)]
+    blocks += [_chroma_block(red - green, starts), _chroma_block(blue - green, starts)]
+    found: npt.NDArray[np.float64] = np.concatenate([*blocks, *_joint_blocks(starts, red, green, blue)])
+    return np.sqrt(found).astype(np.float32)
 
 
-def _difference_blocks(grey: Plane) -> list[npt.NDArray[np.float64]]:
+def sparse_starts(height: int, width: int) -> tuple[int, int]:
+    """How many pixels down and across sparse patterns begin in: whole tiles, with room for the longest pattern."""
+    tile = TILE * SPARSE_STEP
+    return (height - MIN_SIDE) // tile * tile, (width - MIN_SIDE) // tile * tile
+
+
+def _difference_blocks(grey: Plane, starts: Starts) -> list[npt.NDArray[np.float64]]:
     blocks = []
     for order, step_size in DIFFERENCES:
         along = across = np.zeros(LEVELS**IN_A_ROW, np.int64)
         for axis in (0, 1):
             levels = quantise(np.diff(grey, order, axis), step_size)
-            along = along + _count_rows(levels, axis)
-            across = across + _count_rows(levels, 1 - axis)
-        blocks += [_frequencies(along, _alike(IN_A_ROW)), _frequencies(across, _alike(IN_A_ROW))]
+            along = along + _count_rows(levels, axis, starts)
+            across = across + _count_rows(levels, 1 - axis, starts)
+        blocks += [_frequencies(along, alike(IN_A_ROW)), _frequencies(across, alike(IN_A_ROW))]
     return blocks
 
 
-def _square_blocks(grey: Plane) -> list[npt.NDArray[np.float64]]:
+def _square_blocks(grey: Plane, starts: Starts) -> list[npt.NDArray[np.float64]]:
     blocks = []
     for residual, step_size in ((square_3(grey), SQUARE_3_STEP), (square_5(grey), SQUARE_5_STEP)):
         levels = quantise(residual, step_size)
-        blocks.append(_frequencies(_count_rows(levels, 0) + _count_rows(levels, 1), _alike(IN_A_ROW)))
+        blocks.append(_frequencies(_count_rows(levels, 0, starts) + _count_rows(levels, 1, starts), alike(IN_A_ROW)))
     return blocks
 
 
-def _extreme_block(grey: Plane) -> npt.NDArray[np.float64]:
+def _extreme_block(grey: Plane, starts: Starts) -> npt.NDArray[np.float64]:
     """Of the largest difference from one of the four neighbours and of the smallest, whose sign is turned."""
     down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
     differences = (down[1:, 1:-1], -down[:-1, 1:-1], right[1:-1, 1:], -right[1:-1, :-1])
     counts = np.zeros(LEVELS**IN_A_ROW, np.int64)
     for residual in (_largest(*differences), _largest(*(-difference for difference in differences))):
         levels = quantise(residual, EXTREME_STEP)
-        counts = counts + _count_rows(levels, 0) + _count_rows(levels, 1)
-    return _frequencies(counts, _alike(IN_A_ROW, signs=False))
+        counts = counts + _count_rows(levels, 0, starts) + _count_rows(levels, 1, starts)
+    return _frequencies(counts, alike(IN_A_ROW, signs=False))
 
 
-def _chroma_block(chroma: Plane) -> npt.NDArray[np.float64]:
+def _chroma_block(chroma: Plane, starts: Starts) -> npt.NDArray[np.float64]:
     counts = np.zeros(LEVELS**IN_A_ROW, np.int64)
     for axis in (0, 1):
-        counts = counts + _count_rows(quantise(np.diff(chroma, axis=axis), CHROMA_STEP), axis)
-    return _frequencies(counts, _alike(IN_A_ROW))
+        counts = counts + _count_rows(quantise(np.diff(chroma, axis=axis), CHROMA_STEP), axis, starts)
+    return _frequencies(counts, alike(IN_A_ROW))
 
 
-def _joint_blocks(*colours: Plane) -> list[npt.NDArray[np.float64]]:
-    alike = _alike(len(colours), reversals=False)
+def _joint_blocks(starts: Starts, *colours: Plane) -> list[npt.NDArray[np.float64]]:
+    same = alike(len(colours), reversals=False)
+
+    def counted(residuals: list[Plane], step_size: int) -> Counts:
+        levels = [quantise(residual, step_size) for residual in residuals]
+        if starts is not None:
+            levels = [one[: starts[0] : SPARSE_STEP, : starts[1] : SPARSE_STEP] for one in levels]
+        return _count(levels)
+
     blocks = []
     for order, step_size in DIFFERENCES:
         counts = np.zeros(LEVELS ** len(colours), np.int64)
         for axis in (0, 1):
-            counts = counts + _count([quantise(np.diff(colour, order, axis), step_size) for colour in colours])
-        blocks.append(_frequencies(counts, alike))
-    squares = _count([quantise(square_3(colour), SQUARE_3_STEP) for colour in colours])
-    return [*blocks, _frequencies(squares, alike)]
+            counts = counts + counted([np.diff(colour, order, axis) for colour in colours], step_size)
+        blocks.append(_frequencies(counts, same))
+    squares = counted([square_3(colour) for colour in colours], SQUARE_3_STEP)
+    return [*blocks, _frequencies(squares, same)]
 
 
 def square_3(x: Plane) -> Plane:
@@ -174,12 +198,21 @@ def quantise(residual: Plane, step_size: int) -> Levels:
     return levels
 
 
-def _count_rows(levels: Levels, axis: int) -> Counts:
+def _count_rows(levels: Levels, axis: int, starts: Starts) -> Counts:
     """How often each pattern of four neighbours along an axis occurs: (625,)."""
-    length = levels.shape[axis] - IN_A_ROW + 1
-    if axis == 0:
-        return _count([levels[at : at + length] for at in range(IN_A_ROW)])
-    return _count([levels[:, at : at + length] for at in range(IN_A_ROW)])
+    if starts is None:
+        spans = [range(length) for length in levels.shape]
+        spans[axis] = range(levels.shape[axis] - IN_A_ROW + 1)
+    else:
+        spans = [range(0, length, SPARSE_STEP) for length in starts]
+
+    def shifted(by: int) -> Levels:
+        down, across = (
+            slice(by * (axis == n), by * (axis == n) + span.stop, span.step) for n, span in enumerate(spans)
+        )
+        return levels[down, across]
+
+    return _count([shifted(by) for by in range(IN_A_ROW)])
 
 
 def _count(digits: list[Levels]) -> Counts:
@@ -192,8 +225,8 @@ def _count(digits: list[Levels]) -> Counts:
 
 
 @functools.cache
-def _alike(length: int, *, signs: bool = True, reversals: bool = True) -> npt.NDArray[np.int64]:
-    """The number of the class of each pattern of that length (5 ** length,): those that count as one share it."""
+def alike(length: int, *, signs: bool = True, reversals: bool = True) -> npt.NDArray[np.int64]:
+    """The class of each pattern of that length, as a number (5 ** length,): those that count as one share it."""
     codes = np.arange(LEVELS**length)
     places = LEVELS ** np.arange(length)[::-1]
     digits = codes[:, None] // places % LEVELS

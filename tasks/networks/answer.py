@@ -20,15 +20,19 @@ from tasks.networks.familiarity import SCORES
 from tasks.spec.source_names import name_in_words, with_names
 from tasks.spec.views import Cell, Resolution
 
-Verdict = Literal["photograph", "generated", "unknown-source"]
+Verdict = Literal["photograph", "generated", "unknown-source", "cannot-tell"]
 Share = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 
 # Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality: mostly 90 up.
 UNCOMPRESSED_QUALITY = 90
 
-# What a card can say. A later one may mean something by its fields that is not known here.
-CARD_FORMAT = 1
+# What a card can say. A later one may mean something by its fields that is not known here. Cards of the second format
+# have a third answer: that the network cannot tell.
+CARD_FORMAT = 2
+
+# The one class of a network that does not tell generators apart.
+ANY_GENERATOR = "generated"
 
 # Where a resolution's val pictures are of one class there is no threshold; its error rates are those at this one.
 NO_THRESHOLD = 0.5
@@ -60,7 +64,8 @@ class CellErrors(CardPart):
 
     It has either `jpeg_quality` (null: nothing happened to the pictures) or `perturbation`. In cards from before there
     were other perturbations than JPEG, cells have no names. `false_alarms`: photographs called generated. `missed`:
-    generated pictures called photographs.
+    generated pictures called photographs. The others are of networks that may not answer: how many of both classes had
+    no answer, and the generated pictures called photographs by networks that had not seen their generator.
     """
 
     cell: str | None = None
@@ -69,6 +74,9 @@ class CellErrors(CardPart):
     perturbation: OtherPerturbation | None = None
     false_alarms: Rate
     missed: Rate
+    photographs_undecided: Rate | None = None
+    generated_undecided: Rate | None = None
+    missed_unknown: Rate | None = None
 
     @model_validator(mode="after")
     def _check_perturbation(self) -> Self:
@@ -104,10 +112,24 @@ class RejectionRule(CardPart):
 
 
 class Decision(CardPart):
-    """Thresholds on p(fake) by resolution, and the rejection."""
+    """Thresholds on p(fake) by resolution, and the rejection.
+
+    Where there are `photograph_thresholds`, below which a picture is a photograph, there is no answer between the two.
+    """
 
     fake_thresholds: dict[str, Share]
+    photograph_thresholds: dict[str, Share] = {}
     rejection: RejectionRule
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        for resolution, below in self.photograph_thresholds.items():
+            if not below <= self.fake_thresholds.get(resolution, -1.0):
+                raise ValueError(
+                    "expected photograph_thresholds no larger than the fake_thresholds of their resolution, "
+                    f"got {below} at {resolution}"
+                )
+        return self
 
 
 class SelfTest(CardPart):
@@ -236,23 +258,29 @@ class Kind:
 class Answer:
     """What a network says of one picture.
 
-    `source` is the generator, None unless the verdict is `generated`. `p_fake` is 1 - p(real), calibrated, and is
-    compared with `threshold`; `probabilities` are those of all classes and sum to 1. `familiarity` holds every score of
-    `tasks.networks.familiarity`, of which the one named `rejection_score` is compared with `rejection_threshold`.
-    `false_alarms` and `missed` are the network's errors in this kind of picture.
+    `source` is the generator, None unless the verdict is `generated` by a network that tells generators apart. `p_fake`
+    is 1 - p(real), calibrated, and is compared with `threshold`, and with `photograph_threshold` where the network may
+    not answer between the two; `probabilities` are those of all classes and sum to 1. `familiarity` holds every score
+    of `tasks.networks.familiarity`, of which the one named `rejection_score` is compared with `rejection_threshold`.
+    `errors` are the network's in this kind of picture.
     """
 
     verdict: Verdict
     source: str | None
     p_fake: float
     threshold: float
+    photograph_threshold: float | None
     probabilities: dict[str, float]
     familiarity: dict[str, float]
     rejection_score: str
     rejection_threshold: float
     kind: Kind
-    false_alarms: Rate
-    missed: Rate
+    errors: CellErrors
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether it is unlike what the network knows."""
+        return self.familiarity[self.rejection_score] < self.rejection_threshold
 
 
 def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
@@ -281,15 +309,18 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
     shorter_side = min(facts.width, facts.height)
     cell = nearest_cell(card, shorter_side, facts.jpeg_quality)
     threshold = card.decision.fake_thresholds.get(str(cell.resolution), NO_THRESHOLD)
+    below = card.decision.photograph_thresholds.get(str(cell.resolution))
     rejection = card.decision.rejection
     photograph, *generators = card.classes
     p_fake = 1.0 - probabilities[photograph]
-    verdict = decide(p_fake, threshold, familiarity[rejection.score], rejection.threshold)
+    verdict = decide(p_fake, threshold, familiarity[rejection.score], rejection.threshold, below)
+    names_it = verdict == "generated" and generators != [ANY_GENERATOR]
     return Answer(
         verdict=verdict,
-        source=max(generators, key=probabilities.__getitem__) if verdict == "generated" else None,
+        source=max(generators, key=probabilities.__getitem__) if names_it else None,
         p_fake=p_fake,
         threshold=threshold,
+        photograph_threshold=below,
         probabilities=probabilities,
         familiarity=familiarity,
         rejection_score=rejection.score,
@@ -302,8 +333,7 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
             tested_quality=cell.jpeg_quality,
             cell=cell.name,
         ),
-        false_alarms=cell.false_alarms,
-        missed=cell.missed,
+        errors=cell,
     )
 
 
@@ -333,11 +363,18 @@ def _shown(network: ExportedNetwork, card: Card, picture: bytes) -> list[Pixels]
     return [pixels[top : top + side, left : left + side] for top, left in places]
 
 
-def decide(p_fake: float, threshold: float, familiarity: float, familiar_enough: float) -> Verdict:
-    """The rule of every card: unfamiliar pictures first, then p(fake) against its threshold, which itself is fake."""
+def decide(
+    p_fake: float, threshold: float, familiarity: float, familiar_enough: float, photograph_below: float | None = None
+) -> Verdict:
+    """The rule of every card: unfamiliar pictures first, then p(fake) against its threshold, which itself is fake.
+
+    With `photograph_below` a picture is a photograph below it; an unfamiliar one, or one between both, has no answer.
+    """
     if familiarity < familiar_enough:
-        return "unknown-source"
-    return "generated" if p_fake >= threshold else "photograph"
+        return "unknown-source" if photograph_below is None else "cannot-tell"
+    if p_fake >= threshold:
+        return "generated"
+    return "photograph" if photograph_below is None or p_fake < photograph_below else "cannot-tell"
 
 
 def nearest_cell(card: Card, shorter_side: int, jpeg_quality: int | None) -> CellErrors:

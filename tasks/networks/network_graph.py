@@ -6,27 +6,18 @@ so that Python and the app cannot differ. It is written node by node; names are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.errors import SpecError
 from tasks.networks.architecture import Architecture, Convolution
-from tasks.networks.exported import KIND
 from tasks.networks.front_ends import NEIGHBOURS, median_steps
+from tasks.networks.onnx_graph import FLOAT, OnnxGraph, serialised
 from tasks.networks.trained import TrainedNetwork
 from tasks.spec.detectors import FrontEnd
-
-if TYPE_CHECKING:
-    import onnx
-
-# Opset 18 and the file format of its time, which runtimes since 2023 read.
-OPSET, IR_VERSION = 18, 8
-
-_FLOAT = 1  # onnx.TensorProto.FLOAT, without importing onnx
 
 # What a front end leaves of `normalised`.
 FRONT = "front"
@@ -51,16 +42,8 @@ def build_graph(network: TrainedNetwork) -> bytes:
     graph.add_stages()
     graph.add_head()
     graph.add_answers()
-    return serialised(graph.model())
-
-
-def serialised(model: onnx.ModelProto) -> bytes:
-    """The bytes of a model, checked, always the same for an equal one."""
-    import onnx
-
-    onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    side = network.shape.convolutions[-1].side
+    return serialised(graph.model(network.classes, network.temperature, network.shape.side, (side, side)))
 
 
 def head_layers(shape: Architecture) -> tuple[str, ...]:
@@ -68,32 +51,12 @@ def head_layers(shape: Architecture) -> tuple[str, ...]:
     return tuple(f"head.{2 * number}" for number in range(len(shape.hidden) + 1))
 
 
-class _Graph:
-    """An ONNX graph in the making."""
+class _Graph(OnnxGraph):
+    """The ONNX graph of a network in the making."""
 
     def __init__(self, network: TrainedNetwork) -> None:
+        super().__init__()
         self.network = network
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
-
-    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Append a node whose one output has its name."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
-        """A named initialiser; naming it again uses the same one."""
-        from onnx import numpy_helper
-
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.array(values, dtype=dtype, order="C"), name)
-        return name
-
-    def integers(self, *values: int) -> str:
-        """A one-dimensional constant such as axes and shapes."""
-        return self.constant(f"integers.{'.'.join(map(str, values))}", values, np.int64)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """One of the network's tensors, of the shape that its architecture says."""
@@ -116,8 +79,8 @@ class _Graph:
             self.node("Add", ["triangles.inputs", f"{name}.start"], f"{name}.inputs")  # (blocks, taps)
         self.node("Gather", ["picture", "rows.inputs"], "rows.gathered", axis=0)  # (blocks, taps, width, 3)
         self.node("Reshape", ["rows.gathered", self.integers(0, 0, -1)], "rows.bytes")
-        self.node("Cast", ["rows.bytes"], "rows.float", to=_FLOAT)
-        self.node("Cast", ["triangles"], "triangles.float", to=_FLOAT)
+        self.node("Cast", ["rows.bytes"], "rows.float", to=FLOAT)
+        self.node("Cast", ["triangles"], "triangles.float", to=FLOAT)
         self.node(
             "ReduceSum", ["triangles.float", self.integers(-1)], "triangles.sum", keepdims=1
         )  # (blocks, BLOCK, 1)
@@ -304,49 +267,11 @@ class _Graph:
                 f"a rejection of another network: expected {shape.last} features and {shape.classes} classes, "
                 f"got {len(rejection.mean)} and {len(rejection.class_means)}"
             )
-        self.node("Div", ["logits", self.constant("temperature", self.network.temperature)], "calibrated")
-        self.node("Softmax", ["calibrated"], "probabilities", axis=0)
-        first = self.integers(0)
-        self.node("ReduceMax", ["probabilities", first], "familiarity.max-probability", keepdims=1)
-        self.node("ReduceLogSumExp", ["logits", first], "familiarity.energy", keepdims=1)
+        self.add_probabilities(self.network.temperature)
         self.node("Sub", ["features", self.constant("rejection.mean", rejection.mean)], "rejection.centred")
         projection = self.constant("rejection.projection", rejection.projection)
         self.node("MatMul", ["rejection.centred", projection], "rejection.projected")  # (1, d)
         means = self.constant("rejection.class_means", rejection.class_means)
         self.node("Sub", ["rejection.projected", means], "rejection.differences")  # (k, d)
         self.node("ReduceSumSquare", ["rejection.differences", self.integers(1)], "rejection.distances", keepdims=0)
-        self.node("ReduceMin", ["rejection.distances", first], "rejection.nearest", keepdims=1)
-        self.node("Neg", ["rejection.nearest"], "familiarity.distance")
-        scores = [f"familiarity.{name}" for name in ("max-probability", "energy", "distance")]
-        self.node("Concat", scores, "familiarity", axis=0)
-
-    def model(self) -> onnx.ModelProto:
-        """The finished model."""
-        from onnx import TensorProto, helper
-
-        shape = self.network.shape
-        side = shape.convolutions[-1].side
-        outputs: dict[str, list[int]] = {
-            "logits": [shape.classes],
-            "probabilities": [shape.classes],
-            "familiarity": [3],
-            "activation": [shape.classes, side, side],
-        }
-        graph = helper.make_graph(
-            self.nodes,
-            "telltale",
-            [helper.make_tensor_value_info("picture", TensorProto.UINT8, ["height", "width", 3])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in outputs.items()],
-            list(self.constants.values()),
-        )
-        model = helper.make_model(
-            graph, producer_name="telltale", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
-        )
-        properties = {
-            "kind": KIND,
-            "classes": json.dumps(list(self.network.classes)),
-            "temperature": repr(self.network.temperature),
-            "side": str(shape.side),
-        }
-        helper.set_model_props(model, properties)
-        return model
+        self.add_familiarity("rejection.distances")

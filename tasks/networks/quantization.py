@@ -23,7 +23,7 @@ from storage.objects import Ref, read_part
 from tasks.data.pictures import Pixels
 from tasks.networks.export import file_facts
 from tasks.networks.exported import CARD, MODEL, ExportedNetwork
-from tasks.networks.network_graph import serialised
+from tasks.networks.onnx_graph import serialised
 from tasks.networks.quantized_graph import (
     STEM,
     Ranges,

@@ -26,7 +26,8 @@ import numpy.typing as npt
 from storage.errors import SpecError
 from tasks.data.pictures import Pixels
 from tasks.networks.exported import LONGEST_SIDE, checked_picture
-from tasks.networks.network_graph import FRONT, serialised
+from tasks.networks.network_graph import FRONT
+from tasks.networks.onnx_graph import serialised
 from tasks.onnx_sessions import open_session
 
 if TYPE_CHECKING:

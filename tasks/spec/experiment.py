@@ -22,8 +22,9 @@ from tasks.features.probe import ProbeSpec
 from tasks.features.vgg16 import Vgg16Spec
 from tasks.spec.base import LONGEST_NAME, LocalPath, Name, Once, Seed, Spec, Truth, are_apart, doubled, path_fields
 from tasks.spec.detectors import ALONE, SVM_TEACHER, Distilled, Mobile, NetworkSpec, SvmSpec, Training
+from tasks.spec.published import Published
 from tasks.spec.splits import FixedSplits, Folds, Splits
-from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Resolution, is_exact
+from tasks.spec.views import LEAST_SIDE, Cell, Kernel, Path, Resolution, is_exact, is_none
 
 # What tables call something themselves: a class or answer, an automatic mix.
 REAL, UNKNOWN = "real", "unknown"
@@ -104,6 +105,8 @@ class Experiment(Spec):
     mixes: Annotated[tuple[Mix, ...], Once] = ()
     # Generators that are audited: what is told of their files as shipped, and once container, size, history are equal.
     audited: Annotated[tuple[Name, ...], Once] = Field(default=(), exclude_if=operator.not_)
+    # The network that `publish/network` makes of its pictures, to be given away.
+    published: Published | None = Field(default=None, exclude_if=is_none)
     # Generators of one family, by its name: when one is left out of a training, so are its relatives.
     families: dict[Name, tuple[Name, ...]] = Field(default={}, exclude_if=operator.not_)
     seed_protocol: SeedProtocol | None = None
@@ -150,6 +153,8 @@ class Experiment(Spec):
         self._check_mixes()
         self._check_families()
         self._check_audited()
+        if self.published is not None and (self.path != "crop" or len(self.resolutions) != 1):
+            raise ValueError("published: it looks at windows of one size: expected the path crop and one resolution")
         if self.seed_protocol is not None:
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)

@@ -302,8 +302,8 @@ def answer_json(found: Answer) -> dict[str, Any]:
             "testedQuality": found.kind.tested_quality,
             "cell": found.kind.cell,
         },
-        "falseAlarms": found.false_alarms.model_dump(),
-        "missed": found.missed.model_dump(),
+        "falseAlarms": found.errors.false_alarms.model_dump(),
+        "missed": found.errors.missed.model_dump(),
     }
 
 

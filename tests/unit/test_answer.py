@@ -166,8 +166,12 @@ def test_kind_threshold_and_error_rates_are_those_of_the_picture() -> None:
     assert (found.kind.cell, found.kind.tested_side, found.kind.tested_quality) == ("256/q40", 256, 40)
     assert found.threshold == 0.8
     # The seventh cell of the card's twelve.
-    assert (found.false_alarms.value, found.false_alarms.high, found.false_alarms.n) == (0.06, 0.12, 500)
-    assert (found.missed.value, found.missed.low, found.missed.n) == (0.12, None, 8)
+    assert (found.errors.false_alarms.value, found.errors.false_alarms.high, found.errors.false_alarms.n) == (
+        0.06,
+        0.12,
+        500,
+    )
+    assert (found.errors.missed.value, found.errors.missed.low, found.errors.missed.n) == (0.12, None, 8)
 
 
 def test_probabilities_are_those_of_the_exported_graph() -> None:
@@ -232,8 +236,8 @@ def test_what_a_file_says_beside_its_pixels_changes_no_answer() -> None:
 
 
 def test_a_card_of_a_later_format_asks_for_a_later_telltale() -> None:
-    newer = card_of(tiny_model()) | {"format": 2, "decision": {"rule": "another"}}
-    with pytest.raises(SpecError, match=r"format 2, newer than 1.*update telltale"):
+    newer = card_of(tiny_model()) | {"format": 3, "decision": {"rule": "another"}}
+    with pytest.raises(SpecError, match=r"format 3, newer than 2.*update telltale"):
         Card.read(json.dumps(newer).encode())
 
 

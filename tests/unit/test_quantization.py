@@ -20,7 +20,8 @@ from tasks.networks.export import export_network
 from tasks.networks.exported import CARD, MODEL, Detection, ExportedNetwork
 from tasks.networks.familiarity import Familiarity
 from tasks.networks.mobilenet_network import MobileNet, initialise, network_tensors, prepare_picture
-from tasks.networks.network_graph import build_graph, serialised
+from tasks.networks.network_graph import build_graph
+from tasks.networks.onnx_graph import serialised
 from tasks.networks.quantization import (
     MOST_IN_FLOAT,
     Check,

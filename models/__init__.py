@@ -1,0 +1,1 @@
+"""Networks that come with telltale: a file each, its card, and the card in words."""

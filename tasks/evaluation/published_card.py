@@ -1,0 +1,133 @@
+"""The card of a published network in words, as Markdown: what it looks at, how often it is wrong, what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks.networks.published_scores import GENERATED, PHOTOGRAPH
+from tasks.spec.source_names import name_in_words
+
+_DELIVERIES = {
+    "posted": "as posted, full size",
+    "jpeg-60": "saved as JPEG 60",
+    "messenger": "through a messenger (scaled by 0.6 to 1, JPEG 75)",
+    "screenshot": "as a screenshot (scaled by 0.5 to 1.5, no JPEG)",
+    "64-pixels": "reduced to 64 pixels",
+}
+
+
+def card_in_words(card: Mapping[str, Any]) -> str:
+    """A page for those who want to use a network, from the card of `publish/network`."""
+    return "\n".join([*_head(card), *_deliveries(card), *_generators(card), *_photographs(card), *_sets(card)]) + "\n"
+
+
+def rate_in_words(rate: Mapping[str, Any] | None) -> str:
+    """A share in percent with its interval; n/a where there is none."""
+    if rate is None or rate["value"] is None:
+        return "n/a"
+    interval = "" if rate["low"] is None else f" [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    return f"{100 * rate['value']:.1f}{interval}"
+
+
+def _head(card: Mapping[str, Any]) -> Iterator[str]:
+    spec = card["about"]["spec"]
+    yield f"# {card['name']}"
+    yield ""
+    yield (
+        "Says of a picture: probably generated, probably a photograph, or that it cannot tell. It does not look at "
+        f"what a picture shows, but at {card['windows']} windows of {card['side']} original pixels. There it counts "
+        "how often small patterns of noise residuals occur (co-occurrences: Fridrich & Kodovsky 2012; Pevny, Bas & "
+        f"Fridrich 2010; Goljan, Fridrich & Cogranne 2014), and weighs {card['parameters'] - 1:,} counts by a linear "
+        "discriminant with a shrunken covariance. "
+        f"One ONNX file of {card['bytes'] / 1000:.0f} kB, sha256 `{card['sha256']}`."
+    )
+    yield ""
+    yield f"Made by `telltale publish {card['about']['experiment']}`."
+    yield ""
+    yield "## What it is not for"
+    yield ""
+    yield (
+        "No evidence against a person, and no proof of origin. It is wrong as often as the tables say, and more often "
+        "where pictures differ from those that it was tested on: other cameras, other generators, edited or printed "
+        "pictures, drawings, photographs of which a part was generated. Whoever wants to deceive it can. Where it "
+        "cannot tell, its silence is no hint either way."
+    )
+    yield ""
+    yield (
+        f"Promised, on val pictures: at most {100 * spec['false_alarms']:.0f} % of photographs are called generated in "
+        f"any delivery, and at most {100 * spec['missed']:.0f} % of pictures of known generators photographs. Below is "
+        "what came of it on test pictures, each of which was scored by a network that was fitted without it; the "
+        "network in the file is fitted on all of them. Generators are weighted alike; intervals are 95 %, over groups "
+        "of pictures."
+    )
+
+
+def _deliveries(card: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## By delivery"
+    yield ""
+    yield (
+        "In percent. Both classes have one history: photographs were encoded as the generators' files are. *As they "
+        "came*: photographs with their own files' history."
+    )
+    yield ""
+    yield (
+        "| delivery | photographs called generated | the same, as they came | fakes called photographs | of unknown "
+        "generators | answered | right, of the answered |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for cell in card["error_rates"]:
+        names = ("false_alarms", "false_alarms_as_came", "missed", "missed_unknown", "answered", "right")
+        cells = " | ".join(rate_in_words(cell.get(name)) for name in names)
+        yield f"| {_DELIVERIES.get(cell['delivery'], cell['delivery'])} | {cells} |"
+
+
+def _generators(card: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## By generator"
+    yield ""
+    yield "In percent: called generated, called photographs; the same by networks that had not seen its family."
+    for delivery, rows in card["generators"].items():
+        if not any(row["known"][GENERATED]["value"] or row["known"][PHOTOGRAPH]["value"] for row in rows):
+            continue
+        yield ""
+        yield f"### {_DELIVERIES.get(delivery, delivery)}"
+        yield ""
+        yield "| generator | pictures | generated | photograph | unknown: generated | unknown: photograph |"
+        yield "|---|---|---|---|---|---|"
+        for row in rows:
+            known, unknown = row["known"], row.get("unknown", {})
+            rates = (known[GENERATED], known[PHOTOGRAPH], unknown.get(GENERATED), unknown.get(PHOTOGRAPH))
+            cells = " | ".join(rate_in_words(rate) for rate in rates)
+            yield f"| {name_in_words(row['generator'])} | {row['pictures']} | {cells} |"
+
+
+def _photographs(card: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Photographs"
+    yield ""
+    yield "In percent: called generated, and called photographs."
+    yield ""
+    yield "| photographs | history | delivery | pictures | generated | photograph |"
+    yield "|---|---|---|---|---|---|"
+    for delivery, rows in card["photographs"].items():
+        for row in rows:
+            history = "as they came" if row["history"] == "as-came" else "as the generators' files"
+            yield (
+                f"| {name_in_words(row['photographs'])} | {history} | {delivery} | {row['pictures']} | "
+                f"{rate_in_words(row[GENERATED])} | {rate_in_words(row[PHOTOGRAPH])} |"
+            )
+
+
+def _sets(card: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Pictures that it was fitted on"
+    yield ""
+    yield "| set | what | pictures | licences, as the set states them |"
+    yield "|---|---|---|---|"
+    for one in card["sets"]:
+        licences = ", ".join(f"{name} ({count})" for name, count in one["licences"].items())
+        yield f"| {name_in_words(one['name'])} | {one['label']} | {one['pictures']} | {licences} |"
+    yield ""
+    yield "The network holds counts of residuals, no pictures. It is given away under the licence of telltale."
