@@ -76,8 +76,8 @@ export interface Card {
   /** Side in pixels of `native` pictures. */
   readonly canonicalSide: number;
   readonly fakeThresholds: Readonly<Record<string, number>>;
-  /** Of a network with three answers: below these a picture is probably a photograph. */
-  readonly photographThresholds: Readonly<Record<string, number>> | null;
+  /** Where there are any: below these a picture is probably a photograph, and between both nothing is said of it. */
+  readonly photographThresholds: Readonly<Record<string, number>>;
   /** Null where the network is shown whole pictures. */
   readonly windows: Windows | null;
   readonly rejection: { readonly score: ScoreName; readonly threshold: number; readonly kept: number | null };
@@ -136,12 +136,12 @@ export function readCard(json: unknown): Card {
 /** A class as people know it. */
 export function called(card: Pick<Card, "sources">, name: string): string {
   if (name === "real") return texts.evaluate.photograph;
-  return card.sources[name] ?? (name === GENERATED ? texts.scale.generated : name);
+  return name === GENERATED ? texts.scale.generated : (card.sources[name] ?? name);
 }
 
 /** A line for photographs above the one for generated pictures would leave some with both answers. */
-function photographThresholds(decision: Fields, fakeThresholds: Readonly<Record<string, number>>): Record<string, number> | null {
-  if (!decision.has("photograph_thresholds")) return null;
+function photographThresholds(decision: Fields, fakeThresholds: Readonly<Record<string, number>>): Record<string, number> {
+  if (!decision.has("photograph_thresholds")) return {};
   const found = decision.fields("photograph_thresholds").shares();
   for (const [name, threshold] of Object.entries(found)) {
     const fake = fakeThresholds[name];

@@ -70,7 +70,7 @@ export function answer(card: Card, facts: PictureFacts, found: Pick<Detection, "
   const cell = nearestCell(card, shorterSide, facts.jpegQuality);
   const threshold = card.fakeThresholds[cell.resolution] ?? NO_THRESHOLD;
   const pFake = 1 - found.probabilities[0]!;
-  const photographThreshold = card.photographThresholds && (card.photographThresholds[cell.resolution] ?? threshold);
+  const photographThreshold = card.photographThresholds[cell.resolution] ?? null;
   const isFamiliar = familiarity[rejection.score] >= rejection.threshold;
   const verdict = decide(pFake, threshold, photographThreshold, isFamiliar);
   const tellsGenerators = !(classes.length === 2 && classes[1] === GENERATED);
