@@ -110,10 +110,12 @@ def network_of(experiment: Experiment) -> Ref:
     as_came = {real: Pictures(shards[real], images.canonical, enlarge=False) for real in experiment.real_names}
     cropped |= _cropped_as_came(as_came)
     delivered = _delivered(experiment, spec, cropped)
-    common = {"name": spec.name, "spec": spec, "delivered": delivered, "splits": experiment.splits}
+    # What the card says besides decides no score.
+    common = {"name": spec.name, "delivered": delivered, "splits": experiment.splits}
+    scored_as = spec.model_copy(update={"licences": {}})
     families = experiment.all_families if len(experiment.all_families) > 1 else {}
     asked: list[tuple[str | None, tuple[str, ...]]] = [(None, ()), *families.items()]
-    scoring = [published_scores.submit(**common, without=name, absent=absent) for name, absent in asked]
+    scoring = [published_scores.submit(**common, spec=scored_as, without=name, absent=absent) for name, absent in asked]
     scored: dict[str | None, Ref] = dict(zip([None, *families], collect(scoring), strict=True))
     used = tuple(
         UsedSource(name=source.name, is_real=source.label == "real", images=shards[source.name])
@@ -121,6 +123,7 @@ def network_of(experiment: Experiment) -> Ref:
     )
     waiting = published_network.submit(
         **common,
+        spec=spec,
         side=experiment.resolutions[0],
         experiment=experiment.name,
         used=used,

@@ -8,14 +8,6 @@ from typing import Any
 from tasks.networks.published_scores import GENERATED, PHOTOGRAPH
 from tasks.spec.source_names import name_in_words
 
-_DELIVERIES = {
-    "posted": "as posted, full size",
-    "jpeg-60": "saved as JPEG 60",
-    "messenger": "through a messenger (scaled by 0.6 to 1, JPEG 75)",
-    "screenshot": "as a screenshot (scaled by 0.5 to 1.5, no JPEG)",
-    "64-pixels": "reduced to 64 pixels",
-}
-
 
 def card_in_words(card: Mapping[str, Any]) -> str:
     """A page for those who want to use a network, from the card of `publish/network`."""
@@ -28,6 +20,21 @@ def rate_in_words(rate: Mapping[str, Any] | None) -> str:
         return "n/a"
     interval = "" if rate["low"] is None else f" [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
     return f"{100 * rate['value']:.1f}{interval}"
+
+
+def _delivery_in_words(cell: Mapping[str, Any]) -> str:
+    """What happened to the pictures of a delivery."""
+    done = cell.get("perturbation", cell)
+    words = []
+    if done.get("factors") is not None:
+        words.append("scaled by {:g} to {:g}".format(*done["factors"]))
+    if done.get("shorter_side") is not None:
+        words.append(f"reduced to {done['shorter_side']} pixels")
+    quality = done.get("quality", done.get("jpeg_quality"))
+    if quality is not None:
+        words.append(f"saved as JPEG {quality}")
+    name = cell["delivery"].replace("-", " ")
+    return f"{name}: {', '.join(words)}" if words else "as posted, full size"
 
 
 def _head(card: Mapping[str, Any]) -> Iterator[str]:
@@ -80,7 +87,7 @@ def _deliveries(card: Mapping[str, Any]) -> Iterator[str]:
     for cell in card["error_rates"]:
         names = ("false_alarms", "false_alarms_as_came", "missed", "missed_unknown", "answered", "right")
         cells = " | ".join(rate_in_words(cell.get(name)) for name in names)
-        yield f"| {_DELIVERIES.get(cell['delivery'], cell['delivery'])} | {cells} |"
+        yield f"| {_delivery_in_words(cell)} | {cells} |"
 
 
 def _generators(card: Mapping[str, Any]) -> Iterator[str]:
@@ -88,11 +95,12 @@ def _generators(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## By generator"
     yield ""
     yield "In percent: called generated, called photographs; the same by networks that had not seen its family."
-    for delivery, rows in card["generators"].items():
+    for cell in card["error_rates"]:
+        rows = card["generators"][cell["delivery"]]
         if not any(row["known"][GENERATED]["value"] or row["known"][PHOTOGRAPH]["value"] for row in rows):
             continue
         yield ""
-        yield f"### {_DELIVERIES.get(delivery, delivery)}"
+        yield f"### {_delivery_in_words(cell).capitalize()}"
         yield ""
         yield "| generator | pictures | generated | photograph | unknown: generated | unknown: photograph |"
         yield "|---|---|---|---|---|---|"

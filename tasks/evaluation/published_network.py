@@ -120,7 +120,7 @@ def published_network(
         "error_rates": [_cell(one, side, said, unknown) for one in spec.deliveries],
         "generators": {one.name: _by_generator(said, unknown, one.name) for one in spec.deliveries},
         "photographs": {one.name: photograph_rates(_in(said, one.name)) for one in spec.deliveries},
-        "sets": [_set(run.store, one) for one in used],
+        "sets": [_set(run.store, one, spec.licences.get(one.name, "not stated")) for one in used],
         "sources": {"generated": "a generator"},
         **file_facts(model),
     }
@@ -171,7 +171,7 @@ def _cell(delivery: Delivery, side: int, said: Answers, unknown: Mapping[str, An
     return {"delivery": delivery.name, "resolution": str(side), **kind, **rates}
 
 
-def _set(store: Store, used: UsedSource) -> dict[str, Any]:
+def _set(store: Store, used: UsedSource, licence_of_all: str) -> dict[str, Any]:
     """What the card says of a set: how many pictures it has, their licences as they are stated, and its digests."""
     licences: Counter[str | None] = Counter()
     for shard in used.images:
@@ -180,6 +180,6 @@ def _set(store: Store, used: UsedSource) -> dict[str, Any]:
         "name": used.name,
         "label": "photographs" if used.is_real else "generated",
         "pictures": sum(licences.values()),
-        "licences": {licence or "not stated": count for licence, count in sorted(licences.items(), key=str)},
+        "licences": {licence or licence_of_all: count for licence, count in sorted(licences.items(), key=str)},
         "shards": [shard.digest for shard in used.images],
     }

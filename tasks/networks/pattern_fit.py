@@ -160,7 +160,10 @@ class Calibrated:
         rows = np.flatnonzero(known)
         slope, offset = fit_platt(decisions[rows], labels[rows], even_weights(pictures, rows))
         log_odds = slope * decisions + offset
-        generated_from = _of_strictest(pictures, log_odds, labels == REAL, 1 - spec.false_alarms, max)
+        # Above that photograph, which itself may be called one.
+        generated_from = float(
+            np.nextafter(_of_strictest(pictures, log_odds, labels == REAL, 1 - spec.false_alarms, max), np.inf)
+        )
         missed_below = _of_strictest(pictures, log_odds, known & (labels == FAKE), spec.missed, min)
         familiar = _of_strictest(pictures, distances, known, 1 - spec.kept, min)
         return cls(slope, offset, generated_from, min(missed_below, generated_from), familiar)

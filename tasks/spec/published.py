@@ -1,5 +1,6 @@
 """A network that is given away: how it is fitted, what it promises, and how pictures reach those who ask it."""
 
+import operator
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -54,7 +55,8 @@ class Published(Spec):
     It answers *generated* from a threshold on at which, in every delivery, at most a share `false_alarms` of val
     photographs lies, *photograph* below one under which at most a share `missed` of val fakes lies, each generator
     weighted alike, and else not at all. Pictures that are less familiar than all but `kept` of the known ones have no
-    answer either. Of `strengths` of shrinkage val pictures choose one.
+    answer either. Of `strengths` of shrinkage val pictures choose one. `licences` say of sources what their publishers
+    say of them, where the pictures do not say it themselves.
     """
 
     name: Name = "traces"
@@ -66,6 +68,7 @@ class Published(Spec):
     missed: float = Field(default=0.15, gt=0, lt=0.5)
     kept: float = Field(default=0.99, gt=0.5, lt=1)
     deliveries: Annotated[tuple[Delivery, ...], Once] = Field(default=DELIVERIES, min_length=1)
+    licences: dict[Name, str] = Field(default={}, exclude_if=operator.not_)
 
     @model_validator(mode="after")
     def _begins_as_posted(self) -> Self:
