@@ -5,6 +5,7 @@ Writes FOLDER/data as an evaluation publishes it, and copies the built page besi
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -22,6 +23,7 @@ DETECTORS = [("svm", "detector"), ("network", "detector"), ("hub", "detector"), 
 FOLDS = 5
 MOST_BYTES = 2_000_000
 DISTINCT = 200
+WORDS_AT_ONCE = 25_000
 
 
 def write(folder: Path, pictures: int) -> None:
@@ -37,7 +39,9 @@ def write(folder: Path, pictures: int) -> None:
         put(data / f"scores-{number}.parquet", scores, data_page_size=16_384, use_dictionary=False)
     thumbnails = put_thumbnails(data, random, pictures)
     put(data / "pictures.parquet", {"source": sources, **facts(random, pictures), **thumbnails})
-    put(data / "texts.parquet", texts(sources), row_group_size=2_000)
+    words = texts(sources)
+    put(data / "texts.parquet", words, row_group_size=2_000)
+    put_words(data, words)
     files = int(thumbnails["thumbnail"].max()) + 1 if pictures else 0
     (data / "run.json").write_text(json.dumps(run(pictures, cells, files)))
     (data / "pairs.json").write_text("[]")
@@ -102,11 +106,22 @@ def texts(sources: np.ndarray) -> dict[str, list[str]]:
     return {**found, "categories": ["thing, light"] * len(names), "licence": ["CC BY 2.0"] * len(names)}
 
 
+def put_words(folder: Path, words: dict[str, list[str]]) -> None:
+    """What is searched, as `tasks.explorer.files` writes it."""
+    searched = [words[name] for name in ("image_id", "file", "prompt", "caption", "categories")]
+    lines = ["\t".join(row).lower() + "\n" for row in zip(*searched, strict=True)]
+    for start in range(0, len(lines), WORDS_AT_ONCE):
+        part = "".join(lines[start : start + WORDS_AT_ONCE]).encode()
+        (folder / f"words-{start // WORDS_AT_ONCE}.bin").write_bytes(gzip.compress(part, mtime=0))
+
+
 def run(pictures: int, cells: list[str], files: int) -> dict[str, object]:
     own = {cell: {str(fold): 0.5 for fold in range(FOLDS)} for cell in cells}
     parts = [(name, *name.split("/"), f"scores-{number}.parquet") for number, name in enumerate(cells)]
     found: dict[str, object] = {"version": 1, "run": "made-up-0123456789ab", "experiment": "made-up", "path": "fair"}
     found |= {"pictures": pictures, "thumbnails": files, "formats": ["JPEG"]}
+    found["words"] = {"files": -(-pictures // WORDS_AT_ONCE), "pictures": WORDS_AT_ONCE}
+    found["views"] = {"rows": 0, "pictures": 0}
     found["cells"] = [dict(zip(("name", "resolution", "perturbation", "file"), part, strict=True)) for part in parts]
     found["detectors"] = [{"name": name, "title": name, "role": role, "thresholds": own} for name, role in DETECTORS]
     found["sources"] = [{"name": name, "label": label, "of": name} for name, label in SOURCES]

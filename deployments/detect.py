@@ -402,11 +402,10 @@ def described(said: Said, card: Card) -> Iterator[tuple[str, str]]:
         yield "demonstration", DEMONSTRATION
     yield "verdict", verdict_in_words(answered, card)
     yield "probability", probability_in_words(answered)
-    yield (
-        "classes",
-        ", ".join(f"{card.called(name)} {_percent(value)}" for name, value in answered.probabilities.items()),
-    )
-    yield "picture", picture_in_words(answered.kind)
+    if len(card.classes) > 2:
+        classes = (f"{card.called(name)} {_percent(value)}" for name, value in answered.probabilities.items())
+        yield "classes", ", ".join(classes)
+    yield "picture", picture_in_words(answered.kind, card.windows)
     yield "error rate", errors_in_words(answered)
     for sentence in statements_in_words(said.file):
         yield "file says", one_line(sentence)
@@ -439,13 +438,14 @@ def probability_in_words(answered: Answer) -> str:
     return f"{compared}. Were half of all pictures generated, that share of those with this answer would be."
 
 
-def picture_in_words(kind: Kind) -> str:
+def picture_in_words(kind: Kind, windows: int | None) -> str:
     """The picture's own facts, and the tested kind that it is nearest to."""
     quality = "" if kind.jpeg_quality is None else f" of quality {kind.jpeg_quality}"
     saved = "without further compression" if kind.tested_quality is None else f"JPEG of quality {kind.tested_quality}"
+    pixels = f"{kind.tested_side} pixels" if windows is None else f"windows of {kind.tested_side} original pixels"
     return (
         f"{kind.format}{quality}, shorter side {kind.shorter_side} pixels; nearest kind that was tested: "
-        f"{kind.cell} ({kind.tested_side} pixels, {saved})"
+        f"{kind.cell} ({pixels}, {saved})"
     )
 
 

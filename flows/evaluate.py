@@ -138,7 +138,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         rejections=found.rejections,
         trained=tuple(dict.fromkeys(ref for refs in networks.trained.values() for ref in refs)),
     )
-    shown = explorer(experiment, shards, scores, cells, features)
+    shown = explorer(experiment, brought, networks, scores, cells, features)
     return Evaluation(report, shown, (*evaluations, *stages, *controls), found.published)
 
 

@@ -48,6 +48,7 @@ async function start(): Promise<void> {
   const context: Context = {
     run,
     collection,
+    host,
     report: (error) => fail(error),
     go: (change, replace = false) => {
       state = settled({ ...state, ...change });
@@ -69,7 +70,7 @@ async function start(): Promise<void> {
     // Not at once: what is in memory takes less time than it takes to see that something is read.
     const slow = setTimeout(() => say(texts.working), 150);
     try {
-      const view = await viewer.look(state, (read) => mine === question && say(texts.searching(read)));
+      const view = await viewer.look(state);
       if (mine !== question) return;
       say("");
       for (const part of parts) part.show(view);
@@ -98,8 +99,11 @@ async function start(): Promise<void> {
       grid.arrived(rows);
       opened.arrived(rows);
     };
-    pictures.thumbnails = new Thumbnails(host, await collection.places(), arrived);
+    pictures.thumbnails = new Thumbnails(host, await collection.places(), arrived, "thumbnails");
     await refresh();
+    // What people sort by first is there when they ask for it.
+    void collection.shorterSides().catch(() => {});
+    void collection.integers("jpeg_quality").catch(() => {});
   }
 }
 

@@ -48,7 +48,6 @@ export const texts = {
     `${run} · experiment ${experiment}${path && ` · path ${path}`} · ${counted(pictures, "picture", "pictures")}`,
   start: "Reading the run…",
   working: "Reading…",
-  searching: (read: number) => `Reading the pictures’ texts: ${Math.round(100 * read)}\u00a0%`,
   skip: "Skip to the pictures",
   dismiss: "Dismiss",
   licences: "Licences of others’ parts",
@@ -255,6 +254,15 @@ export const texts = {
       cells.length === 0
         ? `${detector} says the same in all ${count(all)} cells with a verdict.`
         : `${detector} says otherwise in ${count(cells.length)} of ${count(all)} cells with a verdict: ${cells.join(", ")}.`,
+    views: "As detectors were shown it",
+    maps: "Where networks look",
+    reduced: "Small copies, of at most 128 pixels a side; of several windows of a picture the first.",
+    mapLegend: "Orange places speak for a generated picture, blue ones against it; each map has its own scale.",
+    noViews: (pictures: number) =>
+      pictures === 0
+        ? "This run has no views to look at."
+        : `Views are kept of ${counted(pictures, "picture", "pictures")}, the surest mistakes of every detector and cell; not of this one.`,
+    noView: "cannot be read",
     resolution: "resolution",
     group: (others: number) => (others === 0 ? "No other picture is of its group." : `Its group’s other pictures (${count(others)})`),
     more: (left: number) => `and ${count(left)} more`,

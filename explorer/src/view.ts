@@ -60,8 +60,8 @@ export class Viewer {
 
   constructor(private readonly collection: Collection) {}
 
-  /** Throws a Problem. `reading` is told how much of the texts has been read for a search, 0..1. */
-  async look(state: State, reading: (share: number) => void): Promise<View> {
+  /** Throws a Problem. */
+  async look(state: State): Promise<View> {
     const { run } = this.collection;
     const cell = run.cells.find(({ name }) => name === state.cell)!;
     const detector = run.detectors.find(({ name }) => name === state.detector)!;
@@ -70,7 +70,7 @@ export class Viewer {
       this.collection.integers("source"),
       this.collection.integers("fold"),
       this.collection.scores(cell, detector),
-      this.asked(state, reading),
+      this.asked(state),
     ]);
     this.truth ??= truthOf(sources, run.sources);
     const truth = this.truth;
@@ -96,14 +96,15 @@ export class Viewer {
   }
 
   /** Columns that only some states need. */
-  private async asked(state: State, reading: (share: number) => void): Promise<Partial<Columns>> {
+  private async asked(state: State): Promise<Partial<Columns>> {
     const asked = async <T>(wanted: boolean, read: () => Promise<T>) => (wanted ? read() : undefined);
+    const sought = state.q.trim().toLowerCase();
     const [shorterSides, qualities, words] = await Promise.all([
       asked(state.size !== null || !!state.sort?.endsWith("size"), () => this.collection.shorterSides()),
       asked(state.quality !== null || !!state.sort?.endsWith("quality"), () => this.collection.integers("jpeg_quality")),
-      asked(state.q.trim() !== "", () => this.collection.words(reading)),
+      asked(sought !== "", () => this.collection.words()),
     ]);
-    return { ...(shorterSides && { shorterSides }), ...(qualities && { qualities }), ...(words && { words }) };
+    return { ...(shorterSides && { shorterSides }), ...(qualities && { qualities }), ...(words && { found: words.search(sought) }) };
   }
 
   private thresholds(detector: Detector, cell: Cell, folds: number, chosen: number | null): Float64Array {

@@ -121,7 +121,7 @@ def published_network(
         "generators": {one.name: _by_generator(said, unknown, one.name) for one in spec.deliveries},
         "photographs": {one.name: photograph_rates(_in(said, one.name)) for one in spec.deliveries},
         "sets": [_set(run.store, one, spec.licences.get(one.name, "not stated")) for one in used],
-        "sources": {"generated": "a generator"},
+        "sources": {"real": "a photograph", "generated": "generated"},
         **file_facts(model),
     }
     parts: dict[str, PartContent] = {

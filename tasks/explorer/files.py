@@ -6,6 +6,7 @@ requests where the host answers them; `explorer/` has the page.
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.digest import canonical_json
-from tasks.explorer.pictures import ShownPictures, ShownSource
+from tasks.explorer.pictures import KEY, ShownPictures, ShownSource
 from tasks.spec.detectors import Role
 from tasks.spec.experiment import Mix
 from tasks.spec.views import Cell, Path
@@ -26,10 +27,14 @@ RUN, PAIRS = "run.json", "pairs.json"
 PACK_BYTES = 2_000_000
 _TEXTS_AT_ONCE = 2_000
 _PAGE_BYTES = 16_384
+# Texts that are searched lie in files of so many pictures: a browser's strings have their limits.
+_WORDS_AT_ONCE = 25_000
+_SEARCHED = ("image_id", "file", "prompt", "caption")
 
 
 def explorer_files(
     pictures: ShownPictures,
+    views: pl.DataFrame,
     cells: Sequence[Cell],
     sources: Sequence[ShownSource],
     mixes: Sequence[Mix],
@@ -38,12 +43,20 @@ def explorer_files(
     experiment: str,
     pack_bytes: int = PACK_BYTES,
 ) -> dict[str, bytes]:
-    """The files of the explorer's folder `data/` by name; `pairs` is in PAIR_SCHEMA."""
+    """The files of the explorer's folder `data/` by name; `pairs` is in PAIR_SCHEMA, `views` in VIEW_SCHEMA."""
     packs, places = packed(list(pictures.rows["thumbnail"]), pack_bytes)
     formats = sorted(set(pictures.rows["format"].drop_nulls()))
     files = {f"thumbnails-{number}.bin": pack for number, pack in enumerate(packs)}
     files["pictures.parquet"] = _parquet(_numbers(pictures, [one.name for one in sources], formats, places))
     files["texts.parquet"] = _parquet(_texts(pictures.rows), _TEXTS_AT_ONCE)
+    words = _words(pictures.rows)
+    files |= {f"words-{number}.bin": part for number, part in enumerate(words)}
+    view_packs, view_places = packed(list(views["picture"]), pack_bytes)
+    files |= {f"views-{number}.bin": pack for number, pack in enumerate(view_packs)}
+    detectors = [name for name, _, _ in pictures.detectors]
+    files["views.parquet"] = _parquet(
+        _views(pictures.rows, views, [cell.name for cell in cells], detectors, view_places)
+    )
     for number, cell in enumerate(cells):
         columns = {
             name: pa.array(said.p_fake, from_pandas=True)
@@ -64,6 +77,8 @@ def explorer_files(
             "mixes": [{"name": one.name, "real": one.real, "fakes": one.fakes} for one in mixes],
             "formats": formats,
             "thumbnails": len(packs),
+            "words": {"files": len(words), "pictures": _WORDS_AT_ONCE},
+            "views": {"rows": len(views), "pictures": views.select(KEY).n_unique()},
         }
     ).encode()
     return files
@@ -142,6 +157,39 @@ def _texts(rows: pl.DataFrame) -> pa.Table:
         *("licence", "sha256"),
     )
     return texts.to_arrow()
+
+
+def _words(rows: pl.DataFrame) -> list[bytes]:
+    """What may be searched of each picture, in small letters, a line each: gzip files, as a browser reads them fast."""
+    columns = [*(pl.col(name) for name in _SEARCHED), pl.col("categories").list.join(", ")]
+    texts = [column.fill_null("").str.to_lowercase().str.replace_all(r"[\n\t]", " ") for column in columns]
+    lines = rows.select(pl.concat_str(texts, separator="\t")).to_series()
+    parts = [lines[start : start + _WORDS_AT_ONCE] for start in range(0, len(lines), _WORDS_AT_ONCE)]
+    return [gzip.compress("".join(f"{line}\n" for line in part).encode(), mtime=0) for part in parts]
+
+
+def _views(
+    rows: pl.DataFrame,
+    views: pl.DataFrame,
+    cells: Sequence[str],
+    detectors: Sequence[str],
+    places: Sequence[tuple[int, int, int] | None],
+) -> pa.Table:
+    """Where the views of some pictures lie: picture, cell and detector by their places, -1 where it is of none."""
+    found = views.join(rows.select(KEY).with_row_index("picture_row"), on=KEY, how="left", maintain_order="left")
+    return found.select(
+        pl.col("picture_row").cast(pl.Int32).alias("picture"),
+        *(
+            pl.col(name)
+            .replace_strict({one: place for place, one in enumerate(known)}, return_dtype=pl.Int32)
+            .fill_null(-1)
+            for name, known in (("cell", cells), ("detector", detectors))
+        ),
+        *(
+            pl.Series(name, [None if place is None else place[index] for place in places], pl.Int32)
+            for index, name in enumerate(("file", "offset", "length"))
+        ),
+    ).to_arrow()
 
 
 def _parquet(table: pa.Table, rows_at_once: int | None = None) -> bytes:

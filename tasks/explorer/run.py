@@ -23,7 +23,7 @@ DATA = "data-"
 PAGE = Path(__file__).parent / "page"
 
 
-@step("explorer", version=1, label=lambda *, experiment, **_: experiment, libraries=("scikit-learn",))
+@step("explorer", version=2, label=lambda *, experiment, **_: experiment, libraries=("scikit-learn",))
 def write_explorer(
     run: StepRun,
     *,
@@ -37,15 +37,17 @@ def write_explorer(
     extractor: ExtractorSpec,
     features: tuple[Ref, ...],
     seed: int,
+    views: Ref,
 ) -> Output:
     """Every tested picture with what all detectors said of it: for the explorer, and as one table.
 
-    `features`, of `extractor`, place the pictures in a plane.
+    `features`, of `extractor`, place the pictures in a plane; `views` (`VIEW_SCHEMA`) are a closer look at some.
     """
     pictures = shown_pictures(run.store, sources, said)
     tables = [PAIR_SCHEMA.empty_table(), *(read_table(run.store, ref) for ref in pairs)]
     paired = pl.concat([pl.DataFrame(table) for table in tables])
-    files = explorer_files(pictures, cells, sources, mixes, paired, path, experiment)
+    closer = pl.DataFrame(read_table(run.store, views))
+    files = explorer_files(pictures, closer, cells, sources, mixes, paired, path, experiment)
     placed = projection(run.store, pictures, features, seed)
     card = data_card(experiment, pictures, cells, extractor.name)
     parts = {TABLE: pictures_table(pictures, cells, placed, path, mixes, seed), CARD: card.encode()}

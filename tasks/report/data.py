@@ -265,6 +265,11 @@ def mistakes_link(data: ReportData, cell: CellKey, detector: str, than: str = ""
     return f"explorer/index.html?{urlencode(asked, quote_via=quote, safe='/')}"
 
 
+def row_cell(row: Mapping[str, Any]) -> CellKey:
+    """The mix and cell of a row of a table."""
+    return CellKey(row["mix"], row["resolution"], row["perturbation"])
+
+
 def main_mix(experiment: Experiment) -> Mix:
     """The mix of the most generators, the first of several: what is shown of one mix only is of this one."""
     return max(experiment.all_mixes, key=lambda mix: len(mix.fakes))

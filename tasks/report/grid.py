@@ -29,7 +29,6 @@ from tasks.report.data import (
     CELL_COLUMNS,
     FAIR,
     HEADLINE_RULE,
-    CellKey,
     Estimate,
     ReportData,
     ResultIndex,
@@ -37,6 +36,7 @@ from tasks.report.data import (
     estimate_values,
     is_enlarged,
     mistakes_link,
+    row_cell,
     sorted_cells,
 )
 
@@ -131,7 +131,7 @@ def _grid_numbers(data: ReportData, grid: pl.DataFrame, detector: str) -> Table:
 
 
 def _link(data: ReportData, row: Mapping[str, Any]) -> str:
-    return mistakes_link(data, CellKey(row["mix"], row["resolution"], row["perturbation"]), row["detector"])
+    return mistakes_link(data, row_cell(row), row["detector"])
 
 
 def grid_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

@@ -31,6 +31,8 @@ from tasks.report.data import (
     ResultIndex,
     estimate_columns,
     estimate_values,
+    mistakes_link,
+    row_cell,
     sorted_cells,
 )
 from tasks.spec.detectors import Fit, Role
@@ -88,8 +90,11 @@ def history_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """A table of both, and in words what the difference is worth."""
+def history_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
+    """A table of both, and in words what the difference is worth.
+
+    The explorer shows the pictures of matched histories alone, so that only their numbers lead there.
+    """
     rows = list(tables["history"].iter_rows(named=True))
     if not rows:
         return ()
@@ -104,7 +109,7 @@ def history_blocks(tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
             Cell(row["detector"]),
             Cell(row["mix"]),
             Cell(row["cell"]),
-            estimate_cell(matched),
+            estimate_cell(matched, mistakes_link(data, row_cell(row), row["detector"])),
             estimate_cell(as_is),
             Cell(number(row["difference"])),
             value_cell(row, "control"),

@@ -26,7 +26,9 @@ from tasks.report.data import (
     ResultIndex,
     estimate_columns,
     estimate_values,
+    mistakes_link,
     position,
+    row_cell,
     sorted_cells,
 )
 
@@ -64,7 +66,10 @@ def left_out_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
 
 
 def left_out_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple[Block, ...]:
-    """A table of all, and the mean over the generators."""
+    """A table of all, and the mean over the generators.
+
+    The explorer has what detectors say that know everything, so that only their numbers lead there.
+    """
     rows = list(tables["left_out"].iter_rows(named=True))
     if not rows:
         return ()
@@ -79,7 +84,7 @@ def left_out_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tup
             Cell(row["without"]),
             Cell(row["mix"]),
             Cell(row["cell"]),
-            estimate_cell(known),
+            estimate_cell(known, mistakes_link(data, row_cell(row), row["detector"])),
             estimate_cell(left_out),
         )
         for row, (known, left_out) in zip(rows, estimates, strict=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def render_markdown(data: ReportData) -> str:
         autoescape=False, finalize=lambda value: value if isinstance(value, Markup) else escape_markdown(str(value))
     )
     budget = _PictureBudget(MARKDOWN_PICTURE_BYTES)
-    environment.filters |= {"heat_picture": lambda heats: budget.embed(_heat_picture(heats)), "picture": budget.embed}
+    environment.filters |= {"heat_pictures": lambda heats: budget.embed((_heat_picture(heats),))}
+    environment.filters |= {"embedded": budget.embed}
     environment.globals |= {"most_rows": MARKDOWN_ROWS, "most_maps": MARKDOWN_MAPS}
     document = _document(data)
     page = environment.get_template("page.md").make_module(document)
@@ -136,11 +138,16 @@ class _PictureBudget:
     def __init__(self, remaining: int) -> None:
         self._remaining = remaining
 
-    def embed(self, picture: Picture) -> Markup:
-        data = plots.standalone(picture.data) if picture.is_svg else picture.data
-        uri = _data_uri(data, "svg+xml" if picture.is_svg else "webp")
-        shown = Markup("![{}]({})").format(Markup(escape_markdown(picture.alt)), Markup(uri))
-        if len(shown) > self._remaining:
-            return Markup(f"*({escape_markdown(picture.title or 'picture')}: in the HTML report)*")
-        self._remaining -= len(shown)
-        return shown
+    def embed(self, pictures: Sequence[Picture]) -> tuple[list[Markup], list[str]]:
+        """Those that there is room for, and the titles of the others."""
+        shown, missing = [], []
+        for picture in pictures:
+            data = plots.standalone(picture.data) if picture.is_svg else picture.data
+            uri = _data_uri(data, "svg+xml" if picture.is_svg else "webp")
+            embedded = Markup("![{}]({})").format(Markup(escape_markdown(picture.alt)), Markup(uri))
+            if len(embedded) > self._remaining:
+                missing.append(picture.title or "picture")
+            else:
+                self._remaining -= len(embedded)
+                shown.append(embedded)
+        return shown, missing

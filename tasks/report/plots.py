@@ -9,9 +9,10 @@ bytes and take as much longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +31,8 @@ STYLE = (
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 _INK = "#1c2128"
 _CURVE_POINTS = 60
+# The column of text in which Markdown is shown in the UI, pixels: what is wider is reduced until nobody can read it.
+_WIDEST = 720
 
 # The ends of the heat scale; 0.5 (chance) is white, above it blue, below it orange.
 _HEAT_ABOVE, _HEAT_BELOW = (0x0B, 0x5C, 0x9E), (0xB8, 0x4A, 0x00)
@@ -106,6 +109,16 @@ class HeatMap:
         bounds = self.scale.bounds(self.lows[row][column], self.highs[row][column])
         note = self.notes[row][column] if self.notes else ""
         return self.values[row][column], bounds, note, self.links[row][column] if self.links else ""
+
+    def in_pieces(self, most: int) -> Iterator[HeatMap]:
+        """Its columns in as few maps as have at most so many, about equally many in each."""
+        each = -(-len(self.columns) // -(-len(self.columns) // most))
+        for start in range(0, len(self.columns), each):
+            some = slice(start, start + each)
+            tables = ("values", "lows", "highs", "notes", "links")
+            cut: dict[str, Any] = {name: tuple(row[some] for row in getattr(self, name)) for name in tables}
+            title = self.title if start == 0 else f"{self.title}, continued"
+            yield replace(self, title=title, columns=self.columns[some], **cut)
 
 
 @dataclass(frozen=True)
@@ -306,14 +319,18 @@ def cloud_plot(spots: Sequence[Spot], title: str, x_title: str, y_title: str) ->
 
 
 def heat_map(maps: Sequence[HeatMap]) -> bytes:
-    """Heat maps side by side (at most two in a row), the value and its interval printed in each field."""
-    across = min(2, len(maps))
-    down = -(-len(maps) // across)
+    """Heat maps, the value and its interval printed in each field: two in a row where both can be read in a column of
+    text, and further columns of a wide one below its first ones.
+    """
     name = 22 + 6.4 * max(len(row) for one in maps for row in one.rows)
     longest = max(len(words) for one in maps for words in _words_of(one))
     field = max(66.0, 10 + 6.2 * longest)
     tall = 60 if any(one.notes for one in maps) else 34
+    most = max(1, int((_WIDEST - name - 14) / field))
+    maps = [piece for one in maps for piece in one.in_pieces(most)]
     width = name + max(field * len(one.columns) for one in maps) + 14
+    across = min(2, len(maps)) if 2 * width <= _WIDEST else 1
+    down = -(-len(maps) // across)
     height = 54 + max(tall * len(one.rows) for one in maps) + 12
     parts: list[str] = []
     for place, one in enumerate(maps):

@@ -38,7 +38,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=11, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
+@step("report", version=12, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
 def write_report(
     run: StepRun,
     *,

@@ -95,7 +95,7 @@ SECTIONS: tuple[Kind, ...] = (
     Kind(
         "history",
         "What the history of files is worth",
-        lambda on: history_blocks(on.tables),
+        lambda on: history_blocks(on.data, on.tables),
         {"history": history_table},
         "matched encodings, and files as they came",
     ),

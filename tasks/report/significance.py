@@ -40,6 +40,7 @@ from tasks.report.data import (
     mistakes_link,
     perturbations,
     position,
+    row_cell,
     sorted_cells,
 )
 from tasks.spec.detectors import Fit
@@ -88,7 +89,7 @@ def significance_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:
     }
     ranks: dict[CellKey, list[dict[str, Any]]] = {}
     for row in data.ranks.iter_rows(named=True):
-        ranks.setdefault(CellKey(row["mix"], row["resolution"], row["perturbation"]), []).append(row)
+        ranks.setdefault(row_cell(row), []).append(row)
     rows = []
     for cell in sorted_cells(data.experiment, ranks):
         found = sorted(ranks[cell], key=lambda row: (row["rank"] is None, row["rank"], not row["best"]))
@@ -173,7 +174,7 @@ def _cell_table(data: ReportData, cell: str, metric: str, part: pl.DataFrame) ->
         (
             Cell(row["mix"]),
             Cell(row["detector"], tag=mark(row)),
-            replace(value_cell(row, "value"), link=mistakes_link(data, _key(row), row["detector"])),
+            replace(value_cell(row, "value"), link=mistakes_link(data, row_cell(row), row["detector"])),
             *((_rank_cell(row),) if metric == AUROC else ()),
             Cell("–") if row["best"] else _difference_cell(data, row, best.get(row["mix"], "")),
             *((Cell("–") if row["best"] else Cell(_chance(row["p_holm"])),) * compared),
@@ -245,12 +246,8 @@ def _difference_cell(data: ReportData, row: Mapping[str, Any], than: str, differ
     value, low, high = row["difference"], row["difference_low"], row["difference_high"]
     if value is None:
         return Cell(NOT_AVAILABLE)
-    link = mistakes_link(data, _key(row), row["detector"], than)
+    link = mistakes_link(data, row_cell(row), row["detector"], than)
     return Cell(signed(value), sub=signed_interval(low, high), tag=DIFFERS if differs else "", link=link)
-
-
-def _key(row: Mapping[str, Any]) -> CellKey:
-    return CellKey(row["mix"], row["resolution"], row["perturbation"])
 
 
 def _rank_cell(row: Mapping[str, Any]) -> Cell:

@@ -65,7 +65,7 @@ class Published(Spec):
         default=(0.003, 0.01, 0.03), min_length=1
     )
     false_alarms: float = Field(default=0.05, gt=0, lt=0.5)
-    missed: float = Field(default=0.15, gt=0, lt=0.5)
+    missed: float = Field(default=0.05, gt=0, lt=0.5)
     kept: float = Field(default=0.99, gt=0.5, lt=1)
     deliveries: Annotated[tuple[Delivery, ...], Once] = Field(default=DELIVERIES, min_length=1)
     licences: dict[Name, str] = Field(default={}, exclude_if=operator.not_)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 from scipy.stats import binomtest
@@ -23,6 +24,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from deployments.reports import POLICY
 from tasks.explorer.files import explorer_files
 from tasks.explorer.pictures import Answers, ShownPictures, ShownSource
+from tasks.explorer.views import VIEW_SCHEMA
 from tasks.report.page import render_html
 from tasks.spec.detectors import Role
 from tasks.spec.experiment import Mix
@@ -74,6 +76,7 @@ def write(folder: Path) -> None:
     )
     files = explorer_files(
         pictures,
+        views_of(pictures.rows, list(scores)),
         [Cell.parse(cell) for cell in scores],
         [ShownSource(name=name, of=of, label=label, thumbnails=()) for name, label, of in SOURCES],
         MIXES,
@@ -159,6 +162,18 @@ def rows_of(random: np.random.Generator, sources: npt.NDArray[np.int64], folds: 
             "thumbnail": [None if row == WITHOUT_THUMBNAIL else data for row, data in enumerate(thumbnails)],
         }
     )
+
+
+def views_of(rows: pl.DataFrame, cells: list[str]) -> pl.DataFrame:
+    """Of the picture that is opened its views in all cells but the last, ever smaller, and a network's map."""
+    of = dict(zip(("source", "image_id"), rows.select("source", "image_id").row(OPENED), strict=True))
+    picture = Image.open(io.BytesIO(rows["thumbnail"][OPENED]))
+    shown = [(cell, None, 128 - 16 * place) for place, cell in enumerate(cells[:-1])] + [(None, "network", 64)]
+    made = [
+        of | {"cell": cell, "detector": name, "picture": webp(picture.resize((side, side)))}
+        for cell, name, side in shown
+    ]
+    return pl.DataFrame(pa.Table.from_pylist(made, schema=VIEW_SCHEMA))
 
 
 def photographs_at_hand() -> list[Image.Image]:

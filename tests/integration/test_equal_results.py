@@ -24,7 +24,7 @@ STEPS = {
     "assign", "canonical", "card", "compare-detectors", "compare-networks", "compress", "control", "counts",
     "describe-networks", "embed", "evaluate-cell", "examples", "explorer", "export", "gan-pictures", "generate",
     "index", "measure-latency", "quality", "quantize", "rejection", "report", "scan", "score", "shard", "thumbnails",
-    "train", "train-gan",
+    "train", "train-gan", "views",
 }  # fmt: skip
 
 

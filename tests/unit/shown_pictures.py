@@ -14,9 +14,10 @@ from tasks.data.encoding import encode_jpeg
 from tasks.data.perturbations.jpeg import jpeg
 from tasks.explorer.pictures import ShownScores, ShownSource
 from tasks.explorer.thumbnails import make_thumbnails
+from tasks.explorer.views import ViewedSource, make_shown_views
 from tasks.spec.detectors import Fit, Role
 from tasks.spec.experiment import Mix
-from tasks.spec.views import Cell
+from tasks.spec.views import Canonical, Cell
 
 PLAIN, Q20 = Cell(resolution=64), Cell(resolution=64, perturbation=jpeg(20))
 CELLS = (PLAIN, Q20)
@@ -116,6 +117,29 @@ def sources(store: Store, count: int) -> tuple[ShownSource, ...]:
         (ref,), _ = _computed(store, make_thumbnails, images=images(store, source, count), source=source, shard=0)
         found.append(ShownSource(name=source, of=source, label=label, thumbnails=(ref,)))
     return tuple(found)
+
+
+def viewed_sources(store: Store, count: int) -> tuple[ViewedSource, ...]:
+    """The same with their image shards."""
+    return tuple(
+        ViewedSource(
+            name=one.name,
+            images=(images(store, one.name, count),),
+            thumbnails=one.thumbnails,
+            canonical=Canonical(side=64, qualities=((90, 1),)),
+        )
+        for one in sources(store, count)
+    )
+
+
+def views(store: Store, count: int) -> Ref:
+    """The views of everybody's mistakes, without a network."""
+    arguments = {"said": said(store, count), "sources": viewed_sources(store, count), "cells": CELLS, "path": "fair"}
+    ref, _ = _computed(
+        store, make_shown_views, experiment="towns", networks=(), trained_in=PLAIN.view("fair"), **arguments
+    )
+    found: Ref = ref[0]
+    return found
 
 
 def features(store: Store, count: int) -> Ref:

@@ -45,6 +45,7 @@ def written(store: LocalStore) -> Ref:
         extractor=Vgg16Spec(layer="pool5-avg", side=32, weights="random:0"),
         features=(shown.features(store, COUNT),),
         seed=0,
+        views=shown.views(store, COUNT),
     )
     assert isinstance(ref, Ref)
     return ref

@@ -23,8 +23,9 @@ from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.blocks import SHOWN_ROWS, Gallery, Text
+from tasks.report.blocks import SHOWN_ROWS, Gallery, Heats, Text
 from tasks.report.calibration import BINS, calibration_blocks, reliability_bins
+from tasks.report.cross import cross_blocks
 from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex, mistakes_link, seed_key
 from tasks.report.flags import flag_blocks
 from tasks.report.headline import worst_told
@@ -441,6 +442,12 @@ def test_fields_lead_to_the_mistakes_behind_them_where_there_is_an_explorer(data
     assert odd == "explorer/index.html?cell=64/crop%2050%25&detector=x%3Dy&mix=a%26b%20%231&error=mistake&sort=-p"
 
 
+def test_fits_on_one_generator_lead_nowhere_as_the_explorer_has_no_scores_of_theirs(data: ReportData) -> None:
+    maps = [one for block in cross_blocks(data, report_tables(data)) if isinstance(block, Heats) for one in block.maps]
+    assert maps
+    assert not any(one.links for one in maps)
+
+
 def test_every_table_links_to_a_file_that_the_run_has(data: ReportData, page: Page) -> None:
     linked = {one.removeprefix("tables/").removesuffix(".csv") for one in page.references if one.startswith("tables/")}
     assert linked <= {*report_tables(data), "results", "roc"}
@@ -713,7 +720,7 @@ def test_the_documents_stay_small_whatever_the_pictures_weigh(html: str, markdow
     Image.fromarray(noise).save(target, format="PNG")
     heavy = render_markdown(light_data(extra_pictures=[(f"noise {number}", target.getvalue()) for number in range(20)]))
     assert len(heavy.encode()) < MARKDOWN_BYTES
-    assert "noise 19: in the HTML report" in heavy
+    assert re.search(r"\*In the HTML report: [^*]*noise 18; noise 19[.;]", heavy)
 
 
 def test_markdown_tables_have_one_field_per_column_in_every_row(markdown: str) -> None:
@@ -790,6 +797,22 @@ def test_a_heat_map_prints_missing_values() -> None:
     one = plots.HeatMap("t", "r", "c", ("a",), ("x", "y"), ((None, 0.3),), ((None, None),), ((None, None),))
     texts = [text.text for text in ElementTree.fromstring(plots.standalone(plots.heat_map([one] * 4))).iter()]
     assert texts.count("–") == texts.count("0.30") == 4
+
+
+def test_a_heat_map_is_never_wider_than_the_text_beside_it_and_keeps_every_field() -> None:
+    columns = tuple(f"native/q{number}" for number in range(12))
+    values = (tuple(number / 100 for number in range(12)), tuple(number / 100 for number in range(50, 62)))
+    nothing = ((None,) * 12,) * 2
+    one = plots.HeatMap("wide", "mix", "cell", ("gan", "diffusion"), columns, values, nothing, nothing)
+    drawn = ElementTree.fromstring(plots.standalone(plots.heat_map([one, one])))
+    assert float(drawn.attrib["width"]) <= 720
+    texts = [text.text for text in drawn.iter() if text.text]
+    assert [texts.count(name) for name in columns] == [2] * 12
+    assert texts.count("0.07") == texts.count("0.61") == 2
+    narrow = dataclasses.replace(next(one.in_pieces(3)), title="narrow")
+    beside = ElementTree.fromstring(plots.standalone(plots.heat_map([narrow, narrow])))
+    alone = ElementTree.fromstring(plots.standalone(plots.heat_map([narrow])))
+    assert float(beside.attrib["width"]) == pytest.approx(2 * float(alone.attrib["width"]), abs=1)
 
 
 FROM_OUTSIDE = (

@@ -12,7 +12,7 @@ from storage.tables import RESULT_SCHEMA
 from tasks.detectors.linear import Linear
 from tasks.evaluation.protocols import detectors_of, grid_of, mixes_of
 from tasks.presets import parse_experiment
-from tasks.report.blocks import Table
+from tasks.report.blocks import Block, Table
 from tasks.report.data import ResultIndex
 from tasks.report.history import history_blocks, history_table
 from tasks.report.left_out import left_out_blocks, left_out_table
@@ -149,8 +149,9 @@ def index(experiment: Experiment) -> ResultIndex:
 class Data:
     """As much of the report's data as these sections read."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, explorer: bool = True) -> None:
         self.experiment = experiment
+        self.explorer = explorer
 
 
 def test_left_out_stands_beside_known_and_its_mean_counts_each_generator_once(
@@ -181,8 +182,34 @@ def test_history_stands_beside_matched_and_is_marked_where_the_control_sees_it(
         ("history", "a1", 0.55, 0.95, 0.64, None, False),
     ]
     assert table["difference"].to_numpy() == pytest.approx([0.09, 0.27, 0.23, 0.4])
-    (shown,) = (block for block in history_blocks({"history": table}) if isinstance(block, Table))
+    (shown,) = (block for block in history_blocks(data, {"history": table}) if isinstance(block, Table))
     assert [cells[-1].tag for cells in shown.rows] == ["history", "", "", ""]
+
+
+def links(blocks: tuple[Block, ...], caption: str) -> list[list[str]]:
+    (table,) = (block for block in blocks if isinstance(block, Table) and block.caption.startswith(caption))
+    return [[cell.link for cell in cells] for cells in table.rows]
+
+
+def test_numbers_lead_to_the_pictures_behind_them_where_the_explorer_has_these(
+    experiment: Experiment, index: ResultIndex
+) -> None:
+    data: Any = Data(experiment)
+    place = "explorer/index.html?cell=64/none&detector={}&mix={}&error=mistake&sort=-p"
+    matched = links(history_blocks(data, {"history": history_table(data, index)}), "Matched")
+    # Not as they came, nor of the controls: nobody has scores of those there.
+    wanted = [("traces", "a1"), ("traces", "b"), ("traces", "b-city"), ("history", "a1")]
+    assert matched == [["", "", "", place.format(*one), "", "", "", ""] for one in wanted]
+    known = links(left_out_blocks(data, {"left_out": left_out_table(data, index)}), "Each left out")
+    wanted = [("traces", "a1"), ("traces", "a2"), ("traces", "b"), ("traces", "b-city")]
+    assert known == [["", "", "", "", place.format(*one), ""] for one in wanted]
+
+
+def test_nothing_leads_to_an_explorer_that_is_not_there(experiment: Experiment, index: ResultIndex) -> None:
+    data: Any = Data(experiment, explorer=False)
+    matched = links(history_blocks(data, {"history": history_table(data, index)}), "Matched")
+    known = links(left_out_blocks(data, {"left_out": left_out_table(data, index)}), "Each left out")
+    assert {link for row in (*matched, *known) for link in row} == {""}
 
 
 def test_what_is_not_fitted_again_is_judged_by_its_own_control(experiment: Experiment) -> None:
@@ -199,7 +226,7 @@ def test_what_is_not_fitted_again_is_judged_by_its_own_control(experiment: Exper
 def test_without_such_results_there_are_no_such_sections(experiment: Experiment) -> None:
     data: Any = Data(experiment)
     index = ResultIndex(experiment, pl.DataFrame([row("fair", "b", TRACES, 0.7)], schema=RESULTS))
-    assert history_blocks({"history": history_table(data, index)}) == ()
+    assert history_blocks(data, {"history": history_table(data, index)}) == ()
     assert left_out_blocks(data, {"left_out": left_out_table(data, index)}) == ()
 
 

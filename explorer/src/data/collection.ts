@@ -5,12 +5,14 @@ import { Damaged, Missing } from "./problems";
 import { readRun, RUN_FILE, type Cell, type Detector, type Run } from "./run";
 import { Table } from "./table";
 import type { Places } from "./thumbnails";
+import { ShownViews, type ViewFiles } from "./views";
+import { Words } from "./words";
 
 const PICTURES = "data/pictures.parquet";
 const TEXTS = "data/texts.parquet";
+const VIEWS = "data/views.parquet";
 /** Columns of scores that are kept, in bytes; always the newest two. */
 const MOST_SCORES = 64_000_000;
-const SEARCHED = ["image_id", "file", "prompt", "caption", "categories"] as const;
 export const TEXT_COLUMNS = ["image_id", "group_id", "file", "prompt", "caption", "categories", "licence", "sha256"] as const;
 export type TextColumn = (typeof TEXT_COLUMNS)[number];
 
@@ -118,17 +120,20 @@ export class Collection {
     return (await this.keep(`ids ${start}`, () => table.texts("image_id", start, end)))[row - start]!;
   }
 
-  /** What may be searched of each picture, in small letters. `read` is called with the share that has been read, 0..1. */
-  words(read: (share: number) => void): Promise<string[]> {
-    return this.keep("words", async () => {
-      const table = await this.table(TEXTS);
-      const words: string[] = [];
-      for (const [start, end] of table.groups) {
-        const columns = await Promise.all(SEARCHED.map((name) => table.texts(name, start, end)));
-        for (let index = 0; index < end - start; index++) words.push(columns.map((column) => column[index]).join("\n").toLowerCase());
-        read(end / table.rows);
-      }
-      return words;
+  /** What may be searched. */
+  words(): Promise<Words> {
+    return this.keep("words", () => Words.open(this.run.words, this.run.pictures, (path) => this.host.whole(path, false)));
+  }
+
+  /** The closer look that the run has of some pictures. */
+  shownViews({ rows }: ViewFiles): Promise<ShownViews> {
+    return this.keep("views", async () => {
+      const table = await Table.open(this.host, VIEWS, rows);
+      const [pictures, cells, detectors] = await Promise.all([table.integers("picture"), table.integers("cell"), table.integers("detector")]);
+      const [files, offsets, lengths] = await Promise.all([table.integers("file"), table.integers("offset"), table.integers("length")]);
+      this.checkPlaces("cell", cells, this.run.cells.length);
+      this.checkPlaces("detector", detectors, this.run.detectors.length);
+      return new ShownViews(pictures, cells, detectors, { files, offsets, lengths });
     });
   }
 
@@ -143,6 +148,12 @@ export class Collection {
         throw error;
       }
     });
+  }
+
+  /** Of views: -1 is none. */
+  private checkPlaces(name: string, column: Int32Array, known: number): void {
+    const other = column.find((place) => place < -1 || place >= known);
+    if (other !== undefined) throw new Damaged(VIEWS, `${name} ${other}, and ${RUN_FILE} has ${known}`);
   }
 
   private checkSources(column: Int32Array): void {

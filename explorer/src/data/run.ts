@@ -1,6 +1,8 @@
 /** What there is in a run: run.json. */
 
 import { Damaged, NewerRun, TooMany } from "./problems";
+import type { ViewFiles } from "./views";
+import type { WordFiles } from "./words";
 
 export const VERSION = 1;
 export const MOST_PICTURES = 10_000_000;
@@ -46,6 +48,9 @@ export interface Run {
   readonly mixes: readonly Mix[];
   readonly formats: readonly string[];
   readonly thumbnails: number;
+  readonly words: WordFiles;
+  /** Null where no picture has any. */
+  readonly views: ViewFiles | null;
 }
 
 /** Read run.json's content. Throws NewerRun, TooMany or Damaged. */
@@ -66,6 +71,8 @@ export function readRun(raw: unknown): Run {
     mixes: list(run["mixes"], "mixes").map(readMix),
     formats: list(run["formats"], "formats").map((format) => text(format, "formats")),
     thumbnails: count(run["thumbnails"], "thumbnails"),
+    words: readWords(run["words"]),
+    views: readViews(run["views"]),
   };
   for (const part of ["cells", "detectors", "sources", "mixes"] as const) {
     if (read[part].length === 0) throw new Damaged(RUN_FILE, `no ${part}`);
@@ -105,6 +112,17 @@ function readMix(raw: unknown): Mix {
   const mix = record(raw, "mixes");
   const names = (part: string) => list(mix[part], `mixes.${part}`).map((name) => text(name, `mixes.${part}`));
   return { name: text(mix["name"], "mixes.name"), real: names("real"), fakes: names("fakes") };
+}
+
+function readWords(raw: unknown): WordFiles {
+  const words = record(raw, "words");
+  return { files: count(words["files"], "words.files"), pictures: count(words["pictures"], "words.pictures") };
+}
+
+function readViews(raw: unknown): ViewFiles | null {
+  const views = record(raw, "views");
+  const read = { rows: count(views["rows"], "views.rows"), pictures: count(views["pictures"], "views.pictures") };
+  return read.rows === 0 ? null : read;
 }
 
 function record(raw: unknown, what: string): Record<string, unknown> {

@@ -35,11 +35,15 @@ export class Thumbnails {
   private busy = 0;
   private bytes = 0;
 
-  /** `arrived` is called with rows that are known since: `get` then has their address, or null. */
+  /**
+   * `arrived` is called with rows that are known since: `get` then has their address, or null. The files are called
+   * `name`.
+   */
   constructor(
     private readonly host: Host,
     private readonly places: Places,
     private readonly arrived: (rows: readonly number[]) => void,
+    private readonly name: string,
     private readonly mostKept = MOST_KEPT,
   ) {}
 
@@ -97,7 +101,7 @@ export class Thumbnails {
   private async fetch({ file, start, end, pieces }: Task): Promise<void> {
     let body: ArrayBuffer;
     try {
-      body = await this.host.piece(`data/thumbnails-${file}.bin`, start, end);
+      body = await this.host.piece(`data/${this.name}-${file}.bin`, start, end);
     } catch {
       for (const { row } of pieces) this.failed.add(row);
       return;

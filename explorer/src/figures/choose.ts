@@ -15,8 +15,8 @@ export interface Columns {
   readonly shorterSides?: Int32Array;
   readonly qualities?: Int32Array;
   readonly margins?: Float64Array;
-  /** What may be searched, in small letters. */
-  readonly words?: readonly string[];
+  /** Whether its texts have the words that are sought: 1 or 0. */
+  readonly found?: Uint8Array;
   /** When compared: of each picture the index in PAIRS, and the other p(fake). */
   readonly pairs?: Uint8Array;
   readonly otherScores?: Float64Array;
@@ -55,11 +55,7 @@ function conditions(state: State, columns: Columns, sourceNames: readonly string
     const { pairs } = columns;
     keeps.push(state.pair ? equals(pairs, PAIRS.indexOf(state.pair)) : (row) => pairs[row]! <= 1);
   }
-  const sought = state.q.trim().toLowerCase();
-  if (sought && columns.words) {
-    const { words } = columns;
-    keeps.push((row) => words[row]!.includes(sought));
-  }
+  if (columns.found) keeps.push(equals(columns.found, 1));
   return keeps;
 }
 

@@ -1,6 +1,7 @@
 /** What every part of the page works with. */
 
 import type { Collection } from "../data/collection";
+import type { Host } from "../data/host";
 import type { Run } from "../data/run";
 import type { Thumbnails } from "../data/thumbnails";
 import type { State } from "../state";
@@ -9,6 +10,7 @@ import type { View } from "../view";
 export interface Context {
   readonly run: Run;
   readonly collection: Collection;
+  readonly host: Host;
   /** Show another state; `replace` leaves no step in the history. */
   readonly go: (change: Partial<State>, replace?: boolean) => void;
   readonly report: (error: unknown) => void;

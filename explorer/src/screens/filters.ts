@@ -9,7 +9,7 @@ import { choice, type Choice } from "./fields";
 
 const t = texts.filters;
 /** Typing pauses, in milliseconds. */
-const PAUSE = 250;
+const PAUSE = 100;
 const LIMITS = { p: [0, 1, 0.01], quality: [1, 100, 1], size: [1, 100_000, 1] } as const;
 
 /** A state without filters, the kind of mistake left as it is. */
@@ -60,10 +60,12 @@ function offerFolds(select: HTMLSelectElement, { folds }: View): void {
   }
 }
 
-function searchField({ go }: Context): { element: HTMLElement; show: (q: string) => void } {
+function searchField({ go, collection }: Context): { element: HTMLElement; show: (q: string) => void } {
   let pause: ReturnType<typeof setTimeout> | undefined;
   const input = h("input", {
     ...{ type: "search", id: "q", autocomplete: "off", spellcheck: "false" },
+    // The texts are read while people think what to type; what is wrong with them is said once they are searched.
+    focus: () => void collection.words().catch(() => {}),
     input: () => {
       clearTimeout(pause);
       pause = setTimeout(() => go({ q: input.value }, true), PAUSE);

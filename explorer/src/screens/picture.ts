@@ -6,6 +6,7 @@ import type { View } from "../view";
 import type { Context, Pictures } from "./context";
 import { everywhere, type Answers } from "./everywhere";
 import { factsOf } from "./facts";
+import { viewsPart } from "./views";
 
 const t = texts.picture;
 const MOST_OF_GROUP = 24;
@@ -24,6 +25,7 @@ export function picturePart(context: Context, pictures: Pictures, closed: (row: 
   const next = h("button", { class: "button small", type: "button", id: "next", click: () => turn(1) }, t.next);
   const close = h("button", { class: "button small", type: "button", id: "close", click: () => go({ picture: null }) }, t.close);
   const body = h("div", { class: "picture-body" });
+  const views = viewsPart(context);
   const element = h(
     "dialog",
     {
@@ -89,11 +91,12 @@ export function picturePart(context: Context, pictures: Pictures, closed: (row: 
     const group = h("div", { class: "group" });
     body.replaceChildren(
       h("div", { class: "beside" }, h("div", { class: "frame large", "data-row": row }), said(of, row), group),
-      h("div", { class: "details" }, h("h3", {}, t.facts), facts, h("h3", {}, t.everywhere), answers),
+      h("div", { class: "details" }, h("h3", {}, t.facts), facts, h("h3", {}, t.everywhere), answers, views.element),
     );
     body.scrollTop = 0;
+    views.element.replaceChildren();
     try {
-      await Promise.all([fillFacts(of, row, facts), fillAnswers(of, row, answers), fillGroup(of, row, group)]);
+      await Promise.all([views.fill(of, row, () => open === row), fillFacts(of, row, facts), fillAnswers(of, row, answers), fillGroup(of, row, group)]);
     } catch (error) {
       // In sight: what stands on the page lies behind the dialogue.
       if (open === row) body.prepend(h("p", { class: "status error", role: "alert" }, texts.problem(error)));

@@ -196,6 +196,25 @@ describe("one picture", () => {
     expect(maps.map((map) => map.map((text) => text.slice(0, 4)))).toEqual(wanted);
   });
 
+  test("shows its views in every cell that has one, line by line, and where the network looks", async () => {
+    await openPage(page, `${site.url}${LINK}&picture=${opened.row}`);
+    const views = page.locator("dialog[open]:not([aria-busy]) .views");
+    const strips = views.locator(".strip");
+    await expect.poll(() => strips.count()).toBe(3);
+    const names = await strips.evaluateAll((all) => all.map((strip) => [...strip.querySelectorAll("figcaption")].map((name) => name.textContent)));
+    expect(names).toEqual([["64/none", "64/q20", "64/blur-2"], ["128/none", "128/q20"], ["MobileNetV2"]]);
+    expect(await views.locator('figure[aria-current="true"]').textContent()).toBe("64/q20");
+    await expect.poll(() => views.locator("img").count()).toBe(6);
+    const sides = () => views.locator("img").evaluateAll((all) => all.map((image) => (image as HTMLImageElement).naturalWidth));
+    await expect.poll(sides).toEqual([128, 112, 96, 80, 64, 64]);
+  });
+
+  test("says quietly that it has no views, where the run kept none of it", async () => {
+    await openPage(page, `${site.url}${LINK}&picture=4`);
+    await page.locator("dialog[open]:not([aria-busy])").waitFor();
+    await expect.poll(() => page.locator("dialog .views").textContent()).toBe(texts.picture.noViews(1));
+  });
+
   test("closes with Back, and its address opens it", async () => {
     await openPage(page, `${site.url}${LINK}&picture=4`);
     const dialog = page.locator("dialog[open]:not([aria-busy])");

@@ -18,4 +18,6 @@ export const RAW_RUN = {
   mixes: [{ name: "combined", real: ["coco"], fakes: ["sd 14&ü"] }],
   formats: ["JPEG"],
   thumbnails: 0,
+  words: { files: 1, pictures: 25_000 },
+  views: { rows: 0, pictures: 0 },
 };

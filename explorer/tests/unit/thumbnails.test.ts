@@ -21,7 +21,7 @@ function made(mostKept: number, broken = -1) {
   const files = Int32Array.from({ length: COUNT }, (_, row) => (row === COUNT - 1 ? -1 : row < 5 ? 0 : 1));
   const offsets = Int32Array.from({ length: COUNT }, (_, row) => (row % 5) * SIZE);
   const arrived = vi.fn();
-  const thumbnails = new Thumbnails(host, { files, offsets, lengths: new Int32Array(COUNT).fill(SIZE) }, arrived, mostKept);
+  const thumbnails = new Thumbnails(host, { files, offsets, lengths: new Int32Array(COUNT).fill(SIZE) }, arrived, "thumbnails", mostKept);
   return { thumbnails, asked, arrived };
 }
 
