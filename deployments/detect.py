@@ -19,7 +19,7 @@ from deployments.picture_list import STANDARD_INPUT, listed_pictures
 from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
 from storage.opening import open_store, store_url
 from storage.paths import with_home
-from storage.runs import latest_run, latest_runs, published_networks
+from storage.runs import finished_at, latest_run, latest_runs, published_networks
 from storage.store import STORE_SETTING, Store
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def newest_run_with_networks(store: Store) -> str:
             f"a run with networks in {store.url} ({STORE_SETTING}): make one with `telltale evaluate sample`, "
             "or name an exported network with --model FILE.onnx"
         )
-    return max(finished, key=lambda place: store.modified(f"{place}/index.json"))
+    return max(finished, key=lambda place: finished_at(store, place))
 
 
 def ready_model(model: bytes, card: bytes) -> Model:

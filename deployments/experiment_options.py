@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storage.errors import SpecError
+from storage.paths import absolute
 
 if TYPE_CHECKING:
     from tasks.spec.experiment import Experiment
 
 ExperimentArgument = Annotated[
-    str | None, typer.Argument(metavar="[EXPERIMENT]", help="A preset's name or a YAML file; or name folders instead.")
+    str | None, typer.Argument(metavar="EXPERIMENT", help="A preset's name or a YAML file; or name folders instead.")
 ]
 PhotographsOption = Annotated[
     list[Path] | None, typer.Option("--photographs", metavar="DIR", help="A folder of photographs; again for more.")
@@ -24,17 +25,15 @@ FakesOption = Annotated[
     typer.Option("--fakes", metavar="NAME=DIR", help="A generator and the folder of its pictures; may be given again."),
 ]
 DetectorsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--detector",
-        metavar="NAME",
-        help="For folders: which detectors (a wrong name lists them); again for more.",
-    ),
+    str | None,
+    typer.Option("--detectors", metavar="NAME,...", help="For folders: which detectors (a wrong name lists them)."),
 ]
 CellsOption = Annotated[
-    list[str] | None,
+    str | None,
     typer.Option(
-        "--cell", metavar="CELL", help="For folders: a window's side and what happens to it, such as 256/q60."
+        "--cells",
+        metavar="CELL,...",
+        help="For folders: windows' sides and what happens to them, such as 256/none,256/q60.",
     ),
 ]
 SetOption = Annotated[
@@ -67,8 +66,8 @@ def chosen(
     experiment: str | None,
     photographs: list[Path] | None,
     fakes: list[str] | None,
-    detectors: list[str] | None,
-    cells: list[str] | None,
+    detectors: str | None,
+    cells: str | None,
     settings: list[str] | None,
     seed: int | None,
     submissions: Path | None = None,
@@ -81,24 +80,40 @@ def chosen(
     """
     # Experiments take a second to import: not for --help, nor for `telltale detect`.
     from tasks.overrides import parse_settings
-    from tasks.presets import load_unfilled
+    from tasks.presets import PRESETS, load_unfilled
 
     overrides, said = parse_settings(settings or []), tuple[str, ...]()
     if photographs or fakes:
         if experiment is not None:
             raise SpecError(f"name either an experiment ({experiment}) or folders of pictures, not both")
-        experiment, said = _written(photographs or [], fakes or [], detectors or [], cells or [], overrides)
+        named = names_in(detectors, "--detectors"), names_in(cells, "--cells")
+        experiment, said = _written(photographs or [], fakes or [], *named, overrides)
         overrides = {}
-    elif detectors or cells:
-        raise SpecError("--detector and --cell go with folders of pictures: an experiment has its own, see --set")
+    elif detectors is not None or cells is not None:
+        raise SpecError("--detectors and --cells go with folders of pictures: an experiment has its own, see --set")
     if experiment is None:
         raise SpecError("name an experiment, or folders: --photographs DIR --fakes NAME=DIR")
+    is_file = experiment.endswith((".yaml", ".yml")) or (PRESETS / f"{experiment}.yaml").is_file()
+    if not is_file and absolute(experiment).is_dir():
+        raise SpecError(f"{experiment} is a folder: say of what, as in --photographs DIR --fakes NAME=DIR")
     if submissions is not None:
         from deployments.submissions import with_submissions
 
         loaded = load_unfilled(experiment, overrides, seed)[0]
         overrides = overrides | {"detectors": with_submissions(loaded, submissions)}
     return Chosen(experiment, overrides, seed, load_unfilled(experiment, overrides, seed)[0], said)
+
+
+def names_in(text: str | None, option: str) -> list[str]:
+    """The names in the comma separated list of an option, none where it is not given; no name has a comma.
+
+    Raises:
+        SpecError: one is empty, or stands twice.
+    """
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise SpecError(f"{option}: expected different names, parted by commas, got {text!r}")
+    return names
 
 
 def _written(

@@ -17,7 +17,7 @@ import typer
 from deployments.failures import FAILED, exit_status, sentence
 from storage.errors import DamagedObject, ObjectMissing, TelltaleError
 from storage.opening import open_store
-from storage.runs import RUNS, latest_runs, published_networks, run_index, run_places
+from storage.runs import RUNS, finished_at, latest_runs, published_networks, run_index, run_places
 from storage.store import Store
 
 Row = dict[str, Any]
@@ -132,7 +132,7 @@ def _finished(store: Store) -> list[tuple[float, str]]:
     for place in run_places(store.list(RUNS)):
         # One may be removed meanwhile.
         with contextlib.suppress(ObjectMissing):
-            found.append((store.modified(f"{place}/index.json"), place))
+            found.append((finished_at(store, place), place))
     return sorted(found, reverse=True)
 
 

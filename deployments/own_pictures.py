@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-
 from storage.digest import sha256_hex
 from storage.errors import BadImage, MissingInput, SpecError
 from storage.paths import absolute
@@ -28,6 +26,7 @@ DEFAULT_QUALITIES = (None, 60)
 _LOOKED_AT = 300  # pictures of each folder, for the choice of a window
 _LARGE_ENOUGH = 0.9
 _HIDDEN = re.compile(r"(^|/)\.")
+_Seen = Mapping[str, Sequence[PictureFacts]]
 
 
 def document_of(
@@ -41,8 +40,8 @@ def document_of(
     """An experiment of folders of photographs and of generated pictures (`NAME=DIR`, or `DIR` that is its own name).
 
     The pictures decide the rest: the largest window that nine in ten of each folder have, on the crop path; both
-    classes take one history where half of the photographs are clean enough for that, or none of the fakes is a JPEG.
-    What was chosen is said.
+    classes take one history where half of the photographs, and some of each of their folders, are clean enough for
+    that, or none of the fakes is a JPEG. What was chosen is said.
     `settings` by dotted names are put over it.
 
     Returns:
@@ -54,11 +53,12 @@ def document_of(
     """
     folders = dict(_sources(photographs, fakes))
     facts = {source: _facts(path) for source, (path, _) in folders.items()}
-    of_label = {"real": list[PictureFacts](), "fake": list[PictureFacts]()}
-    for source, (_, label) in folders.items():
-        of_label[label] += facts[source]
+    of_label = {
+        label: {source: facts[source] for source, (_, of) in folders.items() if of == label}
+        for label in ("real", "fake")
+    }
     sides, perturbations = _grid(cells, facts)
-    matched = _can_be_matched(of_label["real"], of_label["fake"])
+    unmatched = _why_unmatched(of_label["real"], of_label["fake"])
     template = read_yaml(_TEMPLATE)
     chosen = _detectors(template["detectors"], detectors)
     qualities = [cell.jpeg_quality for cell in perturbations if cell.perturbation is None or cell.jpeg_quality]
@@ -66,7 +66,7 @@ def document_of(
         "name": name or _experiment_name(folders),
         "description": "Folders of pictures, given to the command line.",
         "path": "crop",
-        "history": "matched" if matched else "as-is",
+        "history": "as-is" if unmatched else "matched",
         "sources": [
             {"kind": "folder", "name": source, "path": str(path), "label": label}
             for source, (path, label) in folders.items()
@@ -81,19 +81,19 @@ def document_of(
     }
     document["augmented_qualities"] = list(qualities)
     override(document, dict(settings))
-    return document, tuple(_said(document, matched))
+    return document, tuple(_said(document, unmatched))
 
 
-def _said(document: Mapping[str, Any], matched: bool) -> Iterator[str]:
+def _said(document: Mapping[str, Any], unmatched: str) -> Iterator[str]:
     """What the experiment is like, as it is now."""
     sides = document["resolutions"]
     shown = " and ".join(map(str, sides if isinstance(sides, list) else [sides]))
     if document["path"] == "crop":
-        yield f"windows of {shown} original pixels (--cell sets others)"
+        yield f"windows of {shown} original pixels (--cells sets others)"
     if document["path"] == "crop" and document["history"] == "matched":
         yield "both classes take one encoding first, so that a file's history tells nothing (history: matched)"
     elif document["path"] == "crop":
-        why = "" if matched else f"most photographs are JPEGs below quality {CLEAN_QUALITY}: "
+        why = f"{unmatched}: " if unmatched else ""
         yield (
             f"{why}pictures keep the encodings that they came with, and what is told may be a file's history instead "
             "of its maker (history: as-is)"
@@ -103,9 +103,7 @@ def _said(document: Mapping[str, Any], matched: bool) -> Iterator[str]:
 def _sources(photographs: Sequence[Path], fakes: Sequence[str]) -> Iterator[tuple[str, tuple[Path, str]]]:
     """(name, (folder, label)) of each, photographs first."""
     given = [("", path, "real") for path in photographs]
-    for text in fakes:
-        named, equals, folder_of = text.partition("=")
-        given.append((named, Path(folder_of), "fake") if equals else ("", Path(text), "fake"))
+    given += [(*_named_folder(text), "fake") for text in fakes]
     if not photographs or not fakes:
         raise SpecError("expected folders of both classes: --photographs DIR and --fakes NAME=DIR")
     names: set[str] = set()
@@ -123,6 +121,19 @@ def _sources(photographs: Sequence[Path], fakes: Sequence[str]) -> Iterator[tupl
         chosen = _as_name(name) if name else _free(_as_name(folder.name), names)
         names.add(chosen)
         yield chosen, (folder, label)
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    """Name and folder of `NAME=DIR`, parted at the first equals sign; a folder without a name has none in its path."""
+    name, equals, folder = text.partition("=")
+    if not equals:
+        return "", Path(text)
+    if not absolute(folder).exists() and absolute(text).is_dir():
+        raise SpecError(
+            f"--fakes {text} is read as the folder {folder} of a generator {name}: name a folder that has = in its "
+            f"path, as in --fakes NAME={text}"
+        )
+    return name, Path(folder)
 
 
 def _as_name(text: str) -> str:
@@ -145,6 +156,8 @@ def _experiment_name(folders: Mapping[str, tuple[Path, str]]) -> str:
 
 def _facts(folder: Path) -> list[PictureFacts]:
     """Of some pictures of a folder, spread over it."""
+    if folder.is_file():
+        raise SpecError(f"{folder} is a file: expected a folder of pictures")
     if not folder.is_dir():
         raise MissingInput(f"the folder {folder}")
     files = sorted(
@@ -171,10 +184,7 @@ def _grid(
 ) -> tuple[tuple[int, ...], tuple[Cell, ...]]:
     """Sides of windows, and a cell for each thing that happens to a picture."""
     if cells:
-        try:
-            named = [Cell.parse(cell) for cell in cells]
-        except ValidationError as error:
-            raise SpecError(f"--cell: {error.errors()[0]['msg']}, got {', '.join(cells)}") from error
+        named = [Cell.parse(cell) for cell in cells]
         sides = dict.fromkeys(cell.resolution for cell in named)
         if "native" in sides:
             raise SpecError("on the crop path a cell is named by the side of its window, such as 256/none or 256/q60")
@@ -199,12 +209,20 @@ def _share(side: int, of: Sequence[PictureFacts]) -> float:
     return sum(min(one.width, one.height) >= side for one in of) / len(of)
 
 
-def _can_be_matched(photographs: Sequence[PictureFacts], fakes: Sequence[PictureFacts]) -> bool:
-    """Whether enough photographs are left that can take the fakes' history; fakes without one take the photographs'."""
-    if all(one.jpeg_quality is None for one in fakes):
-        return True
-    clean = sum(one.jpeg_quality is None or one.jpeg_quality >= CLEAN_QUALITY for one in photographs)
-    return clean >= len(photographs) / 2
+def _why_unmatched(photographs: _Seen, fakes: _Seen) -> str:
+    """Why too few photographs are left that can take the fakes' history; fakes without one take the photographs'."""
+    if all(one.jpeg_quality is None for of in fakes.values() for one in of):
+        return ""
+    clean = {
+        source: sum(one.jpeg_quality is None or one.jpeg_quality >= CLEAN_QUALITY for one in of)
+        for source, of in photographs.items()
+    }
+    if sum(clean.values()) < sum(map(len, photographs.values())) / 2:
+        return f"most photographs are JPEGs below quality {CLEAN_QUALITY}"
+    # A source of which nothing takes part cannot be measured.
+    if without := [source for source, count in clean.items() if not count]:
+        return f"all photographs of {' and '.join(without)} that were looked at are JPEGs below quality {CLEAN_QUALITY}"
+    return ""
 
 
 def _detectors(known: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.experiment_options import SetOption
+from deployments.experiment_options import SetOption, names_in
 from deployments.failures import exit_status, sentence
 from storage.errors import SpecError, TelltaleError
 from storage.opening import open_store
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def export_pictures(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A preset's name or a YAML file.")],
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder.")],
-    cell: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CELL", help="One of the cells, such as 64/q20; may be given again. Else all of them."),
+    cells: Annotated[
+        str | None,
+        typer.Option(metavar="CELL,...", help="Some of the cells, such as 64/none,64/q20. Else all of them."),
     ] = None,
     settings: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="The experiment's seed.")] = None,
@@ -42,8 +42,9 @@ def export_pictures(
     try:
         changes, folder = parse_settings(settings or []), absolute(to)
         # What is wrong is said before a server is started, which takes up to a minute.
-        chosen_cells(load_unfilled(experiment, changes, seed)[0], cell or [])
-        count = write(experiment, changes, seed, cell or [], folder)
+        names = names_in(cells, "--cells")
+        chosen_cells(load_unfilled(experiment, changes, seed)[0], names)
+        count = write(experiment, changes, seed, names, folder)
     except (TelltaleError, OSError) as error:
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(exit_status(error)) from error

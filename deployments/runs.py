@@ -10,7 +10,7 @@ import typer
 
 from storage.errors import MissingInput, ObjectMissing, TelltaleError
 from storage.opening import open_store
-from storage.runs import RUNS, browser_link, latest_runs
+from storage.runs import RUNS, browser_link, finished_at, latest_runs
 from storage.store import Store
 
 USAGE = 2
@@ -19,10 +19,10 @@ USAGE = 2
 def show_report(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="A run's name, or an experiment's for its newest; else the newest run."),
+        typer.Argument(metavar="RUN", help="A run's name, or an experiment's for its newest; else the newest run."),
     ] = None,
     other: Annotated[
-        str | None, typer.Argument(metavar="[LATER]", help="Another run: say what changed from RUN to it.")
+        str | None, typer.Argument(metavar="LATER", help="Another run: say what changed from RUN to it.")
     ] = None,
     opened: Annotated[
         bool, typer.Option("--open", help="Open the report in the browser, and serve it until Ctrl-C.")
@@ -68,7 +68,7 @@ def run_place(store: Store, name: str | None) -> str:
     if name is None:
         if not newest:
             raise MissingInput(f"a run in {store.url}: make one with `telltale evaluate`")
-        return max(newest.values(), key=lambda place: store.modified(f"{place}/index.json"))
+        return max(newest.values(), key=lambda place: finished_at(store, place))
     if name in newest:
         return newest[name]
     place = f"{RUNS}/{name}"

@@ -118,6 +118,15 @@ def ensure_server(say: Say = print, database: Database | None = None) -> ServerH
         return _handle(_api_url(port), own=True)
 
 
+def running_server() -> ServerHandle | None:
+    """The server that `ensure_server` would reuse, without starting one."""
+    named, state = os.environ.get("PREFECT_API_URL"), load_state(home())
+    own = None if state.port is None else _api_url(state.port)
+    if named and named.rstrip("/") != own and answers(named):
+        return _handle(named.rstrip("/"), own=False)
+    return _handle(own, own=True) if own and answers(own) else None
+
+
 def _begun_on_a_port(
     preferred: int | None, begin: Callable[[int], Process], wait: Callable[[Process, int], None]
 ) -> int:

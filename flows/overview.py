@@ -128,6 +128,22 @@ def overview_markdown(
     return "\n\n".join(parts) + "\n"
 
 
+def progress_of(markdown: str) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """What an overview says, for who has only its text: (done, total) by step on all pools, and the sentences."""
+    counts, *others = re.split(r"^### ", markdown, flags=re.MULTILINE)
+    steps: dict[str, tuple[int, int]] = {}
+    for row in re.findall(r"^\| ([^|*]+) \|(?: [^|]* \|)? ([0-9,]+) of ([0-9,]+) \|", counts, re.MULTILINE):
+        step, (done, total) = _plain(row[0]), (int(count.replace(",", "")) for count in row[1:])
+        before = steps.get(step, (0, 0))
+        steps[step] = before[0] + done, before[1] + total
+    at_work = next((part for part in others if part.startswith("At work")), "")
+    return steps, [_plain(sentence) for sentence in re.findall(r"^\* (.+)$", at_work, re.MULTILINE)]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
 def _text(text: str) -> str:
     """A text that stays one: nor are addresses in it made links, as Prefect's UI would."""
     return re.sub(r"@|(?<=www)\.|:(?=//)", r"\\\g<0>", escape_markdown(text))

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from storage.errors import MissingInput, StoreError, TelltaleError
 from storage.opening import open_store
 from storage.store import check_writable
@@ -48,7 +50,7 @@ def checked_experiment(
     """
     experiment, unset = load_unfilled(name, overrides, seed)
     of_data = () if pools else [line for check in checks or CHECKS for line in check(experiment)]
-    missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *_missing_pools(pools)]
+    missing = [*unset.values(), *dict.fromkeys(of_data), *_missing_store(pools), *missing_pools(pools)]
     if missing:
         raise MissingInput(*missing)
     return experiment
@@ -177,7 +179,8 @@ def _online_workers() -> int:
     return online
 
 
-def _missing_pools(pools: Sequence[str]) -> Iterator[str]:
+def missing_pools(pools: Sequence[str]) -> Iterator[str]:
+    """Which of these work pools are not there, or have no worker, each with its remedy."""
     if not pools:
         return
     from prefect.client.orchestration import get_client
@@ -199,10 +202,19 @@ def online_workers(client: "SyncPrefectClient", pool: str) -> set[str]:
 
     A worker's status says OFFLINE after a few lost heartbeats, as on a busy machine.
     """
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
     now = datetime.now(UTC)
+    try:
+        workers = client.read_workers_for_work_pool(pool)
+    except PrefectHTTPStatusError as error:
+        # Unlike other questions about a pool, this one is answered so.
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            raise ObjectNotFound(error) from error
+        raise
     return {
         worker.name
-        for worker in client.read_workers_for_work_pool(pool)
+        for worker in workers
         if worker.last_heartbeat_time is not None
         and (now - worker.last_heartbeat_time).total_seconds() < WORKER_SILENCE_S
     }

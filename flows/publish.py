@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # The folder of the explorer in a run's own.
 EXPLORER = "explorer"
+# What stands before a run's place where its report is shown: who has only the flow run finds the results by it.
+REPORT_OF = "The report of "
 # So many changed cells are listed in the UI, the largest changes first.
 SHOWN_CHANGES = 20
 
@@ -113,7 +115,7 @@ def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None
     show_markdown(
         artifact_key("report", experiment.name),
         read_part(store, report, MARKDOWN).decode(),
-        f"The report of {place}",
+        f"{REPORT_OF}{place}",
     )
     show_link(
         artifact_key("page", experiment.name),

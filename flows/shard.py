@@ -8,7 +8,7 @@ from flows.collect import collect
 from flows.stages import stage
 from storage.objects import Ref, notes_of
 from storage.opening import open_store
-from tasks.data.grouping import assign_groups, assignment_warnings
+from tasks.data.grouping import assign_groups, assignment_warnings, warnings_on
 from tasks.data.overlap import overlap, refuse_shared_files
 from tasks.data.shards import scan_pictures, shard_images
 from tasks.data.sources.base import Deployment, DiskSource, Indexed
@@ -150,7 +150,7 @@ def _assignment(experiment: Experiment, scanned: Sequence[Scanned], beside: Sequ
     if notes["shared"]["count"] and not experiment.allow_overlap:
         raise overlap(notes["shared"]["count"], notes["shared"]["first"])
     if not beside:
-        for warning in assignment_warnings(notes):
+        for warning in warnings_on(experiment.path, assignment_warnings(notes)):
             logger.warning("%s", warning)
     return assignment
 

@@ -4,12 +4,14 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from storage.digest import canonical_json
 from storage.errors import DamagedObject, ObjectMissing
+from storage.objects import MANIFEST
 from storage.store import Store
 
 RUNS = "runs/evaluate"
@@ -87,6 +89,22 @@ def run_index(store: Store, place: str) -> RunIndex:
     except (KeyError, TypeError) as error:
         reason = "its experiment has no name or no list of named networks"
         raise DamagedObject(f"{key} in {store.url} is not what a run writes: {reason}") from error
+
+
+def finished_at(store: Store, place: str) -> float:
+    """When a run's report was finished, in seconds since 1970: a copy of a store has other times of its files.
+
+    Of a run whose report is no object of the store any more, or that says nothing of it, the time of its index.
+
+    Raises:
+        ObjectMissing: it has no index.
+    """
+    key = f"{place}/index.json"
+    try:
+        report = _document(store, f"{_document(store, key)['report']['uri']}/{MANIFEST}")
+        return datetime.fromisoformat(report["created"]).timestamp()
+    except (ObjectMissing, DamagedObject, KeyError, TypeError, ValueError):
+        return store.modified(key)
 
 
 def latest_runs(store: Store) -> dict[str, str]:

@@ -14,7 +14,7 @@ from storage.objects import Ref, notes_of, read_table
 from storage.store import Store
 from storage.tables import FAKE, REAL
 from tasks.data.entries import QUARANTINE
-from tasks.data.grouping import assignment_warnings
+from tasks.data.grouping import assignment_warnings, warnings_on
 from tasks.data.windows import Counted, why_not_fitted
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import CLEAN_QUALITY
@@ -140,15 +140,10 @@ def check_sources(
     )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
     of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
-    of_fair_path = ("on the fair path", "the fair path draws")
-    told = [
-        one
-        for one in assignment_warnings(notes)
-        if experiment.path == "fair" or not any(w in one for w in of_fair_path)
-    ]
+    told = warnings_on(experiment.path, assignment_warnings(notes))
     return Check(
         found,
-        (*of_indices, *told, *_few_groups(evaluated), *_confounds(experiment, evaluated)),
+        (*of_indices, *told, *_few_groups(evaluated), *_drawn(evaluated), *_confounds(experiment, evaluated)),
         tuple(_errors(experiment, evaluated)),
     )
 
@@ -239,6 +234,25 @@ def _few_groups(sources: Sequence[SourceCheck]) -> Iterator[str]:
                     f"{one.name} has {one.groups} groups of pictures that belong together: with fewer than "
                     f"{LEAST_GROUPS} its numbers have no intervals, and prove nothing; where a fold is left without "
                     "any, the evaluation ends"
+                )
+
+
+def _drawn(sources: Sequence[SourceCheck]) -> Iterator[str]:
+    """Where a class has more test pictures than the other: a cell counts as many of both."""
+    real = [one for one in sources if one.label == "real"]
+    # Which photographs stand against which generator is a longer story then, and stands in their rows.
+    if any(one.unmatched_against for one in real):
+        return
+    for fake in (one for one in sources if one.label == "fake"):
+        counts: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for resolution, counted in fake.taking_part.items():
+            counts[sum(one.taking_part[resolution].tested for one in real), counted.tested].append(resolution)
+        for (photographs, fakes), resolutions in counts.items():
+            if photographs != fakes and min(photographs, fakes):
+                yield (
+                    f"in {' and '.join(resolutions)} {min(photographs, fakes)} of {photographs} photographs are tested "
+                    f"against as many of {fakes} pictures of {fake.name}: a cell counts as many of both, drawn by "
+                    "their ids"
                 )
 
 

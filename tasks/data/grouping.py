@@ -163,6 +163,11 @@ def assignment_warnings(notes: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
+def warnings_on(path: str, warnings: Sequence[str]) -> list[str]:
+    """Those of `assignment_warnings` that concern an experiment on a path: only the fair one draws JPEG qualities."""
+    return [one for one in warnings if path == "fair" or "fair path" not in one]
+
+
 def _compared(
     store: Store, entries: Sequence[Ref], scans: Sequence[Sequence[Ref]]
 ) -> tuple[list[Scanned], Pictures, npt.NDArray[np.int64]]:

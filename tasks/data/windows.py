@@ -48,6 +48,11 @@ class Counted:
     def total(self) -> int:
         return sum(count for _, _, count in self.places)
 
+    @property
+    def tested(self) -> int:
+        """How many of them are tested: those of the split `test`, or of any fold."""
+        return sum(count for split, _, count in self.places if split in (None, "test"))
+
     def as_role(self, wanted: str, rotation: int, splits: Splits) -> int:
         """How many of them are train, val or test in a rotation."""
         places = (({"split": split, "fold": fold}, count) for split, fold, count in self.places)

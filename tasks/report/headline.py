@@ -110,8 +110,9 @@ def _sentences(
         if is_alone:
             told = f"{best.cell.mix} from photographs with an AUROC of {with_interval(best.auroc)} at {best.cell.cell}."
         yield f"{happened}, {best.detector} tells {told} {_verdict(best.auroc)}".strip()
+    where = f"Weakest is {worst.cell.cell}, where" if len(found) > 1 else f"In {worst.cell.cell}, the only cell,"
     yield (
-        f"Weakest is {worst.cell.cell}, where the best detector, {worst.detector}, tells {worst.cell.mix} with "
+        f"{where} the best detector, {worst.detector}, tells {worst.cell.mix} with "
         f"{with_interval(worst.auroc)}, over {worst.auroc.n_real} photographs and {worst.auroc.n_fake} fakes in "
         f"{worst.auroc.n_groups} groups. {_verdict(worst.auroc)}"
     ).strip()

@@ -17,20 +17,24 @@ def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple
     blocks: list[Block] = [Text(line, "warning") for line in data.warnings]
     counts = tables["counts"]
     if len(counts):
-        columns = (
-            Column("source", "text"), Column("label", "text"), Column("split or fold", "text"), Column("images"),
-            Column("groups"), Column("left out"), Column("quarantined"), Column("duplicates"),
-            Column("collapse rate"),
-        )  # fmt: skip
-        rows = tuple(tuple(Cell(plain_value(value)) for value in row) for row in counts.iter_rows())
         blocks.append(
             Text(
                 f"Left out are {_left_out(data.experiment)}. Duplicates repeat an earlier picture of any source: they "
                 "are of its group, so of its split. The collapse rate is the share of a generator's pictures that are "
-                "near duplicates of another one."
+                "near duplicates of another one. A cell is tested on as many photographs as fakes, with equally many "
+                "of each generator: where there are more of one, some are drawn and the others not counted."
             )
         )
-        blocks += capped("Images", columns, rows, "counts")
+        blocks += _counted(
+            "Images",
+            counts.group_by("source", "label", maintain_order=True).agg(
+                pl.col("images", "groups").sum(),
+                pl.col("left_out", "quarantined", "duplicates", "collapse_rate").first(),
+            ),
+        )
+        blocks += _counted(
+            "Images by split or fold", counts.select("source", "label", "split_or_fold", "images", "groups")
+        )
     else:
         blocks.append(Text("No counts were given."))
     quarantine = tables["quarantine"]
@@ -51,6 +55,14 @@ def counts_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tuple
     headings = tuple(Column(title, "code" if name == "image_id" else "text") for name, title in titles.items())
     blocks += capped("Every quarantined picture", headings, listed, "quarantine", folded=True)
     return tuple(blocks)
+
+
+def _counted(title: str, counts: pl.DataFrame) -> tuple[Block, ...]:
+    """Some columns of the counts; what is known of a source as a whole stands in one row of it."""
+    texts = ("source", "label", "split_or_fold")
+    columns = tuple(Column(name.replace("_", " "), "text" if name in texts else "number") for name in counts.columns)
+    rows = tuple(tuple(Cell(plain_value(value)) for value in row) for row in counts.iter_rows())
+    return tuple(capped(title, columns, rows, "counts"))
 
 
 def counts_table(data: ReportData, index: ResultIndex) -> pl.DataFrame:

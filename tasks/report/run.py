@@ -15,6 +15,7 @@ from storage.store import Store
 from storage.tables import COMPARISON_SCHEMA, LATENCY_SCHEMA, PAIR_SCHEMA, RANK_SCHEMA
 from storage.weights import CARD
 from tasks.data.entries import QUARANTINE
+from tasks.data.grouping import warnings_on
 from tasks.data.perturbations.kinds import NONE
 from tasks.evaluation.cells import ROC, Scored, drawn_pictures
 from tasks.evaluation.pairs import RANKS
@@ -91,7 +92,7 @@ def write_report(
         counts=_frame(counted),
         provenance=_provenance(store, experiment, assignment, gans, timed, results, networks),
         extra_pictures=_gan_pictures(store, gans),
-        warnings=warnings_of(counted),
+        warnings=warnings_on(experiment.path, warnings_of(counted)),
         networks=networks,
         pairs=_all_rows(store, pairs, PAIR_SCHEMA),
         ranks=_all_rows(store, pairs, RANK_SCHEMA, RANKS),

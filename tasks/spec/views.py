@@ -13,8 +13,8 @@ from tasks.data.perturbations.kinds import name_of, perturbation_named
 from tasks.spec.base import Spec
 
 # Pixels of a side, in every cell: networks take no less.
-LEAST_SIDE = 16
-Resolution = Literal["native"] | Annotated[int, Field(ge=LEAST_SIDE, le=2048)]
+LEAST_SIDE, MOST_SIDE = 16, 2048
+Resolution = Literal["native"] | Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
 Kernel = Literal["exact", "scaled"]
 Subsampling = Literal["420", "422", "444"]
 # How a picture is brought to its views where both classes are treated alike.
@@ -133,6 +133,8 @@ class Cell(_Perturbed):
         match = re.fullmatch(r"(native|[1-9][0-9]*)/(.+)", name)
         if match is None:
             raise SpecError(f"a cell is named like 64/q20 or native/none, got {name!r}")
+        if match[1] != "native" and not LEAST_SIDE <= float(match[1]) <= MOST_SIDE:
+            raise SpecError(f"a cell's side has {LEAST_SIDE} to {MOST_SIDE} pixels, got {name!r}")
         resolution: Resolution = "native" if match[1] == "native" else int(match[1])
         try:
             return cls(resolution=resolution, perturbation=perturbation_named(match[2]))

@@ -57,15 +57,8 @@ class FinishedRun:
 @contextmanager
 def evaluated(preset: str, folder: Path) -> Iterator[FinishedRun]:
     """A preset evaluated in the home `folder`; at the end nothing runs there any more."""
-    with fresh_home(folder):
-        yield FinishedRun(preset, folder, _telltale(folder, "evaluate", preset))
-
-
-@contextmanager
-def fresh_home(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of whoever has the home `folder` and no settings; at the end nothing runs there any more."""
     try:
-        yield _environment(folder)
+        yield FinishedRun(preset, folder, _telltale(folder, "evaluate", preset))
     finally:
         _python(folder, "deployments.bootstrap", "stop")
         assert marked_processes(folder / "telltale") == []

@@ -225,6 +225,54 @@ def test_the_same_run_again_recomputes_nothing(telltale: Telltale) -> None:
     assert sum(lane["computed"] for lane in telltale.lanes(run)) == 0
 
 
+def evaluate_command(overrides: dict[str, Any], *words: str) -> list[str]:
+    """`telltale evaluate sample --on pools` with overrides."""
+    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return [sys.executable, "-m", "deployments.cli", "evaluate", "sample", *settings, *words, "--on", "pools"]
+
+
+def test_the_command_line_has_it_done_on_pools_and_prints_its_results(telltale: Telltale) -> None:
+    before = telltale.manifests()
+    command = evaluate_command(SMALL, "--seed", "0")
+    done = subprocess.run(command, env=telltale.environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "begins on the pools: http://127.0.0.1:" in done.stdout
+    assert "The grid: AUROC of svm" in done.stdout
+    assert f"{latest_run(telltale.store, 'sample')}/report.html" in done.stdout
+    assert telltale.computed(before) == set()
+
+
+def test_ctrl_c_leaves_a_run_on_pools_alone_and_the_same_command_watches_it_again(telltale: Telltale) -> None:
+    command = evaluate_command(SMALL, "--seed", "1")
+    environment = {**telltale.environment, "PYTHONUNBUFFERED": "1"}
+    pipes: dict[str, Any] = {"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as first:
+        assert first.stdout is not None
+        assert any(line.endswith(": Running\n") for line in first.stdout), "it ended before"
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    cancel = re.search(r"`PREFECT_API_URL=(\S+) prefect flow-run cancel (\S+)` cancels it\n$", said)
+    assert cancel is not None, said
+    assert telltale.state(cancel[2])["type"] == "RUNNING"
+    with subprocess.Popen(command, **pipes) as again:
+        assert again.stdout is not None
+        assert any("is under way already and is only watched" in line for line in again.stdout), "another one began"
+        prefect = str(Path(sys.executable).with_name("prefect"))
+        of_server = {**telltale.environment, "PREFECT_API_URL": cancel[1]}
+        subprocess.run([prefect, "flow-run", "cancel", cancel[2]], env=of_server, capture_output=True, check=True)
+        _, said = again.communicate(timeout=600)
+    assert (again.returncode, "was cancelled; what it has finished is kept" in said) == (1, True), said
+
+
+def test_what_workers_lack_is_said_where_the_run_was_asked_for(telltale: Telltale) -> None:
+    command = evaluate_command(SMALL | {"extractor.weights": "nowhere.safetensors"})
+    done = subprocess.run(command, env=telltale.environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"failed: missing: VGG16 weights nowhere\.safetensors: .* \(on worker gpu-local-[01]\)$", line)
+
+
 def test_a_named_deployment_has_its_work_done_by_the_same_lanes(telltale: Telltale) -> None:
     before = telltale.manifests()
     run = telltale.started("embed/vgg16", SMALL | {"qualities": [None, 20, 30]})

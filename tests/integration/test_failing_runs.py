@@ -82,6 +82,13 @@ def test_the_ui_keeps_the_whole_account(environment: dict[str, str]) -> None:
     assert "Traceback" in json.dumps(logs)
 
 
+def test_a_server_without_pools_is_asked_for_none_of_their_work(environment: dict[str, str]) -> None:
+    said_by_demo(environment, "--set", "extractor.weights=nowhere.safetensors")
+    line = said_by_demo(environment, "--on", "pools")
+    assert line.startswith("error: missing: the deployment evaluate/all: `make serve` starts a server with pools")
+    assert "work pool 'coordinator'" in line
+
+
 def test_everything_lies_in_the_home_whatever_its_name(environment: dict[str, str]) -> None:
     home = Path(environment["TELLTALE_HOME"])
     said_by_demo(environment, "--set", "extractor.weights=nowhere.safetensors")

@@ -37,7 +37,7 @@ def test_it_prints_the_tables_and_names_the_report(run: FinishedRun) -> None:
 
 def test_its_pictures_are_written_as_files_without_making_any(run: FinishedRun, tmp_path: Path) -> None:
     before = set(run.store.list("objects"))
-    run.telltale("pictures", "sample", "--to", str(tmp_path / "to"), "--cell", "64/q20")
+    run.telltale("pictures", "sample", "--to", str(tmp_path / "to"), "--cells", "64/q20")
     assert set(run.store.list("objects")) == before
     lines = pl.read_csv(tmp_path / "to" / "pictures.csv", infer_schema=False)
     assert set(lines["cell"]) == {"64/q20"}

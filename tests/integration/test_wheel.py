@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deployments.interruption import INTERRUPTED, SAID
+from deployments.processes import marked_processes
 from storage.local import LocalStore
+from storage.objects import MANIFEST
 from tests.integration.small_sample import SMALL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -65,7 +69,19 @@ class Installed:
 
     def tried(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         """A program that ran with nothing known of this process's settings, nor of any working tree."""
-        environment = {
+        command = [sys.executable, "-c", program, *words]
+        return subprocess.run(
+            command, cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=900, check=False
+        )
+
+    def begun(self, program: str, *words: str) -> subprocess.Popen[str]:
+        """The same while it runs."""
+        command, pipe = [sys.executable, "-u", "-c", program, *words], subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.work, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "PYTHONPATH": str(self.folder),
@@ -78,15 +94,6 @@ class Installed:
             "TELLTALE_STORE": str(self.store.root),
             "DO_NOT_TRACK": "1",
         }
-        return subprocess.run(
-            [sys.executable, "-c", program, *words],
-            cwd=self.work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +192,8 @@ def test_the_console_script_checks_folders_of_pictures(installed: Installed, fol
             "one picture cannot be both",
         ),
         (("evaluate", "--photographs", "{home}/photographs", "--fakes", "{home}/texts"), 2, "none can be read as one"),
-        (("check", *FOLDERS, "--detector", "spectrun"), 2, "did you mean spectrum?"),
-        (("check", *FOLDERS, "--cell", "512/none"), 2, "large enough for 512"),
+        (("check", *FOLDERS, "--detectors", "spectrun"), 2, "did you mean spectrum?"),
+        (("check", *FOLDERS, "--cells", "512/none"), 2, "large enough for 512"),
         (("evaluate", "dmeo"), 2, "did you mean demo?"),
         (("check", *FOLDERS, "--set", "sources.nose.limit=5"), 2, "nose"),
         (("report", "nothing"), 2, "no run 'nothing'"),
@@ -201,6 +208,78 @@ def test_bad_input_is_one_sentence_and_a_status(
     assert len(done.stderr.splitlines()) == (0 if "takes part" in done.stdout else 1)
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_store_of_a_newer_version_is_one_sentence_and_stays(
+    installed: Installed, folders: Callable[[str], str]
+) -> None:
+    words = ("check", *map(folders, FOLDERS))
+    installed.run(MAIN, *words)
+    (place, *_) = [key for key in installed.store.list("objects/scan/fakes") if key.endswith(MANIFEST)]
+    ours = installed.store.read(place)
+    newer = json.dumps(json.loads(ours) | {"format": 2}).encode()
+    installed.store.write(place, newer)
+    try:
+        done = installed.tried(MAIN, *words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        assert "a newer version of telltale finished this object (its manifest has format): use that version" in line
+        assert installed.store.read(place) == newer
+    finally:
+        installed.store.write(place, ours)
+
+
+@pytest.fixture
+def served(installed: Installed) -> Iterator[Installed]:
+    """At the end nothing runs any more that commands have started."""
+    try:
+        yield installed
+    finally:
+        installed.run("from deployments.bootstrap import main; main()", "stop")
+        assert marked_processes(installed.home / "telltale") == []
+
+
+def interrupted(process: subprocess.Popen[str], reached: Callable[[], object]) -> tuple[int, str]:
+    """Status and sentence of a command that gets Ctrl-C three times at a moment."""
+    try:
+        while not reached():
+            assert process.poll() is None, "it ended before"
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=600)
+    finally:
+        process.kill()
+        process.communicate()
+    return process.returncode, said
+
+
+def test_an_evaluation_goes_on_after_ctrl_c_and_two_of_the_same_end_with_one_run(
+    served: Installed, folders: Callable[[str], str]
+) -> None:
+    words = ("evaluate", *map(folders, FOLDERS), "--detectors", "spectrum", "--cells", "64/none")
+    stopped = (INTERRUPTED, f"{SAID}\n")
+    first = served.begun(MAIN, *words)
+    assert first.stdout is not None
+    printed = first.stdout
+    assert interrupted(first, lambda: "starting the Prefect server" in printed.readline()) == stopped
+
+    def finished() -> dict[str, bytes]:
+        return {key: served.store.read(key) for key in served.store.list("objects") if key.endswith(MANIFEST)}
+
+    before = finished()
+    # As soon as the first pictures are described; the report is far.
+    again = served.begun(MAIN, *words)
+    assert interrupted(again, lambda: any("spectrum" in key for key in finished().keys() - before.keys())) == stopped
+    in_between = finished()
+    assert not any(key.startswith("objects/report/") for key in in_between.keys() - before.keys())
+
+    both = [served.begun(MAIN, *words) for _ in range(2)]
+    ended = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    runs = [line for out, _ in ended for line in out.splitlines() if line.startswith("report: ")]
+    assert len(runs) == 2
+    assert len(set(runs)) == 1
+    assert in_between.items() <= finished().items(), "what was finished was made again"
 
 
 def test_the_console_script_checks_a_picture_with_a_network_of_that_run(

@@ -54,7 +54,7 @@ def said_by_demo(*arguments: str, status: int = 2) -> str:
         (["sample", "--set", 'extractor={"sid": 96}'], "extractor.sid: there is no such field, did you mean side?"),
         (["sample", "--set", "extractor.weights=${a-b}"], "'${a-b}' holds ${a-b}, which is no variable"),
         ([], "name an experiment, or folders"),
-        (["sample", "--detector", "spectrum"], "--detector and --cell go with folders"),
+        (["sample", "--detectors", "spectrum"], "--detectors and --cells go with folders"),
         (["smaple"], "no experiment 'smaple', did you mean sample?"),
         (["mine.yaml"], "no file "),
         (["folder.yaml"], "is a folder"),

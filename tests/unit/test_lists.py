@@ -42,6 +42,15 @@ def test_runs_are_listed_the_newest_first_with_their_networks(store: LocalStore)
     assert [row["run"] for row in rows] == [place.rpartition("/")[2] for place in (second, first)]
     assert {row["newest"] for row in rows} == {"*"}
     assert rows[0]["finished"] == "2001-09-09 01:46 UTC"
+    # A copied store has other times, and its files' say nothing of when a run was finished.
+    report = {"uri": "objects/report/one"}
+    index = {"experiment": {"name": "sample", "mobile": {"networks": [{"name": "dense"}]}}, "report": report}
+    store.write(f"{second}/index.json", json.dumps(index).encode())
+    store.write("objects/report/one/manifest.json", json.dumps({"created": "1999-12-31T23:58:00+00:00"}).encode())
+    assert [row["finished"] for row in listed("runs")] == ["2001-09-09 01:46 UTC", "1999-12-31 23:58 UTC"]
+    store.delete("objects/report/one/manifest.json")
+    rows = listed("runs")
+    assert [row["run"] for row in rows] == [place.rpartition("/")[2] for place in (second, first)]
     networks = listed("networks")
     assert networks[0]["run"] == rows[0]["run"]
     assert len(networks) == sum(int(str(row["networks"])) for row in rows)

@@ -14,7 +14,7 @@ from flows.shard import image_shards
 from storage.errors import SpecError
 from storage.local import LocalStore
 from storage.objects import notes_of
-from tasks.data.grouping import assignment_warnings
+from tasks.data.grouping import assignment_warnings, warnings_on
 from tasks.data.overlap import equal_rows
 from tasks.presets import parse_experiment
 from tasks.recipe import Step
@@ -205,9 +205,9 @@ def test_what_the_assignment_leaves_open_is_said(tmp_path: Path, store: LocalSto
     (real / "only.jpg").unlink()
     (fake / "again.jpg").unlink()
     images = image_shards(experiment(real, fake))
-    assert assignment_warnings(notes_of(store, images.assignment)) == [
-        "no photograph is a JPEG: on the fair path all are encoded at 90"
-    ]
+    told = assignment_warnings(notes_of(store, images.assignment))
+    assert told == ["no photograph is a JPEG: on the fair path all are encoded at 90"]
+    assert (warnings_on("fair", told), warnings_on("crop", told)) == (told, [])
 
 
 def test_equal_rows_are_those_of_equal_digests() -> None:

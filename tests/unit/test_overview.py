@@ -15,7 +15,7 @@ from prefect.states import Cancelling
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import overview as overview_module
-from flows.overview import Lane, Line, Overview, Problem, Shown, duration, overview_markdown, watched
+from flows.overview import Lane, Line, Overview, Problem, Shown, duration, overview_markdown, progress_of, watched
 from tasks.progress import Progress, tally
 
 
@@ -109,6 +109,22 @@ def test_names_and_texts_stay_texts() -> None:
     assert "<img" not in shown.replace("\\<img", "")
     assert not re.search(r"www\.|[^\\](://|@)", shown)
     assert len(rows(shown)[1]) == len(rows(shown)[0])
+
+
+def test_who_has_only_the_text_reads_steps_and_sentences_back() -> None:
+    lines = [
+        Line("evaluate-cell", "cpu", 1_200, 2_400, seconds=1.0, failed=1, at_work=1, elapsed=9.0),
+        Line("embed", "cpu", 0, 3, seconds=0.0, failed=0, at_work=0),
+        Line("embed", "gpu", 2, 5, seconds=0.0, failed=0, at_work=0),
+    ]
+    lane = Lane("cpu lane 1", "cpu-local", "host", "cpu", "working", at="embed [a]", done=1, total=9)
+    problem = Problem("embed", "* one\n| embed | 7 of 7 |\n### At work\n* two")
+    written = overview_markdown("t", lines, [lane], "Running", [problem], tasks=["a_b (http://c) waits"], gpu_price=2.0)
+    steps = {"evaluate-cell": (1_200, 2_400), "embed": (2, 8)}
+    assert progress_of(written) == (steps, ["a_b (http://c) waits"])
+    here = overview_markdown("t", [Line("shard", "", 1, 2, 0.0, 0, 0)], [], "Running", [])
+    assert progress_of(here) == ({"shard": (1, 2)}, [])
+    assert progress_of("") == ({}, [])
 
 
 def test_an_error_cannot_leave_its_fence() -> None:

@@ -18,6 +18,7 @@ from deployments.cli import app
 from deployments.own_pictures import document_of
 from storage.errors import MissingInput, SpecError
 from tasks.presets import parse_experiment
+from tasks.spec.views import Cell
 
 
 def picture(folder: Path, name: str, side: int = 260, quality: int | None = 96, seed: int = 0) -> None:
@@ -78,6 +79,16 @@ def test_photographs_whose_history_stays_visible_are_compared_as_they_are_and_it
     assert "may be a file's history" in said[1]
 
 
+def test_a_folder_without_a_clean_photograph_leaves_all_as_they_are_and_is_named(tmp_path: Path) -> None:
+    clean, web = pictures(tmp_path / "clean"), pictures(tmp_path / "web", count=5, quality=80)
+    sd = pictures(tmp_path / "sd", quality=75)
+    document, said = document_of([clean, web], [str(sd)])
+    assert document["history"] == "as-is"
+    assert said[1].startswith("all photographs of web that were looked at are JPEGs below quality 95: pictures keep")
+    picture(web, "clean.jpg")
+    assert document_of([clean, web], [str(sd)])[0]["history"] == "matched"
+
+
 def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
     cells = ["128/none", "128/q50", "128/webp-40", "64/none", "64/q50", "64/webp-40"]
     document, _ = document_of([folders[0]], [str(folders[1])], cells=cells)
@@ -90,7 +101,8 @@ def test_named_cells_make_the_grid(folders: tuple[Path, Path]) -> None:
         ({"cells": ["native/none"]}, "named by the side of its window"),
         ({"cells": ["128/none", "64/q50"]}, "the cells are a grid"),
         ({"cells": ["big"]}, "a cell is named like 64/q20"),
-        ({"cells": ["8/none"]}, "--cell: "),
+        ({"cells": ["8/none"]}, "a cell's side has 16 to 2048 pixels, got '8/none'"),
+        ({"cells": ["4096/none"]}, "a cell's side has 16 to 2048 pixels, got '4096/none'"),
         ({"photographs": [Path()]}, "a folder has no name"),
         ({"fakes": ["sd="]}, "a folder has no name"),
         ({"detectors": ["spectrun"]}, "no detector 'spectrun', did you mean spectrum?"),
@@ -111,6 +123,58 @@ def test_a_detector_of_content_reads_real_weights_and_others_need_none(folders: 
     given = [folders[0]], [str(folders[1])]
     assert document_of(*given)[0]["extractor"]["weights"] == "random:0"
     assert document_of(*given, detectors=["content"])[0]["extractor"]["weights"] == "${TELLTALE_VGG16}"
+
+
+@pytest.mark.parametrize("option", ["--detectors", "--cells"])
+@pytest.mark.parametrize("names", ["", "a,", "a,,b", "a, a"])
+def test_a_list_without_different_names_is_refused(
+    told: Any, folders: tuple[Path, Path], option: str, names: str
+) -> None:
+    result = told("--photographs", str(folders[0]), "--fakes", str(folders[1]), option, names)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"{option}: expected different names, parted by commas, got {names!r}" in result.stderr
+
+
+def test_lists_of_detectors_and_cells_are_taken_in_their_order(
+    told: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--detectors", "spectrum, cooccurrence", "--cells", "64/q40,64/none")
+    result = told("--photographs", str(folders[0]), "--fakes", str(folders[1]), *words)
+    assert result.exit_code == 0, result.output
+    (file,) = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    assert [one["name"] for one in document["detectors"]] == ["spectrum", "cooccurrence", "probe"]
+    assert document["qualities"] == [40, None]
+
+
+@pytest.mark.parametrize("cell", ["64/a,b", "64,64/none", "64/none,"])
+def test_no_cell_has_a_comma_in_its_name(cell: str) -> None:
+    with pytest.raises(SpecError):
+        Cell.parse(cell)
+
+
+def test_no_detector_nor_chain_has_a_comma_in_its_name(folders: tuple[Path, Path]) -> None:
+    document, _ = document_of([folders[0]], [str(folders[1])])
+    chain = {"kind": "chain", "name": "a,b", "steps": ["q40"]}
+    for wrong in ({"detectors": [document["detectors"][0] | {"name": "a,b"}]}, {"perturbations": [chain]}):
+        with pytest.raises(SpecError, match="should match pattern"):
+            parse_experiment(document | wrong)
+
+
+def test_a_file_in_place_of_a_folder_is_said_to_be_one(folders: tuple[Path, Path]) -> None:
+    file = next(folders[0].iterdir())
+    with pytest.raises(SpecError, match="is a file: expected a folder of pictures"):
+        document_of([file], [str(folders[1])])
+
+
+def test_the_first_equals_sign_ends_a_name_and_a_folder_with_one_needs_a_name(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fakes = pictures(tmp_path / "seed=7", quality=75)
+    with pytest.raises(SpecError, match=r"is read as the folder 7 of a generator .*seed: .* --fakes NAME=.*seed=7$"):
+        document_of([folders[0]], [str(fakes)])
+    document, _ = document_of([folders[0]], [f"sd={fakes}"])
+    assert (document["sources"][1]["name"], document["sources"][1]["path"]) == ("sd", str(fakes))
 
 
 def test_one_folder_for_both_classes_is_refused(folders: tuple[Path, Path]) -> None:
@@ -141,6 +205,7 @@ def test_folders_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
@@ -199,7 +264,7 @@ def test_check_warns_of_too_few_groups(told: Any, folders: tuple[Path, Path], tm
 
 
 def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, folders: tuple[Path, Path]) -> None:
-    words = ("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--cell", "512/none")
+    words = ("--photographs", str(folders[0]), "--fakes", str(folders[1]), "--cells", "512/none")
     result = told(*words)
     assert result.exit_code == 2
     assert "no picture of sd is large enough for 512: the largest has a shorter side of 260 pixels" in result.output
@@ -207,7 +272,7 @@ def test_check_refuses_cells_that_no_picture_is_large_enough_for(told: Any, fold
 
 def test_check_refuses_what_leaves_a_fold_without_a_class(told: Any, tmp_path: Path) -> None:
     photographs, fakes = pictures(tmp_path / "nine", count=9), pictures(tmp_path / "sd", count=9, quality=75)
-    words = ("--photographs", str(photographs), "--fakes", str(fakes), "--cell", "64/none")
+    words = ("--photographs", str(photographs), "--fakes", str(fakes), "--cells", "64/none")
     assert told(*words).exit_code == 0
     for path in sorted(photographs.iterdir())[2:]:
         with Image.open(path) as large:
@@ -225,6 +290,16 @@ def test_check_refuses_photographs_whose_history_cannot_be_matched(told: Any, tm
     result = told(*words)
     assert result.exit_code == 2
     assert "all photographs of web are JPEGs below quality 95" in result.output
+
+
+def test_check_says_how_many_of_the_larger_class_are_tested(told: Any, tmp_path: Path) -> None:
+    photographs, sd = pictures(tmp_path / "photos", count=12), pictures(tmp_path / "sd", count=14)
+    words = ("--photographs", str(photographs), "--fakes", str(sd), "--cells")
+    said = "12 of 12 photographs are tested against as many of 14 pictures of sd: a cell counts as many of both"
+    assert f"note: in 64 and 128 {said}" in " ".join(told(*words, "64/none,128/none").output.split())
+    for number in (0, 1):
+        (sd / f"sd-{number}.jpg").unlink()
+    assert "are tested against" not in told(*words, "64/none").output
 
 
 def test_check_says_that_qualities_tell_the_classes_apart_however_near_they_are(told: Any, tmp_path: Path) -> None:
@@ -269,6 +344,7 @@ def test_photographs_of_any_quality_are_matched_to_fakes_without_one(
         (("sample", "--photographs", "a", "--fakes", "b"), "name either an experiment (sample) or folders"),
         ((), "name an experiment, or folders"),
         (("smaple",), "did you mean sample?"),
+        (("home",), "home is a folder: say of what, as in --photographs DIR --fakes NAME=DIR"),
         (("--photographs", "nowhere", "--fakes", "b"), "missing: the folder "),
     ],
 )
@@ -315,7 +391,7 @@ def test_a_file_that_somebody_changed_is_not_written_over(
     again = told(*words)
     assert again.exit_code == 2
     assert "was changed since it was written" in again.stderr
-    assert told(*words, "--cell", "64/none").exit_code == 0
+    assert told(*words, "--cells", "64/none").exit_code == 0
     assert len(written(tmp_path)) == 2
 
 

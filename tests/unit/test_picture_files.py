@@ -253,7 +253,7 @@ def test_files_are_called_alike_in_all_cells_but_those_of_own_chains(pictures: A
     ("arguments", "said"),
     [
         (("no-such", "--to", "out"), "no experiment 'no-such'"),
-        (("sample", "--to", "out", "--cell", "q20"), "sample has no cell q20, expected one of native/none, "),
+        (("sample", "--to", "out", "--cells", "q20"), "sample has no cell q20, expected one of native/none, "),
         (("sample", "--to", "full"), "full is there and not empty"),
         (("sample", "--to", "out", "--set", "count"), "--set: expected KEY=VALUE"),
     ],

@@ -23,13 +23,14 @@ from tasks.data.perturbations.kinds import name_of
 from tasks.evaluation.cells import ROC_SCHEMA
 from tasks.presets import parse_experiment
 from tasks.report import plots
-from tasks.report.blocks import SHOWN_ROWS, Gallery, Heats, Text
+from tasks.report.blocks import SHOWN_ROWS, Gallery, Heats, Table, Text
 from tasks.report.calibration import BINS, calibration_blocks, reliability_bins
 from tasks.report.cross import cross_blocks
 from tasks.report.data import RELIABILITY, CellKey, ReportData, ResultIndex, mistakes_link, seed_key
 from tasks.report.flags import flag_blocks
-from tasks.report.headline import worst_told
+from tasks.report.headline import headline_blocks, worst_told
 from tasks.report.page import MARKDOWN_BYTES, escape_markdown, render_html, render_markdown
+from tasks.report.quarantine import counts_blocks
 from tasks.report.reported import FIRST_PROJECT, ReportedRow, arithmetic_flags, read_reported
 from tasks.report.script import SCRIPT
 from tasks.report.sections import report_sections, report_tables
@@ -417,6 +418,25 @@ def test_the_headline_names_the_hardest_generator_its_cell_and_interval(data: Re
     found = {f"{resolution}/{name}": one for (resolution, name), one in worst_told(data, index).items()}
     assert {cell: one.value for cell, one in found.items()} == dict(best.select("cell", "auroc").iter_rows())
     assert "single draws" not in page.text
+
+
+def test_of_a_single_cell_it_is_not_said_that_it_is_the_weakest() -> None:
+    rows = [result("fair", "gan", "64", "q20", SVM, metric="auroc", value=0.8, low=0.7, high=0.9)]
+    experiment = make_experiment()
+    data = light_data(experiment, results=pl.DataFrame(rows, schema=RESULTS))
+    blocks = headline_blocks(data, ResultIndex(experiment, data.results), report_tables(data))
+    lead, *_ = [block.text for block in blocks if isinstance(block, Text) and block.tone == "lead"]
+    assert lead.startswith("In 64/q20, the only cell, the best detector, svm, tells gan with 0.800 [0.700, 0.900]")
+
+
+def test_what_is_known_of_a_source_as_a_whole_stands_in_one_row(data: ReportData) -> None:
+    tables = [block for block in counts_blocks(data, report_tables(data)) if isinstance(block, Table)]
+    whole, places = (table for table in tables if table.csv == "counts")
+    assert [column.title for column in whole.columns[2:4]] == ["images", "groups"]
+    (gan,) = [[cell.text for cell in row] for row in whole.rows if row[0].text == "gan"]
+    assert gan == ["gan", "fake", "355", "355", "2", "1", "–", "0.013"]
+    assert [column.title for column in places.columns] == ["source", "label", "split or fold", "images", "groups"]
+    assert len(places.rows) == 5 * len(whole.rows)
 
 
 def test_a_number_without_an_interval_is_not_the_worst_where_others_have_one() -> None:
