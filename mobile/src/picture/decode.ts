@@ -45,8 +45,10 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
     const facts = declared instanceof BadPicture ? seen(bitmap, otherFormat(bytes)) : declared;
     const decoded = performance.now();
     const [height, width] = reducedSides(bitmap.height, bitmap.width);
-    const full = wanted.length > 0 ? new WholePicture(bitmap.height, bitmap.width) : null;
-    const pixels = reducedPixels(bitmap, full);
+    const full = wanted.length > 0 ? wholePicture(bitmap) : null;
+    // Hashed on another thread while this one reduces.
+    const windows = full?.windows(wanted);
+    const pixels = full ? reduced(full) : reducedPixels(bitmap);
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
@@ -55,7 +57,7 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
       height,
       width,
       fullSides: [bitmap.height, bitmap.width],
-      windows: full ? await full.windows(wanted) : [],
+      windows: (await windows) ?? [],
       decodeMs: decoded - start,
       reduceMs: performance.now() - decoded,
     };
@@ -113,20 +115,39 @@ async function bitmapOf(file: Blob, declared: PictureFacts | BadPicture | null =
   }
 }
 
-/** `full`, where there is one, is filled with all of them. */
-function reducedPixels(bitmap: ImageBitmap, full: WholePicture | null = null): Uint8Array {
+function wholePicture(bitmap: ImageBitmap): WholePicture {
   const { height, width } = bitmap;
-  const bandHeight = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
+  const whole = new WholePicture(height, width);
+  readBands(bitmap, (band, top) => whole.pixels.set(band, top * width * 3));
+  return whole;
+}
+
+function reduced({ height, width, pixels }: WholePicture): Uint8Array {
+  const reducer = new Reducer(height, width);
+  reducer.add(pixels);
+  return reducer.finish();
+}
+
+/** Without all of its pixels in memory at once. */
+function reducedPixels(bitmap: ImageBitmap): Uint8Array {
+  const reducer = new Reducer(bitmap.height, bitmap.width);
+  readBands(bitmap, (band) => reducer.add(band));
+  return reducer.finish();
+}
+
+/** `take` gets the RGB bytes of all rows, from the top, some rows at a time; they are its own only until it returns. */
+function readBands(bitmap: ImageBitmap, take: (band: Uint8Array, top: number) => void): void {
+  const { height, width } = bitmap;
+  const most = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
   const tileWidth = Math.min(width, TILE_WIDTH);
-  const context = new OffscreenCanvas(tileWidth, bandHeight).getContext("2d", {
+  const context = new OffscreenCanvas(tileWidth, most).getContext("2d", {
     willReadFrequently: true,
     colorSpace: "srgb",
   });
   if (!context) throw new BadPicture("out-of-memory", "the browser gives no canvas to read pixels from");
-  const reducer = new Reducer(height, width);
-  const band = new Uint8Array(bandHeight * width * 3);
-  for (let top = 0; top < height; top += bandHeight) {
-    const rows = Math.min(bandHeight, height - top);
+  const band = new Uint8Array(most * width * 3);
+  for (let top = 0; top < height; top += most) {
+    const rows = Math.min(most, height - top);
     for (let left = 0; left < width; left += tileWidth) {
       const columns = Math.min(tileWidth, width - left);
       context.fillStyle = "white";
@@ -134,10 +155,8 @@ function reducedPixels(bitmap: ImageBitmap, full: WholePicture | null = null): U
       context.drawImage(bitmap, left, top, columns, rows, 0, 0, columns, rows);
       copyRgb(context.getImageData(0, 0, columns, rows).data, columns, band, left, width);
     }
-    full?.pixels.set(band.subarray(0, rows * width * 3), top * width * 3);
-    reducer.add(band.subarray(0, rows * width * 3));
+    take(band.subarray(0, rows * width * 3), top);
   }
-  return reducer.finish();
 }
 
 function copyRgb(rgba: Uint8ClampedArray, columns: number, band: Uint8Array, left: number, width: number): void {

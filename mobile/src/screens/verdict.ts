@@ -32,9 +32,10 @@ export function scale(said: Placed): HTMLElement {
     part.style.width = at(100 * (to - from));
     return part;
   });
+  // Under the marks: an answer beside a line hides none of it.
   const point = h("span", { class: "point" });
   point.style.left = answered;
-  return h("div", { class: `scale three ${said.verdict}`, ...attributes }, ...parts, mark(photographThreshold), mark(threshold), point);
+  return h("div", { class: `scale three ${said.verdict}`, ...attributes }, ...parts, point, mark(photographThreshold), mark(threshold));
 }
 
 /** The bar with what its ends and its marks mean. */
