@@ -44,8 +44,11 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
   try {
     const facts = declared instanceof BadPicture ? seen(bitmap, otherFormat(bytes)) : declared;
     const decoded = performance.now();
-    const [height, width] = reducedSides(bitmap.height, bitmap.width);
+    const fullSides = [bitmap.height, bitmap.width] as const;
+    const [height, width] = reducedSides(...fullSides);
     const full = wanted.length > 0 ? wholePicture(bitmap) : null;
+    // There is no room for a large picture's bitmap beside its pixels and the copy of them that is hashed.
+    if (full) bitmap.close();
     // Hashed on another thread while this one reduces.
     const windows = full?.windows(wanted);
     const pixels = full ? reduced(full) : reducedPixels(bitmap);
@@ -56,7 +59,7 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
       pixels,
       height,
       width,
-      fullSides: [bitmap.height, bitmap.width],
+      fullSides,
       windows: (await windows) ?? [],
       decodeMs: decoded - start,
       reduceMs: performance.now() - decoded,
