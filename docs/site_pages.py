@@ -17,8 +17,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-# Pages of the repository's top folder, by their place in the site.
-TOP = {"index.md": "README.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+# Pages that lie elsewhere in the repository, by their place in the site.
+TOP = {
+    "index.md": "README.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "traces.md": "models/README.md",
+}
 FOLDER = "docs"
 NOTEBOOK = ".ipynb"
 _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")

@@ -14,7 +14,7 @@ from tests.unit.user_pages import ALL_PAGES, DOCS, ROOT
 
 pytestmark = pytest.mark.integration
 
-TOP = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+TOP = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md")
 
 
 def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -103,7 +103,8 @@ def test_the_search_works_from_a_disk(site: Path, tmp_path: Path) -> None:
 )
 def test_a_link_that_leads_nowhere_fails_it(link: str, said: str, tmp_path: Path) -> None:
     for name in TOP:
-        shutil.copy(ROOT / name, tmp_path)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "docs/settings.md").open("a", encoding="utf-8") as page:
         page.write(f"\n[there]({link})\n")

@@ -28,7 +28,7 @@ from tests.integration.small_sample import SMALL
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("storage", "tasks", "flows", "deployments")
+PACKAGES = ("storage", "tasks", "flows", "deployments", "models")
 # What a person reads or a container is built from, and no program asks for.
 LEFT_OUT = {"deployments/Dockerfile"}
 
@@ -282,6 +282,16 @@ def test_an_evaluation_goes_on_after_ctrl_c_and_two_of_the_same_end_with_one_run
     assert in_between.items() <= finished().items(), "what was finished was made again"
 
 
+def test_the_console_script_checks_a_picture_with_the_network_that_comes_with_it(installed: Installed) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(buffer, "PNG")
+    picture = installed.home / "large.png"
+    picture.write_bytes(buffer.getvalue())
+    said = json.loads(installed.run(MAIN, "detect", "--json", str(picture)))
+    card = json.loads((ROOT / "models" / "traces.json").read_text(encoding="utf-8"))
+    assert (said["model"]["name"], said["model"]["sha256"]) == ("traces", card["sha256"])
+
+
 def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
     installed: Installed, sample: dict[str, Any]
 ) -> None:
@@ -291,6 +301,7 @@ def test_the_console_script_checks_a_picture_with_a_network_of_that_run(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
     picture = installed.home / "picture.png"
     picture.write_bytes(buffer.getvalue())
-    printed = installed.run(MAIN, "detect", "--json", str(picture))
+    name = json.loads(installed.store.read(f"{sample['place']}/index.json"))["experiment"]
+    printed = installed.run(MAIN, "detect", "--json", "--experiment", name, str(picture))
     assert json.loads(printed)["kind"]["tested_as"]["cell"] == "64/none"
     assert sample["place"] in installed.store.read("refs/latest.json").decode()

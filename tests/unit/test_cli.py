@@ -34,6 +34,10 @@ ROOT = Path(__file__).parents[2]
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
 
 
+# What asks the store for a network; without it the network of telltale answers.
+NAMED = ["--network", "dense"]
+
+
 def detect(*arguments: object, store: Path | None = None) -> Result:
     environment = {STORE_SETTING: str(store) if store else None, "COLUMNS": "200"}
     return CliRunner().invoke(app, ["detect", *map(str, arguments)], env=environment)
@@ -105,8 +109,8 @@ def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> N
     first, second = lines(result)
     assert first == second
     assert list(first) == [
-        *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "probabilities"),
-        *("familiarity", "kind", "error_rates", "model", "file_says"),
+        *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "photograph_threshold"),
+        *("probabilities", "familiarity", "kind", "error_rates", "model", "file_says"),
     ]
     assert (first["picture"], first["verdict"], first["threshold"]) == (str(picture), "generated", 0.0)
     assert first["source"] == max(("gan", "stable"), key=first["probabilities"].get)
@@ -243,7 +247,9 @@ def test_a_spreadsheet_reads_a_head_and_a_line_per_picture(tmp_path: Path, pictu
     assert (second["verdict"], second["error"]) == ("", "not-found: no such file")
 
 
-def test_the_newest_run_that_has_networks_answers_with_its_first(tmp_path: Path, picture: Path) -> None:
+def test_a_network_that_is_named_is_of_the_newest_run_that_has_networks_or_of_an_experiment(
+    tmp_path: Path, picture: Path
+) -> None:
     store = LocalStore(tmp_path / "store")
     places = [publish_run(store, "sample", "dense", "a-small"), publish_run(store, "subset", "wide", "narrow")]
     places.append(publish_run(store, "seed"))
@@ -254,9 +260,28 @@ def test_the_newest_run_that_has_networks_answers_with_its_first(tmp_path: Path,
         (line,) = lines(detect(picture, "--json", *arguments, store=store.root))
         return str(line["model"]["name"])
 
-    assert model() == "wide"
+    assert model("--network", "narrow") == "narrow"
     assert model("--experiment", "sample") == "dense"
     assert model("--experiment", "sample", "--network", "a-small") == "a-small"
+
+
+def test_without_a_name_the_network_of_telltale_answers_whatever_the_store_holds(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[0:300, 0:320]
+    pixels = (rows + columns)[..., None] // 3 + np.random.default_rng(0).integers(0, 9, (300, 320, 3))
+    (tmp_path / "large.png").write_bytes(encode_png(pixels.astype(np.uint8)))
+    (tmp_path / "small.png").write_bytes(encode_png(pixels[:250].astype(np.uint8)))
+    found = lines(detect(tmp_path / "large.png", "--json", store=tmp_path / "none"))[0]
+    assert found["model"]["name"] == "traces"
+    assert found["model"]["demonstration"] is False
+    assert found["verdict"] in ("photograph", "generated", "cannot-tell")
+    assert found["source"] is None
+    assert found["photograph_threshold"] < found["threshold"]
+    assert found["error_rates"]["missed_unknown"]["n"] > 900
+    result = detect(tmp_path / "small.png", tmp_path / "large.png", store=tmp_path / "none")
+    assert result.exit_code == 1
+    assert "too-small: expected at least 256 pixels a side" in result.stderr
+    assert re.search(r"verdict +(Probably|Cannot tell)", result.stdout)
+    assert "windows of 256 original pixels" in " ".join(result.stdout.split())
 
 
 def refused(result: Result) -> str:
@@ -266,14 +291,14 @@ def refused(result: Result) -> str:
 
 def test_a_run_or_a_network_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, picture: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    assert "telltale evaluate sample" in refused(detect(picture, store=store.root))
+    assert "telltale evaluate sample" in refused(detect(picture, *NAMED, store=store.root))
     publish_run(store, "seed")
-    assert "a run with networks" in refused(detect(picture, store=store.root))
+    assert "a run with networks" in refused(detect(picture, *NAMED, store=store.root))
     assert "'seed' has none" in refused(detect(picture, "--experiment", "seed", store=store.root))
     publish_run(store, "sample", "dense", "small")
     assert "only of ['sample', 'seed']" in refused(detect(picture, "--experiment", "coco", store=store.root))
     assert "only dense, small" in refused(detect(picture, "--network", "../dense", store=store.root))
-    assert "expected a path" in refused(detect(picture, store=Path("ftp://host")))
+    assert "expected a path" in refused(detect(picture, *NAMED, store=Path("ftp://host")))
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, picture: Path) -> None:
@@ -444,7 +469,7 @@ def test_a_full_disk_anywhere_below_is_one_sentence(
     publish_run(store, "sample", "dense")
     monkeypatch.setattr(place, full)
     monkeypatch.setenv(STORE_SETTING, str(store.root))
-    monkeypatch.setattr(sys, "argv", ["telltale", "detect", str(picture)])
+    monkeypatch.setattr(sys, "argv", ["telltale", "detect", str(picture), *NAMED])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
@@ -531,7 +556,7 @@ def test_what_is_wrong_with_a_buckets_settings_is_one_sentence_at_once(
     name: str, value: str, reason: str, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storage.s3.FIRST_PATIENCE_S", 0.0)
-    result = CliRunner().invoke(app, ["detect", str(picture)], env=BUCKET | {name: value})
+    result = CliRunner().invoke(app, ["detect", str(picture), *NAMED], env=BUCKET | {name: value})
     said = refused(result)
     assert reason in said
     assert "hid" not in said
@@ -564,7 +589,7 @@ class _WithoutBucket(_Web):
     missing = True
 
 
-@pytest.mark.parametrize("options", [[], ["--experiment", "sample"]])
+@pytest.mark.parametrize("options", [NAMED, ["--experiment", "sample"]])
 @pytest.mark.parametrize(
     ("handler", "reason"), [(_Web, "is no bucket (404): check"), (_WithoutBucket, "there is no bucket 'bucket'")]
 )
@@ -622,7 +647,7 @@ def test_a_store_that_is_none_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    result = CliRunner().invoke(app, ["detect", str(picture)], env={STORE_SETTING: store})
+    result = CliRunner().invoke(app, ["detect", str(picture), *NAMED], env={STORE_SETTING: store})
     said = refused(result)
     assert reason in said
     assert len(said.splitlines()) == 1
@@ -632,7 +657,7 @@ def test_a_store_that_is_none_is_one_sentence(
 def test_a_damaged_list_of_runs_is_one_sentence(content: bytes, tmp_path: Path, picture: Path) -> None:
     store = LocalStore(tmp_path / "store")
     store.write("refs/latest.json", content)
-    for options in ([], ["--experiment", "sample"]):
+    for options in (NAMED, ["--experiment", "sample"]):
         said = refused(detect(picture, *options, store=store.root))
         assert "refs/latest.json in file:///" in said
         assert len(said.splitlines()) == 1

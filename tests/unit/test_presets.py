@@ -250,6 +250,7 @@ def test_everything_that_the_design_names_is_deployed_on_its_pool() -> None:
         "work/cpu": "cpu",
         "work/gpu": "gpu",
         "publish/mobile": "cpu",
+        "publish/network": "coordinator",
         "maintain/recover": "coordinator",
         "maintain/sweep": "cpu",
     }
