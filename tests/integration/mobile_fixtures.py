@@ -159,8 +159,9 @@ def rates_of_three() -> list[dict[str, Any]]:
 
 def places_of(pixels: Pixels) -> list[tuple[int, int]]:
     """Where the windows of a picture lie, as `tasks.networks.answer` draws them."""
+    height, width = pixels.shape[:2]
     name = sha256_hex(repr(pixels.shape).encode() + pixels.tobytes())
-    return [window_place(name, index, *pixels.shape[:2], SIDE) for index in range(WINDOWS)]
+    return [window_place(name, index, height, width, SIDE) for index in range(WINDOWS)]
 
 
 def windows_of(pixels: Pixels) -> list[Pixels]:
