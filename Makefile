@@ -6,7 +6,8 @@
 # make stop    stop all of that, and check that it is gone
 # make subset  real data that environment variables name (tasks/experiments/subset.yaml): an hour or more
 # make s3      a local S3 server for tries and tests; its data goes when it ends (Ctrl-C)
-# make mobile  the app, into mobile/dist, with the networks of the folder MODELS; also mobile-serve and mobile-test
+# make mobile  the app, into mobile/dist, with the network of models/, or those of the folder MODELS; also mobile-serve and
+#              mobile-test
 # make explorer  the page that shows a run's mistakes, into tasks/explorer/page, where its built files are committed; also
 #              explorer-test
 # make chaos   what takes too long for every test run: an evaluation on several hosts that die, stall and restart, and
@@ -48,15 +49,16 @@ subset: $(INSTALLED)
 s3: $(INSTALLED)
 	@$(BIN)/python -m deployments.s3
 
-# For example: make mobile MODELS=exported FIRST=small; without MODELS the app has no networks yet. FIRST is the one that
-# it starts with, PICTURES a folder in place of its own reference pictures.
+# For example: make mobile MODELS=exported FIRST=small; without MODELS the app has the network that comes with telltale.
+# FIRST is the one that it starts with, PICTURES a folder in place of its own reference pictures.
+mobile: MODELS ?= models
 mobile: mobile/node_modules/.installed $(INSTALLED)
 	npm --prefix mobile run build
-	$(if $(MODELS),$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(FIRST),--first "$(FIRST)") \
-		$(if $(PICTURES),--pictures "$(PICTURES)"))
+	$(BIN)/python -m deployments.app --models "$(MODELS)" $(if $(FIRST),--first "$(FIRST)") \
+		$(if $(PICTURES),--pictures "$(PICTURES)")
 
 mobile-serve:
-	@test -e mobile/dist/index.html || { echo "build it first: make mobile MODELS=FOLDER"; exit 1; }
+	@test -e mobile/dist/index.html || { echo "build it first: make mobile"; exit 1; }
 	@echo "http://localhost:8600/"
 	@cd mobile/dist && $(PYTHON) -m http.server --bind 127.0.0.1 8600
 

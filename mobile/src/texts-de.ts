@@ -3,7 +3,7 @@
 import type { Rate } from "./network/card";
 import type { Kind } from "./network/decision";
 import { count, counted, decimals, isClose, milliseconds, percentExact } from "./numbers";
-import type { Texts } from "./texts";
+import type { Errors, Texts } from "./texts";
 
 export const german: Texts = {
   name: "telltale",
@@ -41,15 +41,18 @@ export const german: Texts = {
     scores: "Werte",
     scoreOf: (name, probability) => `${name} ${decimals(3).format(probability)}`,
     line: "Die Grenze",
-    lineIs: ({ pFake, threshold }) =>
-      `${decimals(3).format(pFake)} für alle Generatoren zusammen; ab ${decimals(3).format(threshold)} gilt ein Bild dieser Größe als generiert`,
+    lineIs: ({ pFake, threshold, photographThreshold }) =>
+      photographThreshold === null
+        ? `${decimals(3).format(pFake)} für alle Generatoren zusammen; ab ${decimals(3).format(threshold)} gilt ein Bild dieser Größe als generiert`
+        : `${decimals(3).format(pFake)} für generiert; ab ${decimals(3).format(threshold)} heißt ein Bild dieser Größe wahrscheinlich generiert, ` +
+          `unter ${decimals(3).format(photographThreshold)} wahrscheinlich ein Foto`,
     sources: "Wenn es generiert ist, womit",
     evidence: "Wo die Hinweise liegen",
     showEvidence: "Auf dem Bild zeigen",
     evidenceFor: "Hinweise auf",
-    evidenceLegend: (name) =>
+    evidenceLegend: (name, ofWindows) =>
       `Orange Stellen sprechen für ${name}, blaue dagegen, verglichen mit den anderen Quellen und im Verhältnis zur stärksten ` +
-      "Stelle dieses Bildes. Nur das mittlere Quadrat wird betrachtet. Zu sehen ist, was das Modell bewegt hat, nicht, was unecht ist.",
+      `Stelle dieses Bildes. Nur ${ofWindows ? "die umrahmten Ausschnitte werden" : "das mittlere Quadrat wird"} betrachtet. Zu sehen ist, was das Modell bewegt hat, nicht, was unecht ist.`,
     errorsTitle: "Wie weit man ihm trauen kann",
     details: "Einzelheiten",
     time: "Zeit",
@@ -62,6 +65,8 @@ export const german: Texts = {
     familiarityIs: (name, value, threshold) =>
       `${name} ${decimals(3).format(value)}; unbekannt unter ${decimals(3).format(threshold)}`,
     reduced: (width, height) => `für das Modell auf ${count(width)} × ${count(height)} Pixel verkleinert`,
+    windows: (number, side) =>
+      `das Modell betrachtet ${counted(number, "Ausschnitt", "Ausschnitte")} von ${count(side)} × ${count(side)} Originalpixeln`,
     file: "Bild",
   },
 
@@ -70,38 +75,57 @@ export const german: Texts = {
     orders: { given: "Wie ausgewählt", probability: "Am ehesten generiert zuerst", name: "Nach Namen" },
     unnamed: (place) => `Bild ${count(place)}`,
     back: "Zurück zur Liste",
-    summary: (all, generated, photographs, unknown, unread) =>
+    summary: (all, generated, photographs, unanswered, unread) =>
       `${counted(all, "Bild", "Bilder")}: ${count(generated)} generiert, ${counted(photographs, "Foto", "Fotos")}, ` +
-      `${count(unknown)} aus unbekannter Quelle${unread === 0 ? "" : `, ${count(unread)} nicht lesbar`}.`,
+      `${count(unanswered)} ohne Antwort${unread === 0 ? "" : `, ${count(unread)} nicht lesbar`}.`,
   },
 
-  verdict: (verdict, source) =>
-    verdict === "generated" ? (source === null ? "Generiert" : `Generiert: ${source}`) : verdict === "photograph" ? "Foto" : "Unbekannte Quelle",
+  verdict: (verdict, source, isProbable) => {
+    if (verdict === "unknown-source") return "Unbekannte Quelle";
+    if (verdict === "cannot-tell") return "Nicht zu entscheiden";
+    if (verdict === "photograph") return isProbable ? "Wahrscheinlich ein Foto" : "Foto";
+    return `${isProbable ? "Wahrscheinlich generiert" : "Generiert"}${source === null ? "" : `: ${source}`}`;
+  },
   unknownMeans: "Das Bild gleicht weder den Fotos noch den Generatoren, die dieses Modell kennt; deshalb gibt es keine Antwort.",
+  betweenMeans: "Das Bild liegt zwischen den beiden Grenzen, wo sich dieses Modell zu oft irren würde; deshalb gibt es keine Antwort.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (Demonstration)` : name),
   demonstration: "Demonstration",
   demonstrationMeans:
     "Dieses Modell begann mit zufälligen Gewichten. Es zeigt, wie die App arbeitet; was es über ein Bild sagt, ist nichts wert.",
   scale: {
     photograph: "Foto",
+    between: "Nicht zu entscheiden",
     generated: "Generiert",
     line: "Der Strich ist die Grenze: Ab dort gilt ein Bild dieser Größe als generiert.",
-    where: ({ verdict, pFake, threshold }) => {
-      if (verdict === "unknown-source") return "Wo es liegt, besagt wenig: Die Skala gilt für Quellen, die das Modell kennt.";
-      const close = isClose(pFake, threshold);
-      if (verdict === "generated") return close ? "Knapp über der Grenze." : "Über der Grenze.";
-      return close ? "Knapp unter der Grenze." : "Unter der Grenze.";
+    lines:
+      "Die Striche sind die beiden Grenzen: Ab der rechten heißt ein Bild dieser Größe wahrscheinlich generiert, links der linken " +
+      "wahrscheinlich ein Foto. Dazwischen gibt es keine Antwort.",
+    where: ({ verdict, reason, pFake, threshold, photographThreshold }) => {
+      if (verdict === "unknown-source" || reason === "unfamiliar") return "Wo es liegt, besagt wenig: Die Skala gilt für Quellen, die das Modell kennt.";
+      if (verdict === "cannot-tell") return "Zwischen den beiden Grenzen.";
+      const isGenerated = verdict === "generated";
+      const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));
+      const line = photographThreshold === null ? "der Grenze" : isGenerated ? "der rechten Grenze" : "der linken Grenze";
+      const side = isGenerated ? "über" : "unter";
+      return close ? `Knapp ${side} ${line}.` : `${isGenerated ? "Über" : "Unter"} ${line}.`;
     },
   },
-  errors: ({ falseAlarms, missed }) => {
+  errors: (errors) => {
+    const { falseAlarms, missed, missedUnknown } = errors;
     if (falseAlarms.value === null && missed.value === null) return "Wie oft es sich bei Bildern dieser Art irrt, wurde nicht getestet.";
     const called = falseAlarms.value === null ? null : `${shareOf(falseAlarms)} Fotos generiert genannt`;
     const overlooked = missed.value === null ? null : `${shareOf(missed)} generierten Bildern übersehen`;
-    return `In unseren Tests hat es bei dieser Art ${[called, overlooked].filter((each) => each !== null).join(" und ")}.`;
+    const neverSeen =
+      overlooked && missedUnknown?.value != null ? `; von Generatoren, die es nie gesehen hatte, ${shareOf(missedUnknown).replace(/ von 100$/, "")}` : "";
+    return `In unseren Tests hat es bei dieser Art ${[called, overlooked].filter((each) => each !== null).join(" und ")}${neverSeen}.${unanswered(errors)}`;
   },
-  errorsDetail: ({ falseAlarms, missed, kind }) =>
-    `Von dieser Art (${tested(kind)}) waren ${sample(falseAlarms, "Fotos")} und ${sample(missed, "generierte Bilder")}. ` +
-    "Andere Kameras, Generatoren und Bearbeitungen wurden nicht getestet.",
+  errorsDetail: ({ falseAlarms, missed, missedUnknown, kind }) => {
+    const others = missedUnknown?.value != null ? `, dazu ${sample(missedUnknown, "Bilder von Generatoren, die es nie gesehen hatte")}` : "";
+    return (
+      `Von dieser Art (${tested(kind)}) waren ${sample(falseAlarms, "Fotos")} und ${sample(missed, "generierte Bilder")}${others}. ` +
+      "Andere Kameras, Generatoren und Bearbeitungen wurden nicht getestet."
+    );
+  },
   kind: (kind) =>
     `${kind.format}${kind.jpegQuality === null ? "" : ` der Qualität ${kind.jpegQuality}`}, kürzere Seite ${count(kind.shorterSide)} Pixel`,
 
@@ -136,6 +160,9 @@ export const german: Texts = {
       "Dieser Browser zeigt Bilder dieser Art nicht (etwa HEIC, TIFF, JPEG XL, JPEG 2000 oder Kamera-Rohdaten). Speichern Sie es als JPEG, ohne es zu verkleinern, und wählen Sie das aus.",
     "out-of-memory": "Der Speicher dieses Geräts reicht für ein Bild dieser Größe nicht.",
   },
+  tooSmallForWindows: (side, [height, width]) =>
+    "Nicht zu entscheiden: In einem so kleinen Bild sind die Spuren verloren. Dieses Modell betrachtet Originalpixel und erwartet mindestens " +
+    `${count(side)} je Seite; dieses Bild hat ${count(width)} × ${count(height)}.`,
   badModel: (detail) => `Das Modell ist nicht verwendbar: ${detail}.`,
   badModels: (details) => `${details.length === 1 ? "Ein Modell ist" : "Einige Modelle sind"} nicht verwendbar. ${details.join(" ")}`,
   modelFault: {
@@ -171,13 +198,13 @@ export const german: Texts = {
       measure: "Maß",
       pictures: "Bilder",
       right: "Richtig, von allen bekannten",
-      unknown: "Unbekannte Quelle",
+      answered: "Beantwortet, von allen",
       median: "Median der Zeit",
       mean: "Mittlere Zeit",
       p95: "95. Perzentil",
       total: "Gesamtzeit",
     },
-    right: (right, labelled) => (labelled === 0 ? "–" : `${percentExact(right / labelled)} (${right}\u00a0von\u00a0${labelled})`),
+    share: (part, all) => (all === 0 ? "–" : `${percentExact(part / all)} (${part}\u00a0von\u00a0${all})`),
     failsSelfTest: "besteht hier den Selbsttest nicht: nicht gezählt",
     cannotBeUsed: "hier nicht verwendbar: nicht gezählt",
     notHere: "noch nicht auf diesem Gerät",
@@ -189,8 +216,8 @@ export const german: Texts = {
     truth: "Wahrheit",
     photograph: "Foto",
     someGenerator: "Irgendein Generator",
-    unknown: "Unbekannt",
-    failures: (n) => `${counted(n, "Datei konnte", "Dateien konnten")} nicht gelesen werden`,
+    unknown: "Keine Antwort",
+    failures: (n) => `${counted(n, "Datei", "Dateien")} ohne Antwort: nicht lesbar oder zu klein für das Modell`,
     csv: "Als CSV speichern",
     nothing: "Wählen Sie mindestens ein Modell und ein Bild.",
   },
@@ -220,7 +247,7 @@ export const german: Texts = {
     limits: [
       "Sie kennt die Quellen, mit denen sie trainiert wurde. Bilder anderer Generatoren nennt sie womöglich Fotos oder unbekannt.",
       "Kleine oder stark komprimierte Bilder behalten wenige Spuren: Die Fehlerraten neben jedem Urteil sagen, wie wenige.",
-      "Das Urteil beruht allein auf dem mittleren Quadrat des Bildes: Was die Datei von sich sagt, steht daneben, und nach Wasserzeichen wird nicht gesucht.",
+      "Das Urteil beruht je nach Modell allein auf dem mittleren Quadrat des Bildes oder auf einigen Ausschnitten: Was die Datei von sich sagt, steht daneben, und nach Wasserzeichen wird nicht gesucht.",
       "Ein Urteil ist ein Hinweis, kein Beweis. Beschuldigen Sie seinetwegen niemanden.",
     ],
     privacyTitle: "Datenschutz",
@@ -242,7 +269,14 @@ export const german: Texts = {
     neverNearest:
       "Ihre Bilder werden nur mit den Arten ohne Kompression (none) oder mit JPEG (q) verglichen, denn eine Datei sagt nicht, " +
       "was einem Bild vor dem Speichern sonst geschah.",
-    errorColumns: { kind: "Art", falseAlarms: "Fotos, generiert genannt", missed: "Generierte Bilder, übersehen" },
+    errorColumns: {
+      kind: "Art",
+      falseAlarms: "Fotos, generiert genannt",
+      missed: "Generierte Bilder, übersehen",
+      missedUnknown: "Übersehen, von nie gesehenen Generatoren",
+      photographsUndecided: "Fotos ohne Antwort",
+      generatedUndecided: "Generierte Bilder ohne Antwort",
+    },
     rateIn: (value) =>
       value.value === null
         ? "–"
@@ -282,6 +316,13 @@ function shareOf({ value, n }: Rate): string {
   const ofHundred = Math.round(100 * share);
   if (ofHundred === 0) return "weniger als 1 von 100";
   return ofHundred === 100 && share < 1 ? "mehr als 99 von 100" : `${ofHundred} von 100`;
+}
+
+function unanswered({ photographsUndecided, generatedUndecided }: Errors): string {
+  const [photographs, generated] = [photographsUndecided, generatedUndecided].map((rate) => (rate?.value ? shareOf(rate) : null));
+  const parts = [photographs && `${photographs} Fotos`, generated && `${generated} generierten Bildern`].filter((part) => part);
+  if (parts.length === 0) return "";
+  return ` Keine Antwort gab es bei ${photographs === generated ? photographs : parts.join(" und ")}.`;
 }
 
 function sample(value: Rate, of: string): string {

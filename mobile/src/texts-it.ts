@@ -3,7 +3,7 @@
 import type { Rate } from "./network/card";
 import type { Kind } from "./network/decision";
 import { count, counted, decimals, isClose, milliseconds, percentExact } from "./numbers";
-import type { Texts } from "./texts";
+import type { Errors, Texts } from "./texts";
 
 export const italian: Texts = {
   name: "telltale",
@@ -41,15 +41,18 @@ export const italian: Texts = {
     scores: "Punteggi",
     scoreOf: (name, probability) => `${name} ${decimals(3).format(probability)}`,
     line: "La soglia",
-    lineIs: ({ pFake, threshold }) =>
-      `${decimals(3).format(pFake)} per tutti i generatori insieme; da ${decimals(3).format(threshold)} un'immagine di queste dimensioni conta come generata`,
+    lineIs: ({ pFake, threshold, photographThreshold }) =>
+      photographThreshold === null
+        ? `${decimals(3).format(pFake)} per tutti i generatori insieme; da ${decimals(3).format(threshold)} un'immagine di queste dimensioni conta come generata`
+        : `${decimals(3).format(pFake)} per generata; da ${decimals(3).format(threshold)} un'immagine di queste dimensioni è detta probabilmente generata, ` +
+          `sotto ${decimals(3).format(photographThreshold)} probabilmente una fotografia`,
     sources: "Se è generata, da quale",
     evidence: "Dove sono gli indizi",
     showEvidence: "Mostrali sull'immagine",
     evidenceFor: "Indizi per",
-    evidenceLegend: (name) =>
+    evidenceLegend: (name, ofWindows) =>
       `I punti arancioni parlano per ${name}, quelli blu contro, rispetto alle altre fonti e al punto più forte di questa ` +
-      "immagine. Si guarda solo il quadrato centrale. Mostra che cosa ha mosso il modello, non che cosa è falso.",
+      `immagine. Si ${ofWindows ? "guardano solo i riquadri segnati" : "guarda solo il quadrato centrale"}. Mostra che cosa ha mosso il modello, non che cosa è falso.`,
     errorsTitle: "Quanto fidarsi",
     details: "Dettagli",
     time: "Tempo",
@@ -62,6 +65,8 @@ export const italian: Texts = {
     familiarityIs: (name, value, threshold) =>
       `${name} ${decimals(3).format(value)}; sconosciuta sotto ${decimals(3).format(threshold)}`,
     reduced: (width, height) => `ridotta a ${count(width)} × ${count(height)} pixel per il modello`,
+    windows: (number, side) =>
+      `il modello guarda ${counted(number, "riquadro", "riquadri")} di ${count(side)} × ${count(side)} pixel originali`,
     file: "Immagine",
   },
 
@@ -70,38 +75,57 @@ export const italian: Texts = {
     orders: { given: "Come scelte", probability: "Prima le più simili a generate", name: "Per nome" },
     unnamed: (place) => `Immagine ${count(place)}`,
     back: "Torna all'elenco",
-    summary: (all, generated, photographs, unknown, unread) =>
+    summary: (all, generated, photographs, unanswered, unread) =>
       `${counted(all, "immagine", "immagini")}: ${counted(generated, "generata", "generate")}, ${counted(photographs, "fotografia", "fotografie")}, ` +
-      `${count(unknown)} di fonte sconosciuta${unread === 0 ? "" : `, ${counted(unread, "non leggibile", "non leggibili")}`}.`,
+      `${count(unanswered)} senza risposta${unread === 0 ? "" : `, ${counted(unread, "non leggibile", "non leggibili")}`}.`,
   },
 
-  verdict: (verdict, source) =>
-    verdict === "generated" ? (source === null ? "Generata" : `Generata: ${source}`) : verdict === "photograph" ? "Fotografia" : "Fonte sconosciuta",
+  verdict: (verdict, source, isProbable) => {
+    if (verdict === "unknown-source") return "Fonte sconosciuta";
+    if (verdict === "cannot-tell") return "Impossibile dirlo";
+    if (verdict === "photograph") return isProbable ? "Probabilmente una fotografia" : "Fotografia";
+    return `${isProbable ? "Probabilmente generata" : "Generata"}${source === null ? "" : `: ${source}`}`;
+  },
   unknownMeans: "L'immagine non somiglia alle fotografie né ai generatori che questo modello conosce: perciò non dà risposta.",
+  betweenMeans: "L'immagine sta fra le due soglie, dove questo modello sbaglierebbe troppo spesso: perciò non dà risposta.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (dimostrazione)` : name),
   demonstration: "Dimostrazione",
   demonstrationMeans:
     "Questo modello è partito da pesi casuali. Mostra come funziona l'app; ciò che dice di un'immagine non vale nulla.",
   scale: {
     photograph: "Fotografia",
+    between: "Impossibile dirlo",
     generated: "Generata",
     line: "Il segno è la soglia: da lì in poi un'immagine di queste dimensioni conta come generata.",
-    where: ({ verdict, pFake, threshold }) => {
-      if (verdict === "unknown-source") return "La posizione dice poco: la scala vale per le fonti che il modello conosce.";
-      const close = isClose(pFake, threshold);
-      if (verdict === "generated") return close ? "Appena sopra la soglia: per poco." : "Sopra la soglia.";
-      return close ? "Appena sotto la soglia: per poco." : "Sotto la soglia.";
+    lines:
+      "I segni sono le due soglie: da quella destra in poi un'immagine di queste dimensioni è detta probabilmente generata, a sinistra " +
+      "dell'altra probabilmente una fotografia. Fra le due non c'è risposta.",
+    where: ({ verdict, reason, pFake, threshold, photographThreshold }) => {
+      if (verdict === "unknown-source" || reason === "unfamiliar") return "La posizione dice poco: la scala vale per le fonti che il modello conosce.";
+      if (verdict === "cannot-tell") return "Fra le due soglie.";
+      const isGenerated = verdict === "generated";
+      const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));
+      const line = photographThreshold === null ? "la soglia" : isGenerated ? "la soglia destra" : "la soglia sinistra";
+      const side = isGenerated ? "sopra" : "sotto";
+      return close ? `Appena ${side} ${line}: per poco.` : `${isGenerated ? "Sopra" : "Sotto"} ${line}.`;
     },
   },
-  errors: ({ falseAlarms, missed }) => {
+  errors: (errors) => {
+    const { falseAlarms, missed, missedUnknown } = errors;
     if (falseAlarms.value === null && missed.value === null) return "Quanto spesso sbaglia con immagini di questo tipo non è stato provato.";
     const called = falseAlarms.value === null ? null : `ha detto generate ${shareOf(falseAlarms)} fotografie`;
     const overlooked = missed.value === null ? null : `non ha riconosciuto ${shareOf(missed)} immagini generate`;
-    return `Nelle nostre prove con questo tipo ${[called, overlooked].filter((each) => each !== null).join(" e ")}.`;
+    const neverSeen =
+      overlooked && missedUnknown?.value != null ? `; di generatori mai visti, ${shareOf(missedUnknown).replace(/ su 100$/, "")}` : "";
+    return `Nelle nostre prove con questo tipo ${[called, overlooked].filter((each) => each !== null).join(" e ")}${neverSeen}.${unanswered(errors)}`;
   },
-  errorsDetail: ({ falseAlarms, missed, kind }) =>
-    `Di questo tipo (${tested(kind)}) c'erano ${sample(falseAlarms, "fotografie", "nessuna fotografia")} e ` +
-    `${sample(missed, "immagini generate", "nessuna immagine generata")}. Altre fotocamere, generatori e ritocchi non sono stati provati.`,
+  errorsDetail: ({ falseAlarms, missed, missedUnknown, kind }) => {
+    const others = missedUnknown?.value != null ? `, più ${sample(missedUnknown, "immagini di generatori mai visti", "")}` : "";
+    return (
+      `Di questo tipo (${tested(kind)}) c'erano ${sample(falseAlarms, "fotografie", "nessuna fotografia")} e ` +
+      `${sample(missed, "immagini generate", "nessuna immagine generata")}${others}. Altre fotocamere, generatori e ritocchi non sono stati provati.`
+    );
+  },
   kind: (kind) =>
     `${kind.format}${kind.jpegQuality === null ? "" : ` di qualità ${kind.jpegQuality}`}, lato minore di ${count(kind.shorterSide)} pixel`,
 
@@ -136,6 +160,9 @@ export const italian: Texts = {
       "Questo browser non mostra immagini di questo tipo (come HEIC, TIFF, JPEG XL, JPEG 2000 o file raw). Salvala come JPEG, senza rimpicciolirla, e scegli quella.",
     "out-of-memory": "Su questo dispositivo non c'è memoria sufficiente per un'immagine di queste dimensioni.",
   },
+  tooSmallForWindows: (side, [height, width]) =>
+    "Impossibile dirlo: in un'immagine così piccola le tracce sono perdute. Questo modello guarda i pixel originali e ne vuole almeno " +
+    `${count(side)} per lato; questa immagine ha ${count(width)} × ${count(height)} pixel.`,
   badModel: (detail) => `Il modello non si può usare: ${detail}.`,
   badModels: (details) => `${details.length === 1 ? "Un modello non si può" : "Alcuni modelli non si possono"} usare. ${details.join(" ")}`,
   modelFault: {
@@ -171,13 +198,13 @@ export const italian: Texts = {
       measure: "Misura",
       pictures: "Immagini",
       right: "Giuste, di tutte le note",
-      unknown: "Fonte sconosciuta",
+      answered: "Con risposta, di tutte",
       median: "Tempo mediano",
       mean: "Tempo medio",
       p95: "95º percentile",
       total: "Tempo totale",
     },
-    right: (right, labelled) => (labelled === 0 ? "–" : `${percentExact(right / labelled)} (${right}\u00a0di\u00a0${labelled})`),
+    share: (part, all) => (all === 0 ? "–" : `${percentExact(part / all)} (${part}\u00a0di\u00a0${all})`),
     failsSelfTest: "qui non supera l'autotest: non contato",
     cannotBeUsed: "qui non si può usare: non contato",
     notHere: "non ancora su questo dispositivo",
@@ -189,8 +216,8 @@ export const italian: Texts = {
     truth: "Verità",
     photograph: "Fotografia",
     someGenerator: "Un generatore",
-    unknown: "Sconosciuta",
-    failures: (n) => counted(n, "file non leggibile", "file non leggibili"),
+    unknown: "Nessuna risposta",
+    failures: (n) => `${counted(n, "file", "file")} senza risposta: non leggibili o troppo piccoli per il modello`,
     csv: "Salva come CSV",
     nothing: "Scegli almeno un modello e un'immagine.",
   },
@@ -220,7 +247,7 @@ export const italian: Texts = {
     limits: [
       "Conosce le fonti con cui è stata addestrata. Le immagini di altri generatori possono risultare fotografie o sconosciute.",
       "Le immagini piccole o molto compresse conservano poche tracce: i tassi di errore accanto a ogni verdetto dicono quanto poche.",
-      "Il verdetto si basa soltanto sul quadrato centrale dell'immagine: ciò che il file dice di sé sta accanto, e le filigrane non si cercano.",
+      "Il verdetto si basa soltanto sul quadrato centrale dell'immagine o su alcuni suoi riquadri, secondo il modello: ciò che il file dice di sé sta accanto, e le filigrane non si cercano.",
       "Un verdetto è un indizio, non una prova. Non accusare nessuno per questo.",
     ],
     privacyTitle: "Privacy",
@@ -242,7 +269,14 @@ export const italian: Texts = {
     neverNearest:
       "Le tue immagini si confrontano solo con i tipi senza compressione (none) o con JPEG (q), perché un file non dice " +
       "che altro è successo a un'immagine prima di essere salvata.",
-    errorColumns: { kind: "Tipo", falseAlarms: "Fotografie dette generate", missed: "Immagini generate non riconosciute" },
+    errorColumns: {
+      kind: "Tipo",
+      falseAlarms: "Fotografie dette generate",
+      missed: "Immagini generate non riconosciute",
+      missedUnknown: "Non riconosciute, di generatori mai visti",
+      photographsUndecided: "Fotografie senza risposta",
+      generatedUndecided: "Immagini generate senza risposta",
+    },
     rateIn: (value) =>
       value.value === null
         ? "–"
@@ -282,6 +316,13 @@ function shareOf({ value, n }: Rate): string {
   const ofHundred = Math.round(100 * share);
   if (ofHundred === 0) return "meno di 1 su 100";
   return ofHundred === 100 && share < 1 ? "più di 99 su 100" : `${ofHundred} su 100`;
+}
+
+function unanswered({ photographsUndecided, generatedUndecided }: Errors): string {
+  const [photographs, generated] = [photographsUndecided, generatedUndecided].map((rate) => (rate?.value ? shareOf(rate) : null));
+  const parts = [photographs && `${photographs} fotografie`, generated && `${generated} immagini generate`].filter((part) => part);
+  if (parts.length === 0) return "";
+  return ` Non ha dato risposta a ${photographs === generated ? photographs : parts.join(" e ")}.`;
 }
 
 function sample(value: Rate, of: string, none: string): string {

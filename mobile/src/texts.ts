@@ -10,7 +10,10 @@ import { german } from "./texts-de";
 import { italian } from "./texts-it";
 
 /** Where an answer lies between photograph and generated. */
-export type Placed = Pick<Answer, "verdict" | "pFake" | "threshold">;
+export type Placed = Pick<Answer, "verdict" | "reason" | "pFake" | "threshold" | "photographThreshold">;
+
+/** How often a network is wrong, and how often it gives no answer; answers of before say less. */
+export type Errors = Pick<Answer, "falseAlarms" | "missed"> & Partial<Pick<Answer, "missedUnknown" | "photographsUndecided" | "generatedUndecided">>;
 
 const english = {
   name: "telltale",
@@ -48,15 +51,18 @@ const english = {
     scores: "Scores",
     scoreOf: (name: string, probability: number) => `${name} ${decimals(3).format(probability)}`,
     line: "The line",
-    lineIs: (answer: Pick<Answer, "pFake" | "threshold">) =>
-      `${decimals(3).format(answer.pFake)} for all generators together; from ${decimals(3).format(answer.threshold)} on a picture of this size counts as generated`,
+    lineIs: ({ pFake, threshold, photographThreshold }: Pick<Answer, "pFake" | "threshold" | "photographThreshold">) =>
+      photographThreshold === null
+        ? `${decimals(3).format(pFake)} for all generators together; from ${decimals(3).format(threshold)} on a picture of this size counts as generated`
+        : `${decimals(3).format(pFake)} for generated; from ${decimals(3).format(threshold)} on a picture of this size is called probably generated, ` +
+          `below ${decimals(3).format(photographThreshold)} probably a photograph`,
     sources: "If it was generated, by which",
     evidence: "Where the evidence is",
     showEvidence: "Show it on the picture",
     evidenceFor: "Evidence for",
-    evidenceLegend: (name: string) =>
+    evidenceLegend: (name: string, ofWindows: boolean) =>
       `Orange places speak for ${name}, blue ones against it, compared with the other sources and relative to the ` +
-      "strongest place of this picture. Only the central square is looked at. It says what moved the model, not what is fake.",
+      `strongest place of this picture. Only ${ofWindows ? "the framed windows are" : "the central square is"} looked at. It says what moved the model, not what is fake.`,
     errorsTitle: "How far to trust it",
     details: "Details",
     time: "Time",
@@ -69,6 +75,8 @@ const english = {
     familiarityIs: (name: string, value: number, threshold: number) =>
       `${name} ${decimals(3).format(value)}; unknown below ${decimals(3).format(threshold)}`,
     reduced: (width: number, height: number) => `reduced to ${count(width)} × ${count(height)} pixels for the model`,
+    windows: (number: number, side: number) =>
+      `the model looks at ${counted(number, "window", "windows")} of ${count(side)} × ${count(side)} original pixels`,
     file: "Picture",
   },
 
@@ -77,45 +85,57 @@ const english = {
     orders: { given: "As chosen", probability: "Most like generated first", name: "By name" },
     unnamed: (place: number) => `Picture ${count(place)}`,
     back: "Back to the list",
-    summary: (all: number, generated: number, photographs: number, unknown: number, unread: number) =>
+    summary: (all: number, generated: number, photographs: number, unanswered: number, unread: number) =>
       `${counted(all, "picture", "pictures")}: ${count(generated)} generated, ${counted(photographs, "photograph", "photographs")}, ` +
-      `${count(unknown)} of unknown source${unread === 0 ? "" : `, ${count(unread)} could not be read`}.`,
+      `${count(unanswered)} without an answer${unread === 0 ? "" : `, ${count(unread)} could not be read`}.`,
   },
 
   /** `source` is the generator as people know it, of a generated picture. */
-  verdict: (verdict: Verdict, source: string | null) =>
-    verdict === "generated"
-      ? source === null
-        ? "Generated"
-        : `Generated: ${source}`
-      : verdict === "photograph"
-        ? "Photograph"
-        : "Unknown source",
+  verdict: (verdict: Verdict, source: string | null, isProbable: boolean) => {
+    if (verdict === "unknown-source") return "Unknown source";
+    if (verdict === "cannot-tell") return "Cannot tell";
+    if (verdict === "photograph") return isProbable ? "Probably a photograph" : "Photograph";
+    return `${isProbable ? "Probably generated" : "Generated"}${source === null ? "" : `: ${source}`}`;
+  },
   unknownMeans: "The picture is unlike the photographs and the generators that this model knows, so it gives no answer.",
+  betweenMeans: "The picture lies between the two lines, where this model would be wrong too often, so it gives no answer.",
   modelName: (name: string, isDemonstration: boolean) => (isDemonstration ? `${name} (demonstration)` : name),
   demonstration: "Demonstration",
   demonstrationMeans:
     "This model began with random weights. It shows how the app works; what it says of a picture is worth nothing.",
   scale: {
     photograph: "Photograph",
+    between: "Cannot tell",
     generated: "Generated",
     line: "The mark is the line: from there on a picture of this size counts as generated.",
-    where: ({ verdict, pFake, threshold }: Placed): string => {
-      if (verdict === "unknown-source") return "Where it lies means little: the scale was made for sources that the model knows.";
-      const close = isClose(pFake, threshold);
-      if (verdict === "generated") return close ? "Just over the line: a close call." : "Over the line.";
-      return close ? "Just below the line: a close call." : "Below the line.";
+    lines:
+      "The marks are the two lines: from the right one on a picture of this size is called probably generated, left of the left one " +
+      "probably a photograph. Between them there is no answer.",
+    where: ({ verdict, reason, pFake, threshold, photographThreshold }: Placed): string => {
+      if (verdict === "unknown-source" || reason === "unfamiliar") return "Where it lies means little: the scale was made for sources that the model knows.";
+      if (verdict === "cannot-tell") return "Between the two lines.";
+      const isGenerated = verdict === "generated";
+      const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));
+      const line = photographThreshold === null ? "the line" : isGenerated ? "the right line" : "the left line";
+      return close ? `Just ${isGenerated ? "over" : "below"} ${line}: a close call.` : `${isGenerated ? "Over" : "Below"} ${line}.`;
     },
   },
-  errors: ({ falseAlarms, missed }: Pick<Answer, "falseAlarms" | "missed">) => {
+  errors: (errors: Errors) => {
+    const { falseAlarms, missed, missedUnknown } = errors;
     if (falseAlarms.value === null && missed.value === null) return "Nobody tested how often it is wrong with pictures of this kind.";
     const called = falseAlarms.value === null ? null : `called ${shareOf(falseAlarms)} photographs generated`;
     const overlooked = missed.value === null ? null : `missed ${shareOf(missed)} generated pictures`;
-    return `In our tests it ${[called, overlooked].filter((each) => each !== null).join(" and ")} of this kind.`;
+    const neverSeen =
+      overlooked && missedUnknown?.value != null ? `; of generators that it had never seen, ${shareOf(missedUnknown).replace(/ of 100$/, "")}` : "";
+    return `In our tests it ${[called, overlooked].filter((each) => each !== null).join(" and ")} of this kind${neverSeen}.${unanswered(errors)}`;
   },
-  errorsDetail: (answer: Pick<Answer, "falseAlarms" | "missed" | "kind">) =>
-    `Of this kind (${tested(answer.kind)}) were ${sample(answer.falseAlarms, "photographs")} and ` +
-    `${sample(answer.missed, "generated pictures")}. Other cameras, generators and edits were not tested.`,
+  errorsDetail: ({ falseAlarms, missed, missedUnknown, kind }: Errors & Pick<Answer, "kind">) => {
+    const others = missedUnknown?.value != null ? `, and ${sample(missedUnknown, "pictures by generators that it had never seen")}` : "";
+    return (
+      `Of this kind (${tested(kind)}) were ${sample(falseAlarms, "photographs")} and ${sample(missed, "generated pictures")}${others}. ` +
+      "Other cameras, generators and edits were not tested."
+    );
+  },
   kind: (kind: Kind) =>
     `${kind.format}${kind.jpegQuality === null ? "" : ` of quality ${kind.jpegQuality}`}, shorter side ${count(kind.shorterSide)} pixels`,
 
@@ -154,6 +174,9 @@ const english = {
       "This browser does not show pictures of this kind (such as HEIC, TIFF, JPEG XL, JPEG 2000 or camera raw). Save it as JPEG, without making it smaller, and choose that.",
     "out-of-memory": "There is not enough memory on this device for a picture of this size.",
   } satisfies Record<BadReason, string>,
+  tooSmallForWindows: (side: number, [height, width]: readonly [number, number]) =>
+    "Cannot tell: the traces are gone in so small a picture. This model looks at original pixels and expects at least " +
+    `${count(side)} a side; this picture has ${count(width)} × ${count(height)}.`,
   badModel: (detail: string) => `The model cannot be used: ${detail}.`,
   badModels: (details: readonly string[]) => `${details.length === 1 ? "A model" : "Some models"} cannot be used. ${details.join(" ")}`,
   modelFault: {
@@ -189,13 +212,13 @@ const english = {
       measure: "Measure",
       pictures: "Pictures",
       right: "Right, of all labelled",
-      unknown: "Unknown source",
+      answered: "Answered, of all",
       median: "Median time",
       mean: "Mean time",
       p95: "95th percentile",
       total: "Total time",
     },
-    right: (right: number, labelled: number) => (labelled === 0 ? "–" : `${percentExact(right / labelled)} (${right}\u00a0of\u00a0${labelled})`),
+    share: (part: number, all: number) => (all === 0 ? "–" : `${percentExact(part / all)} (${part}\u00a0of\u00a0${all})`),
     failsSelfTest: "fails its self-test here: not counted",
     cannotBeUsed: "cannot be used here: not counted",
     notHere: "not on this device yet",
@@ -207,8 +230,8 @@ const english = {
     truth: "Truth",
     photograph: "Photograph",
     someGenerator: "Some generator",
-    unknown: "Unknown",
-    failures: (n: number) => `${counted(n, "file", "files")} could not be read`,
+    unknown: "No answer",
+    failures: (n: number) => `${counted(n, "file", "files")} without an answer: unreadable, or too small for the model`,
     csv: "Save as CSV",
     nothing: "Choose at least one model and one picture.",
   },
@@ -238,7 +261,7 @@ const english = {
     limits: [
       "It knows the sources that it was trained on. Pictures by other generators may be called photographs or unknown.",
       "Small or strongly compressed pictures keep few traces: the error rates beside each verdict say how few.",
-      "The verdict rests on the central square of the picture alone: what the file says of itself is shown beside it, and watermarks are not looked for.",
+      "The verdict rests on the central square of the picture alone, or on some windows of it, as the model does: what the file says of itself is shown beside it, and watermarks are not looked for.",
       "A verdict is evidence, not proof. Do not accuse anyone because of it.",
     ],
     privacyTitle: "Privacy",
@@ -260,7 +283,14 @@ const english = {
     neverNearest:
       "A picture of yours is only ever compared with the kinds without compression (none) or with JPEG (q), because a file " +
       "does not tell what else happened to a picture before it was saved.",
-    errorColumns: { kind: "Kind", falseAlarms: "Photographs called generated", missed: "Generated pictures missed" },
+    errorColumns: {
+      kind: "Kind",
+      falseAlarms: "Photographs called generated",
+      missed: "Generated pictures missed",
+      missedUnknown: "Missed, of generators never seen",
+      photographsUndecided: "Photographs without an answer",
+      generatedUndecided: "Generated pictures without an answer",
+    },
     rateIn: (value: Rate) =>
       value.value === null
         ? "–"
@@ -305,6 +335,14 @@ function shareOf({ value, n }: Rate): string {
   const ofHundred = Math.round(100 * share);
   if (ofHundred === 0) return "fewer than 1 of 100";
   return ofHundred === 100 && share < 1 ? "more than 99 of 100" : `${ofHundred} of 100`;
+}
+
+/** What got no answer, where anything did: one share for both classes if they are alike. */
+function unanswered({ photographsUndecided, generatedUndecided }: Errors): string {
+  const [photographs, generated] = [photographsUndecided, generatedUndecided].map((rate) => (rate?.value ? shareOf(rate) : null));
+  const parts = [photographs && `${photographs} photographs`, generated && `${generated} generated pictures`].filter((part) => part);
+  if (parts.length === 0) return "";
+  return ` It gave no answer to ${photographs === generated ? photographs : parts.join(" and ")}.`;
 }
 
 function sample(value: Rate, of: string): string {

@@ -1,8 +1,9 @@
 /**
- * How fast a built app is in Chromium, in its own words: `npm run latency -- [APP] [RUNS] [NETWORK]` (default dist, 60, dense).
+ * How fast a built app is in Chromium, in its own words: `npm run latency -- [APP] [RUNS] [NETWORK]` (default dist, 60, and
+ * the network that it starts with).
  *
  * Everything is measured in the app as it is shipped: the graphs by its Evaluate screen, which runs all networks in turns
- * over 512-pixel PNG pictures (one WebAssembly thread), a 12-megapixel JPEG by Detect, and loading by the page itself.
+ * over 512-pixel PNG pictures (one WebAssembly thread), of networks of windows by window as well, a 12-megapixel JPEG by Detect, and loading by the page itself.
  * Prints Markdown: medians with 5th and 95th percentiles, and the median of the paired ratios to NETWORK.
  */
 
@@ -10,6 +11,7 @@ import { readFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { gzipSync } from "node:zlib";
 import type { Page } from "playwright-core";
+import { texts } from "../src/texts";
 import { check, launch, openApp, type Chosen } from "../tests/browser/app";
 import { Site } from "../tests/browser/site";
 
@@ -20,7 +22,8 @@ const VISITS = 7;
 
 const app = process.argv[2] ?? "dist";
 const runs = Number(process.argv[3] ?? 60);
-const compared = process.argv[4] ?? "dense";
+const listed = JSON.parse(readFileSync(`${app}/models/index.json`, "utf8")) as { name: string; card: string }[];
+const compared = process.argv[4] ?? listed[0]!.name;
 
 interface Row {
   readonly model: string;
@@ -54,12 +57,14 @@ async function main(): Promise<void> {
   const small = await pictures(page, PICTURES, { width: SIDE, height: SIDE }, "image/png");
   const [large] = await pictures(page, 1, PHONE, "image/jpeg");
   const rows = await evaluated(page, small, Math.ceil(runs / PICTURES));
-  console.log(`\n| network | ${SIDE} pixels, ms | ratio to ${compared} |\n|---|---|---|`);
+  console.log(`\n| network | ${SIDE} pixels, ms | one window, ms | ratio to ${compared} |\n|---|---|---|---|`);
   const timesOf = (model: string) => rows.filter((row) => row.model === model).map((row) => row.graphMs);
   for (const model of new Set(rows.map((row) => row.model))) {
     const times = timesOf(model);
     const ratios = timesOf(compared).map((time, index) => times[index]! / time);
-    console.log(`| ${model} | ${summary(times)} | ${quantile(ratios, 0.5).toFixed(2)} |`);
+    const windows = windowsOf(model);
+    const ofOne = windows === null ? "–" : summary(times.map((time) => time / windows));
+    console.log(`| ${model} | ${summary(times)} | ${ofOne} | ${quantile(ratios, 0.5).toFixed(2)} |`);
   }
 
   // Every network has been fetched by now.
@@ -82,6 +87,12 @@ async function main(): Promise<void> {
   console.log(`load ${loadavg()[0]!.toFixed(2)} after`);
   await browser.close();
   await site.stop();
+}
+
+/** How many windows a network looks at, by its name as people see it; null where it is shown whole pictures. */
+function windowsOf(model: string): number | null {
+  const { card } = listed.find(({ name }) => model === name || model === texts.modelName(name, true))!;
+  return (JSON.parse(readFileSync(`${app}/models/${card}`, "utf8")) as { windows?: number }).windows ?? null;
 }
 
 /** In the page: notes the time from the choice of a picture to its verdict on the screen. */

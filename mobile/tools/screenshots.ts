@@ -1,7 +1,8 @@
 /**
- * Pictures of a built app: `npm run screenshots -- FOLDER [PICTURE] [APP]`.
+ * Pictures of a built app: `npm run screenshots -- FOLDER [PICTURE] [APP] [UNDECIDED]`.
  *
- * Every screen as a phone shows it, light and dark, as FOLDER/app-SCREEN-SCHEME.png.
+ * UNDECIDED is a picture to which the network gives no answer. Every screen as a phone shows it, light and dark, as
+ * FOLDER/app-SCREEN-SCHEME.png. Those in docs/images show `rocket.jpg` and `coffee.png` of the scikit-image package.
  */
 
 import { readdirSync } from "node:fs";
@@ -11,8 +12,8 @@ import { texts } from "../src/texts";
 
 const PHONE = { viewport: { width: 390, height: 800 }, deviceScaleFactor: 1.5, hasTouch: true, isMobile: true };
 
-const [folder, picture = "public/pictures/ec4240d28ace.jpg", app = "dist"] = process.argv.slice(2);
-if (!folder) throw new Error("usage: npm run screenshots -- FOLDER [PICTURE] [APP]");
+const [folder, picture = "public/pictures/ec4240d28ace.jpg", app = "dist", undecided = "public/pictures/aecdaa8a23fa.jpg"] = process.argv.slice(2);
+if (!folder) throw new Error("usage: npm run screenshots -- FOLDER [PICTURE] [APP] [UNDECIDED]");
 
 const site = new Site(app);
 await site.start();
@@ -36,14 +37,16 @@ await page.locator(".frame").scrollIntoViewIfNeeded();
 await shoot("evidence");
 await page.locator(".findings").evaluate((findings) => findings.scrollIntoView());
 await shoot("findings");
+await check(page, undecided);
+await page.evaluate(() => scrollTo(0, 0));
+await shoot("undecided");
 const pictures = readdirSync("public/pictures").filter((name) => name.endsWith(".jpg"));
-await page.setInputFiles("#choose-picture", [...pictures.map((name) => `public/pictures/${name}`), "package.json"]);
+await page.setInputFiles("#choose-picture", [picture, undecided, ...pictures.map((name) => `public/pictures/${name}`), "package.json"]);
 await page.locator("section:not([aria-busy]) .many").waitFor();
-await page.selectOption("#order", "probability");
 await page.evaluate(() => scrollTo(0, 0));
 await shoot("list");
 await page.click("a[data-tab=evaluate]");
-await page.locator("input[name=model]").nth(1).check();
+if ((await page.locator("input[name=model]").count()) > 1) await page.locator("input[name=model]").nth(1).check();
 await shoot("evaluate");
 await page.click("#start");
 await page.locator("table.summary").waitFor();

@@ -2,12 +2,13 @@
 
 `python -m tests.integration.mobile_fixtures FOLDER` writes
 
-    models/      two networks with cards, as a published run has them
+    models/      three networks with cards, as a published run has them; `traces` looks at windows and has three answers
     pictures/    files to check; `answers.json` says for each what Python reads and answers, or why it cannot
     labelled/    LABEL/NAME.jpg, for the Evaluate screen
     kernel.json  pictures and what Pillow makes of them, as `reduce_picture` says
     quality.json luminance tables and the JPEG quality that Python estimates
     rule.json    cards, facts and outputs, and what Python decides
+    windows.json places of windows in pictures of some sizes, and the name of a small picture
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
+from storage.digest import sha256_hex
 from storage.errors import BadImage
 from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.file_statements import file_statements
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
-from tasks.networks.answer import Answer, Card, answer, nearest_cell
+from tasks.data.views import window_place
+from tasks.networks.answer import ANY_GENERATOR, Answer, Card, Rate, answer, nearest_cell
 from tasks.networks.architecture import architecture
 from tasks.networks.export import network_card
 from tasks.networks.exported import Detection, ExportedNetwork, reduce_picture
@@ -43,6 +47,7 @@ from tests.unit import icc_profiles
 from tests.unit.published_networks import CANONICAL_SIDE, CLASSES, RESOLUTIONS, as_before, error_rates
 
 SIDE = 64
+WINDOWS = 3
 HUGE_SIDE = 10_000
 
 
@@ -52,11 +57,15 @@ def write(folder: Path) -> None:
     files = pictures(random)
     usable = [decode_rgb(data) for name, data in files.items() if not name.startswith(("bad-", "huge-"))]
     # Cards say of the first one that it began with trained weights, of the other that it is a demonstration.
-    networks = {"dense": network(0.35, seed=1, weights="sha256:00"), "small": network(0.1, seed=2, weights="random:2")}
+    networks = {
+        "dense": network(0.35, seed=1, weights="sha256:00"),
+        "small": network(0.1, seed=2, weights="random:2"),
+        "traces": network(0.1, seed=3, weights="sha256:03", classes=("real", ANY_GENERATOR), windows=WINDOWS),
+    }
     cards = {}
     for name, trained in networks.items():
         model = build_graph(trained)
-        cards[name] = (model, card_of(name, trained, model, usable))
+        cards[name] = (model, (card_of if name != "traces" else three_answers)(name, trained, model, usable))
         put(folder / "models" / f"{name}.onnx", model)
         put(folder / "models" / f"{name}.json", json.dumps(cards[name][1]).encode())
     for name, data in files.items():
@@ -68,6 +77,7 @@ def write(folder: Path) -> None:
             put(folder / "labelled" / label / f"{number}.jpg", encode_jpeg(scene(random, 200, 220), 85))
     put(folder / "kernel.json", json.dumps(kernel_cases(random)).encode())
     put(folder / "quality.json", json.dumps(quality_cases(random)).encode())
+    put(folder / "windows.json", json.dumps(window_cases(random, decode_rgb(files["png-1025x700.png"]))).encode())
     put(folder / "rule.json", json.dumps(rule_cases(random), allow_nan=False).encode())
 
 
@@ -77,19 +87,23 @@ def put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def network(width: float, seed: int, weights: str) -> TrainedNetwork:
+def network(
+    width: float, seed: int, weights: str, classes: tuple[str, ...] = CLASSES, windows: int | None = None
+) -> TrainedNetwork:
     """A network of random weights whose answers differ from picture to picture."""
-    shape = architecture(width, "v3", len(CLASSES), side=SIDE)
+    count = len(classes)
+    shape = architecture(width, "v3", count, side=SIDE)
     module = MobileNet(shape)
     initialise(module, seed=seed)
     features = np.random.default_rng(seed).normal(size=(60, shape.last))
     return TrainedNetwork(
         shape=shape,
         tensors=network_tensors(module),
-        classes=CLASSES,
+        classes=classes,
         temperature=1.5,
-        familiarity=fit_familiarity(features, np.arange(60) % 3, 3, components=4),
-        about={"trained_on": "nothing: random weights, for tests", "weights": weights},
+        familiarity=fit_familiarity(features, np.arange(60) % count, count, components=4),
+        about={"trained_on": "nothing: random weights, for tests", "weights": weights}
+        | ({} if windows is None else {"windows": windows}),
     )
 
 
@@ -113,6 +127,63 @@ def card_of(name: str, trained: TrainedNetwork, model: bytes, seen: list[Pixels]
         "error_rates": error_rates(),
         "sources": {"real": "photographs", "gan": "a small GAN", "stable": "a latent diffusion model"},
         "evaluation": {},
+    }
+
+
+def three_answers(name: str, trained: TrainedNetwork, model: bytes, seen: list[Pixels]) -> dict[str, Any]:
+    """A card of windows, under which the pictures that are large enough get all three answers."""
+    exported = ExportedNetwork(model)
+    shown = [windows_of(pixels) for pixels in seen if min(pixels.shape[:2]) >= SIDE]
+    found = [exported.opinion(windows) for windows in shown]
+    p_fake = np.sort([1 - float(each.probabilities[0]) for each in found])
+    familiarity = np.sort([float(each.familiarity[0]) for each in found])
+    below, above = (0.5 * (p_fake[at - 1] + p_fake[at]) for at in (len(found) // 3, 2 * len(found) // 3))
+    card = card_of(name, trained, model, seen)
+    decision = {
+        "rule": "as tasks.networks.answer",
+        "fake_thresholds": dict.fromkeys(RESOLUTIONS, float(above)),
+        "photograph_thresholds": dict.fromkeys(RESOLUTIONS, float(below)),
+        "rejection": {"score": "max-probability", "threshold": float(familiarity[:2].mean()), "kept": 0.8},
+    }
+    return card | {"format": 2, "decision": decision, "error_rates": rates_of_three(), "sources": {}}
+
+
+def rates_of_three() -> list[dict[str, Any]]:
+    """Error rates of a network that may give no answer."""
+    others = {"missed_unknown": (0.41, 200), "photographs_undecided": (0.4, 500), "generated_undecided": (0.4, 300)}
+    rates = {
+        name: {"value": value, "low": value - 0.05, "high": value + 0.05, "n": n} for name, (value, n) in others.items()
+    }
+    return [cell | rates for cell in error_rates()]
+
+
+def places_of(pixels: Pixels) -> list[tuple[int, int]]:
+    """Where the windows of a picture lie, as `tasks.networks.answer` draws them."""
+    height, width = pixels.shape[:2]
+    name = sha256_hex(repr(pixels.shape).encode() + pixels.tobytes())
+    return [window_place(name, index, height, width, SIDE) for index in range(WINDOWS)]
+
+
+def windows_of(pixels: Pixels) -> list[Pixels]:
+    """The windows that a network of windows is shown of a picture."""
+    return [pixels[top : top + SIDE, left : left + SIDE] for top, left in places_of(pixels)]
+
+
+def window_cases(random: np.random.Generator, large: Pixels) -> dict[str, Any]:
+    """Where windows lie, and what a picture is called for that."""
+    pixels = scene(random, 9, 7)
+    sizes = ((256, 256), (257, 256), (300, 1025), (3000, 4000), (10_000, 10_000))
+    names = [sha256_hex(bytes([number])) for number in range(4)]
+    return {
+        "named": {"height": 9, "width": 7, "pixels": in_base64(pixels)}
+        | {"name": sha256_hex(repr(pixels.shape).encode() + pixels.tobytes())},
+        "large": {"places": places_of(large)},
+        "places": [
+            {"name": name, "index": index, "height": height, "width": width}
+            | {"place": window_place(name, index, height, width, 256)}
+            for name in names
+            for index, (height, width) in enumerate(sizes)
+        ],
     }
 
 
@@ -267,10 +338,14 @@ def picture_answer(data: bytes, cards: dict[str, tuple[bytes, dict[str, Any]]]) 
     """Facts of a file, and every network's answer to it; or the reason why there is none."""
     try:
         facts = inspect_picture(data)
-        answers = {
-            name: answer_json(answer(ExportedNetwork(model), Card.read(json.dumps(card).encode()), data))
-            for name, (model, card) in cards.items()
-        }
+        answers = {}
+        for name, (model, card) in cards.items():
+            read = Card.read(json.dumps(card).encode())
+            if read.windows is not None and min(decode_rgb(data).shape[:2]) < SIDE:
+                with pytest.raises(BadImage, match="too-small"):
+                    answer(ExportedNetwork(model), read, data)
+            else:
+                answers[name] = answer_json(answer(ExportedNetwork(model), read, data))
     except BadImage as error:
         return {"error": error.reason}
     return {
@@ -289,9 +364,11 @@ def answer_json(found: Answer) -> dict[str, Any]:
     """An answer under the app's names."""
     return {
         "verdict": found.verdict,
+        "reason": None if found.verdict != "cannot-tell" else "unfamiliar" if found.is_unfamiliar else "between",
         "source": found.source,
         "pFake": found.p_fake,
         "threshold": found.threshold,
+        "photographThreshold": found.photograph_threshold,
         "probabilities": found.probabilities,
         "familiarity": found.familiarity,
         "kind": {
@@ -304,7 +381,15 @@ def answer_json(found: Answer) -> dict[str, Any]:
         },
         "falseAlarms": found.errors.false_alarms.model_dump(),
         "missed": found.errors.missed.model_dump(),
+        "missedUnknown": dumped(found.errors.missed_unknown),
+        "photographsUndecided": dumped(found.errors.photographs_undecided),
+        "generatedUndecided": dumped(found.errors.generated_undecided),
     }
+
+
+def dumped(rate: Rate | None) -> dict[str, Any] | None:
+    """A rate under the app's names."""
+    return None if rate is None else rate.model_dump()
 
 
 def kernel_cases(random: np.random.Generator) -> list[dict[str, Any]]:
@@ -365,6 +450,13 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
         if score == "max-probability":
             threshold = min(max(threshold, 0.0), 1.0)
         rejection = {"score": score, "threshold": threshold, "kept": 0.95}
+        decision: dict[str, Any] = {"rule": "", "fake_thresholds": thresholds, "rejection": rejection}
+        rates = as_before(error_rates()) if number % 2 else error_rates()
+        if number % 4 >= 2:
+            # Of some resolutions alone, and now and then one line alone.
+            lower = {name: above * random.choice([1.0, random.random()]) for name, above in sorted(thresholds.items())}
+            decision["photograph_thresholds"] = dict(list(lower.items())[number % 3 :])
+            rates = rates if number % 2 else rates_of_three()
         card = {
             "name": "rule",
             "sha256": "0" * 64,
@@ -372,8 +464,8 @@ def rule_cases(random: np.random.Generator) -> dict[str, Any]:
             "canonical_side": CANONICAL_SIDE,
             "self_test": {"height": 1, "width": 1, "pixels": "AAAA", "tolerance": 1e-3}
             | dict.fromkeys(("logits", "probabilities"), [0.0] * len(CLASSES)),
-            "decision": {"rule": "", "fake_thresholds": thresholds, "rejection": rejection},
-            "error_rates": as_before(error_rates()) if number % 2 else error_rates(),
+            "decision": decision,
+            "error_rates": rates,
         }
         side, quality = int(random.integers(16, 600)), int(random.integers(1, 101))
         pixels = np.zeros((side, side + 5, 3), dtype=np.uint8)

@@ -63,9 +63,6 @@ def test_networks_and_cards_that_do_not_belong_together_are_refused() -> None:
         network_files({"dense": (model + b" ", card)})
     with pytest.raises(SpecError, match="not the card of an evaluated network"):
         network_files({"dense": (model, b"{}")})
-    of_windows = json.dumps(json.loads(card) | {"windows": 5}).encode()
-    with pytest.raises(SpecError, match="dense looks at windows of original pixels"):
-        network_files({"dense": (model, of_windows)})
     with pytest.raises(SpecError, match="at least one network"):
         network_files({})
 

@@ -16,9 +16,11 @@ export interface Measured {
   readonly decodeMs: number;
 }
 
-/** A file that could not be read, and why. */
+/** A file that could not be read, or that is too small for one of the models, and why. */
 export interface Unread {
   readonly sample: Sample;
+  /** The one that it is too small for; null where none could read it. */
+  readonly model: string | null;
   readonly reason: string;
 }
 
@@ -31,7 +33,7 @@ export interface Times {
 
 export const PHOTOGRAPH = "real";
 export const SOME_GENERATOR = "fake";
-export const UNKNOWN = "unknown-source";
+export const NO_ANSWER = "no-answer";
 
 /** Statistics of times; quantiles interpolate linearly between order statistics. All NaN but the total for no times. */
 export function times(values: readonly number[]): Times {
@@ -47,13 +49,19 @@ function quantile(sorted: readonly number[], share: number): number {
   return below + (above - below) * (place - Math.floor(place));
 }
 
-/** How many pictures are labelled, of how many of these the answer is right, and how many of all were called unknown. */
-export function accuracy(rows: readonly Measured[]): { right: number; labelled: number; unknown: number } {
+/**
+ * How many pictures are labelled, of how many of these the answer is right, and how many of all were answered. What is too
+ * small for a model got no answer from it.
+ */
+export function accuracy(rows: readonly Measured[], tooSmall: readonly Unread[] = []) {
   const labelled = rows.filter((row) => row.sample.label !== null);
-  const right = labelled.filter(({ sample, answer }) =>
-    sample.label === PHOTOGRAPH ? answer.verdict === "photograph" : answer.verdict === "generated",
-  );
-  return { right: right.length, labelled: labelled.length, unknown: rows.filter((row) => row.answer.verdict === UNKNOWN).length };
+  const right = labelled.filter(({ sample, answer }) => answer.verdict === (sample.label === PHOTOGRAPH ? "photograph" : "generated"));
+  return {
+    right: right.length,
+    labelled: labelled.length + tooSmall.filter((each) => each.sample.label !== null).length,
+    answered: rows.filter(({ answer }) => isAnswer(answer)).length,
+    all: rows.length + tooSmall.length,
+  };
 }
 
 export interface Confusion {
@@ -61,16 +69,16 @@ export interface Confusion {
   readonly rows: readonly { readonly label: string; readonly counts: readonly number[] }[];
 }
 
-/** Labels against what was said: `real`, each generator of the model, `unknown-source`. */
+/** Labels against what was said: `real`, each generator of the model, no answer. */
 export function confusion(rows: readonly Measured[], classes: readonly string[]): Confusion {
-  const columns = [...classes, UNKNOWN];
+  const columns = [...classes, NO_ANSWER];
   const labels = [...new Set(rows.flatMap(({ sample }) => (sample.label === null ? [] : [sample.label])))];
   const place = (label: string) => (classes.includes(label) ? classes.indexOf(label) : classes.length);
   labels.sort((a, b) => place(a) - place(b) || a.localeCompare(b));
   return {
     columns,
     rows: labels.map((label) => {
-      const said = rows.filter((row) => row.sample.label === label).map((row) => saidOf(row.answer));
+      const said = rows.filter((row) => row.sample.label === label).map((row) => saidOf(row.answer, classes));
       return { label, counts: columns.map((column) => said.filter((each) => each === column).length) };
     }),
   };
@@ -83,25 +91,31 @@ export function labelOf(path: string, classes: readonly string[]): string | null
   return folders.find((folder) => known.includes(folder)) ?? null;
 }
 
-function saidOf(answer: Answer): string {
-  return answer.verdict === "photograph" ? PHOTOGRAPH : (answer.source ?? UNKNOWN);
+function saidOf(answer: Answer, classes: readonly string[]): string {
+  if (!isAnswer(answer)) return NO_ANSWER;
+  // A model that does not tell generators apart names none.
+  return answer.verdict === "photograph" ? PHOTOGRAPH : (answer.source ?? classes[1]!);
 }
 
-/** One line per picture and model, and one per file that could not be read. */
+function isAnswer({ verdict }: Answer): boolean {
+  return verdict === "photograph" || verdict === "generated";
+}
+
+/** One line per picture and model, and one per file that could not be read, or not by a model. */
 export function csv(rows: readonly Measured[], unread: readonly Unread[]): string {
   const classes = [...new Set(rows.flatMap((row) => Object.keys(row.answer.probabilities)))];
   const header = [
-    ...["file", "label", "model", "verdict", "source", "p_fake", "threshold", "kind"],
+    ...["file", "label", "model", "verdict", "source", "p_fake", "threshold", "photograph_threshold", "kind"],
     ...classes.map((name) => `p(${name})`),
     ...["graph_ms", "decode_ms", "error"],
   ];
   const lines = rows.map(({ sample, model, answer, graphMs, decodeMs }) => [
-    ...[sample.file, sample.label, model, answer.verdict, answer.source, answer.pFake, answer.threshold, answer.kind.cell],
+    ...[sample.file, sample.label, model, answer.verdict, answer.source, answer.pFake, answer.threshold, answer.photographThreshold, answer.kind.cell],
     ...classes.map((name) => answer.probabilities[name]),
     ...[graphMs, decodeMs, null],
   ]);
-  const failed = unread.map(({ sample, reason }) => [
-    ...[sample.file, sample.label, ...new Array<null>(6 + classes.length + 2).fill(null), reason],
+  const failed = unread.map(({ sample, model, reason }) => [
+    ...[sample.file, sample.label, model, ...new Array<null>(6 + classes.length + 2).fill(null), reason],
   ]);
   return [header, ...lines, ...failed].map((line) => line.map(field).join(",") + "\r\n").join("");
 }

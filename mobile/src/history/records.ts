@@ -2,6 +2,9 @@
 
 import type { Answer, Verdict } from "../network/decision";
 
+/** What there has been of an answer from the first versions on, and what came later. */
+type KeptAnswer = Pick<Answer, "threshold" | "kind" | "falseAlarms" | "missed"> & Partial<Answer>;
+
 /** What is missing was not kept by the versions of then. */
 export interface Entry {
   readonly time: number;
@@ -11,7 +14,7 @@ export interface Entry {
   readonly sourceName?: string | null;
   readonly pFake: number;
   readonly isDemonstration?: boolean;
-  readonly answer?: Answer;
+  readonly answer?: KeptAnswer;
   /** The picture's file, by name. */
   readonly file?: string | null;
   readonly model: string;

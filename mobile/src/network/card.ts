@@ -23,8 +23,23 @@ export interface CellErrors {
   readonly jpegQuality: number | null;
   /** Whether a file tells that its picture is of this kind, by its size and its own JPEG quality. */
   readonly isComparable: boolean;
+  /** Photographs called generated, of all photographs. */
   readonly falseAlarms: Rate;
+  /** Generated pictures called photographs, of all generated ones. */
   readonly missed: Rate;
+  /** The same of generators that were left out of the training. */
+  readonly missedUnknown: Rate | null;
+  /** What got no answer, of each class. */
+  readonly photographsUndecided: Rate | null;
+  readonly generatedUndecided: Rate | null;
+}
+
+/** The windows of original pixels that a network forms its opinion of, and how the mean of their logits is calibrated. */
+export interface Windows {
+  readonly count: number;
+  /** In pixels. */
+  readonly side: number;
+  readonly temperature: number;
 }
 
 /** A small picture (its pixels row by row, RGB, in base64) and what the network answers to it. */
@@ -44,7 +59,12 @@ export const SCORES = ["max-probability", "energy", "distance"] as const;
 export type ScoreName = (typeof SCORES)[number];
 
 /** What this version of the app knows how to read (`CARD_FORMAT` in `tasks/networks/answer.py`). */
-const FORMAT = 1;
+const FORMAT = 2;
+
+const MOST_WINDOWS = 25;
+
+/** The one other class of a network that does not tell generators apart. */
+export const GENERATED = "generated";
 
 export interface Card {
   readonly name: string;
@@ -56,6 +76,10 @@ export interface Card {
   /** Side in pixels of `native` pictures. */
   readonly canonicalSide: number;
   readonly fakeThresholds: Readonly<Record<string, number>>;
+  /** Where there are any: below these a picture is probably a photograph, and between both nothing is said of it. */
+  readonly photographThresholds: Readonly<Record<string, number>>;
+  /** Null where the network is shown whole pictures. */
+  readonly windows: Windows | null;
   readonly rejection: { readonly score: ScoreName; readonly threshold: number; readonly kept: number | null };
   readonly errorRates: readonly CellErrors[];
   readonly selfTest: Reference;
@@ -79,16 +103,14 @@ export function readCard(json: unknown): Card {
   const classes = card.list("classes").map((name) => String(name));
   const rates = card.list("error_rates").map((cell, index) => cellErrors(new Fields(cell, `error_rates.${index}`)));
   if (classes.length < 2) throw wrong("classes", "fewer than two");
-  // It would be shown whole pictures, scaled ones among them, and look for traces that are gone.
-  if (card.has("windows")) throw wrong("windows", "it looks at windows of original pixels, which this app has none of");
   if (!rates.some((cell) => cell.isComparable)) {
     const names = rates.map((cell) => cell.name).join(", ") || "none";
     throw wrong("error_rates", `expected a cell that files can be compared with, uncompressed or JPEG, got only ${names}`);
   }
   const score = rejection.text("score");
   if (!isScore(score)) throw wrong("decision.rejection.score", score);
-  const thresholds = decision.fields("fake_thresholds");
-  const untested = thresholds.names().find((name) => !rates.some((cell) => cell.resolution === name));
+  const fakeThresholds = decision.fields("fake_thresholds").shares();
+  const untested = Object.keys(fakeThresholds).find((name) => !rates.some((cell) => cell.resolution === name));
   if (untested !== undefined) throw wrong(`decision.fake_thresholds.${untested}`, "no tested resolution");
   return {
     name: card.text("name"),
@@ -96,7 +118,9 @@ export function readCard(json: unknown): Card {
     sha256: card.text("sha256"),
     classes,
     canonicalSide: card.whole("canonical_side", 1),
-    fakeThresholds: Object.fromEntries(thresholds.names().map((name) => [name, thresholds.share(name)])),
+    fakeThresholds,
+    photographThresholds: photographThresholds(decision, fakeThresholds),
+    windows: windows(card),
     rejection: {
       score,
       threshold: score === "max-probability" ? rejection.share("threshold") : rejection.number("threshold"),
@@ -109,9 +133,31 @@ export function readCard(json: unknown): Card {
   };
 }
 
-/** A generator as people know it. */
-export function called(card: Card, name: string): string {
-  return card.sources[name] ?? name;
+/** A class as people know it. */
+export function called(card: Pick<Card, "sources">, name: string): string {
+  if (name === "real") return texts.evaluate.photograph;
+  return name === GENERATED ? texts.scale.generated : (card.sources[name] ?? name);
+}
+
+/** A line for photographs above the one for generated pictures would leave some with both answers. */
+function photographThresholds(decision: Fields, fakeThresholds: Readonly<Record<string, number>>): Record<string, number> {
+  if (!decision.has("photograph_thresholds")) return {};
+  const found = decision.fields("photograph_thresholds").shares();
+  for (const [name, threshold] of Object.entries(found)) {
+    const fake = fakeThresholds[name];
+    const place = `decision.photograph_thresholds.${name}`;
+    if (fake === undefined) throw wrong(place, "no resolution of fake_thresholds");
+    if (threshold > fake) throw wrong(place, `${threshold} above ${fake} of fake_thresholds`);
+  }
+  return found;
+}
+
+function windows(card: Fields): Windows | null {
+  if (!card.has("windows")) return null;
+  const [count, temperature] = [card.whole("windows", 1), card.number("temperature")];
+  if (count > MOST_WINDOWS) throw wrong("windows", count);
+  if (temperature <= 0) throw wrong("temperature", temperature);
+  return { count, side: card.whole("side", 1), temperature };
 }
 
 /** A `residual` network has no other beginning than random weights, and learns all that it knows from pictures. */
@@ -148,7 +194,14 @@ function cellErrors(cell: Fields): CellErrors {
     isComparable,
     falseAlarms: rate(cell.fields("false_alarms")),
     missed: rate(cell.fields("missed")),
+    missedUnknown: rateOrNull(cell, "missed_unknown"),
+    photographsUndecided: rateOrNull(cell, "photographs_undecided"),
+    generatedUndecided: rateOrNull(cell, "generated_undecided"),
   };
+}
+
+function rateOrNull(cell: Fields, name: string): Rate | null {
+  return cell.has(name) ? rate(cell.fields(name)) : null;
 }
 
 function reference(fields: Fields, classes: number): Reference {
@@ -231,6 +284,10 @@ class Fields {
 
   texts(): Record<string, string> {
     return Object.fromEntries(this.names().map((name) => [name, this.text(name)]));
+  }
+
+  shares(): Record<string, number> {
+    return Object.fromEntries(this.names().map((name) => [name, this.share(name)]));
   }
 
   /** A text, or a number that stands for itself: resolutions are `"native"` or a side. */

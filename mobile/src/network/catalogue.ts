@@ -1,11 +1,13 @@
 /** The published networks: which there are, their files kept by digest, and which is open on which provider. */
 
-import { BadPicture } from "../picture/facts";
+import { BadPicture, TooSmallForWindows } from "../picture/facts";
+import type { WindowsWanted } from "../picture/windows";
 import { keepSetting, setting } from "../settings";
 import { texts } from "../texts";
 import { BadModel, readCard, type Card } from "./card";
 import { answer, type Answer } from "./decision";
 import { Engine } from "./engine";
+import { opinionOf, type Opinion } from "./opinion";
 import type { DecodeReply, Picture, Provider, RunReply } from "./protocol";
 import { compareWithCard, type SelfTest } from "./self-test";
 
@@ -31,7 +33,7 @@ export interface Opened {
 
 export interface Answered {
   readonly answer: Answer;
-  readonly detection: RunReply;
+  readonly opinion: Opinion;
 }
 
 const FOLDER = "models/";
@@ -84,12 +86,22 @@ export class Catalogue {
   }
 
   decode(file: Blob): Promise<DecodeReply> {
-    return this.engine.decode(file);
+    return this.engine.decode(file, this.wanted());
+  }
+
+  /** What the networks need of a picture's original pixels: any of them may be asked. */
+  private wanted(): WindowsWanted[] {
+    const counts = new Map<number, number>();
+    for (const { card } of this.models) {
+      if (card.windows) counts.set(card.windows.side, Math.max(card.windows.count, counts.get(card.windows.side) ?? 0));
+    }
+    return [...counts].map(([side, count]) => ({ side, count }));
   }
 
   /**
    * What a network says of a decoded picture.
    *
+   * @throws BadPicture it is smaller than the windows that the network looks at
    * @throws BadModel it cannot be fetched, opened or run, or fails its self-test here
    */
   async answer(model: Model, picture: DecodeReply): Promise<Answered> {
@@ -101,8 +113,18 @@ export class Catalogue {
           "so it would be wrong about pictures too. Choose another model, or another way of computing under About",
       );
     }
-    const detection = await this.run(model, picture);
-    return { answer: answer(model.card, picture.facts, detection), detection };
+    const opinion = await this.opinion(model, picture);
+    return { answer: answer(model.card, picture.facts, opinion), opinion };
+  }
+
+  private async opinion(model: Model, picture: DecodeReply): Promise<Opinion> {
+    const { windows } = model.card;
+    if (!windows) return opinionOf([await this.run(model, picture)], [null], 1);
+    const shown = picture.windows.filter(({ side }) => side === windows.side).slice(0, windows.count);
+    if (shown.length === 0) throw new TooSmallForWindows(windows.side, picture.fullSides);
+    const found: RunReply[] = [];
+    for (const { pixels, side } of shown) found.push(await this.run(model, { pixels, height: side, width: side }));
+    return opinionOf(found, shown, windows.temperature);
   }
 
   /** Whether a network's file is on the device. */

@@ -1,9 +1,10 @@
 /** The rule of every card, as `tasks/networks/answer.py` applies it. */
 
 import type { PictureFacts } from "../picture/facts";
-import { BadModel, SCORES, sideOf, type Card, type CellErrors, type Rate, type ScoreName } from "./card";
+import { BadModel, GENERATED, SCORES, sideOf, type Card, type CellErrors, type Rate, type ScoreName } from "./card";
 
-export type Verdict = "photograph" | "generated" | "unknown-source";
+/** A network of three answers says `cannot-tell` where others say `unknown-source`, and between its two lines. */
+export type Verdict = "photograph" | "generated" | "unknown-source" | "cannot-tell";
 
 /** Pictures of an uncompressed cell have one JPEG encoding all the same, at the photographs' own quality. */
 const UNCOMPRESSED_QUALITY = 90;
@@ -11,7 +12,7 @@ const UNCOMPRESSED_QUALITY = 90;
 /** The threshold where a resolution's val pictures were of one class. */
 const NO_THRESHOLD = 0.5;
 
-/** What a network says of one picture; `activation` holds `side[0] * side[1]` places per class, class by class. */
+/** What a network says of the pixels that it is shown; `activation` holds `side[0] * side[1]` places per class, class by class. */
 export interface Detection {
   readonly probabilities: Float32Array;
   readonly familiarity: Float32Array;
@@ -29,17 +30,26 @@ export interface Kind {
   readonly cell: string;
 }
 
-/** `source` is the generator, null unless the verdict is `generated`; `pFake` is compared with `threshold`. */
+/**
+ * `source` is the generator, null unless the verdict is `generated` by one of several. From `threshold` on `pFake` is
+ * generated, below `photographThreshold` a photograph; the latter is null where every other picture is one.
+ */
 export interface Answer {
   readonly verdict: Verdict;
+  /** Why there is no answer: the picture is unlike what the network knows, or its p(fake) lies between the lines. */
+  readonly reason: "unfamiliar" | "between" | null;
   readonly source: string | null;
   readonly pFake: number;
   readonly threshold: number;
+  readonly photographThreshold: number | null;
   readonly probabilities: Readonly<Record<string, number>>;
   readonly familiarity: Readonly<Record<ScoreName, number>>;
   readonly kind: Kind;
   readonly falseAlarms: Rate;
   readonly missed: Rate;
+  readonly missedUnknown: Rate | null;
+  readonly photographsUndecided: Rate | null;
+  readonly generatedUndecided: Rate | null;
 }
 
 /**
@@ -47,7 +57,7 @@ export interface Answer {
  *
  * @throws BadModel outputs that are not finite, or not as many as there are classes
  */
-export function answer(card: Card, facts: PictureFacts, found: Detection): Answer {
+export function answer(card: Card, facts: PictureFacts, found: Pick<Detection, "probabilities" | "familiarity">): Answer {
   const { classes, rejection } = card;
   const values = [...found.probabilities, ...found.familiarity];
   if (found.probabilities.length !== classes.length || found.familiarity.length !== SCORES.length) {
@@ -60,12 +70,17 @@ export function answer(card: Card, facts: PictureFacts, found: Detection): Answe
   const cell = nearestCell(card, shorterSide, facts.jpegQuality);
   const threshold = card.fakeThresholds[cell.resolution] ?? NO_THRESHOLD;
   const pFake = 1 - found.probabilities[0]!;
-  const verdict = decide(pFake, threshold, familiarity[rejection.score], rejection.threshold);
+  const photographThreshold = card.photographThresholds[cell.resolution] ?? null;
+  const isFamiliar = familiarity[rejection.score] >= rejection.threshold;
+  const verdict = decide(pFake, threshold, photographThreshold, isFamiliar);
+  const tellsGenerators = !(classes.length === 2 && classes[1] === GENERATED);
   return {
     verdict,
-    source: verdict === "generated" ? classes[1 + indexOfLargest(found.probabilities.subarray(1))]! : null,
+    reason: verdict === "cannot-tell" ? (isFamiliar ? "between" : "unfamiliar") : null,
+    source: verdict === "generated" && tellsGenerators ? classes[1 + indexOfLargest(found.probabilities.subarray(1))]! : null,
     pFake,
     threshold,
+    photographThreshold,
     probabilities: Object.fromEntries(classes.map((name, index) => [name, found.probabilities[index]!])),
     familiarity,
     kind: {
@@ -78,13 +93,17 @@ export function answer(card: Card, facts: PictureFacts, found: Detection): Answe
     },
     falseAlarms: cell.falseAlarms,
     missed: cell.missed,
+    missedUnknown: cell.missedUnknown,
+    photographsUndecided: cell.photographsUndecided,
+    generatedUndecided: cell.generatedUndecided,
   };
 }
 
-/** Unfamiliar pictures first, then p(fake) against its threshold, which itself is fake. */
-export function decide(pFake: number, threshold: number, familiarity: number, familiarEnough: number): Verdict {
-  if (familiarity < familiarEnough) return "unknown-source";
-  return pFake >= threshold ? "generated" : "photograph";
+/** Unfamiliar pictures first, then p(fake) against its thresholds: the upper one itself is fake, the lower no photograph. */
+export function decide(pFake: number, threshold: number, photographThreshold: number | null, isFamiliar: boolean): Verdict {
+  if (!isFamiliar) return photographThreshold === null ? "unknown-source" : "cannot-tell";
+  if (pFake >= threshold) return "generated";
+  return pFake < (photographThreshold ?? threshold) ? "photograph" : "cannot-tell";
 }
 
 /**

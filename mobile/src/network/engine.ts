@@ -1,6 +1,7 @@
 /** The page's side of the worker: requests and their answers; a worker that dies fails what waits for it. */
 
 import { BadPicture, type BadReason } from "../picture/facts";
+import type { WindowsWanted } from "../picture/windows";
 import { BadModel } from "./card";
 import type { DecodeReply, OpenReply, Picture, Provider, Reply, Request, RunReply } from "./protocol";
 
@@ -21,8 +22,8 @@ export class Engine {
     return this.ask({ kind: "open", key, provider, model }, [model]);
   }
 
-  decode(file: Blob): Promise<DecodeReply> {
-    return this.ask({ kind: "decode", file });
+  decode(file: Blob, wanted: readonly WindowsWanted[]): Promise<DecodeReply> {
+    return this.ask({ kind: "decode", file, wanted });
   }
 
   run(key: string, picture: Picture): Promise<RunReply> {

@@ -22,7 +22,7 @@ async function respond(id: number, request: Request): Promise<void> {
   const transfer: Transferable[] = [];
   try {
     const value = await handle(request);
-    if ("pixels" in value) transfer.push(value.pixels.buffer);
+    if ("pixels" in value) transfer.push(value.pixels.buffer, ...value.windows.map(({ pixels }) => pixels.buffer));
     reply = { id, value };
   } catch (error) {
     reply = { id, failure: failureOf(error, request) };
@@ -35,7 +35,7 @@ function handle(request: Request): Promise<OpenReply | DecodeReply | RunReply> {
     case "open":
       return open(request.key, request.provider, request.model);
     case "decode":
-      return decodePicture(request.file);
+      return decodePicture(request.file, request.wanted);
     case "run":
       return run(request.key, request.picture);
   }

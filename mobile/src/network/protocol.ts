@@ -1,6 +1,7 @@
 /** What the page and the engine's worker say to each other. */
 
 import type { BadReason, PictureFacts } from "../picture/facts";
+import type { Window, WindowsWanted } from "../picture/windows";
 import type { FileStatements } from "../picture/statements";
 import type { Detection } from "./decision";
 
@@ -16,7 +17,7 @@ export interface Picture {
 
 export type Request =
   | { readonly kind: "open"; readonly key: string; readonly provider: Provider; readonly model: ArrayBuffer }
-  | { readonly kind: "decode"; readonly file: Blob }
+  | { readonly kind: "decode"; readonly file: Blob; readonly wanted: readonly WindowsWanted[] }
   | { readonly kind: "run"; readonly key: string; readonly picture: Picture };
 
 export interface OpenReply {
@@ -26,6 +27,8 @@ export interface OpenReply {
 export interface DecodeReply extends Picture {
   readonly facts: PictureFacts;
   readonly says: FileStatements;
+  readonly fullSides: readonly [number, number];
+  readonly windows: readonly Window[];
   readonly decodeMs: number;
   readonly reduceMs: number;
 }

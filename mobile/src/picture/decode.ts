@@ -3,6 +3,7 @@
 import { mended } from "./ends";
 import { BadPicture, inspectPicture, otherFormat, refuseSize, type PictureFacts } from "./facts";
 import { fileStatements, type FileStatements } from "./statements";
+import { WholePicture, type Window, type WindowsWanted } from "./windows";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
 
 export const MAX_BYTES = 2 ** 30;
@@ -18,17 +19,21 @@ export interface Decoded {
   readonly pixels: Uint8Array;
   readonly height: number;
   readonly width: number;
+  /** Of the upright picture before it was reduced, [height, width]. */
+  readonly fullSides: readonly [number, number];
+  /** Of its original pixels, as far as it has any of the sides that are wanted. */
+  readonly windows: readonly Window[];
   readonly decodeMs: number;
   readonly reduceMs: number;
 }
 
 /**
  * The picture upright, RGB, sides of 16..1,024 pixels. Transparency lies on white. Colours are sRGB: the browser
- * applies what the file says of them (a profile, or code points), as Python does.
+ * applies what the file says of them (a profile, or code points), as Python does. Windows are cut of its full size.
  *
  * @throws BadPicture
  */
-export async function decodePicture(file: Blob): Promise<Decoded> {
+export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]): Promise<Decoded> {
   if (file.size > MAX_BYTES) throw new BadPicture("too-large", `${file.size} bytes, more than ${MAX_BYTES}`);
   const start = performance.now();
   const bytes = new Uint8Array(await file.arrayBuffer());
@@ -39,8 +44,14 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
   try {
     const facts = declared instanceof BadPicture ? seen(bitmap, otherFormat(bytes)) : declared;
     const decoded = performance.now();
-    const [height, width] = reducedSides(bitmap.height, bitmap.width);
-    const pixels = reducedPixels(bitmap);
+    const fullSides = [bitmap.height, bitmap.width] as const;
+    const [height, width] = reducedSides(...fullSides);
+    const full = wanted.length > 0 ? wholePicture(bitmap) : null;
+    // There is no room for a large picture's bitmap beside its pixels and the copy of them that is hashed.
+    if (full) bitmap.close();
+    // Hashed on another thread while this one reduces.
+    const windows = full?.windows(wanted);
+    const pixels = full ? reduced(full) : reducedPixels(bitmap);
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
@@ -48,6 +59,8 @@ export async function decodePicture(file: Blob): Promise<Decoded> {
       pixels,
       height,
       width,
+      fullSides,
+      windows: (await windows) ?? [],
       decodeMs: decoded - start,
       reduceMs: performance.now() - decoded,
     };
@@ -105,19 +118,39 @@ async function bitmapOf(file: Blob, declared: PictureFacts | BadPicture | null =
   }
 }
 
-function reducedPixels(bitmap: ImageBitmap): Uint8Array {
+function wholePicture(bitmap: ImageBitmap): WholePicture {
   const { height, width } = bitmap;
-  const bandHeight = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
+  const whole = new WholePicture(height, width);
+  readBands(bitmap, (band, top) => whole.pixels.set(band, top * width * 3));
+  return whole;
+}
+
+function reduced({ height, width, pixels }: WholePicture): Uint8Array {
+  const reducer = new Reducer(height, width);
+  reducer.add(pixels);
+  return reducer.finish();
+}
+
+/** Without all of its pixels in memory at once. */
+function reducedPixels(bitmap: ImageBitmap): Uint8Array {
+  const reducer = new Reducer(bitmap.height, bitmap.width);
+  readBands(bitmap, (band) => reducer.add(band));
+  return reducer.finish();
+}
+
+/** `take` gets the RGB bytes of all rows, from the top, some rows at a time; they are its own only until it returns. */
+function readBands(bitmap: ImageBitmap, take: (band: Uint8Array, top: number) => void): void {
+  const { height, width } = bitmap;
+  const most = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
   const tileWidth = Math.min(width, TILE_WIDTH);
-  const context = new OffscreenCanvas(tileWidth, bandHeight).getContext("2d", {
+  const context = new OffscreenCanvas(tileWidth, most).getContext("2d", {
     willReadFrequently: true,
     colorSpace: "srgb",
   });
   if (!context) throw new BadPicture("out-of-memory", "the browser gives no canvas to read pixels from");
-  const reducer = new Reducer(height, width);
-  const band = new Uint8Array(bandHeight * width * 3);
-  for (let top = 0; top < height; top += bandHeight) {
-    const rows = Math.min(bandHeight, height - top);
+  const band = new Uint8Array(most * width * 3);
+  for (let top = 0; top < height; top += most) {
+    const rows = Math.min(most, height - top);
     for (let left = 0; left < width; left += tileWidth) {
       const columns = Math.min(tileWidth, width - left);
       context.fillStyle = "white";
@@ -125,9 +158,8 @@ function reducedPixels(bitmap: ImageBitmap): Uint8Array {
       context.drawImage(bitmap, left, top, columns, rows, 0, 0, columns, rows);
       copyRgb(context.getImageData(0, 0, columns, rows).data, columns, band, left, width);
     }
-    reducer.add(band.subarray(0, rows * width * 3));
+    take(band.subarray(0, rows * width * 3), top);
   }
-  return reducer.finish();
 }
 
 function copyRgb(rgba: Uint8ClampedArray, columns: number, band: Uint8Array, left: number, width: number): void {

@@ -21,6 +21,16 @@ export class BadPicture extends Error {
   }
 }
 
+/** A picture with a side below that of the windows of original pixels that a network looks at; `sides` are [height, width]. */
+export class TooSmallForWindows extends BadPicture {
+  constructor(
+    readonly side: number,
+    readonly sides: readonly [number, number],
+  ) {
+    super("too-small", `expected at least ${side} pixels a side, got ${sides[1]}x${sides[0]}`);
+  }
+}
+
 /** `format` is the real one, whatever the file was called. `width` and `height` as stored, before any EXIF orientation; `jpegQuality` is 1..100, null for other formats. */
 export interface PictureFacts {
   readonly width: number;

@@ -1,24 +1,26 @@
-/** The class-activation map as colours over the central square of a picture. */
+/** The class-activation map as colours over the places that were looked at. */
 
-import type { Detection } from "../network/decision";
+import type { ActivationMap } from "../network/opinion";
 
 const FOR = [245, 130, 32] as const;
 const AGAINST = [40, 110, 235] as const;
 const STRONGEST = 0.68;
 
-/** Evidence per place for one class, less the mean of all classes, over the largest magnitude: -1..1, row by row. */
-export function evidence(found: Detection, index: number): Float32Array {
-  const places = found.activationSides[0] * found.activationSides[1];
-  const classes = found.activation.length / places;
-  const relative = new Float32Array(places);
-  let largest = 0;
-  for (let place = 0; place < places; place++) {
+/** Evidence per place of each map for one class, less the mean of all classes, over the largest magnitude of all: -1..1. */
+export function evidence(maps: readonly ActivationMap[], index: number): Float32Array[] {
+  const found = maps.map((map) => relative(map, index));
+  const largest = Math.max(...found.map((values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)));
+  return largest === 0 ? found : found.map((values) => values.map((value) => value / largest));
+}
+
+function relative({ values, sides }: ActivationMap, index: number): Float32Array {
+  const places = sides[0] * sides[1];
+  const classes = values.length / places;
+  return Float32Array.from({ length: places }, (_, place) => {
     let mean = 0;
-    for (let each = 0; each < classes; each++) mean += found.activation[each * places + place]! / classes;
-    relative[place] = found.activation[index * places + place]! - mean;
-    largest = Math.max(largest, Math.abs(relative[place]!));
-  }
-  return largest === 0 ? relative : relative.map((value) => value / largest);
+    for (let each = 0; each < classes; each++) mean += values[each * places + place]! / classes;
+    return values[index * places + place]! - mean;
+  });
 }
 
 /** RGBA bytes of an evidence map. */

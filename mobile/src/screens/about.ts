@@ -138,10 +138,14 @@ function modelCard({ catalogue, report }: Context, model: Model): { element: HTM
 
 function errorTable({ card, listed }: Model): HTMLElement {
   const columns = t.errorColumns;
+  const optional = (["missedUnknown", "photographsUndecided", "generatedUndecided"] as const).filter((name) => card.errorRates.some((cell) => cell[name]));
   return table(
     "errors",
     `${t.errorTable}: ${listed.name}`,
-    [columns.kind, columns.falseAlarms, columns.missed],
-    card.errorRates.map((cell) => [cell.name, t.rateIn(cell.falseAlarms), t.rateIn(cell.missed)]),
+    [columns.kind, columns.falseAlarms, columns.missed, ...optional.map((name) => columns[name])],
+    card.errorRates.map((cell) => {
+      const rates = [cell.falseAlarms, cell.missed, ...optional.map((name) => cell[name])];
+      return [cell.name, ...rates.map((rate) => (rate ? t.rateIn(rate) : "–"))];
+    }),
   );
 }

@@ -2,21 +2,21 @@
 
 import { h, icon } from "../dom";
 import type { Entry } from "../history/records";
-import { BadPicture } from "../picture/facts";
+import { BadPicture, TooSmallForWindows } from "../picture/facts";
 import { keepSetting, setting } from "../settings";
 import { megabytes, percent } from "../numbers";
 import { texts } from "../texts";
 import { called } from "../network/card";
 import { nameOf, type Answered, type Catalogue, type Model, type Opened } from "../network/catalogue";
 import type { DecodeReply } from "../network/protocol";
-import { colours, evidence } from "../picture/heatmap";
 import { ACCEPTED, fileName } from "./brought";
 import { pictureCanvas } from "./canvas";
 import type { Context, Screen } from "./context";
+import { evidenceControls } from "./evidence";
 import { inWords } from "./failure";
 import { ManyList, nameInList, type Row } from "./many";
 import { remember } from "./remember";
-import { explainedScale, headline, type Said } from "./verdict";
+import { explainedScale, headline, noAnswerMeans, verdictOf, type Said } from "./verdict";
 
 const t = texts.detect;
 const CHOSEN_MODEL = "telltale-model";
@@ -151,7 +151,7 @@ export function detectScreen(context: Context): DetectScreen {
     // To be seen it stands in the result, in larger letters.
     status.classList.add("visually-hidden");
     const tag = said.isDemonstration ? ` (${texts.demonstration})` : "";
-    status.textContent = `${t.verdictTitle}${tag}: ${texts.verdict(said.verdict, said.sourceName)}`;
+    status.textContent = `${t.verdictTitle}${tag}: ${verdictOf(said)}`;
     // A picture of the list was kept when it was listed.
     if (!list && !(await remember(canvas, entryOf(model, answered, name)))) context.report(texts.history.full);
   }
@@ -199,12 +199,13 @@ async function rowOf(catalogue: Catalogue, model: Model, file: Blob, name: strin
     const said = saidOf(model, answered);
     const canvas = pictureCanvas(decoded);
     const kept = await remember(canvas, entryOf(model, answered, name));
-    const [graphMs, decodeMs] = [answered.detection.graphMs, decoded.decodeMs + decoded.reduceMs];
+    const [graphMs, decodeMs] = [answered.opinion.graphMs, decoded.decodeMs + decoded.reduceMs];
     const measured = { sample, model: nameOf(model), answer: answered.answer, graphMs, decodeMs };
     return { row: { file, name, said, thumbnail: thumbnailOf(canvas), measured, unread: null }, kept };
   } catch (error) {
     if (!(error instanceof BadPicture)) throw error;
-    const unread = { sample, reason: error.reason, words: inWords(error) };
+    const refusing = error instanceof TooSmallForWindows ? nameOf(model) : null;
+    const unread = { sample, model: refusing, reason: error.reason, words: inWords(error) };
     return { row: { file, name, said: null, thumbnail: null, measured: null, unread }, kept: true };
   }
 }
@@ -282,7 +283,7 @@ function resultOf(shown: Shown): HTMLElement[] {
   const { answer } = answered;
   const said = saidOf(model, answered);
   const overlay = h("canvas", { class: "overlay", "aria-hidden": "true", hidden: true });
-  const evidenceControls = evidenceOf(shown, overlay);
+  const { fullSides } = shown.decoded;
   return [
     h(
       "div",
@@ -292,11 +293,11 @@ function resultOf(shown: Shown): HTMLElement[] {
         { class: `card verdict ${answer.verdict}`, "data-verdict": answer.verdict, "data-source": answer.source ?? "" },
         h("h2", {}, ...headline(said)),
         said.isDemonstration && h("p", { class: "warning" }, texts.demonstrationMeans),
-        answer.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
+        ...noAnswerMeans(said),
         explainedScale(said),
       ),
     ),
-    h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls),
+    h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls({ canvas, overlay, fullSides, model, answered })),
     h(
       "div",
       { class: "findings" },
@@ -332,9 +333,9 @@ function sourceList(model: Model, { answer }: Answered): HTMLElement[] {
 }
 
 function saidOf({ card }: Model, { answer }: Answered): Said {
-  const { verdict, pFake, threshold, source } = answer;
+  const { verdict, reason, pFake, threshold, photographThreshold, source } = answer;
   const sourceName = source === null ? null : called(card, source);
-  return { verdict, pFake, threshold, sourceName, isDemonstration: card.isDemonstration };
+  return { verdict, reason, pFake, threshold, photographThreshold, sourceName, isDemonstration: card.isDemonstration };
 }
 
 function bar(share: number): HTMLElement {
@@ -342,70 +343,17 @@ function bar(share: number): HTMLElement {
   return h("progress", { class: "bar", max: 1, value: share, "aria-hidden": "true" });
 }
 
-function evidenceOf({ canvas, model, answered }: Shown, overlay: HTMLCanvasElement): HTMLElement {
-  const { classes } = model.card;
-  const { answer, detection } = answered;
-  const said = answer.source ? classes.indexOf(answer.source) : indexOfLargest(detection.probabilities);
-  const nameOf = (index: number) => (index === 0 ? texts.evaluate.photograph : called(model.card, classes[index]!));
-  const legend = h("p", { class: "hint", hidden: true });
-  const draw = () => {
-    const index = Number(choice.value);
-    drawEvidence(overlay, canvas, answered, index);
-    legend.textContent = t.evidenceLegend(nameOf(index));
-  };
-  const choice = h(
-    "select",
-    { change: draw },
-    ...classes.map((_, index) => h("option", { value: index, selected: index === said }, nameOf(index))),
-  );
-  const field = h("label", { class: "field inline", hidden: true }, h("span", {}, t.evidenceFor), choice);
-  const toggle = h("input", {
-    type: "checkbox",
-    id: "show-evidence",
-    change: () => {
-      draw();
-      for (const each of [overlay, legend, field]) each.hidden = !toggle.checked;
-    },
-  });
-  return h(
-    "figcaption",
-    {},
-    h("label", { class: "check" }, toggle, h("span", {}, t.evidence)),
-    field,
-    legend,
-  );
-}
-
-function drawEvidence(overlay: HTMLCanvasElement, canvas: HTMLCanvasElement, { detection }: Answered, index: number): void {
-  const [rows, columns] = detection.activationSides;
-  const small = h("canvas", { width: columns, height: rows });
-  small.getContext("2d")!.putImageData(new ImageData(colours(evidence(detection, index)), columns, rows), 0, 0);
-  overlay.width = canvas.width;
-  overlay.height = canvas.height;
-  const context = overlay.getContext("2d")!;
-  const side = Math.min(canvas.width, canvas.height);
-  const left = Math.floor((canvas.width - side) / 2);
-  const top = Math.floor((canvas.height - side) / 2);
-  context.imageSmoothingEnabled = true;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, left, top, side, side);
-  context.strokeStyle = "rgb(255 255 255 / 0.75)";
-  context.lineWidth = Math.max(1, side / 256);
-  if (canvas.width !== canvas.height) context.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1);
-}
-
 function details({ decoded, model, opened, answered }: Shown): HTMLElement {
-  const { answer, detection } = answered;
+  const { answer, opinion } = answered;
   const { score, threshold } = model.card.rejection;
-  const scores = Object.entries(answer.probabilities).map(([name, probability], index) => {
-    const words = index === 0 ? texts.evaluate.photograph : called(model.card, name);
-    return h("li", { "data-class": name, "data-probability": probability }, t.scoreOf(words, probability));
+  const scores = Object.entries(answer.probabilities).map(([name, probability]) => {
+    return h("li", { "data-class": name, "data-probability": probability }, t.scoreOf(called(model.card, name), probability));
   });
   const rows: [string, HTMLElement | string][] = [
     [t.scores, h("ul", { class: "scores" }, ...scores)],
     [t.line, t.lineIs(answer)],
-    [t.file, texts.kind(answer.kind) + reducedTo(decoded)],
-    [t.time, t.times(detection.graphMs, decoded.decodeMs, decoded.reduceMs)],
+    [t.file, texts.kind(answer.kind) + shownOf(decoded, model)],
+    [t.time, t.times(opinion.graphMs, decoded.decodeMs, decoded.reduceMs)],
     [t.model, `${nameOf(model)}, ${megabytes(model.listed.bytes)}`],
     [t.digest, t.digestIs(model.listed.sha256)],
     [t.familiarity, t.familiarityIs(score, answer.familiarity[score], threshold)],
@@ -419,7 +367,9 @@ function details({ decoded, model, opened, answered }: Shown): HTMLElement {
   );
 }
 
-function reducedTo({ facts, width, height }: DecodeReply): string {
+/** What of a picture the model was shown, unless that was all of it as it is. */
+function shownOf({ facts, width, height }: DecodeReply, { card: { windows } }: Model): string {
+  if (windows) return `; ${t.windows(windows.count, windows.side)}`;
   return facts.width * facts.height === width * height ? "" : `; ${t.reduced(width, height)}`;
 }
 
@@ -438,8 +388,4 @@ function entryOf(model: Model, answered: Answered, file: string | null): Omit<En
   const { answer } = answered;
   const { verdict, source, pFake } = answer;
   return { verdict, source, sourceName, pFake, isDemonstration, answer, file, model: model.listed.name, sha256: model.listed.sha256 };
-}
-
-function indexOfLargest(values: Float32Array): number {
-  return values.reduce((best, value, index) => (value > values[best]! ? index : best), 0);
 }

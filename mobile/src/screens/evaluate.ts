@@ -9,10 +9,9 @@ import {
   confusion,
   csv,
   labelOf,
-  PHOTOGRAPH,
+  NO_ANSWER,
   SOME_GENERATOR,
   times,
-  UNKNOWN,
   type Measured,
   type Sample,
   type Unread,
@@ -132,21 +131,27 @@ export function evaluateScreen(context: Context): Screen {
         picture = await catalogue.decode(await read());
       } catch (error) {
         if (!(error instanceof BadPicture)) throw error;
-        unread.push({ sample, reason: error.reason });
+        unread.push({ sample, model: null, reason: error.reason });
         continue;
       }
       for (const model of selected) {
-        const { answer, detection } = await catalogue.answer(model, picture);
-        measured.push({
-          sample,
-          model: nameOf(model),
-          answer,
-          graphMs: detection.graphMs,
-          decodeMs: picture.decodeMs + picture.reduceMs,
-        });
+        const row = await measure(model, picture, sample);
+        if ("answer" in row) measured.push(row);
+        else unread.push(row);
       }
     }
     return { measured, unread, complete: true };
+  }
+
+  async function measure(model: Model, picture: DecodeReply, sample: Sample): Promise<Measured | Unread> {
+    try {
+      const { answer, opinion } = await catalogue.answer(model, picture);
+      const [graphMs, decodeMs] = [opinion.graphMs, picture.decodeMs + picture.reduceMs];
+      return { sample, model: nameOf(model), answer, graphMs, decodeMs };
+    } catch (error) {
+      if (!(error instanceof BadPicture)) throw error;
+      return { sample, model: nameOf(model), reason: error.reason };
+    }
   }
 
   const element = h(
@@ -219,13 +224,13 @@ function filesInput(name: string, words: string, folder: boolean, chosen: (files
 
 function resultsOf(models: Model[], marked: Marked[], measured: Measured[], unread: Unread[]): (HTMLElement | string)[] {
   const { columns } = t;
-  const measures = [columns.pictures, columns.right, columns.unknown, columns.median, columns.mean, columns.p95, columns.total];
+  const measures = [columns.pictures, columns.right, columns.answered, columns.median, columns.mean, columns.p95, columns.total];
   const values = models.map((model) => {
     const mine = measured.filter((row) => row.model === nameOf(model));
     const { mean, median, p95, total } = times(mine.map((row) => row.graphMs));
-    const { right, labelled, unknown } = accuracy(mine);
+    const { right, labelled, answered, all } = accuracy(mine, unread.filter((each) => each.model === nameOf(model)));
     const timed = mine.length === 0 ? ["–", "–", "–", "–"] : [median, mean, p95, total].map(milliseconds);
-    return [count(mine.length), t.right(right, labelled), count(unknown), ...timed];
+    return [count(all), t.share(right, labelled), t.share(answered, all), ...timed];
   });
   // Models side by side: phones are narrow, and few models are compared by many measures.
   const header = [columns.measure, ...[...models, ...marked.map(({ model }) => model)].map(nameOf)];
@@ -247,7 +252,7 @@ function resultsOf(models: Model[], marked: Marked[], measured: Measured[], unre
           "details",
           {},
           h("summary", {}, t.failures(unread.length)),
-          h("ul", {}, ...unread.map(({ sample, reason }) => h("li", {}, `${sample.file}: ${reason}`))),
+          h("ul", {}, ...unread.map(({ sample, model, reason }) => h("li", {}, `${sample.file}: ${reason}${model === null ? "" : ` (${model})`}`))),
         ),
       h(
         "button",
@@ -272,7 +277,7 @@ function unlabelledOf(models: Model[], measured: Measured[]): HTMLElement[] {
   for (const { sample, model, answer } of measured) {
     if (sample.label !== null) continue;
     const { card } = models.find((each) => nameOf(each) === model)!;
-    const words = texts.verdict(answer.verdict, answer.source === null ? null : called(card, answer.source));
+    const words = texts.verdict(answer.verdict, answer.source === null ? null : called(card, answer.source), answer.photographThreshold !== null);
     said.set(sample.file, [...(said.get(sample.file) ?? []), words]);
   }
   if (said.size === 0) return [];
@@ -284,7 +289,7 @@ function confusionOf(model: Model, measured: Measured[]): HTMLElement[] {
   const mine = measured.filter((row) => row.model === nameOf(model));
   const found = confusion(mine, model.card.classes);
   if (found.rows.length === 0) return [];
-  const titleOf = (name: string) => (name === PHOTOGRAPH ? t.photograph : name === UNKNOWN ? t.unknown : name === SOME_GENERATOR ? t.someGenerator : called(model.card, name));
+  const titleOf = (name: string) => (name === NO_ANSWER ? t.unknown : name === SOME_GENERATOR ? t.someGenerator : called(model.card, name));
   const caption = t.confusion(nameOf(model));
   return [
     h(

@@ -7,7 +7,7 @@ import { moment } from "../numbers";
 import { texts } from "../texts";
 import type { Context, Screen } from "./context";
 import { inWords } from "./failure";
-import { explainedScale, headline, scale, type Said } from "./verdict";
+import { explainedScale, headline, noAnswerMeans, scale, verdictOf, type Said } from "./verdict";
 
 const t = texts.history;
 
@@ -77,8 +77,7 @@ export function historyScreen({ report }: Context): Screen {
 
 function item(entry: Kept, url: string, open: () => void, remove: () => void): HTMLElement {
   const said = saidIn(entry);
-  const verdict = texts.verdict(said.verdict, said.sourceName);
-  const what = `${verdict}, ${moment(entry.time)}`;
+  const what = `${verdictOf(said)}, ${moment(entry.time)}`;
   const name = entry.file ?? t.open;
   const opening = (event: Event) => {
     event.preventDefault();
@@ -103,8 +102,11 @@ function item(entry: Kept, url: string, open: () => void, remove: () => void): H
 function saidIn(entry: Kept): Said {
   return {
     verdict: entry.verdict,
+    // The versions of then knew of no two lines.
+    reason: entry.answer?.reason ?? null,
     pFake: entry.pFake,
     threshold: entry.answer?.threshold ?? 1,
+    photographThreshold: entry.answer?.photographThreshold ?? null,
     sourceName: entry.sourceName ?? entry.source,
     isDemonstration: entry.isDemonstration ?? false,
   };
@@ -117,7 +119,7 @@ function openedEntry(entry: Kept, url: string): HTMLElement[] {
   const close = h("form", { method: "dialog", class: "buttons" }, h("button", { class: "button" }, t.close));
   const words = answer
     ? [
-        said.verdict === "unknown-source" && h("p", {}, texts.unknownMeans),
+        ...noAnswerMeans(said),
         explainedScale(said),
         h("p", {}, texts.errors(answer)),
         h("p", { class: "hint" }, texts.errorsDetail(answer)),
@@ -129,7 +131,7 @@ function openedEntry(entry: Kept, url: string): HTMLElement[] {
     h("h2", { class: `said ${said.verdict}`, tabindex: "-1", autofocus: true }, ...headline(said)),
     h("img", { src: url, alt: t.thumbnail }),
     ...(said.isDemonstration ? [h("p", { class: "warning" }, texts.demonstrationMeans)] : []),
-    ...words.filter((each) => each !== false),
+    ...words,
     h("p", { class: "hint" }, t.entry(texts.modelName(entry.model, said.isDemonstration), moment(entry.time))),
     close,
   ];

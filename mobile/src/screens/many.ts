@@ -83,9 +83,11 @@ export class ManyList {
   /** How far it is, and once it has ended how many there are of which verdict. */
   status(): string {
     if (this.isRunning) return texts.evaluate.progress(this.rows.length, this.total);
-    const verdicts = this.rows.map(({ row }) => row.said?.verdict ?? "unread");
-    const counted = (verdict: (typeof verdicts)[number]) => verdicts.filter((each) => each === verdict).length;
-    return t.summary(this.rows.length, counted("generated"), counted("photograph"), counted("unknown-source"), counted("unread"));
+    const verdicts = this.rows.map(({ row }) => row.said?.verdict);
+    const [generated, photographs] = (["generated", "photograph"] as const).map((verdict) => verdicts.filter((each) => each === verdict).length) as [number, number];
+    // What is too small for the model could be read all the same.
+    const unread = this.rows.filter(({ row }) => row.unread?.model === null).length;
+    return t.summary(this.rows.length, generated, photographs, this.rows.length - generated - photographs - unread, unread);
   }
 
   private arrange(): void {

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { gzipSync } from "node:zlib";
 import type { Browser, BrowserContext } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { texts } from "../../src/texts";
@@ -9,6 +10,7 @@ import { check, launch, openApp } from "./app";
 import { Site } from "./site";
 
 const MOST_BYTES = 25_000_000;
+const MOST_COMPRESSED = 8_000_000;
 const INTERACTIVE_MS = 3_000;
 const GOOD = pictureFile("png-256x256.png");
 
@@ -34,13 +36,15 @@ afterEach(async () => {
   await site.stop();
 });
 
-test("a first visit fetches every file once, and at most 25 MB", async () => {
+test("a first visit fetches every file once, at most 25 MB, and 8 MB as hosts compress them", async () => {
   await openApp(context, site.url);
   const sent = [...site.sent].filter(([path]) => path.startsWith("assets/") || path.endsWith(".onnx"));
   for (const [path, bytes] of sent) expect(bytes, path).toBe(readFileSync(`${APP}/${path}`).length);
   expect(sent.some(([path]) => /webgpu|asyncify/.test(path))).toBe(false);
   const total = [...site.sent.values()].reduce((sum, bytes) => sum + bytes, 0);
   expect(total).toBeLessThanOrEqual(MOST_BYTES);
+  const packed = [...site.sent.keys()].map((path) => gzipSync(readFileSync(`${APP}/${path || "index.html"}`)).length);
+  expect(packed.reduce((sum, bytes) => sum + bytes, 0)).toBeLessThanOrEqual(MOST_COMPRESSED);
 });
 
 test("after that it works with the network off: reload, another picture, its history", async () => {
@@ -67,8 +71,9 @@ test("a model that is not on the device says so offline, and the others go on wo
 test("a model kept from the About screen works offline", async () => {
   let page = await openApp(context, site.url);
   await page.click("a[data-tab=about]");
-  await page.getByRole("button", { name: texts.about.keep }).click();
-  await expect.poll(() => page.getByRole("button", { name: texts.about.keep }).count()).toBe(0);
+  const keep = page.locator(".model", { has: page.locator("[data-self-test=small]") }).getByRole("button", { name: texts.about.keep });
+  await keep.click();
+  await expect.poll(() => keep.count()).toBe(0);
   await site.stop();
   await page.close();
   page = await openApp(context, site.url);
@@ -247,7 +252,7 @@ describe("a damaged model file", () => {
 
   test("or a card for a newer version of the app asks for it, and the other model answers", async () => {
     const { card } = (JSON.parse(readFileSync(`${APP}/models/index.json`, "utf8")) as { card: string }[])[0]!;
-    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify({ format: 2, name: "dense", decision: "another" })));
+    site.replaced.set(`models/${card}`, Buffer.from(JSON.stringify({ format: 3, name: "dense", decision: "another" })));
     const page = await openApp(context, site.url, false);
     await expect.poll(() => page.locator(".notices").textContent()).toContain(texts.modelFault.newer);
     expect(await check(page, GOOD)).toMatchObject({ verdict: expect.any(String) as unknown });

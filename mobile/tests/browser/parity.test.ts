@@ -1,5 +1,6 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { texts } from "../../src/texts";
 import { APP, pictureAnswers, pictureFile, type Expected } from "../fixtures";
 import { check, launch, openApp, type Outcome } from "./app";
 import { Site } from "./site";
@@ -30,6 +31,36 @@ describe.each(["dense", "small"])("the network %s", (network) => {
   test.each(readable.map(([name, { answers }]) => [name, answers![network]!] as const))("answers %s as Python does", async (name, expected) => {
     const found = await check(page, pictureFile(name));
     expectSame(found, expected, name.startsWith("png-") ? 1e-4 : 1e-2);
+  });
+});
+
+describe("the network of windows", () => {
+  const large = readable.filter(([, { answers }]) => answers!["traces"]);
+
+  beforeAll(async () => {
+    await page.selectOption("#model", "traces");
+  });
+
+  // Where its windows lie is drawn by every pixel: where colours are converted, a level more or less draws others.
+  const converted = /^jpg-profile-|-p3/;
+  test.each(large.filter(([name]) => !converted.test(name)).map(([name, { answers }]) => [name, answers!["traces"]!] as const))(
+    "answers %s as Python does",
+    async (name, expected) => {
+      const found = await check(page, pictureFile(name));
+      expectSame(found, expected, 1e-4);
+      expect(await page.locator(".verdict .scale .mark").count()).toBe(2);
+    },
+  );
+
+  test("gives all three answers among them", () => {
+    expect(new Set(large.map(([, { answers }]) => answers!["traces"]!.verdict))).toEqual(new Set(["photograph", "cannot-tell", "generated"]));
+  });
+
+  const small = readable.filter(([, { answers }]) => !answers!["traces"]);
+
+  test.each(small.map(([name, { facts }]) => [name, facts!] as const))("refuses %s, which is too small, in words", async (name, { width, height }) => {
+    const said = await check(page, pictureFile(name));
+    expect([texts.tooSmallForWindows(64, [height, width]), texts.tooSmallForWindows(64, [width, height])]).toContain(said);
   });
 });
 

@@ -6,7 +6,7 @@ import type { Verdict } from "../../src/network/decision";
 import { texts } from "../../src/texts";
 import { german } from "../../src/texts-de";
 import { italian } from "../../src/texts-it";
-import { APP, FIXTURES, pictureFile } from "../fixtures";
+import { APP, fixture, FIXTURES, pictureAnswers, pictureFile } from "../fixtures";
 import { check, launch, openApp, outcome, type Outcome } from "./app";
 import { Site } from "./site";
 
@@ -97,6 +97,55 @@ describe("Detect", () => {
     await expect.poll(() => page.locator(".entry").first().textContent()).toContain(texts.demonstration);
   });
 
+  test("three answers have two marks, a middle that is seen, and the errors of a model that may not answer", async () => {
+    await page.selectOption("#model", "traces");
+    const { decision } = JSON.parse(readFileSync(`${FIXTURES}/models/traces.json`, "utf8")) as { decision: Record<string, Record<string, number>> };
+    const lines = [decision["photograph_thresholds"]!["256"]!, decision["fake_thresholds"]!["256"]!];
+    const seen = new Set<string>();
+    for (const [name, { answers }] of pictureAnswers()) {
+      const expected = answers?.["traces"];
+      if (!expected || name.includes("profile") || name.startsWith("huge") || seen.has(`${expected.verdict} ${expected.reason}`)) continue;
+      seen.add(`${expected.verdict} ${expected.reason}`);
+      const { text, verdict, source } = (await check(page, pictureFile(name))) as Outcome;
+      expect([verdict, source]).toEqual([expected.verdict, null]);
+      expect(text).toContain(texts.verdict(expected.verdict as Verdict, null, true));
+      expect(text.includes(texts.betweenMeans)).toBe(expected.reason === "between");
+      expect(text.includes(texts.unknownMeans)).toBe(expected.reason === "unfamiliar");
+      expect(text).toContain("of generators that it had never seen, 41. It gave no answer to 40 of 100.");
+      const bar = (await page.locator(".verdict .scale").boundingBox())!;
+      const marks = await page.locator(".verdict .scale .mark").all();
+      const boxes = await Promise.all(marks.map(async (mark) => (await mark.boundingBox())!));
+      for (const [index, box] of boxes.entries()) expect((box.x + box.width / 2 - bar.x) / bar.width).toBeCloseTo(lines[index]!, 2);
+      const middle = (await page.locator(".verdict .scale .between").boundingBox())!;
+      expect(middle.width / bar.width).toBeCloseTo(lines[1]! - lines[0]!, 2);
+    }
+    expect([...seen].sort()).toEqual(["cannot-tell between", "cannot-tell unfamiliar", "generated null", "photograph null"]);
+    await page.click("a[data-tab=history]");
+    await expect.poll(() => page.locator(".entry .scale.three").count()).toBe(seen.size);
+    await page.locator(".entry", { has: page.locator(".said.cannot-tell") }).first().locator("a.file").click();
+    expect(await page.getByRole("dialog").locator(".mark").count()).toBe(2);
+    expect(await page.getByRole("dialog").locator("h2").textContent()).toBe("Cannot tell");
+  });
+
+  test("the evidence of windows lies where each of them is on the picture", async () => {
+    await page.selectOption("#model", "traces");
+    await check(page, pictureFile("png-1025x700.png"));
+    await page.getByLabel(texts.detect.evidence).check();
+    expect(await page.locator("figcaption").textContent()).toContain("Only the framed windows are looked at");
+    // Of three windows of 64 pixels in 1,024 x 699, and of nothing beside them.
+    const drawn = await page.locator(".overlay").evaluate((canvas: HTMLCanvasElement) => {
+      const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+      const places: [number, number][] = [];
+      for (let place = 0; 4 * place < data.length; place++) if (data[4 * place + 3]! > 0) places.push([place % canvas.width, Math.floor(place / canvas.width)]);
+      return places;
+    });
+    expect(drawn.length).toBeGreaterThan(500);
+    const { places } = (fixture("windows.json") as { large: { places: [number, number][] } }).large;
+    const isInside = ([x, y]: [number, number]) => places.some(([top, left]) => x >= left - 2 && x <= left + 66 && y >= top - 2 && y <= top + 66);
+    expect(drawn.filter((place) => !isInside(place))).toEqual([]);
+    for (const [top, left] of places) expect(drawn.some(([x, y]) => Math.abs(x - left) < 3 && Math.abs(y - top) < 66), `${top}, ${left}`).toBe(true);
+  });
+
   test("the evidence map covers the picture when it is asked for", async () => {
     await check(page, pictureFile("jpg-512x333-q60.jpg"));
     const overlay = page.locator(".overlay");
@@ -137,13 +186,13 @@ describe("Evaluate", () => {
       const mine = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === model);
       const right = mine.filter((line) => line[3] === (line[1] === "real" ? "photograph" : "generated"));
       expect(rows[index]![2]).toContain(`(${right.length}\u00a0of\u00a09)`);
-      expect(rows[index]![3]).toBe(String(mine.filter((line) => line[3] === "unknown-source").length));
+      expect(rows[index]![3]).toContain(`(${mine.filter((line) => line[3] !== "unknown-source").length}\u00a0of\u00a09)`);
       const confusion = page.locator("table.confusion").nth(index).locator("td");
       const counts = (await confusion.allTextContents()).map(Number);
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(9);
     }
     const total = lines.slice(1).map((line) => line.split(",")).filter((line) => line[2] === "dense");
-    const sum = total.reduce((all, line) => all + Number(line[11]), 0);
+    const sum = total.reduce((all, line) => all + Number(line[12]), 0);
     expect(Math.abs(sum - Number(rows[0]![7]!.replace(/[^0-9.]/g, "")))).toBeLessThanOrEqual(1);
   });
 
@@ -159,6 +208,22 @@ describe("Evaluate", () => {
     expect(second!.slice(0, 2)).toEqual(["dense", "1"]);
     expect(await page.locator("details summary").first().textContent()).toBe(texts.evaluate.failures(1));
     expect((await savedCsv()).at(-1)).toContain("unreadable");
+  });
+
+  test("what is too small for one model is no answer of it, and an answer of the other", async () => {
+    await page.click("a[data-tab=evaluate]");
+    await page.locator("#use-bundled").uncheck();
+    await page.locator("input[name=model][value=traces]").check();
+    await page.setInputFiles("#evaluate-picture", [pictureFile("png-64x48.png"), pictureFile("png-256x256.png")]);
+    const rows = await results();
+    expect(rows.map(([model, pictures]) => [model, pictures])).toEqual([
+      ["dense", "2"],
+      ["traces", "2"],
+    ]);
+    const lines = (await savedCsv()).slice(1).map((line) => line.split(","));
+    expect(lines.filter((line) => line.at(-1) === "too-small").map(([file, , model]) => [file, model])).toEqual([["png-64x48.png", "traces"]]);
+    expect(lines).toHaveLength(4);
+    expect(Number(rows[1]![3]!.match(/\((\d)/)![1])).toBeLessThanOrEqual(1);
   });
 
   test("pictures without a label are listed with what was said of them", async () => {
@@ -202,6 +267,7 @@ describe("Evaluate", () => {
     await expect.poll(() => page.locator("#model option").allTextContents()).toEqual([
       expect.not.stringContaining(texts.evaluate.notHere),
       expect.stringContaining(texts.evaluate.notHere),
+      expect.stringContaining(texts.evaluate.notHere),
     ]);
   });
 
@@ -233,6 +299,22 @@ describe("History", () => {
     await page.getByRole("button", { name: texts.history.removeAll }).click();
     await page.getByRole("dialog").getByRole("button", { name: texts.history.removeAll }).click();
     await expect.poll(() => page.getByText(texts.history.empty).isVisible()).toBe(true);
+  });
+
+  test.each([
+    ["1970", new Date("1970-01-01T00:00:10Z")],
+    ["2099", new Date("2099-12-31T23:59:50Z")],
+  ])("and everything else works where the clock says %s, the newest first", async (_, time) => {
+    const first = (await check(page, pictureFile("png-64x48.png"))) as Outcome;
+    const there = await context.newPage();
+    await there.clock.setFixedTime(time);
+    await there.goto(site.url);
+    await there.waitForSelector("html[data-offline=yes]");
+    expect(await check(there, pictureFile("png-64x48.png"))).toMatchObject({ verdict: first.verdict, probabilities: first.probabilities });
+    await check(there, pictureFile("png-256x256.png"));
+    await there.click("a[data-tab=history]");
+    await expect.poll(() => there.locator(".entry a.file").allTextContents()).toEqual(["png-256x256.png", "png-64x48.png", "png-64x48.png"]);
+    await there.close();
   });
 
   test("keeps nothing when it is switched off", async () => {
@@ -297,7 +379,7 @@ describe.each([
     expect(await there.getAttribute("html", "lang")).toBe(language);
     expect(await there.locator("#detect-title").textContent()).toBe(words.detect.title);
     const { text, verdict } = (await check(there, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
-    expect(text).toContain(verdict === "generated" ? words.scale.generated : words.verdict(verdict as Verdict, null));
+    expect(text).toContain(verdict === "generated" ? words.scale.generated : words.verdict(verdict as Verdict, null, false));
     expect(text).not.toContain("In our tests");
     await there.setInputFiles("#choose-picture", ["png-64x48.png", "bad-text.jpg"].map(pictureFile));
     await there.locator("section:not([aria-busy]) .many .unread").waitFor();
@@ -312,6 +394,25 @@ describe.each([
 
 describe("Everyone can use it:", () => {
   const schemes = ["light", "dark"] as const;
+
+  test.each(schemes)("axe finds nothing serious beside three answers in %s colours", async (colorScheme) => {
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate(axe.source);
+    await page.selectOption("#model", "traces");
+    for (const name of ["png-64x48.png", "png-256x256.png", "png-901x1601.png", "jpg-512x333-q60.jpg", "jpg-rotated-5.jpg"]) {
+      await check(page, pictureFile(name));
+      expect(await axeFindings(), name).toEqual([]);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(360);
+    }
+  });
+
+  async function axeFindings() {
+    const found = await page.evaluate(async () => {
+      const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+      return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
+    });
+    return found.filter(({ impact }) => impact === "serious" || impact === "critical");
+  }
 
   test.each(schemes)("axe finds nothing serious in %s colours", async (colorScheme) => {
     await page.emulateMedia({ colorScheme });
@@ -333,11 +434,7 @@ describe("Everyone can use it:", () => {
         await page.locator(".entries:not(.many) a.file").first().click();
         await page.getByRole("dialog").waitFor();
       }
-      const found = await page.evaluate(async () => {
-        const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
-        return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
-      });
-      expect(found.filter(({ impact }) => impact === "serious" || impact === "critical"), tab).toEqual([]);
+      expect(await axeFindings(), tab).toEqual([]);
       if (tab === "history") await page.getByRole("button", { name: texts.history.close }).click();
     }
   });

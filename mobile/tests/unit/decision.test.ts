@@ -22,8 +22,6 @@ function detection(probabilities: number[], familiarity: number[]) {
   return {
     probabilities: Float32Array.from(probabilities),
     familiarity: Float32Array.from(familiarity),
-    activation: new Float32Array(3),
-    activationSides: [1, 1] as const,
   };
 }
 
@@ -34,7 +32,8 @@ test("every answer is Python's, field by field", () => {
 });
 
 test("all verdicts occur among them", () => {
-  expect(new Set(cases.map((each) => each.answer["verdict"])).size).toBe(3);
+  expect(new Set(cases.map((each) => each.answer["verdict"])).size).toBe(4);
+  expect(new Set(cases.map((each) => each.answer["reason"])).size).toBe(3);
 });
 
 test("a picture of any size is compared with Python's kind", () => {
@@ -53,9 +52,52 @@ test("kinds that a file does not tell are read by name, and cards of before by s
   expect([...before.errorRates, ...others]).toEqual(now.errorRates);
 });
 
-test("a network that looks at windows of original pixels is refused", () => {
-  const card = { ...cases[0]!.card, windows: 5 };
-  expect(() => readCard(card)).toThrow(/windows of original pixels/);
+test("a network that looks at windows of original pixels says how many, of which side, and is calibrated by its card", () => {
+  const card = { ...cases[0]!.card, windows: 5, side: 256, temperature: 1.25, format: 2 };
+  expect(readCard(card).windows).toEqual({ count: 5, side: 256, temperature: 1.25 });
+  expect(readCard(cases[0]!.card).windows).toBe(null);
+  for (const windows of [0, 26, 2.5, "5"]) expect(() => readCard({ ...card, windows })).toThrow(/windows/);
+  for (const temperature of [0, -1, null]) expect(() => readCard({ ...card, temperature })).toThrow(/temperature/);
+  expect(() => readCard({ ...card, side: 0 })).toThrow(/side/);
+});
+
+describe("a card with two lines", () => {
+  const { card, facts } = cases[0]!;
+  const { decision, sources: _, ...rest } = card as { decision: { rejection: object }; sources?: object };
+  const rejection = { ...decision.rejection, score: "max-probability", threshold: 0.1 };
+  const lines = (photograph: object, fake: object = { 64: 0.75, 128: 0.75, 256: 0.75, native: 0.75 }) =>
+    readCard({ ...rest, decision: { ...decision, rejection, fake_thresholds: fake, photograph_thresholds: photograph } });
+  const of = (pFake: number, familiar = 0.9) =>
+    answer(lines({ 64: 0.25, 128: 0.25, 256: 0.25, native: 0.25 }), facts, detection([1 - pFake, pFake / 2, pFake / 2], [familiar, 0, 0]));
+
+  test("gives no answer between them, and none to an unfamiliar picture", () => {
+    // In single precision, as networks answer: 0.25 and 0.75 are exact.
+    expect([0, 0.2, 0.25, 0.5, 0.7, 0.75, 1].map((pFake) => of(pFake).verdict)).toEqual(
+      ["photograph", "photograph", "cannot-tell", "cannot-tell", "cannot-tell", "generated", "generated"],
+    );
+    expect([of(0.5), of(0, 0.05), of(1, 0.05), of(1)].map(({ verdict, reason }) => [verdict, reason])).toEqual([
+      ["cannot-tell", "between"],
+      ["cannot-tell", "unfamiliar"],
+      ["cannot-tell", "unfamiliar"],
+      ["generated", null],
+    ]);
+  });
+
+  test("is refused by their place where they do not fit each other", () => {
+    expect(() => lines({ 64: 0.8 })).toThrow(/photograph_thresholds\.64: "0.8 above 0.75/);
+    expect(() => lines({ 65: 0.1 })).toThrow(/photograph_thresholds\.65: "no resolution of fake_thresholds/);
+    expect(() => lines({ native: 0.1 }, { 64: 0.75 })).toThrow(/photograph_thresholds\.native/);
+    expect(() => lines({ 64: -0.1 })).toThrow(/photograph_thresholds\.64/);
+    expect(lines({ 64: 0.75 }).photographThresholds).toEqual({ 64: 0.75 });
+  });
+
+  test("names no generator where it tells none apart", () => {
+    const selfTest = { ...(card["self_test"] as object), logits: [0, 0], probabilities: [0, 0] };
+    const two = readCard({ ...card, classes: ["real", "generated"], self_test: selfTest, decision: { ...decision, rejection, fake_thresholds: {} } });
+    const said = answer(two, facts, detection([0.1, 0.9], [0.9, 0, 0]));
+    expect([said.verdict, said.source]).toEqual(["generated", null]);
+    expect(called(two, "generated")).toBe("Generated");
+  });
 });
 
 test("generators are called as the card says, and networks of random weights demonstrations", () => {
@@ -69,7 +111,7 @@ test("generators are called as the card says, and networks of random weights dem
 });
 
 test("a card of a later format asks for a newer version of the app", () => {
-  expect(() => readCard({ ...cases[0]!.card, format: 2, decision: "another" })).toThrow(/newer version of this app/);
+  expect(() => readCard({ ...cases[0]!.card, format: 3, decision: "another" })).toThrow(/newer version of this app/);
 });
 
 test("outputs that are no numbers give no verdict", () => {

@@ -18,6 +18,6 @@ test("a list is sorted by probability with what could not be read at its end, by
 });
 
 test("a list is summed up in words", () => {
-  expect(texts.many.summary(3, 1, 2, 0, 0)).toBe("3 pictures: 1 generated, 2 photographs, 0 of unknown source.");
-  expect(texts.many.summary(1_000, 1, 1, 0, 998)).toContain("1,000 pictures: 1 generated, 1 photograph, 0 of unknown source, 998 could not be read.");
+  expect(texts.many.summary(3, 1, 2, 0, 0)).toBe("3 pictures: 1 generated, 2 photographs, 0 without an answer.");
+  expect(texts.many.summary(1_000, 1, 1, 0, 998)).toContain("1,000 pictures: 1 generated, 1 photograph, 0 without an answer, 998 could not be read.");
 });
