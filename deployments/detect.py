@@ -72,6 +72,17 @@ class Said:
 FilesFromOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A list of pictures, a name per line; - for standard input.")
 ]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON object per picture and line: picture, verdict (photograph, generated, "
+        "cannot-tell, unknown-source), source, source_name, p_fake, threshold, photograph_threshold, "
+        "probabilities, familiarity, kind, error_rates, model, "
+        "file_says (of its origin, unverified and never part of the verdict); or picture, error. "
+        "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
+    ),
+]
 
 
 def detect(
@@ -98,17 +109,7 @@ def detect(
             help="Which of a run's networks, else its first, the uncompressed one; of the newest run of any experiment."
         ),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="One JSON object per picture and line: picture, verdict (photograph, generated, "
-            "cannot-tell, unknown-source), source, source_name, p_fake, threshold, photograph_threshold, "
-            "probabilities, familiarity, kind, error_rates, model, "
-            "file_says (of its origin, unverified and never part of the verdict); or picture, error. "
-            "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
-        ),
-    ] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[
         bool,
         typer.Option("--csv", help="One line per picture: picture, verdict, source, p_fake, threshold, error."),

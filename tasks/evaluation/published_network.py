@@ -92,44 +92,44 @@ def published_network(
     )
     model = build_pattern_graph(head, side)
     said, unknown = _answers(run.store, known, left_out, resamples, seed)
-    card: dict[str, Any] = {
-        "format": CARD_FORMAT,
-        "kind": KIND,
-        "name": name,
-        "classes": list(CLASSES),
-        "temperature": 1.0,
-        "side": side,
-        "windows": spec.windows,
-        "canonical_side": side,
-        "longest_side": LONGEST_SIDE,
-        "shortest_side": SHORTEST_SIDE,
-        "parameters": len(head.coef) + 1,
-        "about": {
-            "spec": {"kind": "patterns", **spec.model_dump(mode="json")},
-            "experiment": experiment,
-            "splits": splits.model_dump(mode="json"),
-            "strength": strength,
-            "rotations": rotations,
-        },
-        "decision": {
-            "rule": RULE,
-            "fake_thresholds": {str(side): float(expit(mean["generated_from"]))},
-            "photograph_thresholds": {str(side): float(expit(mean["photograph_below"]))},
-            "rejection": {"score": "distance", "threshold": mean["familiar_from"], "kept": spec.kept},
-        },
+    facts = {"parameters": len(head.coef) + 1, "side": side, "canonical_side": side, **file_facts(model)}
+    about = {"experiment": experiment, "splits": splits.model_dump(mode="json")}
+    about |= {"strength": strength, "rotations": rotations}
+    rates = {
         "error_rates": [_cell(one, side, said, unknown) for one in spec.deliveries],
         "generators": {one.name: _by_generator(said, unknown, one.name) for one in spec.deliveries},
         "photographs": {one.name: photograph_rates(_in(said, one.name)) for one in spec.deliveries},
-        "sets": [_set(run.store, one, spec.licences.get(one.name, "not stated")) for one in used],
-        "sources": {"real": "a photograph", "generated": "generated"},
-        **file_facts(model),
     }
+    sets = [_set(run.store, one, spec.licences.get(one.name, "not stated")) for one in used]
+    card = _card(name, spec, mean, side, about) | facts | rates | {"sets": sets}
     parts: dict[str, PartContent] = {
         MODEL: model,
         CARD: json.dumps(card, sort_keys=True, indent=1, allow_nan=False).encode(),
         CARD_TEXT: card_in_words(card).encode(),
     }
     return Output(parts, {"bytes": len(model), "strength": strength, "recipe": canonical_json(mean)})
+
+
+def _card(name: str, spec: Published, mean: Mapping[str, float], side: int, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of how its network decides; `mean` is the rotations' calibration, `about` how it was fitted."""
+    return {
+        "format": CARD_FORMAT,
+        "kind": KIND,
+        "name": name,
+        "classes": list(CLASSES),
+        "temperature": 1.0,
+        "windows": spec.windows,
+        "longest_side": LONGEST_SIDE,
+        "shortest_side": SHORTEST_SIDE,
+        "about": {"spec": {"kind": "patterns", **spec.model_dump(mode="json")}, **about},
+        "decision": {
+            "rule": RULE,
+            "fake_thresholds": {str(side): float(expit(mean["generated_from"]))},
+            "photograph_thresholds": {str(side): float(expit(mean["photograph_below"]))},
+            "rejection": {"score": "distance", "threshold": mean["familiar_from"], "kept": spec.kept},
+        },
+        "sources": {"real": "a photograph", "generated": "generated"},
+    }
 
 
 def _answers(

@@ -34,6 +34,9 @@ IN_NO_PRESET = {
     "score/table": "the same",
     "files": "the same",
     "weights/torchvision": "the same",
+    "deliver": "made by a flow of its own, `publish/network`",
+    "publish/score": "the same",
+    "publish/network": "the same",
     "weights/diffusion": "made by a flow of its own, for workers that lack the model",
 }
 SHA256 = "0123456789abcdef" * 4

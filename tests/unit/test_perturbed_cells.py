@@ -215,7 +215,7 @@ def planned(*perturbations: object, **overrides: Any) -> dict[str, set[str]]:
 
 
 # What brings all cells together is made again.
-SUMMARIES = {"examples", "explorer", "report"}
+SUMMARIES = {"examples", "explorer", "report", "views"}
 
 
 @pytest.mark.parametrize("added", ["webp-50", "messenger", SHOP], ids=str)
