@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.networks.exported import ExportedNetwork
 
 SOME_UNREADABLE, USAGE = 1, 2
-# What a card says of a kind of picture, as far as the network's card says it.
+# What a card may say of a kind of picture.
 ERRORS = ("false_alarms", "missed", "photographs_undecided", "generated_undecided", "missed_unknown")
 # As a shell reports a program that the end of its output's reader has ended.
 READER_GONE = 141
@@ -44,6 +44,13 @@ SHIPPED_NETWORK = Path(__file__).parents[1] / "models" / "traces.onnx"
 
 # Fewer pictures are answered before a bar is seen.
 LEAST_WITH_A_BAR = 20
+
+# Why a model has no answer.
+NO_ANSWER = {
+    "format": "this model was not tested with files of this format",
+    "unfamiliar": "it is unlike the pictures that this model knows",
+    "between": "it may be either",
+}
 
 DEMONSTRATION = (
     "This network began with random weights and shows that everything works; its answers say nothing of a picture."
@@ -76,11 +83,10 @@ JsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="One JSON object per picture and line: picture, verdict (photograph, generated, "
-        "cannot-tell, unknown-source), source, source_name, p_fake, threshold, photograph_threshold, "
-        "probabilities, familiarity, kind, error_rates, model, "
-        "file_says (of its origin, unverified and never part of the verdict); or picture, error. "
-        "A picture whose name is no UTF-8 has its bytes as base64 in picture_bytes, too.",
+        help="One JSON object per picture and line: picture, verdict (photograph, generated, cannot-tell, "
+        "unknown-source), reason (of cannot-tell), source, source_name, p_fake, threshold, photograph_threshold, "
+        "probabilities, familiarity, kind, error_rates, model, file_says (of its origin, unverified and never part of "
+        "the verdict); or picture, error. A name that is no UTF-8 has its bytes as base64 in picture_bytes, too.",
     ),
 ]
 
@@ -112,7 +118,10 @@ def detect(
     as_json: JsonOption = False,
     as_csv: Annotated[
         bool,
-        typer.Option("--csv", help="One line per picture: picture, verdict, source, p_fake, threshold, error."),
+        typer.Option(
+            "--csv",
+            help="One line per picture: picture, verdict, source, p_fake, threshold, photograph_threshold, error.",
+        ),
     ] = False,
 ) -> None:
     """Say of each PICTURE whether it is a photograph or was generated, or that this cannot be told.
@@ -318,6 +327,7 @@ def _answer_json(answered: Answer, model: Model) -> dict[str, Any]:
     kind = answered.kind
     return {
         "verdict": answered.verdict,
+        "reason": answered.reason,
         "source": answered.source,
         "source_name": None if answered.source is None else model.card.called(answered.source),
         "p_fake": answered.p_fake,
@@ -345,7 +355,7 @@ def _answer_json(answered: Answer, model: Model) -> dict[str, Any]:
 class CsvLines:
     """Answers as a table with a head, for spreadsheets."""
 
-    columns = ("picture", "verdict", "source", "p_fake", "threshold", "error")
+    columns = ("picture", "verdict", "source", "p_fake", "threshold", "photograph_threshold", "error")
 
     def __init__(self) -> None:
         self._has_head = False
@@ -407,22 +417,24 @@ def described(said: Said, card: Card) -> Iterator[tuple[str, str]]:
         classes = (f"{card.called(name)} {_percent(value)}" for name, value in answered.probabilities.items())
         yield "classes", ", ".join(classes)
     yield "picture", picture_in_words(answered.kind, card.windows)
-    yield "error rate", errors_in_words(answered)
+    if not answered.is_untested_format:
+        yield "error rate", errors_in_words(answered)
     for sentence in statements_in_words(said.file):
         yield "file says", one_line(sentence)
     kind = ", a demonstration" if card.about.is_demonstration else ""
-    yield "model", f"{card.name}{kind}, sha256 {card.sha256[:DIGEST_SHOWN]}"
+    yield "model", f"{one_line(card.name)}{kind}, sha256 {card.sha256[:DIGEST_SHOWN]}"
 
 
 def verdict_in_words(answered: Answer, card: Card) -> str:
     """The verdict as a person reads it."""
-    if answered.verdict == "cannot-tell":
-        why = "it is unlike the pictures that this model knows" if answered.is_unfamiliar else "it may be either"
-        return f"Cannot tell: {why}"
+    if answered.reason is not None:
+        return f"Cannot tell: {NO_ANSWER[answered.reason]}"
     if answered.photograph_threshold is not None:
         return "Probably generated" if answered.verdict == "generated" else "Probably a photograph"
     if answered.source is not None:
         return f"Generated: {card.called(answered.source)}"
+    if answered.verdict == "generated":
+        return "Generated"
     if answered.verdict == "photograph":
         return "Photograph"
     return "Unknown source: unlike the photographs and the generators that this model knows"
@@ -432,7 +444,7 @@ def probability_in_words(answered: Answer) -> str:
     """The calibrated probability, what it is compared with, and what it means."""
     compared = f"{_percent(answered.p_fake)} generated; from {_percent(answered.threshold)} it counts as generated"
     if answered.photograph_threshold is not None:
-        compared += f", below {_percent(answered.photograph_threshold)} as a photograph"
+        return f"{compared}, below {_percent(answered.photograph_threshold)} as a photograph."
     if answered.is_unfamiliar:
         return f"{compared}. It means little here: it was calibrated on sources that the model knows."
     # Calibrated where photographs and generated pictures weigh the same.
@@ -456,8 +468,10 @@ def errors_in_words(answered: Answer) -> str:
     false_alarms = _rate(errors.false_alarms, "photographs")
     missed = _rate(errors.missed, "generated pictures")
     said = f"In that kind of picture this model called {false_alarms} generated and {missed} photographs."
-    if errors.missed_unknown is not None:
-        said += f" Of generators that it had never seen: {_rate(errors.missed_unknown, 'pictures')}."
+    unknown = errors.missed_unknown
+    if unknown is not None and unknown.value is not None:
+        spread = f"{100 * (unknown.low or 0):.1f} to {100 * (unknown.high or 0):.1f} by generator"
+        said += f" Of generators that it had never seen it called {100 * unknown.value:.1f} % photographs ({spread})."
     if errors.photographs_undecided is not None and errors.generated_undecided is not None:
         undecided = _rate(errors.photographs_undecided, "photographs")
         said += f" It gave no answer to {undecided} and {_rate(errors.generated_undecided, 'generated pictures')}."

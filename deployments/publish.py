@@ -43,6 +43,8 @@ def publish(
             check_settings()
             leave_the_log_to_the_ui()
             asked = chosen(experiment, None, None, None, None, settings, seed)
+            # Said before a server is started.
+            _ = asked.experiment.network_to_publish
             server = ensure_server()
             os.environ.update(server.environment)
             # Prefect reads its settings when it is first imported: only now is the server's address known.

@@ -22,7 +22,7 @@ TOP = {
     "index.md": "README.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "CHANGELOG.md": "CHANGELOG.md",
-    "traces.md": "models/README.md",
+    "traces.md": "models/traces.md",
 }
 FOLDER = "docs"
 NOTEBOOK = ".ipynb"

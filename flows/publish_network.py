@@ -16,9 +16,10 @@ from flows.generate import generated
 from flows.histories import Pictures, counted_encodings, pictures_by_source
 from flows.names import Request, run_name
 from flows.networks import canonical_shards
+from flows.preflight import missing_sources
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import image_shards
-from storage.errors import MissingInput, ObjectExists, SpecError
+from storage.errors import MissingInput, ObjectExists
 from storage.objects import Ref, read_part
 from storage.opening import open_store
 from storage.paths import absolute
@@ -60,12 +61,13 @@ def publish_network(
         into: a folder that its files are written to as well.
     """
     with attempt():
+        folder = None if into is None else _made_folder(absolute(into))
         request = Request("publish a network of", experiment, overrides, seed)
-        chosen, ref = computed(request, dispatch, network_of, pools=("cpu",))
-        place = write_network(open_store(), ref, spec_of(chosen).name, None if into is None else absolute(into))
+        chosen, ref = computed(request, dispatch, network_of, pools=("cpu",), checks=(missing_sources,))
+        place = write_network(open_store(), ref, chosen.network_to_publish.name, folder)
         get_run_logger().info("%s/%s", open_store().url, place)
         words = read_part(open_store(), ref, CARD_TEXT).decode()
-        show_markdown(artifact_key("network", chosen.name), words, f"The network {spec_of(chosen).name}")
+        show_markdown(artifact_key("network", chosen.name), words, f"The network {chosen.network_to_publish.name}")
         return place
 
 
@@ -89,26 +91,13 @@ def published_files(store: Store, network: Ref, name: str) -> dict[str, bytes]:
     return {
         f"{name}.onnx": read_part(store, network, MODEL),
         f"{name}.json": read_part(store, network, CARD),
-        CARD_TEXT: read_part(store, network, CARD_TEXT),
+        f"{name}.md": read_part(store, network, CARD_TEXT),
     }
-
-
-def spec_of(experiment: Experiment) -> Published:
-    """What an experiment says of the network that is given away.
-
-    Raises:
-        SpecError: it says nothing.
-    """
-    if experiment.published is None:
-        raise SpecError(
-            f"{experiment.name} has no `published` part: it says how a network is fitted that is given away"
-        )
-    return experiment.published
 
 
 def network_of(experiment: Experiment) -> Ref:
     """The finished network of an experiment: model, card, and the card in words."""
-    spec = spec_of(experiment)
+    spec = experiment.network_to_publish
     images = image_shards(experiment)
     shards = images.shards | generated(experiment, images).shards
     brought = pictures_by_source(experiment, images, shards, counted_encodings(experiment, shards))
@@ -199,13 +188,21 @@ def _delivered(
     )
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
+def _made_folder(folder: Path) -> Path:
+    """A folder, made before hours are spent on what shall lie in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
     except OSError as error:
-        raise MissingInput(f"a folder that can be written to at {folder}: {error}") from error
+        raise MissingInput(f"a folder that can be written to at {folder} ({error.strerror})") from error
+    return folder
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    try:
+        for name, data in files.items():
+            (_made_folder(folder) / name).write_bytes(data)
+    except OSError as error:
+        raise MissingInput(f"a folder that can be written to at {folder} ({error.strerror})") from error
 
 
 def _create(store: Store, key: str, data: bytes) -> None:

@@ -87,6 +87,7 @@ export const german: Texts = {
     return `${isProbable ? "Wahrscheinlich generiert" : "Generiert"}${source === null ? "" : `: ${source}`}`;
   },
   unknownMeans: "Das Bild gleicht weder den Fotos noch den Generatoren, die dieses Modell kennt; deshalb gibt es keine Antwort.",
+  formatMeans: "Dieses Modell wurde mit Dateien dieses Formats nicht geprüft; deshalb gibt es keine Antwort.",
   betweenMeans: "Das Bild liegt zwischen den beiden Grenzen, wo sich dieses Modell zu oft irren würde; deshalb gibt es keine Antwort.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (Demonstration)` : name),
   demonstration: "Demonstration",
@@ -101,7 +102,7 @@ export const german: Texts = {
       "Die Striche sind die beiden Grenzen: Ab der rechten heißt ein Bild dieser Größe wahrscheinlich generiert, links der linken " +
       "wahrscheinlich ein Foto. Dazwischen gibt es keine Antwort.",
     where: ({ verdict, reason, pFake, threshold, photographThreshold }) => {
-      if (verdict === "unknown-source" || reason === "unfamiliar") return "Wo es liegt, besagt wenig: Die Skala gilt für Quellen, die das Modell kennt.";
+      if (verdict === "unknown-source" || reason === "unfamiliar" || reason === "format") return "Wo es liegt, besagt wenig: Die Skala gilt für Quellen, die das Modell kennt.";
       if (verdict === "cannot-tell") return "Zwischen den beiden Grenzen.";
       const isGenerated = verdict === "generated";
       const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));

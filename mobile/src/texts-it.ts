@@ -87,6 +87,7 @@ export const italian: Texts = {
     return `${isProbable ? "Probabilmente generata" : "Generata"}${source === null ? "" : `: ${source}`}`;
   },
   unknownMeans: "L'immagine non somiglia alle fotografie né ai generatori che questo modello conosce: perciò non dà risposta.",
+  formatMeans: "Questo modello non è stato provato con file di questo formato: perciò non dà risposta.",
   betweenMeans: "L'immagine sta fra le due soglie, dove questo modello sbaglierebbe troppo spesso: perciò non dà risposta.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (dimostrazione)` : name),
   demonstration: "Dimostrazione",
@@ -101,7 +102,7 @@ export const italian: Texts = {
       "I segni sono le due soglie: da quella destra in poi un'immagine di queste dimensioni è detta probabilmente generata, a sinistra " +
       "dell'altra probabilmente una fotografia. Fra le due non c'è risposta.",
     where: ({ verdict, reason, pFake, threshold, photographThreshold }) => {
-      if (verdict === "unknown-source" || reason === "unfamiliar") return "La posizione dice poco: la scala vale per le fonti che il modello conosce.";
+      if (verdict === "unknown-source" || reason === "unfamiliar" || reason === "format") return "La posizione dice poco: la scala vale per le fonti che il modello conosce.";
       if (verdict === "cannot-tell") return "Fra le due soglie.";
       const isGenerated = verdict === "generated";
       const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));

@@ -98,6 +98,7 @@ const english = {
     return `${isProbable ? "Probably generated" : "Generated"}${source === null ? "" : `: ${source}`}`;
   },
   unknownMeans: "The picture is unlike the photographs and the generators that this model knows, so it gives no answer.",
+  formatMeans: "This model was not tested with files of this format, so it gives no answer.",
   betweenMeans: "The picture lies between the two lines, where this model would be wrong too often, so it gives no answer.",
   modelName: (name: string, isDemonstration: boolean) => (isDemonstration ? `${name} (demonstration)` : name),
   demonstration: "Demonstration",
@@ -112,7 +113,7 @@ const english = {
       "The marks are the two lines: from the right one on a picture of this size is called probably generated, left of the left one " +
       "probably a photograph. Between them there is no answer.",
     where: ({ verdict, reason, pFake, threshold, photographThreshold }: Placed): string => {
-      if (verdict === "unknown-source" || reason === "unfamiliar") return "Where it lies means little: the scale was made for sources that the model knows.";
+      if (verdict === "unknown-source" || reason === "unfamiliar" || reason === "format") return "Where it lies means little: the scale was made for sources that the model knows.";
       if (verdict === "cannot-tell") return "Between the two lines.";
       const isGenerated = verdict === "generated";
       const close = isClose(pFake, isGenerated ? threshold : (photographThreshold ?? threshold));

@@ -1,8 +1,8 @@
 """Pictures as they reach those who ask what they are: whole, scaled by a messenger or a screen, saved once more."""
 
 from storage.digest import hash_fraction
-from tasks.data.encoding import decode_own_jpeg, encode_jpeg_exactly
-from tasks.data.pictures import Pixels
+from tasks.data.encoding import decode_own_jpeg, encode_jpeg_exactly, encode_webp
+from tasks.data.pictures import Pixels, decode_rgb
 from tasks.data.resizing import resized
 from tasks.spec.published import Delivery
 
@@ -13,9 +13,11 @@ def delivered(picture: Pixels, image_id: str, delivery: Delivery) -> Pixels:
     factor = _factor(image_id, min(height, width), delivery)
     if factor != 1:
         picture = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
-    if delivery.quality is not None:
-        picture = decode_own_jpeg(encode_jpeg_exactly(picture, delivery.quality, "420"))
-    return picture
+    if delivery.quality is None:
+        return picture
+    if delivery.saved_as == "webp":
+        return decode_rgb(encode_webp(picture, delivery.quality))
+    return decode_own_jpeg(encode_jpeg_exactly(picture, delivery.quality, "420"))
 
 
 def _factor(image_id: str, shorter_side: int, delivery: Delivery) -> float:

@@ -29,8 +29,8 @@ from tasks.spec.published import Delivery, Published
 from tasks.spec.splits import Splits
 from tasks.spec.views import Cell
 
-# The card in words, in the folder of the network.
-CARD_TEXT = "README.md"
+# The part with the card in words.
+CARD_TEXT = "card.md"
 
 RULE = (
     "familiarity below its threshold: no answer; else p(generated), of the mean logits of the windows, at or above its "
@@ -76,15 +76,16 @@ def published_network(
 ) -> Output:
     """Fit the head on the pictures of all splits, and say with it what its like said of pictures that it had not seen.
 
-    Its strength of shrinkage is the one that most rotations chose, its calibration the mean of theirs; thresholds are
-    the means of theirs as well, so that the error rates of the card are those of heads just like it.
+    Its strength of shrinkage is the one that most rotations chose, its calibration and its thresholds are the means of
+    those rotations'. The error rates of the card are of heads like it, each with its own.
     """
     windows = Windows.read(run.store, delivered)
     rotations = notes_of(run.store, known)["rotations"]
     strength = Counter(one["strength"] for one in rotations).most_common(1)[0][0]
     trained = windows.pictures["generator"].is_not_null().to_numpy()
     (fit,) = pattern_fits(windows, trained, [strength])
-    mean = {field: float(np.mean([one[field] for one in rotations])) for field in rotations[0]}
+    alike = [one for one in rotations if one["strength"] == strength]
+    mean = {field: float(np.mean([one[field] for one in alike])) for field in rotations[0]}
     head = PatternHead(
         coef=fit.coef * mean["slope"],
         intercept=fit.intercept * mean["slope"] + mean["offset"],
@@ -121,6 +122,7 @@ def _card(name: str, spec: Published, mean: Mapping[str, float], side: int, abou
         "windows": spec.windows,
         "longest_side": LONGEST_SIDE,
         "shortest_side": SHORTEST_SIDE,
+        "formats": ["JPEG", "PNG"],
         "about": {"spec": {"kind": "patterns", **spec.model_dump(mode="json")}, **about},
         "decision": {
             "rule": RULE,
@@ -158,7 +160,7 @@ def _cell(delivery: Delivery, side: int, said: Answers, unknown: Mapping[str, An
     none = said.rows.clear()
     rates = delivery_rates(_in(said, delivery.name), Answers(pl.concat([none, *together]), said.weights))
     is_scaled = delivery.factors is not None or delivery.shorter_side is not None
-    if is_scaled:
+    if is_scaled or delivery.saved_as != "jpeg":
         kind: dict[str, Any] = {
             "cell": f"{side}/{delivery.name}",
             "perturbation": {"kind": "delivery", **delivery.model_dump(mode="json")},

@@ -22,6 +22,9 @@ from tasks.evaluation.intervals import (
 )
 from tasks.networks.published_scores import GENERATED, PHOTOGRAPH
 
+# Of a distribution, outside of either end of an interval of 95 %.
+_TAIL = 0.025
+
 # A share with its 95 % interval, both in 0..1 and null where undefined, and of how many pictures it is.
 Rate = dict[str, float | int | None]
 
@@ -45,6 +48,21 @@ class Answers:
     def rate(self, answer: str | None) -> Rate:
         """The share with this answer, every generator (or generator's history) weighted alike."""
         return as_rate(self._share(answer), self.pictures)
+
+    def rate_by_generator(self, answer: str) -> Rate:
+        """The mean share over generators, between the smallest and the largest: what to expect of another generator.
+
+        Draws of pictures would say how sure this is of these generators, and nothing of others.
+        """
+        of_each = [self.where(pl.col("generator") == one).rate(answer)["value"] for one in self._generators]
+        shares = [share for share in of_each if share is not None]
+        if not shares:
+            return {"value": None, "low": None, "high": None, "n": 0}
+        return {"value": float(np.mean(shares)), "low": min(shares), "high": max(shares), "n": self.pictures}
+
+    @property
+    def _generators(self) -> list[str]:
+        return self.rows["generator"].drop_nulls().unique().sort().to_list()
 
     @property
     def pictures(self) -> int:
@@ -81,7 +99,13 @@ class Answers:
 def as_rate(share: Resampled, n: int) -> Rate:
     """A share as cards have it."""
     found = share.measured()
-    return {"value": found.value, "low": found.low, "high": found.high, "n": n}
+    low, high = found.low, found.high
+    # Where all pictures are alike every resample is, too: the bound of Clopper & Pearson 1934 over groups.
+    if low is not None and low == high == 0:
+        high = 1 - (_TAIL ** (1 / share.n_groups))
+    if high is not None and low == high == 1:
+        low = _TAIL ** (1 / share.n_groups)
+    return {"value": found.value, "low": low, "high": high, "n": n}
 
 
 def delivery_rates(known: Answers, unknown: Answers) -> dict[str, Any]:
@@ -90,16 +114,19 @@ def delivery_rates(known: Answers, unknown: Answers) -> dict[str, Any]:
     photographs, fakes = (matched.where(pl.col("label") == label) for label in (REAL, FAKE))
     answered, right = matched.right_of_answered()
     as_came = known.where(pl.col("generator").is_null())
+    # Who asks has a photograph as it came.
+    asked = as_came if as_came.pictures else photographs
+    left_out = unknown.where(pl.col("label") == FAKE)
     return {
-        "false_alarms": photographs.rate(GENERATED),
+        "false_alarms": asked.rate(GENERATED),
+        "false_alarms_matched": photographs.rate(GENERATED),
         "missed": fakes.rate(PHOTOGRAPH),
-        "photographs_undecided": photographs.rate(None),
+        "photographs_undecided": asked.rate(None),
         "generated_undecided": fakes.rate(None),
-        "missed_unknown": unknown.where(pl.col("label") == FAKE).rate(PHOTOGRAPH),
-        "found_unknown": unknown.where(pl.col("label") == FAKE).rate(GENERATED),
+        "missed_unknown": left_out.rate_by_generator(PHOTOGRAPH),
+        "found_unknown": left_out.rate_by_generator(GENERATED),
         "answered": answered,
         "right": right,
-        **({"false_alarms_as_came": as_came.rate(GENERATED)} if as_came.pictures else {}),
     }
 
 

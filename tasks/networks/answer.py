@@ -169,6 +169,7 @@ class Card(CardPart):
 
     `canonical_side` is the side in pixels of the `native` cells. `sources` says what each source is called. A network
     that looks at traces forms an opinion of so many `windows` of original pixels; any other is shown the whole picture.
+    Where `formats` are named, files of others were not tested as they are, and have no answer.
     """
 
     format: int = 1
@@ -178,6 +179,7 @@ class Card(CardPart):
     sources: dict[str, str] = {}
     classes: tuple[str, ...] = Field(min_length=2)
     canonical_side: int = Field(ge=1)
+    formats: tuple[str, ...] = ()
     windows: int | None = Field(default=None, ge=1, le=25)
     self_test: SelfTest
     decision: Decision
@@ -218,6 +220,13 @@ class Card(CardPart):
         counts = {len(self.self_test.probabilities), len(self.self_test.logits)}
         if counts != {len(self.classes)}:
             raise ValueError(f"expected self-test answers for {len(self.classes)} classes, got {sorted(counts)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        fitted_for = self.about.spec.get("windows")
+        if fitted_for is not None and fitted_for != self.windows:
+            raise ValueError(f"expected the {fitted_for} windows that it was fitted for, got {self.windows}")
         return self
 
     @model_validator(mode="after")
@@ -262,7 +271,8 @@ class Answer:
     is 1 - p(real), calibrated, and is compared with `threshold`, and with `photograph_threshold` where the network may
     not answer between the two; `probabilities` are those of all classes and sum to 1. `familiarity` holds every score
     of `tasks.networks.familiarity`, of which the one named `rejection_score` is compared with `rejection_threshold`.
-    `errors` are the network's in this kind of picture.
+    `errors` are the network's in this kind of picture. A file of a format that was not tested (`is_untested_format`)
+    has no verdict.
     """
 
     verdict: Verdict
@@ -276,6 +286,16 @@ class Answer:
     rejection_threshold: float
     kind: Kind
     errors: CellErrors
+    is_untested_format: bool
+
+    @property
+    def reason(self) -> Literal["format", "unfamiliar", "between"] | None:
+        """Why the network cannot tell; None where it can, or says that the source is unknown."""
+        if self.verdict != "cannot-tell":
+            return None
+        if self.is_untested_format:
+            return "format"
+        return "unfamiliar" if self.is_unfamiliar else "between"
 
     @property
     def is_unfamiliar(self) -> bool:
@@ -314,6 +334,9 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
     photograph, *generators = card.classes
     p_fake = 1.0 - probabilities[photograph]
     verdict = decide(p_fake, threshold, familiarity[rejection.score], rejection.threshold, below)
+    is_untested = bool(card.formats) and facts.format not in card.formats
+    if is_untested:
+        verdict = "cannot-tell"
     names_it = verdict == "generated" and generators != [ANY_GENERATOR]
     return Answer(
         verdict=verdict,
@@ -334,6 +357,7 @@ def answer(network: ExportedNetwork, card: Card, picture: bytes) -> Answer:
             cell=cell.name,
         ),
         errors=cell,
+        is_untested_format=is_untested,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -85,9 +86,14 @@ def fitted(windows: Windows, train: Boolean, val: Boolean, spec: Published) -> t
     """
     known = windows.pictures["generator"].is_not_null().to_numpy()
     labels = windows.labels
-    for label, what in ((REAL, "photograph"), (FAKE, "generated picture")):
-        if not (val & known & (labels == label)).any():
-            raise SpecError(f"no {what} that is val has a window: take more pictures, or fewer folds")
+    promised = ((REAL, "photographs", spec.false_alarms), (FAKE, "generated pictures", spec.missed))
+    for label, what, share in promised:
+        there = windows.pictures.filter(val & known & (labels == label))["image_id"].n_unique()
+        if there < 1 / share:
+            raise SpecError(
+                f"{there} {what} with a window are val, expected at least {math.ceil(1 / share)}: of fewer none is a "
+                f"share of {share:g}. Take more or larger pictures, fewer folds, or promise less"
+            )
     rows = np.flatnonzero(val & known)
     weights = even_weights(windows.pictures, rows)
     best: tuple[float, PatternFit, Float] | None = None

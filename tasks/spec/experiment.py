@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import Field, model_validator
 
+from storage.errors import SpecError
 from tasks.data.histories import photographs_as
 from tasks.data.perturbations.base import Perturbation
 from tasks.data.perturbations.jpeg import Quality, jpeg
@@ -153,8 +154,7 @@ class Experiment(Spec):
         self._check_mixes()
         self._check_families()
         self._check_audited()
-        if self.published is not None and (self.path != "crop" or len(self.resolutions) != 1):
-            raise ValueError("published: it looks at windows of one size: expected the path crop and one resolution")
+        self._check_published()
         if self.seed_protocol is not None:
             roles = self.seed_protocol
             self._check_names("seed_protocol", (roles.real,), "real", sources)
@@ -281,6 +281,16 @@ class Experiment(Spec):
             if name in self.real_names or (name in self.fake_names and name not in family):
                 raise ValueError(f"families: {name} is the name of a source that is not in it")
 
+    def _check_published(self) -> None:
+        if self.published is None:
+            return
+        if self.path != "crop" or len(self.resolutions) != 1:
+            raise ValueError("published: it looks at windows of one size: expected the path crop and one resolution")
+        known = {source.name for source in self.evaluated_sources}
+        for name in self.published.licences:
+            if name not in known:
+                raise ValueError(f"published.licences: unknown source {name!r}, expected one of {sorted(known)}")
+
     def _check_audited(self) -> None:
         """An audit ends on windows of one history, where each of its generators meets all photographs."""
         if self.audited and not self.matches_history:
@@ -316,6 +326,17 @@ class Experiment(Spec):
             if name not in sources or sources[name].label != label or not sources[name].evaluated:
                 known = sorted(n for n, s in sources.items() if s.label == label and s.evaluated)
                 raise ValueError(f"{where}: unknown {label} source {name!r}, expected one of {known}")
+
+    @property
+    def network_to_publish(self) -> Published:
+        """What it says of the network that is given away.
+
+        Raises:
+            SpecError: it says nothing.
+        """
+        if self.published is None:
+            raise SpecError(f"{self.name} has no `published` part: it says how a network is fitted that is given away")
+        return self.published
 
     @property
     def evaluated_sources(self) -> tuple[Source, ...]:

@@ -1,7 +1,7 @@
 """A network that is given away: how it is fitted, what it promises, and how pictures reach those who ask it."""
 
 import operator
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +13,12 @@ from tasks.spec.views import is_none
 POSTED = "posted"
 
 
+def _is_jpeg(form: str) -> bool:
+    return form == "jpeg"
+
+
 class Delivery(Spec):
-    """What happens to whole pictures before somebody asks: they are scaled, saved as JPEG (4:2:0), both, or neither.
+    """What happens to whole pictures before somebody asks: they are scaled, saved as JPEG (4:2:0) or WebP, or neither.
 
     Of `factors`, smallest and largest, one is drawn by hash for each picture, alike for photographs and fakes, so that
     it tells nothing. `shorter_side` is a size in pixels instead, that larger pictures are reduced to.
@@ -24,6 +28,7 @@ class Delivery(Spec):
     factors: tuple[Annotated[float, Field(ge=0.1, le=4)], Annotated[float, Field(ge=0.1, le=4)]] | None = None
     shorter_side: Annotated[int, Field(ge=16, le=4096)] | None = Field(default=None, exclude_if=is_none)
     quality: Quality | None = None
+    saved_as: Literal["jpeg", "webp"] = Field(default="jpeg", exclude_if=_is_jpeg)
 
     @model_validator(mode="after")
     def _is_scaled_once(self) -> Self:
@@ -44,6 +49,8 @@ DELIVERIES = (
     Delivery(name="jpeg-60", quality=60),
     Delivery(name="messenger", factors=(0.6, 1.0), quality=75),
     Delivery(name="screenshot", factors=(0.5, 1.5)),
+    Delivery(name="enlarged", factors=(1.2, 2.0), quality=90),
+    Delivery(name="webp", quality=80, saved_as="webp"),
     Delivery(name="64-pixels", shorter_side=64),
 )
 

@@ -145,6 +145,7 @@ def three_answers(name: str, trained: TrainedNetwork, model: bytes, seen: list[P
         "photograph_thresholds": dict.fromkeys(RESOLUTIONS, float(below)),
         "rejection": {"score": "max-probability", "threshold": float(familiarity[:2].mean()), "kept": 0.8},
     }
+    card |= {"formats": ["JPEG", "PNG"]}
     return card | {"format": 2, "decision": decision, "error_rates": rates_of_three(), "sources": {}}
 
 
@@ -364,7 +365,7 @@ def answer_json(found: Answer) -> dict[str, Any]:
     """An answer under the app's names."""
     return {
         "verdict": found.verdict,
-        "reason": None if found.verdict != "cannot-tell" else "unfamiliar" if found.is_unfamiliar else "between",
+        "reason": found.reason,
         "source": found.source,
         "pFake": found.p_fake,
         "threshold": found.threshold,

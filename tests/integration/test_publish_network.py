@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from deployments.detect import local_model, verdict_in_words
 from flows.here import computed_here
-from flows.publish_network import network_of, published_files, spec_of, write_network
+from flows.publish_network import network_of, published_files, write_network
 from storage.errors import BadImage, MissingInput, SpecError
 from storage.objects import Ref, finished_objects, read_table
 from storage.opening import open_store
@@ -59,11 +59,14 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
             "name": "small",
             "windows": 2,
             "strengths": [0.1, 0.5],
+            "false_alarms": 0.1,
+            "missed": 0.1,
             "licences": {"doubled": "CC0"},
             "deliveries": [
                 {"name": "posted"},
                 {"name": "jpeg-50", "quality": 50},
                 {"name": "reduced", "factors": [0.5, 0.9]},
+                {"name": "webp", "quality": 80, "saved_as": "webp"},
                 {"name": "tiny", "shorter_side": 32},
             ],
         },
@@ -91,7 +94,7 @@ def computed(experiment: Experiment, store: Store) -> Ref:
 
 @pytest.fixture(scope="module")
 def files(store: Store, experiment: Experiment, network: Ref) -> dict[str, bytes]:
-    return published_files(store, network, spec_of(experiment).name)
+    return published_files(store, network, experiment.network_to_publish.name)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +144,14 @@ def test_the_card_says_what_the_scores_say(store: Store, card: dict[str, Any]) -
             assert isinstance(value, float)
             return value
 
-        assert cell["false_alarms"]["value"] == pytest.approx(share(rows.filter(label=0), "generated"))
+        as_came = known.filter(pl.col("generator").is_null(), delivery=cell["delivery"])
+        generated = (as_came["answer"] == "generated").fill_null(value=False)
+        assert cell["false_alarms"]["value"] == pytest.approx(generated.to_numpy().mean())
+        assert cell["false_alarms_matched"]["value"] == pytest.approx(share(rows.filter(label=0), "generated"))
         assert cell["missed"]["value"] == pytest.approx(share(rows.filter(label=1), "photograph"))
         assert cell["missed_unknown"]["value"] == pytest.approx(share(left_out, "photograph"))
     names = [cell["cell"] for cell in card["error_rates"]]
-    assert names == ["64/none", "64/q50", "64/reduced", "64/tiny"]
+    assert names == ["64/none", "64/q50", "64/reduced", "64/webp", "64/tiny"]
     assert [row["generator"] for row in card["generators"]["posted"]] == ["doubled", "doubled-too"]
 
 
@@ -178,6 +184,10 @@ def test_the_network_answers_pictures_by_its_card(files: dict[str, bytes], tmp_p
         found.append((answered.p_fake, verdict_in_words(answered, model.card)))
     assert found[0][0] < found[1][0]
     assert {words.split(":")[0] for _, words in found} <= {"Probably a photograph", "Probably generated", "Cannot tell"}
+    buffer = io.BytesIO()
+    picture("town", 0).save(buffer, "WEBP", quality=90)
+    untested = answer(model.network, model.card, buffer.getvalue())
+    assert (untested.verdict, untested.reason) == ("cannot-tell", "format")
     with pytest.raises(BadImage, match="at least 64 pixels"):
         answer(model.network, model.card, small_picture())
 
@@ -196,7 +206,7 @@ def test_it_is_the_same_network_in_another_store(
 
 
 def test_the_card_in_words_names_sets_limits_and_every_delivery(files: dict[str, bytes]) -> None:
-    text = files["README.md"].decode()
+    text = files["small.md"].decode()
     for part in (
         "What it is not for",
         "reduced: scaled by 0.5 to 0.9",
@@ -215,6 +225,9 @@ def test_a_card_reads_back_and_an_older_telltale_asks_for_a_newer_one(files: dic
     document["decision"]["photograph_thresholds"]["64"] = 1.0
     with pytest.raises(SpecError, match="no larger than the fake_thresholds"):
         Card.read(json.dumps(document).encode())
+    document = json.loads(files["small.json"]) | {"windows": None}
+    with pytest.raises(SpecError, match="expected the 2 windows that it was fitted for, got None"):
+        Card.read(json.dumps(document).encode())
 
 
 def test_its_files_lie_in_the_store_and_in_a_folder_once(
@@ -228,6 +241,19 @@ def test_its_files_lie_in_the_store_and_in_a_folder_once(
     (tmp_path / "file").touch()
     with pytest.raises(MissingInput, match="can be written to"):
         write_network(store, network, "small", tmp_path / "file")
+
+
+def test_a_share_that_too_few_pictures_have_is_not_promised(experiment: Experiment, tmp_path: Path) -> None:
+    promises = experiment.network_to_publish.model_copy(update={"false_alarms": 0.01})
+    with pytest.raises(SpecError, match=r"photographs with a window are val, expected at least 100"):
+        computed(experiment.model_copy(update={"published": promises}), open_store(str(tmp_path)))
+
+
+def test_a_licence_of_no_source_is_refused(experiment: Experiment) -> None:
+    document = experiment.model_dump(mode="json", exclude_unset=True)
+    document["published"]["licences"] = {"dubled": "CC0"}
+    with pytest.raises(SpecError, match="unknown source 'dubled'"):
+        parse_experiment(document)
 
 
 def test_an_experiment_without_the_part_says_so(experiment: Experiment) -> None:

@@ -14,7 +14,7 @@ from tests.unit.user_pages import ALL_PAGES, DOCS, ROOT
 
 pytestmark = pytest.mark.integration
 
-TOP = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md")
+TOP = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/traces.md")
 
 
 def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:

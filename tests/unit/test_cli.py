@@ -109,7 +109,7 @@ def test_a_machine_reads_one_object_per_line(tmp_path: Path, picture: Path) -> N
     first, second = lines(result)
     assert first == second
     assert list(first) == [
-        *("picture", "verdict", "source", "source_name", "p_fake", "threshold", "photograph_threshold"),
+        *("picture", "verdict", "reason", "source", "source_name", "p_fake", "threshold", "photograph_threshold"),
         *("probabilities", "familiarity", "kind", "error_rates", "model", "file_says"),
     ]
     assert (first["picture"], first["verdict"], first["threshold"]) == (str(picture), "generated", 0.0)

@@ -44,12 +44,14 @@ def known() -> Answers:
 
 def test_generators_weigh_alike_however_many_pictures_they_have(known: Answers) -> None:
     rates = delivery_rates(known, Answers(known.rows.clear(), known.weights))
-    assert rates["false_alarms"]["value"] == pytest.approx((0.1 + 0.1) / 2)
-    assert rates["false_alarms"]["n"] == 10, "a photograph with two histories is one"
-    assert rates["false_alarms_as_came"]["value"] == pytest.approx(0.2)
+    assert rates["false_alarms_matched"]["value"] == pytest.approx((0.1 + 0.1) / 2)
+    assert rates["false_alarms_matched"]["n"] == 10, "a photograph with two histories is one"
+    assert rates["false_alarms"]["value"] == pytest.approx(0.2), "as it came, as that of who asks"
     assert rates["missed"]["value"] == pytest.approx((0.1 + 0.5) / 2)
-    assert rates["photographs_undecided"]["value"] == pytest.approx((0.1 + 0.3) / 2)
+    assert rates["photographs_undecided"]["value"] == 0
     assert rates["generated_undecided"]["value"] == 0
+    # Of 14 groups: 0.025 ** (1 / 14) of nothing at all is as likely as 2.5 %.
+    assert rates["generated_undecided"]["high"] == pytest.approx(1 - 0.025 ** (1 / 14))
     assert rates["missed_unknown"]["value"] is None
 
 
@@ -60,6 +62,12 @@ def test_what_is_right_is_of_what_was_answered(known: Answers) -> None:
     assert rates["answered"]["value"] == pytest.approx((right + wrong) / 2)
     assert rates["right"]["value"] == pytest.approx(right / (right + wrong))
     assert rates["right"]["low"] < rates["right"]["value"] < rates["right"]["high"]
+
+
+def test_of_an_unknown_generator_the_spread_over_generators_is_said(known: Answers) -> None:
+    unknown = pl.concat([rows((1, None, "a"), "gggggggggg"), rows((1, None, "b"), "pppp-")])
+    rates = delivery_rates(known, Answers(unknown, known.weights))
+    assert rates["missed_unknown"] == {"value": pytest.approx(0.4), "low": 0.0, "high": 0.8, "n": 15}
 
 
 def test_every_generator_and_every_source_of_photographs_has_its_own(known: Answers) -> None:

@@ -78,6 +78,8 @@ export interface Card {
   readonly fakeThresholds: Readonly<Record<string, number>>;
   /** Where there are any: below these a picture is probably a photograph, and between both nothing is said of it. */
   readonly photographThresholds: Readonly<Record<string, number>>;
+  /** Files of other formats were not tested as they are, and have no answer; of a card that names none, all have. */
+  readonly formats: readonly string[];
   /** Null where the network is shown whole pictures. */
   readonly windows: Windows | null;
   readonly rejection: { readonly score: ScoreName; readonly threshold: number; readonly kept: number | null };
@@ -120,6 +122,7 @@ export function readCard(json: unknown): Card {
     canonicalSide: card.whole("canonical_side", 1),
     fakeThresholds,
     photographThresholds: photographThresholds(decision, fakeThresholds),
+    formats: card.has("formats") ? card.list("formats").map(String) : [],
     windows: windows(card),
     rejection: {
       score,

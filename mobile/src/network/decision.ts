@@ -36,8 +36,8 @@ export interface Kind {
  */
 export interface Answer {
   readonly verdict: Verdict;
-  /** Why there is no answer: the picture is unlike what the network knows, or its p(fake) lies between the lines. */
-  readonly reason: "unfamiliar" | "between" | null;
+  /** Why there is no answer: the file's format was not tested, the picture is unlike what the network knows, or its p(fake) lies between the lines. */
+  readonly reason: "format" | "unfamiliar" | "between" | null;
   readonly source: string | null;
   readonly pFake: number;
   readonly threshold: number;
@@ -72,11 +72,12 @@ export function answer(card: Card, facts: PictureFacts, found: Pick<Detection, "
   const pFake = 1 - found.probabilities[0]!;
   const photographThreshold = card.photographThresholds[cell.resolution] ?? null;
   const isFamiliar = familiarity[rejection.score] >= rejection.threshold;
-  const verdict = decide(pFake, threshold, photographThreshold, isFamiliar);
+  const isTested = card.formats.length === 0 || card.formats.includes(facts.format);
+  const verdict = isTested ? decide(pFake, threshold, photographThreshold, isFamiliar) : "cannot-tell";
   const tellsGenerators = !(classes.length === 2 && classes[1] === GENERATED);
   return {
     verdict,
-    reason: verdict === "cannot-tell" ? (isFamiliar ? "between" : "unfamiliar") : null,
+    reason: verdict !== "cannot-tell" ? null : !isTested ? "format" : isFamiliar ? "between" : "unfamiliar",
     source: verdict === "generated" && tellsGenerators ? classes[1 + indexOfLargest(found.probabilities.subarray(1))]! : null,
     pFake,
     threshold,

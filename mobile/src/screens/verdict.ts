@@ -69,7 +69,8 @@ export function verdictOf({ verdict, sourceName, photographThreshold }: Said): s
 /** Why there is no answer, if there is none. */
 export function noAnswerMeans({ verdict, reason }: Placed): HTMLElement[] {
   if (verdict !== "unknown-source" && verdict !== "cannot-tell") return [];
-  return [h("p", {}, reason === "between" ? texts.betweenMeans : texts.unknownMeans)];
+  const means = reason === "between" ? texts.betweenMeans : reason === "format" ? texts.formatMeans : texts.unknownMeans;
+  return [h("p", {}, means)];
 }
 
 function mark(threshold: number): HTMLElement {

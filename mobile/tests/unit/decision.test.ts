@@ -83,6 +83,17 @@ describe("a card with two lines", () => {
     ]);
   });
 
+  test("gives no answer to files of a format that was not tested", () => {
+    const { format: _format, ...others } = facts;
+    const tested = (formats: readonly string[], format: string) => {
+      const read = readCard({ ...rest, formats, decision: { ...decision, rejection, photograph_thresholds: {} } });
+      return answer(read, { ...others, format }, detection([0.1, 0.5, 0.4], [0.9, 0, 0]));
+    };
+    expect(tested(["JPEG", "PNG"], "WEBP")).toMatchObject({ verdict: "cannot-tell", reason: "format" });
+    expect(tested(["JPEG", "PNG"], "PNG")).toMatchObject({ verdict: "generated", reason: null });
+    expect(tested([], "WEBP").verdict).toBe("generated");
+  });
+
   test("is refused by their place where they do not fit each other", () => {
     expect(() => lines({ 64: 0.8 })).toThrow(/photograph_thresholds\.64: "0.8 above 0.75/);
     expect(() => lines({ 65: 0.1 })).toThrow(/photograph_thresholds\.65: "no resolution of fake_thresholds/);
