@@ -55,10 +55,12 @@ def _head(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## What it is not for"
     yield ""
     yield (
-        "No evidence against a person, and no proof of origin. It is wrong as often as the tables say, and more often "
-        "where pictures differ from those that it was tested on: other cameras, other generators, edited or printed "
-        "pictures, drawings, photographs of which a part was generated. Whoever wants to deceive it can. Where it "
-        "cannot tell, its silence is no hint either way."
+        "No evidence against a person, and no proof of origin. It is wrong as often as the tables say, and more "
+        "often where pictures differ from those that it was tested on: other cameras, other generators, edited or "
+        "printed pictures, drawings, photographs of which a part was generated; and pictures that were treated in "
+        "other ways than below, such as enlarged further or reduced to few colours, of which it calls many "
+        "photographs generated. Whoever wants to deceive it can. Where it cannot tell, its silence is no hint "
+        "either way."
     )
     yield ""
     yield (
