@@ -47,6 +47,9 @@ export const german: Texts = {
         : `${decimals(3).format(pFake)} für generiert; ab ${decimals(3).format(threshold)} heißt ein Bild dieser Größe wahrscheinlich generiert, ` +
           `unter ${decimals(3).format(photographThreshold)} wahrscheinlich ein Foto`,
     sources: "Wenn es generiert ist, womit",
+    zoom: "Bild: Die Tasten Plus, Minus und 0 vergrößern und verkleinern es",
+    share: "Ergebnis speichern oder teilen",
+    cardLimits: "Eine automatische Schätzung, kein Beweis: Bei diesem Bild kann sie falsch sein.",
     evidence: "Wo die Hinweise liegen",
     showEvidence: "Auf dem Bild zeigen",
     evidenceFor: "Hinweise auf",

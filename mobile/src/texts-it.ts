@@ -47,6 +47,9 @@ export const italian: Texts = {
         : `${decimals(3).format(pFake)} per generata; da ${decimals(3).format(threshold)} un'immagine di queste dimensioni è detta probabilmente generata, ` +
           `sotto ${decimals(3).format(photographThreshold)} probabilmente una fotografia`,
     sources: "Se è generata, da quale",
+    zoom: "Immagine: i tasti più, meno e 0 la ingrandiscono e la riducono",
+    share: "Salva o condividi questo risultato",
+    cardLimits: "Una stima automatica, non una prova: su questa immagine può sbagliare.",
     evidence: "Dove sono gli indizi",
     showEvidence: "Mostrali sull'immagine",
     evidenceFor: "Indizi per",

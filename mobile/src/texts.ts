@@ -57,6 +57,9 @@ const english = {
         : `${decimals(3).format(pFake)} for generated; from ${decimals(3).format(threshold)} on a picture of this size is called probably generated, ` +
           `below ${decimals(3).format(photographThreshold)} probably a photograph`,
     sources: "If it was generated, by which",
+    zoom: "Picture: the keys plus, minus and 0 enlarge and reduce it",
+    share: "Save or share this result",
+    cardLimits: "An automatic estimate, no proof: it may be wrong about this picture.",
     evidence: "Where the evidence is",
     showEvidence: "Show it on the picture",
     evidenceFor: "Evidence for",

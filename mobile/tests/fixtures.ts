@@ -18,7 +18,7 @@ export function pictureFile(name: string): string {
 
 export interface Expected {
   readonly verdict: string;
-  readonly reason: "unfamiliar" | "between" | null;
+  readonly reason: "format" | "unfamiliar" | "between" | null;
   readonly source: string | null;
   readonly pFake: number;
   readonly threshold: number;

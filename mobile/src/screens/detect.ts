@@ -16,7 +16,9 @@ import { evidenceControls } from "./evidence";
 import { inWords } from "./failure";
 import { ManyList, nameInList, type Row } from "./many";
 import { remember } from "./remember";
+import { shareResult } from "./result-card";
 import { explainedScale, headline, noAnswerMeans, verdictOf, type Said } from "./verdict";
+import { zoomable } from "./zoom";
 
 const t = texts.detect;
 const CHOSEN_MODEL = "telltale-model";
@@ -297,11 +299,11 @@ function resultOf(shown: Shown): HTMLElement[] {
         explainedScale(said),
       ),
     ),
-    h("figure", { class: "shown" }, h("div", { class: "frame" }, canvas, overlay), evidenceControls({ canvas, overlay, fullSides, model, answered })),
+    h("figure", { class: "shown" }, zoomable(canvas, overlay), evidenceControls({ canvas, overlay, fullSides, model, answered }), shareButton(shown)),
     h(
       "div",
       { class: "findings" },
-      h(
+      answer.reason !== "format" && h(
         "div",
         { class: "card" },
         h("h3", {}, t.errorsTitle),
@@ -319,6 +321,18 @@ function resultOf(shown: Shown): HTMLElement[] {
       details(shown),
     ),
   ];
+}
+
+function shareButton({ canvas, model, answered }: Shown): HTMLElement {
+  const result = {
+    canvas,
+    verdict: verdictOf(saidOf(model, answered)),
+    // Of files that were not tested there are no rates.
+    errors: answered.answer.reason === "format" ? texts.formatMeans : texts.errors(answered.answer),
+    model: nameOf(model),
+    sha256: model.listed.sha256,
+  };
+  return h("button", { class: "button", type: "button", id: "share-result", click: () => void shareResult(result) }, icon("save"), t.share);
 }
 
 /** Which generator it would be: of a photograph nobody asks, and one alone needs no list. */

@@ -121,8 +121,7 @@ function openedEntry(entry: Kept, url: string): HTMLElement[] {
     ? [
         ...noAnswerMeans(said),
         explainedScale(said),
-        h("p", {}, texts.errors(answer)),
-        h("p", { class: "hint" }, texts.errorsDetail(answer)),
+        ...(answer.reason === "format" ? [] : [h("p", {}, texts.errors(answer)), h("p", { class: "hint" }, texts.errorsDetail(answer))]),
         h("p", { class: "hint" }, texts.kind(answer.kind)),
       ]
     : [h("p", { class: "hint" }, t.ofBefore)];

@@ -75,6 +75,60 @@ describe("Detect", () => {
     expect(text).toContain(texts.providers.wasm);
   });
 
+  test("a picture and its evidence are enlarged together by keys, the wheel and two fingers, and reduced again", async () => {
+    await check(page, pictureFile("jpg-512x512-q95.jpg"));
+    const frame = page.locator(".frame");
+    const zoom = async () => Number((await frame.getAttribute("data-zoom")) ?? "1");
+    await frame.focus();
+    await page.keyboard.press("+");
+    await page.keyboard.press("+");
+    expect(await zoom()).toBeCloseTo(1.56, 2);
+    await page.keyboard.press("-");
+    await page.keyboard.press("0");
+    expect(await zoom()).toBe(1);
+    const box = (await frame.boundingBox())!;
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.mouse.wheel(0, -300);
+    await expect.poll(zoom).toBeCloseTo(2.72, 2);
+    const layers = await page.locator(".frame canvas").evaluateAll((all) => all.map((one) => one.getBoundingClientRect().width));
+    await page.check("#show-evidence");
+    const [picture, overlay] = await page
+      .locator(".frame canvas")
+      .evaluateAll((all) => all.map((one) => Math.round(one.getBoundingClientRect().width)));
+    expect(picture).toBe(Math.round(layers[0]!));
+    expect(overlay).toBe(picture);
+    await frame.dblclick();
+    expect(await zoom()).toBe(1);
+    const pointers = ["pointerdown", "pointerdown", "pointermove"].map((type, index) => ({
+      type,
+      options: { pointerId: index === 0 ? 11 : 12, bubbles: true, clientX: box.x + 60 + [0, 20, 60][index]!, clientY: box.y + 60 },
+    }));
+    await frame.evaluate((element, all) => {
+      element.setPointerCapture = () => undefined;
+      for (const { type, options } of all) element.dispatchEvent(new PointerEvent(type, options));
+    }, pointers);
+    expect(await zoom()).toBeCloseTo(3, 1);
+  });
+
+  test("a page that is scrolled over a picture is not enlarged", async () => {
+    await check(page, pictureFile("jpg-512x512-q95.jpg"));
+    await page.locator(".frame").hover();
+    await page.mouse.wheel(0, 200);
+    expect(await page.locator(".frame").getAttribute("data-zoom")).toBeNull();
+  });
+
+  test("a result is saved as a picture with verdict, model and limits where there is nothing to share with", async () => {
+    await check(page, pictureFile("jpg-512x512-q95.jpg"));
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#share-result")]);
+    expect(download.suggestedFilename()).toBe("telltale.png");
+    const png = readFileSync(await download.path());
+    expect(png.subarray(1, 4).toString()).toBe("PNG");
+    const [width, height] = [png.readUInt32BE(16), png.readUInt32BE(20)];
+    // The picture's 512 rows, both margins, and at least a line each of verdict, errors, limits and model.
+    expect(width).toBe(1080);
+    expect(height).toBeGreaterThan(512 + 2 * 56 + 72 + 44 + 44 + 52);
+  });
+
   test("one bar has its mark at the line, and generators are called as people know them", async () => {
     const { text, verdict } = (await check(page, pictureFile("jpg-257x255-q40.jpg"))) as Outcome;
     const bars = page.locator(".verdict .scale");
@@ -111,7 +165,9 @@ describe("Detect", () => {
       expect(text).toContain(texts.verdict(expected.verdict as Verdict, null, true));
       expect(text.includes(texts.betweenMeans)).toBe(expected.reason === "between");
       expect(text.includes(texts.unknownMeans)).toBe(expected.reason === "unfamiliar");
-      expect(text).toContain("of generators that it had never seen, 41. It gave no answer to 40 of 100.");
+      expect(text.includes(texts.formatMeans)).toBe(expected.reason === "format");
+      // Of files that were not tested there are no rates.
+      expect(text.includes("of generators that it had never seen, 41. It gave no answer to 40 of 100.")).toBe(expected.reason !== "format");
       const bar = (await page.locator(".verdict .scale").boundingBox())!;
       const marks = await page.locator(".verdict .scale .mark").all();
       const boxes = await Promise.all(marks.map(async (mark) => (await mark.boundingBox())!));
@@ -119,7 +175,7 @@ describe("Detect", () => {
       const middle = (await page.locator(".verdict .scale .between").boundingBox())!;
       expect(middle.width / bar.width).toBeCloseTo(lines[1]! - lines[0]!, 2);
     }
-    expect([...seen].sort()).toEqual(["cannot-tell between", "cannot-tell unfamiliar", "generated null", "photograph null"]);
+    expect([...seen].sort()).toEqual(["cannot-tell between", "cannot-tell format", "cannot-tell unfamiliar", "generated null", "photograph null"]);
     await page.click("a[data-tab=history]");
     await expect.poll(() => page.locator(".entry .scale.three").count()).toBe(seen.size);
     await page.locator(".entry", { has: page.locator(".said.cannot-tell") }).first().locator("a.file").click();
