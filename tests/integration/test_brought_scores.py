@@ -106,7 +106,7 @@ def test_a_table_made_from_exported_files_gives_the_same_results(
     assert len(one.filter(detector="grain")) > 0
     assert one.equals(other)
     new = {place.split("/")[1] for place in set(finished_objects(store)) - before}
-    assert new == {"files", "score", "evaluate-cell", "compare-detectors", "report", "explorer"}
+    assert new == {"files", "score", "evaluate-cell", "compare-detectors", "report", "explorer", "views"}
     submissions = tmp_path / "submissions"
     submissions.mkdir()
     shutil.copy(scores, submissions / "Grain of Somebody.csv")

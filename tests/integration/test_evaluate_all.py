@@ -293,7 +293,7 @@ def test_one_more_quality_computes_only_its_view(telltale: Telltale) -> None:
     embedded = {place for place in made if place.startswith("objects/embed/")}
     assert embedded
     assert all("/fair/64/q50/" in place for place in embedded)
-    steps = {"embed", "train", *OF_THE_CELL, "card", "examples", "explorer", "report"}
+    steps = {"embed", "train", *OF_THE_CELL, "card", "examples", "explorer", "report", "views"}
     assert {place.split("/")[1] for place in made} == steps
     # The heads that exist keep their digests: only the new view's own probe is fitted.
     assert all("probe" in place for place in made if place.startswith("objects/train/"))
