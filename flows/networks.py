@@ -103,13 +103,18 @@ def setting_of(experiment: Experiment, variant: Variant, rotation: int) -> Setti
 
 def canonical_shards(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Shards:
     """Canonical pictures of every source that a network or another detector of pictures is trained or tested on."""
+    sources = (*experiment.photographs(experiment.fake_names), *experiment.fake_names, *experiment.unseen_names)
+    return canonical_by_source(experiment, {source: pictures[source] for source in sources})
+
+
+def canonical_by_source(experiment: Experiment, pictures: Mapping[str, Pictures]) -> Shards:
+    """Canonical pictures of all of these sources, or on the crop path what windows are cut from."""
     step = canonical_pictures if experiment.path == "fair" else cropped_pictures
     futures = {
         source: [
-            step.submit(source=source, shard=index, **arguments)
-            for index, arguments in enumerate(pictures[source].each_shard)
+            step.submit(source=source, shard=index, **arguments) for index, arguments in enumerate(brought.each_shard)
         ]
-        for source in (*experiment.photographs(experiment.fake_names), *experiment.fake_names, *experiment.unseen_names)
+        for source, brought in pictures.items()
     }
     return {source: tuple(collect(waiting)) for source, waiting in futures.items()}
 

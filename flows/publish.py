@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from storage.digest import canonical_json
-from storage.errors import MissingInput, ObjectExists, SpecError, Undetectable
+from storage.errors import MissingInput, SpecError, Undetectable
 from storage.objects import Ref, manifest_of, read_part
 from storage.opening import open_store
 from storage.runs import RUNS, browser_link, latest_runs, set_latest_run
-from storage.store import Store
+from storage.store import Store, create_once
 from tasks.artifacts import artifact_key, show_link, show_markdown, show_table
 from tasks.evaluation.alarm import undetectable
 from tasks.explorer.changes import beyond_chance, changes, in_a_line, read_run, shown
@@ -58,14 +58,14 @@ def publish(
     if store.size(f"{place}/index.json") is None:
         for part in manifest.parts:
             folder = "" if part.name in (HTML, MARKDOWN) else "tables/"
-            _create(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
+            create_once(store, f"{place}/{folder}{part.name}", read_part(store, report, part.name))
         for name, content in explorer_folder(store, explorer, manifest.notes["run"]):
-            _create(store, f"{place}/{name}", content)
+            create_once(store, f"{place}/{name}", content)
         for name, (card, exported) in (networks or {}).items():
-            _create(store, f"{place}/models/{name}.onnx", read_part(store, exported, MODEL))
-            _create(store, f"{place}/models/{name}.json", read_part(store, card, CARD))
+            create_once(store, f"{place}/models/{name}.onnx", read_part(store, exported, MODEL))
+            create_once(store, f"{place}/models/{name}.json", read_part(store, card, CARD))
         index = _index(store, experiment, report, explorer, results)
-        _create(store, f"{place}/index.json", canonical_json(index).encode())
+        create_once(store, f"{place}/index.json", canonical_json(index).encode())
     before = latest_runs(store).get(experiment.name)
     set_latest_run(store, experiment.name, place)
     _show(store, experiment, report, place)
@@ -97,13 +97,6 @@ def _index(store: Store, experiment: Experiment, report: Ref, explorer: Ref, res
         "results": [ref.model_dump() for ref in results],
         "content": {ref.uri: manifest_of(store, ref).content for ref in results},
     }
-
-
-def _create(store: Store, key: str, data: bytes) -> None:
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        return
 
 
 def _show(store: Store, experiment: Experiment, report: Ref, place: str) -> None:

@@ -12,11 +12,11 @@ from prefect.logging import get_run_logger
 
 from flows.runner import attempt
 from storage.digest import canonical_json, digest_of, sha256_hex
-from storage.errors import MissingInput, ObjectExists, ObjectMissing
+from storage.errors import MissingInput, ObjectMissing
 from storage.opening import open_store
 from storage.paths import absolute
 from storage.runs import RUNS, latest_run, published_networks
-from storage.store import Store
+from storage.store import Store, create_once
 from tasks.app_files import APP_SETTING, MOST_BYTES, complete_app, first_visit_bytes, read_app, read_pictures
 from tasks.artifacts import artifact_key, show_link, show_markdown
 
@@ -139,8 +139,8 @@ def publish_app(
         "files": {path: {"bytes": len(files[path]), "sha256": digest} for path, digest in digests.items()},
     }
     for path, data in files.items():
-        _create(store, f"{place}/{path}", data)
-    _create(store, f"{place}/{CONTENTS}", canonical_json(contents).encode())
+        create_once(store, f"{place}/{path}", data)
+    create_once(store, f"{place}/{CONTENTS}", canonical_json(contents).encode())
     return app
 
 
@@ -153,13 +153,6 @@ def starting_network(store: Store, run: str, names: tuple[str, ...]) -> str:
     holding = stages.filter(pl.col("loses_at_most_a_point").fill_null(value=False))["network"].to_list()
     candidates = [name for name in names if name in holding]
     return min(candidates, key=lambda name: store.size(f"{run}/models/{name}.onnx") or 0, default=names[0])
-
-
-def _create(store: Store, key: str, data: bytes) -> None:
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        return
 
 
 def _show(store: Store, experiment: str, app: PublishedApp) -> None:

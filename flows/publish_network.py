@@ -15,17 +15,16 @@ from flows.dispatch import Dispatch, computed
 from flows.generate import generated
 from flows.histories import Pictures, counted_encodings, pictures_by_source
 from flows.names import Request, run_name
-from flows.networks import canonical_shards
+from flows.networks import canonical_by_source, canonical_shards
 from flows.preflight import missing_sources
 from flows.runner import attempt, tasks_side_by_side
 from flows.shard import image_shards
-from storage.errors import MissingInput, ObjectExists
+from storage.errors import MissingInput
 from storage.objects import Ref, read_part
 from storage.opening import open_store
 from storage.paths import absolute
-from storage.store import Store
+from storage.store import Store, create_once
 from tasks.artifacts import artifact_key, show_markdown
-from tasks.data.canonical import cropped_pictures
 from tasks.data.histories import photographs_as
 from tasks.evaluation.published_network import CARD_TEXT, LeftOut, UsedSource, published_network
 from tasks.networks.delivered_windows import DeliveredPictures, delivered_windows
@@ -80,7 +79,7 @@ def write_network(store: Store, network: Ref, name: str, into: Path | None) -> s
     files = published_files(store, network, name)
     place = f"{PUBLISHED}/{name}-{network.digest[:_DIGEST_IN_PLACE]}"
     for file, data in files.items():
-        _create(store, f"{place}/{file}", data)
+        create_once(store, f"{place}/{file}", data)
     if into is not None:
         _write(into, files)
     return place
@@ -103,7 +102,7 @@ def network_of(experiment: Experiment) -> Ref:
     brought = pictures_by_source(experiment, images, shards, counted_encodings(experiment, shards))
     cropped = canonical_shards(experiment, brought)
     as_came = {real: Pictures(shards[real], images.canonical, enlarge=False) for real in experiment.real_names}
-    cropped |= _cropped_as_came(as_came)
+    cropped |= canonical_by_source(experiment, as_came)
     delivered = _delivered(experiment, spec, cropped)
     # What the card says besides decides no score.
     common = {"name": spec.name, "delivered": delivered, "splits": experiment.splits}
@@ -146,17 +145,6 @@ def _sources(experiment: Experiment) -> Iterator[_Source]:
             yield from (_Source(photographs_as(real, fake), real, fake) for fake in experiment.fake_names)
         yield _Source(real, real, None if experiment.matches_history else real)
     yield from (_Source(fake, None, fake) for fake in experiment.fake_names)
-
-
-def _cropped_as_came(pictures: dict[str, Pictures]) -> dict[str, tuple[Ref, ...]]:
-    futures = {
-        source: [
-            cropped_pictures.submit(source=source, shard=index, **arguments)
-            for index, arguments in enumerate(brought.each_shard)
-        ]
-        for source, brought in pictures.items()
-    }
-    return {source: tuple(collect(waiting)) for source, waiting in futures.items()}
 
 
 def _delivered(
@@ -203,10 +191,3 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
             (_made_folder(folder) / name).write_bytes(data)
     except OSError as error:
         raise MissingInput(f"a folder that can be written to at {folder} ({error.strerror})") from error
-
-
-def _create(store: Store, key: str, data: bytes) -> None:
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        return

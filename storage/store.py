@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from storage.errors import SpecError, StoreError, StoreNotWritable
+from storage.errors import ObjectExists, SpecError, StoreError, StoreNotWritable
 
 STORE_SETTING = "TELLTALE_STORE"
 
@@ -119,3 +119,9 @@ def check_writable(store: Store) -> None:
         raise
     except Exception as error:  # every library below names its failures differently
         raise StoreNotWritable(f"cannot write to {store.url}: {error}") from error
+
+
+def create_once(store: Store, key: str, data: bytes) -> None:
+    """Create a file whose name says what it holds; one that is there already is the same."""
+    with contextlib.suppress(ObjectExists):
+        store.create(key, data)

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from scipy.special import expit
 
-from storage.digest import canonical_json
 from storage.objects import PartContent, Ref, notes_of, read_table
 from storage.store import Store
 from tasks.data.perturbations.jpeg import jpeg
@@ -108,7 +107,7 @@ def published_network(
         CARD: json.dumps(card, sort_keys=True, indent=1, allow_nan=False).encode(),
         CARD_TEXT: card_in_words(card).encode(),
     }
-    return Output(parts, {"bytes": len(model), "strength": strength, "recipe": canonical_json(mean)})
+    return Output(parts, {"bytes": len(model), "strength": strength, "calibration": mean})
 
 
 def _card(name: str, spec: Published, mean: Mapping[str, float], side: int, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.objects import ROWS, Ref
-from storage.tables import FEATURE_COLUMNS, features_table
+from storage.tables import FEATURE_COLUMNS, IMAGE_SCHEMA, features_table
 from tasks.data.canonical import picture_rows
 from tasks.data.deliveries import delivered
 from tasks.data.pictures import decode_rgb
@@ -64,7 +64,7 @@ def delivered_windows(
             top, left = window_place(row["image_id"], index, height, width, side)
             names.append(identity)
             found.append(cooccurrences(pixels[top : top + side, left : left + side], is_sparse=True))
-    schema = pa.schema([pa.field(name, _TYPES[name]) for name in FEATURE_COLUMNS])
+    schema = pa.schema([IMAGE_SCHEMA.field(name) for name in FEATURE_COLUMNS])
     dimension = len(cooccurrences(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8)))
     embedding = np.stack(found) if found else np.zeros((0, dimension), np.float32)
     parts = {
@@ -72,13 +72,3 @@ def delivered_windows(
         TOO_SMALL: pa.Table.from_pylist(small, schema=schema),
     }
     return Output(parts, {"pictures": pictures.rows, "too_small": len(small)})
-
-
-_TYPES = {
-    "image_id": pa.string(),
-    "group_id": pa.string(),
-    "source": pa.string(),
-    "label": pa.int8(),
-    "split": pa.string(),
-    "fold": pa.int16(),
-}

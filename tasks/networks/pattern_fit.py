@@ -26,7 +26,7 @@ Boolean = npt.NDArray[np.bool_]
 
 Strictest = Callable[[list[float]], float]
 
-# What tells kinds of pictures apart: `delivery`, `photographs`, `generator` as of `DeliveredPictures`, and the label.
+# What tells kinds of pictures apart: `delivery` and `generator` as of `DeliveredPictures`, and the label.
 KIND = ("delivery", "label", "generator")
 
 _CHUNK_ROWS = 1_000
