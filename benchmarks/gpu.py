@@ -302,7 +302,7 @@ def mobilenet(options: Options) -> Measured:
 
 def busy(options: Options) -> Measured:
     """How much of the time from the first picture to the last the device samples while threads encode."""
-    side, steps, batch, batches = (64, 1, 2, 2) if options.tiny else (768, 8, 16, 12)
+    side, steps, batch, batches = (64, 1, 2, 2) if options.tiny else (768, 8, 16, 6)
     spec = DiffusionSpec(model="random", side=side, steps=steps, batch=batch, dtype="bfloat16")
     sampler = fast_sampler(spec, options)
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]

@@ -131,7 +131,12 @@ def least_cosine(store: Any, plan: str, device: str) -> tuple[float, int]:
     from storage.tables import embedding_matrix, read_features
     from tasks.elements import element_of
 
-    chosen = next(document for _, document in elements_of(PlanFolder(store, plan)) if document["step"] == "embed")
+    # What a pool of CPUs embeds as well, such as the features of the audit, was never anywhere else.
+    chosen = next(
+        document
+        for pool, document in elements_of(PlanFolder(store, plan))
+        if pool == "gpu" and document["step"] == "embed"
+    )
     element = element_of(chosen)
     here, cached = element.step.compute(store, **{**element.arguments, "device": "cpu"})
     assert cached == (device == "cpu")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from storage.digest import sha256_hex
 from storage.errors import ObjectMissing
 from storage.store import Store
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,30 @@ class Checkpoint:
         """The tensors under `<name>/`, by the rest of their names."""
         start = f"{name}/"
         return {key.removeprefix(start): tensor for key, tensor in self.tensors.items() if key.startswith(start)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, npt.NDArray[Any]]:
+    """A copy of what an optimiser knows of its parameters, by `<number of the parameter>/<field>`."""
+    return {
+        f"{number}/{field}": tensor.detach().cpu().numpy().copy()
+        for number, state in optimiser.state_dict()["state"].items()
+        for field, tensor in state.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Take over `optimiser_tensors`, each in its parameter's layout: a fused optimiser refuses any other."""
+    import torch
+
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for key, array in tensors.items():
+        number, _, field = key.partition("/")
+        tensor, parameter = torch.from_numpy(array.copy()), parameters[int(number)]
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter, device="cpu", requires_grad=False).copy_(tensor)
+        states.setdefault(int(number), {})[field] = tensor
+    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:

@@ -6,6 +6,7 @@ The network itself is torch's: on GPUs, and in half precision. In float32 a CPU 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -338,10 +339,19 @@ def _forward(network: torch.nn.Module, pixels: Pixels, padded_to: int = 0) -> to
         if device.type == "cuda":
             batch = batch.pin_memory()
         batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
-        mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-        std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+        mean, std = _normalisation(device)
         computed: torch.Tensor = network(((batch.float() / 255 - mean) / std).to(parameter.dtype))
     return computed[:count]
+
+
+@functools.cache
+def _normalisation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (1, 3, 1, 1), sent once: whoever sends numbers to a GPU waits for all that it has to do."""
+    import torch
+
+    with torch.inference_mode():
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def _fetch(features: npt.NDArray[np.float32], rows: Sequence[int], computed: torch.Tensor) -> None:

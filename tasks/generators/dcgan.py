@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
-from tasks.checkpoints import Checkpoint
+from tasks.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
 from tasks.data.pictures import Pixels
 from tasks.spec.generators import GanSpec
 
@@ -229,9 +229,8 @@ class _Training:
                 tensors[f"{name}/{key}"] = tensor.detach().cpu().numpy().copy()
                 if not np.isfinite(tensors[f"{name}/{key}"]).all():
                     raise TrainingFailed(f"the GAN diverged in epoch {epoch}: {name} {key} is not finite")
-            for index, state in self.optimisers[name].state_dict()["state"].items():
-                for key, tensor in state.items():
-                    tensors[f"{name}_adam/{index}/{key}"] = tensor.detach().cpu().numpy().copy()
+            known = optimiser_tensors(self.optimisers[name])
+            tensors |= {f"{name}_adam/{key}": tensor for key, tensor in known.items()}
         for name, random in self.random.items():
             tensors[f"random/{name}"] = random.get_state().numpy().copy()
         return Checkpoint(epoch, tensors, self.history.copy())
@@ -242,12 +241,7 @@ class _Training:
 
         for name, network in self.networks.items():
             _load(network, checkpoint.below(name))
-            adam: dict[int, dict[str, torch.Tensor]] = {}
-            for key, array in checkpoint.below(f"{name}_adam").items():
-                index, _, field = key.partition("/")
-                adam.setdefault(int(index), {})[field] = torch.from_numpy(array.copy())
-            groups = self.optimisers[name].state_dict()["param_groups"]
-            self.optimisers[name].load_state_dict({"state": adam, "param_groups": groups})
+            restore_optimiser(self.optimisers[name], checkpoint.below(f"{name}_adam"))
         for name, random in self.random.items():
             random.set_state(torch.from_numpy(checkpoint.tensors[f"random/{name}"].copy()))
         self.history = checkpoint.history.copy()

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
-from tasks.checkpoints import Checkpoint
+from tasks.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
 from tasks.data.pictures import Pixels
 from tasks.detectors.svm import balanced_weights
 from tasks.networks.training_pictures import Pictures, matched_pictures
@@ -264,10 +264,11 @@ class _Run:
         ]
         self.network.train()
         done = len(self.losses)
+        on_device = self._sent(order, batches)[done:]
         entering = self._training_inputs(batches[done:], views, epoch)
-        for number, (rows, x) in enumerate(zip(batches[done:], entering, strict=True), start=done + 1):
-            logits, on_device = self._logits(x), rows.to(self.device)
-            loss = self.loss(logits, on_device)
+        for number, (rows, x) in enumerate(zip(on_device, entering, strict=True), start=done + 1):
+            logits = self._logits(x)
+            loss = self.loss(logits, rows)
             done_steps = (epoch - 1) * self.steps_per_epoch + number
             if self.adam is not None:
                 for group in self.adam.param_groups:
@@ -277,7 +278,7 @@ class _Run:
                 self.adam.step()
             self.after_step(self.network, done_steps, self._steps)
             self.losses.append(loss.detach())
-            self.hits.append((logits.detach().argmax(1) == self.classes[on_device]).sum())
+            self.hits.append((logits.detach().argmax(1) == self.classes[rows]).sum())
             if number < len(batches) and self.due():
                 self._finite_losses(epoch)
                 self.keep(self.checkpoint())
@@ -287,6 +288,14 @@ class _Run:
         hits = int(torch.stack(self.hits).sum())
         self.losses, self.hits = [], []
         self._note(epoch, whole / count, hits / count)
+
+    def _sent(self, order: torch.Tensor, batches: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Batches on the device, of all their rows in order.
+
+        They go there at once: whoever sends rows to a GPU in a step waits for all that it has to do until then.
+        """
+        sent: tuple[torch.Tensor, ...] = order.to(self.device).split([len(rows) for rows in batches])
+        return sent
 
     def _finite_losses(self, epoch: int) -> npt.NDArray[np.float64]:
         """The losses of this epoch's steps. Not fetched after each step: a GPU would wait for it."""
@@ -346,8 +355,10 @@ class _Run:
         `batches` are rows of the pictures, int64 (B,); `kept` is what `_frozen` made of them; `views` has a number
         among the data's views for each picture.
         """
+        import torch
+
         if kept is not None:
-            yield from (kept[rows.to(self.device)] for rows in batches)
+            yield from (kept[rows] for rows in self._sent(torch.cat(tuple(batches)), batches))
             return
         wanted = [
             [partial(pictures.pixels, row, self.data.views[views[row]]) for row in rows.tolist()] for rows in batches
@@ -402,9 +413,8 @@ class _Run:
                 tensors[f"{place}/{name}"] = tensor.detach().cpu().numpy().copy()
                 if not np.isfinite(tensors[f"{place}/{name}"]).all():
                     raise TrainingFailed(f"the network diverged in epoch {len(self.history)}: {name} is not finite")
-        for index, state in (self.adam.state_dict()["state"] if self.adam is not None else {}).items():
-            for name, tensor in state.items():
-                tensors[f"adam/{index}/{name}"] = tensor.detach().cpu().numpy().copy()
+        if self.adam is not None:
+            tensors |= {f"adam/{key}": tensor for key, tensor in optimiser_tensors(self.adam).items()}
         for name, values in (("losses", self.losses), ("hits", self.hits)):
             if values:
                 tensors[f"epoch/{name}"] = torch.stack(values).cpu().numpy()
@@ -432,12 +442,7 @@ class _Run:
         of_epoch = {name: list(tensor.to(self.device)) for name, tensor in tensors("epoch").items()}
         self.losses, self.hits = of_epoch.get("losses", []), of_epoch.get("hits", [])
         if self.adam is not None:
-            states: dict[int, dict[str, torch.Tensor]] = {}
-            for key, tensor in tensors("adam").items():
-                index, _, name = key.partition("/")
-                states.setdefault(int(index), {})[name] = tensor
-            groups = self.adam.state_dict()["param_groups"]
-            self.adam.load_state_dict({"state": states, "param_groups": groups})
+            restore_optimiser(self.adam, checkpoint.below("adam"))
 
 
 def _first_trained_stage(network: MobileNet, trained: Callable[[str], bool]) -> int:

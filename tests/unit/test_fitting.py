@@ -16,7 +16,14 @@ from torch.nn.functional import cross_entropy
 from storage.errors import TrainingFailed
 from storage.local import LocalStore
 from tasks import pieces
-from tasks.checkpoints import Checkpoint, checkpoint_bytes, newest_checkpoint, parse_checkpoint
+from tasks.checkpoints import (
+    Checkpoint,
+    checkpoint_bytes,
+    newest_checkpoint,
+    optimiser_tensors,
+    parse_checkpoint,
+    restore_optimiser,
+)
 from tasks.data.pictures import Pixels
 from tasks.device import full_precision
 from tasks.networks import fitting
@@ -224,6 +231,29 @@ def test_the_global_random_state_does_not_matter_and_the_seed_does(small: Data) 
     torch.manual_seed(2)
     assert_equal_fits(fit(network(), small, QUICK, seed=0), one)
     assert not np.array_equal(fit(network(), small, QUICK, seed=1).history, one.history)
+
+
+def test_what_adam_knows_is_restored_in_the_layout_of_its_parameters() -> None:
+    """A fused Adam, as on a GPU, refuses any other."""
+
+    def stepped(resume: dict[str, Any] | None) -> torch.optim.Adam:
+        layer = torch.nn.Conv2d(4, 3, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        adam = torch.optim.Adam(layer.parameters())
+        if resume is None:
+            layer(torch.ones(1, 4, 5, 5)).square().sum().backward()
+            adam.step()
+        else:
+            restore_optimiser(adam, resume)
+        return adam
+
+    one = stepped(None)
+    other = stepped(optimiser_tensors(one))
+    states = [list(adam.state.values()) for adam in (one, other)]
+    assert [sorted(state) for state in states[0]] == [["exp_avg", "exp_avg_sq", "step"]] * 2
+    for before, after in zip(*states, strict=True):
+        for name, tensor in before.items():
+            assert torch.equal(tensor, after[name])
+            assert tensor.stride() == after[name].stride()
 
 
 @pytest.mark.parametrize("torn", [False, True])
