@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from storage.errors import NotFinished
+from storage.errors import NotFinished, StoreError
 from storage.store import Store
 from tasks.elements import element_of
 from tasks.facts import Facts, facts_known, library_version
@@ -26,6 +26,9 @@ def computed_here(compute: Callable[[], T], store: Store) -> T:
 
     Each travels as JSON first, as to a worker. `store` is the one that the process has as its setting. GPUs are not
     used.
+
+    Raises:
+        StoreError: a step reads an object that was asked for elsewhere: no plan knows that it is finished.
     """
 
     def needs(pool: Pool) -> dict[str, Any]:
@@ -40,7 +43,10 @@ def computed_here(compute: Callable[[], T], store: Store) -> T:
                     found.append(compute())
             except NotFinished:
                 pass
-        for element in plan.take_ready():
+        ready = plan.take_ready()
+        if not ready and (plan.open or not found):
+            raise StoreError("what is asked for here waits for objects that nothing here makes: ask for them together")
+        for element in ready:
             made = element_of(json.loads(json.dumps(element.document())))
             refs, _ = made.step.compute(store, **made.arguments)
             for ref in refs if made.step.makes_several else (refs,):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from flows.here import computed_here
 from storage.digest import canonical_json
-from storage.errors import OtherVersion
+from storage.errors import OtherVersion, StoreError
 from storage.local import LocalStore
 from storage.objects import LazyRef, Ref
 from storage.plans import PlanFolder
@@ -103,3 +104,8 @@ def test_refs_are_found_however_deep_and_unkeyed_ones_too() -> None:
     assert [ref.uri for value in arguments.values() for ref in refs_in(value)] == [REF.uri, lazy.uri, REF.uri]
     element = Element(add_up, arguments, tuple(add_up.places(arguments)))
     assert document(element)["arguments"]["parts"] == [REF.model_dump(), REF.model_dump()]
+
+
+def test_what_waits_for_an_object_of_another_plan_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="ask for them together"):
+        computed_here(lambda: scale(source=REF, factor=(1,), device="cpu"), LocalStore(tmp_path))
