@@ -2,15 +2,12 @@
 
 import { mended } from "./ends";
 import { BadPicture, inspectPicture, otherFormat, refuseSize, type PictureFacts } from "./facts";
-import { fileStatements, type FileStatements } from "./statements";
-import { WholePicture, type Window, type WindowsWanted } from "./windows";
+import { readBands } from "./read";
 import { LONGEST_SIDE, Reducer, reducedSides, SHORTEST_SIDE } from "./reduce";
+import { fileStatements, type FileStatements } from "./statements";
+import { cutWindows, type Window, type WindowsWanted } from "./windows";
 
 export const MAX_BYTES = 2 ** 30;
-
-/** Pixels of one band of rows, and the widest piece of it that is drawn at once. */
-const BAND_PIXELS = 2 ** 21;
-const TILE_WIDTH = 4096;
 
 /** Times in milliseconds: `decodeMs` from bytes to a bitmap, `reduceMs` from the bitmap to the reduced pixels. */
 export interface Decoded {
@@ -46,12 +43,8 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
     const decoded = performance.now();
     const fullSides = [bitmap.height, bitmap.width] as const;
     const [height, width] = reducedSides(...fullSides);
-    const full = wanted.length > 0 ? wholePicture(bitmap) : null;
-    // There is no room for a large picture's bitmap beside its pixels and the copy of them that is hashed.
-    if (full) bitmap.close();
-    // Hashed on another thread while this one reduces.
-    const windows = full?.windows(wanted);
-    const pixels = full ? reduced(full) : reducedPixels(bitmap);
+    const windows = await cutWindows(bitmap, wanted);
+    const pixels = reducedPixels(bitmap);
     if (whole?.filled) await refuseOtherPixels(whole.filled, pixels);
     return {
       facts,
@@ -60,7 +53,7 @@ export async function decodePicture(file: Blob, wanted: readonly WindowsWanted[]
       height,
       width,
       fullSides,
-      windows: (await windows) ?? [],
+      windows,
       decodeMs: decoded - start,
       reduceMs: performance.now() - decoded,
     };
@@ -118,59 +111,9 @@ async function bitmapOf(file: Blob, declared: PictureFacts | BadPicture | null =
   }
 }
 
-function wholePicture(bitmap: ImageBitmap): WholePicture {
-  const { height, width } = bitmap;
-  const whole = new WholePicture(height, width);
-  readBands(bitmap, (band, top) => whole.pixels.set(band, top * width * 3));
-  return whole;
-}
-
-function reduced({ height, width, pixels }: WholePicture): Uint8Array {
-  const reducer = new Reducer(height, width);
-  reducer.add(pixels);
-  return reducer.finish();
-}
-
 /** Without all of its pixels in memory at once. */
 function reducedPixels(bitmap: ImageBitmap): Uint8Array {
   const reducer = new Reducer(bitmap.height, bitmap.width);
   readBands(bitmap, (band) => reducer.add(band));
   return reducer.finish();
-}
-
-/** `take` gets the RGB bytes of all rows, from the top, some rows at a time; they are its own only until it returns. */
-function readBands(bitmap: ImageBitmap, take: (band: Uint8Array, top: number) => void): void {
-  const { height, width } = bitmap;
-  const most = Math.min(height, Math.max(1, Math.floor(BAND_PIXELS / width)));
-  const tileWidth = Math.min(width, TILE_WIDTH);
-  const context = new OffscreenCanvas(tileWidth, most).getContext("2d", {
-    willReadFrequently: true,
-    colorSpace: "srgb",
-  });
-  if (!context) throw new BadPicture("out-of-memory", "the browser gives no canvas to read pixels from");
-  const band = new Uint8Array(most * width * 3);
-  for (let top = 0; top < height; top += most) {
-    const rows = Math.min(most, height - top);
-    for (let left = 0; left < width; left += tileWidth) {
-      const columns = Math.min(tileWidth, width - left);
-      context.fillStyle = "white";
-      context.fillRect(0, 0, columns, rows);
-      context.drawImage(bitmap, left, top, columns, rows, 0, 0, columns, rows);
-      copyRgb(context.getImageData(0, 0, columns, rows).data, columns, band, left, width);
-    }
-    take(band.subarray(0, rows * width * 3), top);
-  }
-}
-
-function copyRgb(rgba: Uint8ClampedArray, columns: number, band: Uint8Array, left: number, width: number): void {
-  const rows = rgba.length / (4 * columns);
-  for (let row = 0; row < rows; row++) {
-    let from = row * columns * 4;
-    let to = (row * width + left) * 3;
-    for (let column = 0; column < columns; column++, from += 4, to += 3) {
-      band[to] = rgba[from]!;
-      band[to + 1] = rgba[from + 1]!;
-      band[to + 2] = rgba[from + 2]!;
-    }
-  }
 }

@@ -41,16 +41,13 @@ describe("the network of windows", () => {
     await page.selectOption("#model", "traces");
   });
 
-  // Where its windows lie is drawn by every pixel: where colours are converted, a level more or less draws others.
+  // Where colours are converted levels differ by one or two.
   const converted = /^jpg-profile-|-p3/;
-  test.each(large.filter(([name]) => !converted.test(name)).map(([name, { answers }]) => [name, answers!["traces"]!] as const))(
-    "answers %s as Python does",
-    async (name, expected) => {
-      const found = await check(page, pictureFile(name));
-      expectSame(found, expected, 1e-4);
-      expect(await page.locator(".verdict .scale .mark").count()).toBe(2);
-    },
-  );
+  test.each(large.map(([name, { answers }]) => [name, answers!["traces"]!] as const))("answers %s as Python does", async (name, expected) => {
+    const found = await check(page, pictureFile(name));
+    expectSame(found, expected, converted.test(name) ? 1e-2 : 1e-4);
+    expect(await page.locator(".verdict .scale .mark").count()).toBe(2);
+  });
 
   test("gives all three answers among them", () => {
     expect(new Set(large.map(([, { answers }]) => answers!["traces"]!.verdict))).toEqual(new Set(["photograph", "cannot-tell", "generated"]));

@@ -8,9 +8,8 @@ import { check, launch, openApp, outcome, type Outcome } from "./app";
 import { Site } from "./site";
 
 const GOOD = "png-64x48.png";
-// The app without a picture, the decoded 100 megapixels (400 MB, which only the browser can hold), as much again, and the
-// 300 MB of pixels by whose hash windows are drawn, of which the browser makes a copy.
-const MOST_MEMORY = 1.6e9;
+// The app without a picture, the decoded 100 megapixels (400 MB, which only the browser can hold), and as much again.
+const MOST_MEMORY = 1.2e9;
 
 const site = new Site(APP);
 let browser: Browser;
