@@ -275,7 +275,7 @@ def train_mobilenet(
     of such a network are trained, whatever `unlocked` says.
 
     Raises:
-        SpecError: a class without pictures in train or val.
+        SpecError: a class without train pictures, or no fake or photograph in val.
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """

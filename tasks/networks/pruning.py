@@ -311,7 +311,8 @@ def prune_magnitude(
     that every earlier epoch is less sparse than was asked for.
 
     Raises:
-        SpecError: the network has other classes than the setting; a class without pictures in train or val.
+        SpecError: the network has other classes than the setting; a class without train pictures, or no fake or
+            photograph in val.
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """
@@ -365,7 +366,8 @@ def prune_structure(
     those of later steps from the same weights as an uninterrupted one.
 
     Raises:
-        SpecError: the network has other classes than the setting; a class without pictures in train or val; a target
+        SpecError: the network has other classes than the setting; a class without train pictures, or no fake or
+            photograph in val; a target
             that cannot be reached.
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.

@@ -21,7 +21,7 @@ def train_residual(run: StepRun, *, spec: Residual, setting: Setting, images: tu
     """Train a network on what a front end leaves of one rotation's train pictures.
 
     Raises:
-        SpecError: a class without pictures in train or val.
+        SpecError: a class without train pictures, or no fake or photograph in val.
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """

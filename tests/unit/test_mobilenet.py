@@ -356,16 +356,35 @@ def test_pictures_that_would_be_enlarged_are_left_out_unless_small_by_nature(tmp
     assert read_table(store, shard(store, rows, "small", enlarge=True)).num_rows == 3
 
 
-@pytest.mark.parametrize("missing", ["train", "val"])
-def test_a_class_without_pictures_is_refused(tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("places", "name"),
+    [
+        ({"stable": "val"}, "class stable has no train"),
+        ({"gan": "train", "stable": "train"}, "class any generator has no val"),
+        ({"coco": "train"}, "class real has no val"),
+    ],
+)
+def test_a_class_without_pictures_is_refused(tmp_path: Path, places: dict[str, str], name: str) -> None:
     store = LocalStore(tmp_path)
-    counts = {"train": 1, "val": 1} | {missing: 0}
     refs = [
-        *shards(store, 1, 1)[:2],
-        shard(store, [row("stable", 0, split) for split, count in counts.items() if count], "few"),
+        shard(store, [row(source, 0, only)] if (only := places.get(source)) else both_places(source), source)
+        for source in ("coco", "gan", "stable")
     ]
-    with pytest.raises(SpecError, match=rf"class stable has no {missing} picture \(rotation 0\): it needs more"):
+    with pytest.raises(SpecError, match=rf"{name} picture \(rotation 0\): it needs more"):
         train_mobilenet.compute(store, spec=SMALL, setting=SETTING, images=tuple(refs), weights=None)
+
+
+def both_places(source: str) -> list[dict[str, Any]]:
+    return [row(source, 0, "train"), row(source, 1, "val")]
+
+
+def test_a_generator_of_few_groups_may_have_none_among_the_val_pictures(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    refs = [*shards(store)[:2], shard(store, [row("stable", number, "train") for number in range(6)], "few")]
+    ref, _ = train_mobilenet.compute(store, spec=SMALL, setting=SETTING, images=tuple(refs), weights=None)
+    trained = TrainedNetwork.load(store, ref)
+    assert trained.about["pictures"]["stable"] == [6, 0]
+    assert np.isfinite(trained.temperature)
 
 
 @pytest.mark.parametrize("classes", [("real",), ("gan", "real"), ()])
