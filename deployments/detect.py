@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -152,16 +153,21 @@ def detect(
 
 
 def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Said | BadImage]]:
-    """What the model and the file say of each picture, or why it cannot be read."""
+    """What the model and the file say of each picture, or why it cannot be read; on all cores, in order."""
     from tasks.data.file_statements import file_statements
     from tasks.networks.answer import answer
+    from tasks.threads import in_order, parallel_tasks
 
-    for picture in pictures:
+    def said(picture: Path) -> tuple[Path, Said | BadImage]:
         try:
             data = read_picture(picture)
-            yield picture, Said(answer(model.network, model.card, data), file_statements(data))
+            return picture, Said(answer(model.network, model.card, data), file_statements(data))
         except BadImage as error:
-            yield picture, error
+            return picture, error
+
+    threads = min(parallel_tasks(), len(pictures))
+    with closing(in_order(said, pictures, threads=threads, ahead=2 * threads)) as answered:
+        yield from answered
 
 
 def read_picture(path: Path) -> bytes:

@@ -1,5 +1,8 @@
 """Pictures as they reach those who ask what they are: whole, scaled by a messenger or a screen, saved once more."""
 
+import numpy as np
+from PIL import Image
+
 from storage.digest import hash_fraction
 from tasks.data.encoding import decode_own_jpeg, encode_jpeg_exactly, encode_webp
 from tasks.data.pictures import Pixels, decode_rgb
@@ -13,6 +16,8 @@ def delivered(picture: Pixels, image_id: str, delivery: Delivery) -> Pixels:
     factor = _factor(image_id, min(height, width), delivery)
     if factor != 1:
         picture = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+    if delivery.saved_as == "palette":
+        return np.asarray(Image.fromarray(picture).quantize(256).convert("RGB"))
     if delivery.quality is None:
         return picture
     if delivery.saved_as == "webp":

@@ -33,6 +33,8 @@ def _delivery_in_words(cell: Mapping[str, Any]) -> str:
     quality = done.get("quality", done.get("jpeg_quality"))
     if quality is not None:
         words.append(f"saved as {'WebP' if done.get('saved_as') == 'webp' else 'JPEG'} {quality}")
+    if done.get("saved_as") == "palette":
+        words.append("reduced to 256 colours")
     name = cell["delivery"].replace("-", " ")
     return f"{name}: {', '.join(words)}" if words else "as posted, full size"
 

@@ -54,7 +54,7 @@ class UsedSource(Spec):
 
 @step(
     "publish/network",
-    version=1,
+    version=2,
     label=lambda *, name, experiment, **_: f"{name}-of-{experiment}",
     libraries=("numpy", "scipy", "onnx", "onnxruntime"),
 )

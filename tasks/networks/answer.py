@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError,
 from storage.errors import BadImage, SpecError
 from tasks.data.perturbations.jpeg import Quality, jpeg
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
-from tasks.data.views import window_place
 from tasks.networks.exported import LARGEST_TOLERANCE, ExportedNetwork
 from tasks.networks.familiarity import SCORES
 from tasks.spec.source_names import name_in_words, with_names
@@ -32,6 +32,9 @@ CARD_FORMAT = 2
 
 # The one class of a network that does not tell generators apart.
 ANY_GENERATOR = "generated"
+
+# The steps of `window_places`: 2^64 over the plastic number (1.3247, the root of x^3 = x + 1), and over its square.
+_DOWN, _ACROSS = 0xC13FA9A902A6328F, 0x91E10DA5C79E7B1C
 
 # Where a resolution's val pictures are of one class there is no threshold; its error rates are those at this one.
 NO_THRESHOLD = 0.5
@@ -380,9 +383,26 @@ def _shown(network: ExportedNetwork, card: Card, picture: bytes) -> list[Pixels]
             "too-small",
             f"expected at least {side} pixels a side, as traces are gone once it is scaled, got {width}x{height}",
         )
-    # By its size alone: a browser's pixels may differ by a level, and what the file says beside them decides nothing.
-    places = [window_place(f"{width}x{height}", index, height, width, side) for index in range(card.windows)]
+    places = window_places(height, width, side, card.windows)
     return [pixels[top : top + side, left : left + side] for top, left in places]
+
+
+def window_places(height: int, width: int, side: int, count: int) -> list[tuple[int, int]]:
+    """Top and left of the windows that are looked at in a picture, the same in every picture of a size.
+
+    By its size alone: a browser's pixels may differ by a level, and what a file says beside them decides nothing. The
+    first place is drawn by hash, uniform over all; the others follow it in equal steps of both sides (the sequence R2
+    of Roberts 2018), so that they spread over the picture.
+    """
+    digest = hashlib.sha256(f"windows:{width}x{height}".encode()).digest()
+    down, across = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
+    return [
+        (
+            (down + index * _DOWN) % 2**64 * (height - side + 1) >> 64,
+            (across + index * _ACROSS) % 2**64 * (width - side + 1) >> 64,
+        )
+        for index in range(count)
+    ]
 
 
 def decide(

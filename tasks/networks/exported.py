@@ -70,7 +70,10 @@ class ExportedNetwork:
 
     def __init__(self, model: bytes, card: Mapping[str, Any] | None = None) -> None:
         if card is not None and sha256_hex(model) != card["sha256"]:
-            raise DamagedObject(f"{MODEL} is damaged: expected sha256 {card['sha256']}, got {sha256_hex(model)}")
+            raise DamagedObject(
+                f"{MODEL} is not the network of its card, or is damaged: the card is of sha256 {card['sha256']}, "
+                f"the file has {sha256_hex(model)}"
+            )
         self._session = open_session(model)
         properties = self._session.get_modelmeta().custom_metadata_map
         if properties.get("kind") != KIND:

@@ -367,8 +367,7 @@ def prune_structure(
 
     Raises:
         SpecError: the network has other classes than the setting; a class without train pictures, or no fake or
-            photograph in val; a target
-            that cannot be reached.
+            photograph in val; a target that cannot be reached.
         TrainingFailed: a loss that is not finite.
         DeviceLost: the GPU failed; what it finished is in the checkpoints.
     """

@@ -20,6 +20,8 @@ def _is_jpeg(form: str) -> bool:
 class Delivery(Spec):
     """What happens to whole pictures before somebody asks: they are scaled, saved as JPEG (4:2:0) or WebP, or neither.
 
+    Saved with a `palette` of 256 colours, as in a GIF, they have no quality.
+
     Of `factors`, smallest and largest, one is drawn by hash for each picture, alike for photographs and fakes, so that
     it tells nothing. `shorter_side` is a size in pixels instead, that larger pictures are reduced to.
     """
@@ -28,7 +30,7 @@ class Delivery(Spec):
     factors: tuple[Annotated[float, Field(ge=0.1, le=4)], Annotated[float, Field(ge=0.1, le=4)]] | None = None
     shorter_side: Annotated[int, Field(ge=16, le=4096)] | None = Field(default=None, exclude_if=is_none)
     quality: Quality | None = None
-    saved_as: Literal["jpeg", "webp"] = Field(default="jpeg", exclude_if=_is_jpeg)
+    saved_as: Literal["jpeg", "webp", "palette"] = Field(default="jpeg", exclude_if=_is_jpeg)
 
     @model_validator(mode="after")
     def _is_scaled_once(self) -> Self:
@@ -36,21 +38,24 @@ class Delivery(Spec):
             raise ValueError(f"{self.name}: expected factors or a shorter_side, got both")
         if self.factors is not None and self.factors[0] > self.factors[1]:
             raise ValueError(f"{self.name}: factors fall from {self.factors[0]} to {self.factors[1]}")
+        if (self.saved_as == "palette" and self.quality is not None) or (self.saved_as == "webp" and not self.quality):
+            raise ValueError(f"{self.name}: WebP has a quality, and a palette none")
         return self
 
     @property
     def is_untouched(self) -> bool:
         """Whether pictures arrive as they were posted."""
-        return self.factors is None and self.shorter_side is None and self.quality is None
+        return self.factors is None and self.shorter_side is None and self.quality is None and self.saved_as == "jpeg"
 
 
 DELIVERIES = (
     Delivery(name=POSTED),
     Delivery(name="jpeg-60", quality=60),
     Delivery(name="messenger", factors=(0.6, 1.0), quality=75),
-    Delivery(name="screenshot", factors=(0.5, 1.5)),
-    Delivery(name="enlarged", factors=(1.2, 2.0), quality=90),
+    Delivery(name="screenshot", factors=(0.5, 3.0)),
+    Delivery(name="enlarged", factors=(1.2, 3.0), quality=90),
     Delivery(name="webp", quality=80, saved_as="webp"),
+    Delivery(name="256-colours", saved_as="palette"),
     Delivery(name="64-pixels", shorter_side=64),
 )
 

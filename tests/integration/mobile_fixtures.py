@@ -32,8 +32,7 @@ from storage.errors import BadImage
 from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.file_statements import file_statements
 from tasks.data.pictures import Pixels, decode_rgb, inspect_picture
-from tasks.data.views import window_place
-from tasks.networks.answer import ANY_GENERATOR, Answer, Card, Rate, answer, nearest_cell
+from tasks.networks.answer import ANY_GENERATOR, Answer, Card, Rate, answer, nearest_cell, window_places
 from tasks.networks.architecture import architecture
 from tasks.networks.export import network_card
 from tasks.networks.exported import Detection, ExportedNetwork, reduce_picture
@@ -159,9 +158,9 @@ def rates_of_three() -> list[dict[str, Any]]:
 
 
 def places_of(pixels: Pixels) -> list[tuple[int, int]]:
-    """Where the windows of a picture lie, as `tasks.networks.answer` draws them."""
+    """Where the windows of a picture lie."""
     height, width = pixels.shape[:2]
-    return [window_place(f"{width}x{height}", index, height, width, SIDE) for index in range(WINDOWS)]
+    return window_places(height, width, SIDE, WINDOWS)
 
 
 def windows_of(pixels: Pixels) -> list[Pixels]:
@@ -175,9 +174,8 @@ def window_cases(large: Pixels) -> dict[str, Any]:
     return {
         "large": {"places": places_of(large)},
         "places": [
-            {"index": index, "height": height, "width": width}
-            | {"place": window_place(f"{width}x{height}", index, height, width, 256)}
-            for index in range(4)
+            {"height": height, "width": width, "places": window_places(height, width, 256, 5)}
+            for height, width in sizes
             for height, width in sizes
         ],
     }

@@ -67,6 +67,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
                 {"name": "jpeg-50", "quality": 50},
                 {"name": "reduced", "factors": [0.5, 0.9]},
                 {"name": "webp", "quality": 80, "saved_as": "webp"},
+                {"name": "colours", "saved_as": "palette"},
                 {"name": "tiny", "shorter_side": 32},
             ],
         },

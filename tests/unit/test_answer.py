@@ -14,8 +14,7 @@ from PIL import Image
 from storage.errors import BadImage, SpecError
 from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.pictures import decode_rgb
-from tasks.data.views import window_place
-from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell
+from tasks.networks.answer import Answer, Card, answer, decide, nearest_cell, window_places
 from tasks.networks.exported import Detection, ExportedNetwork
 from tests.property.image_mutations import png_chunk
 from tests.unit.published_networks import as_before, card_of, error_rates, tiny_model
@@ -218,11 +217,24 @@ def test_a_network_of_windows_is_shown_original_pixels_at_places_that_its_size_d
     network = ExportedNetwork(tiny_model())
     of_windows = card().model_copy(update={"windows": 3})
     file = encode_png(noise(100, 80))
-    places = [window_place("80x100", index, 100, 80, network.side) for index in range(3)]
+    places = window_places(100, 80, network.side, 3)
     windows = [noise(100, 80)[top : top + network.side, left : left + network.side] for top, left in places]
     expected = network.opinion(windows).probabilities
     assert list(answer(network, of_windows, file).probabilities.values()) == pytest.approx(expected.tolist())
     assert len({window.tobytes() for window in windows}) == 3
+
+
+def test_windows_lie_anywhere_in_pictures_and_apart_in_each() -> None:
+    sizes = [(256 + number, 640) for number in range(400)]
+    places = np.array([window_places(height, width, 256, 4) for height, width in sizes], dtype=float)  # (400, 4, 2)
+    assert (places >= 0).all()
+    assert all((place[:, 0] <= height - 256).all() for place, (height, _) in zip(places, sizes, strict=True))
+    across = places[..., 1] / (640 - 256)
+    assert np.abs(across.mean(axis=0) - 0.5).max() < 0.06
+    assert np.abs(np.quantile(across, (0.1, 0.9)) - (0.1, 0.9)).max() < 0.03
+    # Four windows drawn one by one span 0.6 of the room on average.
+    assert np.ptp(across, axis=1).mean() > 0.65
+    assert window_places(256, 256, 256, 2) == [(0, 0)] * 2
 
 
 def test_what_a_file_says_beside_its_pixels_changes_no_answer() -> None:

@@ -30,6 +30,13 @@ def test_it_is_saved_as_most_files_are(picture: Pixels) -> None:
     assert np.abs(delivered(picture, "a", Delivery(name="saved", quality=60)).astype(int) - expected).max() <= 3
 
 
+def test_a_palette_leaves_256_colours_near_those_that_were_there(picture: Pixels) -> None:
+    smooth = np.asarray(Image.fromarray(picture[:12, :16]).resize((160, 120)))
+    found = delivered(smooth, "a", Delivery(name="few", saved_as="palette"))
+    assert len(np.unique(found.reshape(-1, 3), axis=0)) <= 256
+    assert np.abs(found.astype(int) - smooth).mean() < 12
+
+
 def test_factors_are_drawn_by_the_name_of_the_picture_over_their_whole_span(picture: Pixels) -> None:
     delivery = Delivery(name="screen", factors=(0.5, 1.5))
     heights = [delivered(picture, f"picture {number}", delivery).shape[0] for number in range(200)]
@@ -52,6 +59,8 @@ def test_a_shorter_side_is_reached_and_nothing_is_enlarged(picture: Pixels) -> N
         ({"factors": (1.5, 0.5)}, "factors fall"),
         ({"factors": (0.5, 1), "shorter_side": 64}, "got both"),
         ({"quality": 0}, "greater than or equal to 1"),
+        ({"quality": 50, "saved_as": "palette"}, "a palette none"),
+        ({"saved_as": "webp"}, "WebP has a quality"),
     ],
 )
 def test_a_delivery_that_makes_no_sense_is_refused(fields: dict[str, object], says: str) -> None:

@@ -16,12 +16,18 @@ export interface Window {
   readonly pixels: Uint8Array;
 }
 
-/** Top and left of a window, uniform over a picture's places by hash of the picture's size and the window's number. */
-export async function windowPlace(index: number, height: number, width: number, side: number): Promise<[number, number]> {
-  const name = new TextEncoder().encode(`window:${index}:${width}x${height}`);
-  const digest = new DataView(await crypto.subtle.digest("SHA-256", name));
-  const place = (offset: number, length: number) => Number((digest.getBigUint64(offset) * BigInt(length - side + 1)) >> 64n);
-  return [place(0, height), place(8, width)];
+/** As in Python: 2^64 over the plastic number, and over its square. */
+const [DOWN, ACROSS] = [0xC13FA9A902A6328Fn, 0x91E10DA5C79E7B1Cn];
+
+/** Top and left of so many windows of a picture: the first drawn by hash of its size, the others spread from there. */
+export async function windowPlaces(height: number, width: number, side: number, count: number): Promise<[number, number][]> {
+  const digest = new DataView(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`windows:${width}x${height}`)));
+  const [down, across] = [digest.getBigUint64(0), digest.getBigUint64(8)];
+  const place = (drawn: bigint, length: number) => Number((BigInt.asUintN(64, drawn) * BigInt(length - side + 1)) >> 64n);
+  return Array.from({ length: count }, (_, index) => {
+    const steps = BigInt(index);
+    return [place(down + steps * DOWN, height), place(across + steps * ACROSS, width)];
+  });
 }
 
 /** The windows that are wanted of a picture, in order; none of a side that is longer than one of its own. */
@@ -30,7 +36,7 @@ export async function cutWindows(bitmap: ImageBitmap, wanted: readonly WindowsWa
   const found: Window[] = [];
   for (const { count, side } of wanted) {
     if (Math.min(height, width) < side) continue;
-    const places = await Promise.all(Array.from({ length: count }, (_, index) => windowPlace(index, height, width, side)));
+    const places = await windowPlaces(height, width, side, count);
     const squares = readSquares(bitmap, places, side);
     found.push(...places.map(([top, left], index) => ({ side, top, left, pixels: squares[index]! })));
   }

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { windowPlace } from "../../src/picture/windows";
+import { windowPlaces } from "../../src/picture/windows";
 import { fixture } from "../fixtures";
 
 const { places } = fixture("windows.json") as {
-  places: { index: number; height: number; width: number; place: [number, number] }[];
+  places: { height: number; width: number; places: [number, number][] }[];
 };
 
 test("windows lie where Python draws them", async () => {
-  for (const { index, height, width, place } of places) expect(await windowPlace(index, height, width, 256)).toEqual(place);
-  expect(places.length).toBeGreaterThan(10);
+  for (const { height, width, places: expected } of places) expect(await windowPlaces(height, width, 256, expected.length)).toEqual(expected);
+  expect(places.length).toBeGreaterThan(3);
 });
