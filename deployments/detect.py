@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from deployments.picture_list import STANDARD_INPUT, listed_pictures
-from storage.errors import BadImage, MissingInput, ObjectMissing, SpecError, StoreError, TelltaleError
+from deployments.picture_list import listed_pictures, read_picture
+from storage.errors import BadImage, MissingInput, ObjectMissing, StoreError, TelltaleError
 from storage.opening import open_store, store_url
 from storage.paths import with_home
 from storage.runs import finished_at, latest_run, latest_runs, published_networks
@@ -35,9 +35,6 @@ SOME_UNREADABLE, USAGE = 1, 2
 ERRORS = ("false_alarms", "missed", "photographs_undecided", "generated_undecided", "missed_unknown")
 # As a shell reports a program that the end of its output's reader has ended.
 READER_GONE = 141
-
-# More bytes than any picture within the limit of 100 million pixels has.
-MAX_BYTES = 2**30
 
 DIGEST_SHOWN = 12
 # The network that comes with telltale; its card lies beside it, in words as well.
@@ -165,44 +162,9 @@ def answers(model: Model, pictures: list[Path]) -> Iterator[tuple[Path, Said | B
         except BadImage as error:
             return picture, error
 
-    threads = min(parallel_tasks(), len(pictures))
+    threads = max(1, min(parallel_tasks(), len(pictures)))
     with closing(in_order(said, pictures, threads=threads, ahead=2 * threads)) as answered:
         yield from answered
-
-
-def read_picture(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        BadImage: `not-found`, `not-a-file` (a folder, a pipe), `too-large` (over 1 GiB), `unreadable` (no permission).
-    """
-    try:
-        if path == STANDARD_INPUT:
-            return _standard_input()
-        path = Path(with_home(str(path)))
-        if path.is_dir():
-            raise BadImage(
-                "not-a-file",
-                "a folder without pictures (files that end in .jpg, .png, .webp or the like); see --recursive",
-            )
-        if not path.exists():
-            raise BadImage("not-found", "no such file")
-        if not path.is_file():
-            raise BadImage("not-a-file", "neither a file nor a link to one")
-        if path.stat().st_size > MAX_BYTES:
-            raise BadImage("too-large", f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
-        return path.read_bytes()
-    except SpecError as error:
-        raise BadImage("not-found", str(error)) from error
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from error
-
-
-def _standard_input() -> bytes:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadImage("too-large", f"more than {MAX_BYTES} bytes")
-    return data
 
 
 def with_a_bar(answered: Iterator[T], count: int) -> Iterator[T]:

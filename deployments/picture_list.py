@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from storage.errors import MissingInput, SpecError
+from storage.errors import BadImage, MissingInput, SpecError
 from storage.paths import with_home
 from tasks.data.file_kinds import IMAGE_SUFFIXES
 
 # The name of what comes on the standard input.
 STANDARD_INPUT = Path("-")
+# More bytes than any picture within the limit of 100 million pixels has.
+MAX_BYTES = 2**30
 
 
 def listed_pictures(named: Sequence[Path], files_from: Path | None, *, recursive: bool) -> list[Path]:
@@ -76,3 +78,38 @@ def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
                 yield from _files(Path(entry.path), recursive=True)
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
             yield Path(entry.path)
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        BadImage: `not-found`, `not-a-file` (a folder, a pipe), `too-large` (over 1 GiB), `unreadable` (no permission).
+    """
+    try:
+        if path == STANDARD_INPUT:
+            return _standard_input()
+        path = Path(with_home(str(path)))
+        if path.is_dir():
+            raise BadImage(
+                "not-a-file",
+                "a folder without pictures (files that end in .jpg, .png, .webp or the like); see --recursive",
+            )
+        if not path.exists():
+            raise BadImage("not-found", "no such file")
+        if not path.is_file():
+            raise BadImage("not-a-file", "neither a file nor a link to one")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadImage("too-large", f"{path.stat().st_size} bytes, more than {MAX_BYTES}")
+        return path.read_bytes()
+    except SpecError as error:
+        raise BadImage("not-found", str(error)) from error
+    except OSError as error:
+        raise BadImage("unreadable", error.strerror or str(error)) from error
+
+
+def _standard_input() -> bytes:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadImage("too-large", f"more than {MAX_BYTES} bytes")
+    return data

@@ -152,7 +152,7 @@ def test_the_card_says_what_the_scores_say(store: Store, card: dict[str, Any]) -
         assert cell["missed"]["value"] == pytest.approx(share(rows.filter(label=1), "photograph"))
         assert cell["missed_unknown"]["value"] == pytest.approx(share(left_out, "photograph"))
     names = [cell["cell"] for cell in card["error_rates"]]
-    assert names == ["64/none", "64/q50", "64/reduced", "64/webp", "64/tiny"]
+    assert names == ["64/none", "64/q50", "64/reduced", "64/webp", "64/colours", "64/tiny"]
     assert [row["generator"] for row in card["generators"]["posted"]] == ["doubled", "doubled-too"]
 
 

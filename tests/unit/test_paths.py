@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from deployments import home_folder
-from deployments.detect import local_model, read_picture
+from deployments.detect import local_model
+from deployments.picture_list import read_picture
 from flows.publish_mobile import app_folder
 from storage.errors import BadImage, MissingInput, SpecError, StoreRefused
 from storage.local import LocalStore
