@@ -22,9 +22,10 @@ def test_the_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
 
 
-def test_the_readme_shows_one_picture_and_it_is_there() -> None:
+def test_the_readme_shows_a_report_and_the_app() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
-    assert pictures == ["docs/images/report.png"]
+    assert pictures == ["docs/images/report.png", "docs/images/app-small.png"]
+    assert all((README.parent / picture).is_file() for picture in pictures)
 
 
 def test_every_page_of_docs_is_reached_from_the_readme() -> None:
