@@ -176,7 +176,6 @@ def window_cases(large: Pixels) -> dict[str, Any]:
         "places": [
             {"height": height, "width": width, "places": window_places(height, width, 256, 5)}
             for height, width in sizes
-            for height, width in sizes
         ],
     }
 
