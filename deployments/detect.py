@@ -46,7 +46,8 @@ LEAST_WITH_A_BAR = 20
 # Why a model has no answer.
 NO_ANSWER = {
     "format": "this model was not tested with files of this format",
-    "unfamiliar": "it is unlike the pictures that this model knows",
+    # No more than that: pictures of unknown generators are seldom unlike those that a network knows.
+    "unfamiliar": "it is unlike the pictures that this model was trained on, which says little of who made it",
     "between": "it may be either",
 }
 
@@ -405,7 +406,7 @@ def verdict_in_words(answered: Answer, card: Card) -> str:
         return "Generated"
     if answered.verdict == "photograph":
         return "Photograph"
-    return "Unknown source: unlike the photographs and the generators that this model knows"
+    return f"Cannot tell: {NO_ANSWER['unfamiliar']}"
 
 
 def probability_in_words(answered: Answer) -> str:

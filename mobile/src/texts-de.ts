@@ -84,12 +84,13 @@ export const german: Texts = {
   },
 
   verdict: (verdict, source, isProbable) => {
-    if (verdict === "unknown-source") return "Unbekannte Quelle";
-    if (verdict === "cannot-tell") return "Nicht zu entscheiden";
+    if (verdict === "cannot-tell" || verdict === "unknown-source") return "Nicht zu entscheiden";
     if (verdict === "photograph") return isProbable ? "Wahrscheinlich ein Foto" : "Foto";
     return `${isProbable ? "Wahrscheinlich generiert" : "Generiert"}${source === null ? "" : `: ${source}`}`;
   },
-  unknownMeans: "Das Bild gleicht weder den Fotos noch den Generatoren, die dieses Modell kennt; deshalb gibt es keine Antwort.",
+  unknownMeans:
+    "Das Bild gleicht nicht denen, mit denen dieses Modell trainiert wurde; deshalb gibt es keine Antwort. Das heißt nicht, dass ein unbekannter " +
+    "Generator es gemacht hat: Die meisten Bilder solcher Generatoren bekommen eine Antwort.",
   formatMeans: "Dieses Modell wurde mit Dateien dieses Formats nicht geprüft; deshalb gibt es keine Antwort.",
   betweenMeans: "Das Bild liegt zwischen den beiden Grenzen, wo sich dieses Modell zu oft irren würde; deshalb gibt es keine Antwort.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (Demonstration)` : name),

@@ -84,12 +84,13 @@ export const italian: Texts = {
   },
 
   verdict: (verdict, source, isProbable) => {
-    if (verdict === "unknown-source") return "Fonte sconosciuta";
-    if (verdict === "cannot-tell") return "Impossibile dirlo";
+    if (verdict === "cannot-tell" || verdict === "unknown-source") return "Impossibile dirlo";
     if (verdict === "photograph") return isProbable ? "Probabilmente una fotografia" : "Fotografia";
     return `${isProbable ? "Probabilmente generata" : "Generata"}${source === null ? "" : `: ${source}`}`;
   },
-  unknownMeans: "L'immagine non somiglia alle fotografie né ai generatori che questo modello conosce: perciò non dà risposta.",
+  unknownMeans:
+    "L'immagine non somiglia a quelle con cui questo modello è stato addestrato: perciò non dà risposta. Non significa che venga da un generatore " +
+    "sconosciuto: la maggior parte delle immagini di tali generatori riceve una risposta.",
   formatMeans: "Questo modello non è stato provato con file di questo formato: perciò non dà risposta.",
   betweenMeans: "L'immagine sta fra le due soglie, dove questo modello sbaglierebbe troppo spesso: perciò non dà risposta.",
   modelName: (name, isDemonstration) => (isDemonstration ? `${name} (dimostrazione)` : name),

@@ -95,12 +95,13 @@ const english = {
 
   /** `source` is the generator as people know it, of a generated picture. */
   verdict: (verdict: Verdict, source: string | null, isProbable: boolean) => {
-    if (verdict === "unknown-source") return "Unknown source";
-    if (verdict === "cannot-tell") return "Cannot tell";
+    if (verdict === "cannot-tell" || verdict === "unknown-source") return "Cannot tell";
     if (verdict === "photograph") return isProbable ? "Probably a photograph" : "Photograph";
     return `${isProbable ? "Probably generated" : "Generated"}${source === null ? "" : `: ${source}`}`;
   },
-  unknownMeans: "The picture is unlike the photographs and the generators that this model knows, so it gives no answer.",
+  unknownMeans:
+    "The picture is unlike those that this model was trained on, so it gives no answer. That does not mean that an unknown generator made it: " +
+    "most pictures of such generators do get an answer.",
   formatMeans: "This model was not tested with files of this format, so it gives no answer.",
   betweenMeans: "The picture lies between the two lines, where this model would be wrong too often, so it gives no answer.",
   modelName: (name: string, isDemonstration: boolean) => (isDemonstration ? `${name} (demonstration)` : name),

@@ -88,7 +88,7 @@ def test_verdicts_are_said_in_words(tmp_path: Path, picture: Path) -> None:
     generated = write_model(tmp_path / "a", fake_thresholds={"64": 0.0})
     assert "Generated: " in detect(picture, "--model", generated).stdout
     unknown = write_model(tmp_path / "b", rejection={"score": "energy", "threshold": 1e9, "kept": 0.95})
-    assert "Unknown source: " in detect(picture, "--model", unknown).stdout
+    assert "Cannot tell: it is unlike the pictures" in detect(picture, "--model", unknown).stdout
 
 
 def test_a_network_of_random_weights_is_called_a_demonstration(tmp_path: Path, picture: Path) -> None:

@@ -290,7 +290,7 @@ describe("Evaluate", () => {
     expect(row!.slice(0, 3)).toEqual(["dense", "2", "–"]);
     const listed = await page.$$eval("table.unlabelled tbody tr", (found) => found.map((each) => [...each.children].map((cell) => cell.textContent)));
     expect(listed.map(([file]) => file)).toEqual(["png-64x48.png", "png-256x256.png"]);
-    expect(listed.every(([, said]) => /^(Photograph|Generated: .+|Unknown source)$/.test(said!))).toBe(true);
+    expect(listed.every(([, said]) => /^(Photograph|Generated: .+|Cannot tell)$/.test(said!))).toBe(true);
   });
 
   test("a network whose self-test fails here is marked, and the others are counted", async () => {
