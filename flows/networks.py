@@ -298,12 +298,15 @@ def _rejections(
 
 
 def with_keyed_weights(experiment: Experiment) -> Experiment:
-    """The experiment with its weights and detectors named by what they are, as a report tells of them."""
+    """The experiment with its weights and detectors named by what they are, as a report tells of them.
+
+    What is given away is no part of it: a licence in other words makes no other report.
+    """
     networks = () if experiment.mobile is None else experiment.mobile.networks
     keyed = tuple(keyed_mobilenet(network) if isinstance(network, FineTuned) else network for network in networks)
     mobile = None if experiment.mobile is None else experiment.mobile.model_copy(update={"networks": keyed})
     detectors = tuple(detector.reported() for detector in experiment.detectors)
-    update = {"extractor": experiment.extractor.keyed(), "detectors": detectors, "mobile": mobile}
+    update = {"extractor": experiment.extractor.keyed(), "detectors": detectors, "mobile": mobile, "published": None}
     return experiment.model_copy(update=update)
 
 
