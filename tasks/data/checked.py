@@ -233,7 +233,7 @@ def _few_groups(sources: Sequence[SourceCheck]) -> Iterator[str]:
                 yield (
                     f"{one.name} has {one.groups} groups of pictures that belong together: with fewer than "
                     f"{LEAST_GROUPS} its numbers have no intervals, and prove nothing; where a fold is left without "
-                    "any, the evaluation ends"
+                    "any of its class, the evaluation ends"
                 )
 
 
