@@ -1,4 +1,4 @@
-"""A preset evaluated by the command line in a fresh home, as a newcomer does it."""
+"""A preset evaluated by the command line in a fresh home, as a newcomer does it, and what a store holds then."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ import polars as pl
 
 from deployments.processes import marked_processes
 from storage.local import LocalStore
-from storage.objects import MANIFEST, Ref, read_manifest
+from storage.objects import MANIFEST, Ref, finished_objects, read_manifest
 
 ROOT = Path(__file__).parents[2]
+
+# How long a network takes is measured, so that it is another time every time; and where a report prints that.
+_TIMED_OBJECTS = ("objects/measure-latency/",)
+_TIMED_PARTS_OF_REPORT = {"latency.parquet", "latency.csv", "stages.parquet", "stages.csv", "report.html", "report.md"}
 
 
 @dataclass
@@ -62,6 +66,17 @@ def evaluated(preset: str, folder: Path) -> Iterator[FinishedRun]:
     finally:
         _python(folder, "deployments.bootstrap", "stop")
         assert marked_processes(folder / "telltale") == []
+
+
+def untimed_parts(store: LocalStore) -> dict[str, str]:
+    """The sha256 of every part of every object of a store but of those that say how long something took."""
+    found = {}
+    for place in finished_objects(store):
+        for part in read_manifest(store, place).parts:
+            timed = place.startswith("objects/report/") and part.name in _TIMED_PARTS_OF_REPORT
+            if not timed and not place.startswith(_TIMED_OBJECTS):
+                found[f"{place}/{part.name}"] = part.sha256
+    return found
 
 
 def _telltale(folder: Path, *words: str) -> str:

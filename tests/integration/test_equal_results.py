@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 
 from storage.local import LocalStore
-from storage.objects import finished_objects, read_manifest
+from storage.objects import finished_objects
+from tests.integration.finished_run import untimed_parts
 from tests.integration.small_sample import EVERY_KIND_OF_STEP
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
-
-# How long a network takes is measured, so that it is another time every time; and where a report prints that.
-TIMED_OBJECTS = ("objects/measure-latency/",)
-TIMED_PARTS_OF_REPORT = {"latency.parquet", "latency.csv", "stages.parquet", "stages.csv", "report.html", "report.md"}
 
 STEPS = {
     "assign", "canonical", "card", "compare-detectors", "compare-networks", "compress", "control", "counts",
@@ -49,17 +46,6 @@ def start(folder: Path, cores: set[int], garbage: int, **settings: str) -> "subp
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def parts(store: LocalStore) -> dict[str, str]:
-    """The sha256 of every part of every object but the timed ones."""
-    found = {}
-    for place in finished_objects(store):
-        for part in read_manifest(store, place).parts:
-            timed = place.startswith("objects/report/") and part.name in TIMED_PARTS_OF_REPORT
-            if not timed and not place.startswith(TIMED_OBJECTS):
-                found[f"{place}/{part.name}"] = part.sha256
-    return found
-
-
 def test_two_cold_evaluations_under_unequal_conditions_agree_in_every_digest(tmp_path: Path) -> None:
     """Other hash seeds, heaps, cores, threads, neighbours, folders, languages, time zones and masks for new files."""
     cores = sorted(os.sched_getaffinity(0))
@@ -88,7 +74,7 @@ def test_two_cold_evaluations_under_unequal_conditions_agree_in_every_digest(tmp
         for process in running.values():
             process.kill()
             process.wait()
-    one, other = (parts(LocalStore(folder / "store")) for folder in folders.values())
+    one, other = (untimed_parts(LocalStore(folder / "store")) for folder in folders.values())
     different = sorted(place for place in one.keys() | other.keys() if one.get(place) != other.get(place))
     assert not different, "\n".join([f"{len(different)} of {len(one)} parts differ:", *different])
     places = finished_objects(LocalStore(folders["plain"] / "store"))

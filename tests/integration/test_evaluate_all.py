@@ -19,8 +19,13 @@ from deployments.processes import MARK, marked_processes
 from storage.local import LocalStore
 from storage.objects import MANIFEST, find, finished_objects, read_manifest, read_part, read_table
 from storage.runs import latest_content, latest_run
+from storage.store import STORE_SETTING
+from tasks.presets import parse_experiment
+from tests.integration.computed_plans import computed_here
+from tests.integration.finished_run import untimed_parts
 from tests.integration.served import Served, open_folder, possible_database, wait_for
 from tests.integration.small_sample import SMALL, WITHOUT_NETWORKS
+from tests.integration.small_windows import draw_pictures, windows_experiment
 from tests.unit import tiny_models, tiny_onnx
 from tests.unit.tiny_models import save_vit
 from tests.unit.tiny_onnx import network
@@ -365,18 +370,62 @@ def newest_results(telltale: Telltale) -> pl.DataFrame:
     return pl.read_parquet(telltale.folder / "store" / run / "tables" / "results.parquet")
 
 
-def test_workers_without_the_plans_device_refuse_and_the_one_that_has_it_works(telltale: Telltale) -> None:
-    # The last test here: from now on the deployments make up what they make.
-    telltale.add_worker("gpu", "with-gpu", MADE_UP_DEVICE="cuda", MADE_UP_BUILD="cu130")
+def test_windows_and_histories_are_made_by_lanes_as_by_one_process(
+    telltale: Telltale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_pictures(telltale.folder)
+    document = windows_experiment(telltale.folder, network(telltale.folder / "windows.onnx"))
+    # The first network as it is; what is made of one is made by lanes in `sample`.
+    document["mobile"]["networks"] = [document["mobile"]["networks"][0] | {"left_out": False}]
+    experiment = telltale.folder / "windows.yaml"
+    experiment.write_text(json.dumps(document))
+    command = [sys.executable, "-m", "deployments.cli", "evaluate", str(experiment), "--on", "pools"]
+    done = subprocess.run(command, env=telltale.environment, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed = LocalStore(tmp_path)
+    monkeypatch.setenv(STORE_SETTING, undisturbed.url)
+    computed_here(parse_experiment(document), undisturbed)
+    expected = untimed_parts(undisturbed)
+    assert {place.split("/")[1] for place in expected} >= {
+        "cropped",
+        "encodings",
+        "control",
+        "embed",
+        "score",
+        "report",
+    }
+    found = untimed_parts(telltale.store)
+    assert {place: found.get(place) for place in expected} == expected
+
+
+@pytest.fixture(scope="module")
+def made_up_lanes(telltale: Telltale) -> Telltale:
+    """From now on the deployments make up what they make: for the last tests here."""
     for name in ("cpu", "gpu"):
         deployment = telltale.deployment(name, "flows.work.work")["id"]
         telltale.send("PATCH", f"/deployments/{deployment}", {"entrypoint": "tests.integration.made_up_lanes.work"})
-    environment = {**telltale.environment, "PREFECT_API_URL": telltale.api_url}
-    command = [sys.executable, "-m", "tests.integration.made_up_lanes"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lanes = telltale.lanes(done.stdout.split()[-1].removesuffix("-0"))
+    return telltale
 
+
+def lanes_of_made_up_plan(telltale: Telltale, *words: str) -> list[dict[str, Any]]:
+    environment = {**telltale.environment, "PREFECT_API_URL": telltale.api_url}
+    command = [sys.executable, "-m", "tests.integration.made_up_lanes", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return telltale.lanes(done.stdout.split()[-1].removesuffix("-0"))
+
+
+def test_both_workers_of_each_pool_are_at_work_at_once(made_up_lanes: Telltale) -> None:
+    lanes = lanes_of_made_up_plan(made_up_lanes, str(made_up_lanes.folder / "meetings"))
+    # Each thing waits for that which another lane has to be making meanwhile.
+    made = {lane["worker"]: lane["computed"] for lane in lanes if lane["computed"]}
+    assert made == {"cpu-local": 1, "cpu-second": 1, "gpu-local-0": 1, "gpu-local-1": 1}
+
+
+def test_workers_without_the_plans_device_refuse_and_the_one_that_has_it_works(made_up_lanes: Telltale) -> None:
+    telltale = made_up_lanes
+    telltale.add_worker("gpu", "with-gpu", MADE_UP_DEVICE="cuda", MADE_UP_BUILD="cu130")
+    lanes = lanes_of_made_up_plan(telltale)
     refused = [lane for lane in lanes if lane["state"] == "refused"]
     assert {lane["worker"] for lane in refused} == {"gpu-local-0", "gpu-local-1"}
     assert all("no usable GPU" in lane["reason"] and lane["computed"] == 0 for lane in refused)
@@ -384,7 +433,7 @@ def test_workers_without_the_plans_device_refuse_and_the_one_that_has_it_works(t
     assert on_gpu == {"with-gpu"}
     (versions,) = {lane["versions"]["torch"] for lane in lanes}
     assert "+" not in versions
-    places = [place for place in telltale.manifests() if place.startswith("objects/test/")]
+    places = [place for place in telltale.manifests() if place.startswith("objects/test/") and "/met" not in place]
     assert sum(lane["computed"] for lane in lanes) == len(places) == 16 + 48 + 1
     scaled = [find(telltale.store, place) for place in places if "/scaled/" in place]
     assert {read_part(telltale.store, ref, "data.txt").split()[2] for ref in scaled if ref} == {b"cuda"}

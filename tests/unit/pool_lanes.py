@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from storage.errors import PlanFailed
@@ -102,6 +103,28 @@ def add_up(run: StepRun, *, parts: tuple[Ref, ...], aside: Ref | None = None) ->
 def sleep_a_while(run: StepRun, *, number: int, seconds: float) -> Output:
     """Work that takes time and nothing else."""
     time.sleep(seconds)
+    return Output({"data.txt": str(number).encode()})
+
+
+@step("test/met", version=1, label=lambda *, number, **_: f"{number:06d}")
+def meet(run: StepRun, *, number: int, count: int, place: str) -> Output:
+    """Ends once `count` such things are being made at the same time, so that as many lanes have to be at work."""
+    return _met(number, count, Path(place))
+
+
+@step("test/met-on-gpu", version=1, label=lambda *, number, **_: f"{number:06d}", pool="gpu")
+def meet_on_gpu(run: StepRun, *, number: int, count: int, place: str) -> Output:
+    """`meet` on the other pool."""
+    return _met(number, count, Path(place))
+
+
+def _met(number: int, count: int, place: Path) -> Output:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / str(number)).touch()
+    deadline = time.monotonic() + 600
+    while len(list(place.iterdir())) < count:
+        assert time.monotonic() < deadline, f"the others never came to {place}"
+        time.sleep(0.2)
     return Output({"data.txt": str(number).encode()})
 
 
