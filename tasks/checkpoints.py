@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.digest import sha256_hex
-from storage.errors import ObjectMissing
+from storage.errors import ObjectMissing, TrainingFailed
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ class Checkpoint:
         """The tensors under `<name>/`, by the rest of their names."""
         start = f"{name}/"
         return {key.removeprefix(start): tensor for key, tensor in self.tensors.items() if key.startswith(start)}
+
+
+def finite_tensors(place: str, state: Mapping[str, torch.Tensor], training: str) -> dict[str, npt.NDArray[Any]]:
+    """A copy of a network's state, by `<place>/<name>`.
+
+    Raises:
+        TrainingFailed: `training`, as a sentence begins with it, left a number that is not finite.
+    """
+    copied = {f"{place}/{name}": tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+    for name, tensor in copied.items():
+        if not np.isfinite(tensor).all():
+            raise TrainingFailed(f"{training}: {name} is not finite")
+    return copied
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, npt.NDArray[Any]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
-from tasks.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
+from tasks.checkpoints import Checkpoint, finite_tensors, optimiser_tensors, restore_optimiser
 from tasks.data.pictures import Pixels
 from tasks.spec.generators import GanSpec
 
@@ -225,10 +225,7 @@ class _Training:
         """A copy of the present state."""
         tensors: dict[str, npt.NDArray[Any]] = {}
         for name, network in self.networks.items():
-            for key, tensor in network.state_dict().items():
-                tensors[f"{name}/{key}"] = tensor.detach().cpu().numpy().copy()
-                if not np.isfinite(tensors[f"{name}/{key}"]).all():
-                    raise TrainingFailed(f"the GAN diverged in epoch {epoch}: {name} {key} is not finite")
+            tensors |= finite_tensors(name, network.state_dict(), f"the GAN diverged in epoch {epoch}")
             known = optimiser_tensors(self.optimisers[name])
             tensors |= {f"{name}_adam/{key}": tensor for key, tensor in known.items()}
         for name, random in self.random.items():

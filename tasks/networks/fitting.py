@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from storage.digest import hash_seed
 from storage.errors import TrainingFailed
-from tasks.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
+from tasks.checkpoints import Checkpoint, finite_tensors, optimiser_tensors, restore_optimiser
 from tasks.data.pictures import Pixels
 from tasks.detectors.svm import balanced_weights
 from tasks.networks.training_pictures import Pictures, matched_pictures
@@ -409,10 +409,7 @@ class _Run:
 
         tensors: dict[str, npt.NDArray[Any]] = {}
         for place, state in (("network", self.network.state_dict()), ("best", self.best)):
-            for name, tensor in state.items():
-                tensors[f"{place}/{name}"] = tensor.detach().cpu().numpy().copy()
-                if not np.isfinite(tensors[f"{place}/{name}"]).all():
-                    raise TrainingFailed(f"the network diverged in epoch {len(self.history)}: {name} is not finite")
+            tensors |= finite_tensors(place, state, f"the network diverged in epoch {len(self.history)}")
         if self.adam is not None:
             tensors |= {f"adam/{key}": tensor for key, tensor in optimiser_tensors(self.adam).items()}
         for name, values in (("losses", self.losses), ("hits", self.hits)):
