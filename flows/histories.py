@@ -12,6 +12,7 @@ from storage.objects import Ref
 from storage.opening import open_store
 from tasks.data.histories import (
     Encodings,
+    are_all_jpegs,
     clean_pictures,
     control_histories,
     count_encodings,
@@ -72,7 +73,8 @@ def pictures_by_source(
         return Pictures(shards[source], images.canonical.model_copy(update={"history": history}), enlarge=False)
 
     fakes, photographs = _encodings(experiment, counted)
-    for_photographs, for_fakes = matched_histories(fakes, photographs)
+    all_jpegs = are_all_jpegs(open_store(), [counted[real] for real in experiment.real_names])
+    for_photographs, for_fakes = matched_histories(fakes, photographs, all_jpegs)
     own = {fake: pictures(fake, history) for fake, history in for_fakes.items()}
     matched = {
         photographs_as(real, fake): pictures(real, history)

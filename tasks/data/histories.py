@@ -80,25 +80,39 @@ def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:
     return [(quality, subsampling, count) for (quality, subsampling), count in sorted(together.items())]
 
 
+def are_all_jpegs(store: Store, counted: Iterable[Ref]) -> bool:
+    """Whether every picture of these sources is a JPEG: of the clean ones, too, which others are as well."""
+    for notes in (notes_of(store, ref) for ref in counted):
+        clean_jpegs = sum(count for quality, _, count in notes["jpegs"] if quality >= CLEAN_QUALITY)
+        if sum(count for _, count in notes["clean"]) > clean_jpegs:
+            return False
+    return True
+
+
 def clean_pictures(store: Store, counted: Iterable[Ref], side: int) -> int:
     """How many clean pictures of these sources have a shorter side of so many pixels."""
     return sum(count for ref in counted for shorter, count in notes_of(store, ref)["clean"] if shorter >= side)
 
 
 def matched_histories(
-    fakes: Mapping[str, Encodings], photographs: Encodings
+    fakes: Mapping[str, Encodings], photographs: Encodings, are_all_jpegs: bool
 ) -> tuple[dict[str, History | None], dict[str, History | None]]:
     """What photographs take that stand against each generator, and what the generator's own pictures take.
 
     Photographs take an encoding as the generator's files have; files of the generator that are no JPEG take one too.
     Where none of its files is a JPEG, it is the cleaner of the two: its pictures take one as the photographs have, and
-    the photographs stay as they are. None: nothing is encoded.
+    photographs that are JPEGs stay as they are. None: nothing is encoded.
+
+    Args:
+        are_all_jpegs: whether all photographs are. Those that are none take an encoding as the others have, where the
+            generator's pictures do: else it would have a history that they lack.
     """
 
     def history(encodings: Encodings, of: str) -> History | None:
         return History(encodings=tuple(encodings), of=of) if encodings else None  # type: ignore[arg-type]
 
-    for_photographs = {fake: history(encodings, "photographs") for fake, encodings in fakes.items()}
+    of_others = None if are_all_jpegs else history(photographs, "fakes")
+    for_photographs = {fake: history(encodings, "photographs") or of_others for fake, encodings in fakes.items()}
     for_fakes = {fake: history(encodings or photographs, "fakes") for fake, encodings in fakes.items()}
     return for_photographs, for_fakes
 

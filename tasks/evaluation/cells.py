@@ -103,14 +103,40 @@ def drawn_pictures(
     """The test rows of a mix at 1:1, with equally many fakes of each source.
 
     Of photographs that have `versions`, some for each of the fakes, one is taken of each, equally many for every
-    generator that has pictures.
+    generator that has pictures. Where all fakes were made of photographs of the mix, each stands beside its own.
     """
     rows = _of_mix(test, real, fakes)
+    if (pairs := _drawn_pairs(rows, fakes, versions, seed)) is not None:
+        beside = pairs.select("image_id", source="source_of")
+        return rows.join(pl.concat([pairs.select("image_id", "source"), beside]), on=["image_id", "source"], how="semi")
     if len(versions) > 1:
         rows = pl.concat([_one_version(rows, fakes, versions, seed), rows.filter(pl.col("label") == FAKE)])
         rows = rows.sort("image_id", "source")
     mask = draw_balanced_mix(rows["image_id"].to_numpy(), rows["label"].to_numpy(), rows["source"].to_numpy(), seed)
     return rows.filter(pl.Series(mask, dtype=pl.Boolean))
+
+
+def _drawn_pairs(
+    rows: pl.DataFrame, fakes: Sequence[str], versions: Sequence[Sequence[str]], seed: int
+) -> pl.DataFrame | None:
+    """Of a mix of nothing but pairs those that are drawn: their `image_id`, `source`, and `source_of` the photograph.
+
+    A pair has one id, which begins with its photograph's source, so that no other pictures share one. Equally many of
+    each source, and a photograph of which several pictures were made stands beside one of them. None for other mixes.
+    """
+    made, photographs = (rows.filter(pl.col("label") == label) for label in (FAKE, REAL))
+    beside = photographs.select("image_id", source_of="source")
+    pairs = made.select("image_id", "source").join(beside, on="image_id")
+    if len(versions) > 1:
+        own = [(fake, name) for fake, names in zip(fakes, versions, strict=True) for name in names]
+        pairs = pairs.join(pl.DataFrame(own, schema=["source", "source_of"], orient="row"), on=["source", "source_of"])
+    if not len(made) or set(pairs["source"]) != set(made["source"]):
+        return None
+    hashes = [hash_fraction("pair", seed, *pair) for pair in pairs.select("image_id", "source").iter_rows()]
+    pairs = pairs.with_columns(pl.Series("hash", hashes, pl.Float64)).sort("hash", "image_id", "source")
+    pairs = pairs.unique(["image_id", "source_of"], keep="first", maintain_order=True)
+    count = pairs.group_by("source").len()["len"].min()
+    return pairs.filter(pl.col("hash").rank("ordinal").over("source") <= count).drop("hash")
 
 
 def _one_version(
@@ -335,7 +361,7 @@ class Scored(Spec):
 
 @step(
     "evaluate-cell",
-    version=3,
+    version=4,
     label=lambda cell, protocol, **_: f"{protocol}/{cell.name}",
     libraries=("numpy",),
 )

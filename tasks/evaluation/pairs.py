@@ -183,7 +183,7 @@ class ComparedDetector(Spec):
     uncompressed: Ref | None = None
 
 
-@step("compare-detectors", version=1, label=lambda *, cell, **_: cell.name, libraries=("numpy", "scipy"))
+@step("compare-detectors", version=2, label=lambda *, cell, **_: cell.name, libraries=("numpy", "scipy"))
 def compare_detectors(
     run: StepRun,
     *,

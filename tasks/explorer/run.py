@@ -23,7 +23,7 @@ DATA = "data-"
 PAGE = Path(__file__).parent / "page"
 
 
-@step("explorer", version=2, label=lambda *, experiment, **_: experiment, libraries=("scikit-learn",))
+@step("explorer", version=3, label=lambda *, experiment, **_: experiment, libraries=("scikit-learn",))
 def write_explorer(
     run: StepRun,
     *,

@@ -9,6 +9,7 @@ import polars as pl
 from tasks.report.blocks import Text, joined, random_weights_warning, row_estimate, with_interval
 from tasks.report.controls import control_rows
 from tasks.report.data import FAIR, HEADLINE_RULE, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
+from tasks.report.history import WHY_NO_CONTROL, is_controlled
 
 # AUROC from here on is called nearly perfect, and has to be explained before it is believed.
 NEARLY_PERFECT = 0.995
@@ -25,6 +26,7 @@ def flag_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
         yield from _probe_flag(probe, tables["probe"].filter(pl.col("detector") == probe.name))
     yield from _control_flag(data, index)
     yield from _history_flag(tables["history"])
+    yield from uncontrolled(tables["history"])
     yield from _as_they_came(data)
     yield from _perfect(index, tables["grid"])
     yield from _threshold_flag(data, index)
@@ -70,6 +72,18 @@ def _history_flag(history: pl.DataFrame) -> Iterator[Text]:
             f"by {joined(list(flagged['detector'].unique(maintain_order=True)))}. What is told there may be history, "
             "not generation.",
             "flag",
+            "#history",
+            "History of files",
+        )
+
+
+def uncontrolled(history: pl.DataFrame) -> Iterator[Text]:
+    """Where matching did something and nobody saw whether it did enough."""
+    if len(history.filter(pl.col("difference").fill_null(0) != 0)) and not is_controlled(history):
+        yield Text(
+            "Whether both classes have one history was not seen on the same photographs, as there is no control: "
+            f"{WHY_NO_CONTROL}.",
+            "warning",
             "#history",
             "History of files",
         )

@@ -36,12 +36,18 @@ from tasks.report.data import (
     sorted_cells,
 )
 from tasks.spec.detectors import Fit, Role
+from tasks.spec.views import CLEAN_QUALITY, REDUCTION
 
 # From which AUROC on the same photographs with both histories on what is told of a generator may be history.
 MOST_OF_A_PROBE = 0.65
 MOST_OF_A_DETECTOR = 0.60
 
 UNCOMPRESSED = "none"
+# What `flows.histories.history_control` needs.
+WHY_NO_CONTROL = (
+    f"it needs a generator of JPEG files, photographs that are JPEGs of quality {CLEAN_QUALITY} or better, and in "
+    f"every fold ten that are such or no JPEGs and have a window when they are reduced by {REDUCTION}"
+)
 NOT_TRAINED = "networks are not trained again on pictures as they came"
 
 
@@ -122,10 +128,11 @@ def history_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tupl
             "Photographs and generated pictures come as files that were encoded differently, and traces of that "
             "outlast another encoding. Matched: before a window is cut, photographs whose own encoding is overwritten "
             "by it take one as the generator's files have; of a generator whose files are no JPEGs, its pictures take "
-            "one as the photographs have. As they came: nobody takes one. Both AUROCs are of detectors that were "
-            "fitted so as well; what the difference is worth is history, not generation. Control: the same "
-            "photographs, reduced so that their own history is gone, encoded as matched photographs are and as the "
-            "generator's files are: by a detector fitted to tell these, which says what it could see, and by the "
+            "one as the photographs have, and so do photographs that are no JPEGs. As they came: nobody takes one. "
+            "Both AUROCs are of detectors that were fitted so as well; what the difference is worth is history, not "
+            "generation. Control: the same photographs, reduced so that their own history is gone, encoded as matched "
+            "photographs are and as the generator's files are: by a detector fitted to tell these, which says what it "
+            "could see, and by the "
             f"detector itself. Above {MOST_OF_A_PROBE:.2f} of a probe, or further than {MOST_OF_A_DETECTOR - 0.5:.2f} "
             "from one half of a detector itself, a row is marked: what is told there may be history."
         ),
@@ -137,7 +144,13 @@ def history_blocks(data: ReportData, tables: Mapping[str, pl.DataFrame]) -> tupl
             csv="history",
         ),
         *reasons_note(one for pair in estimates for one in pair),
+        *([] if is_controlled(tables["history"]) else [Text(f"There is no control: {WHY_NO_CONTROL}.")]),
     )
+
+
+def is_controlled(history: pl.DataFrame) -> bool:
+    """Whether any row of `history_table` has a control."""
+    return bool(len(history.filter(pl.col("control").is_not_null() | pl.col("applied").is_not_null())))
 
 
 def _farthest(index: ResultIndex, protocol: str, fit: Fit, cells: Sequence[CellKey]) -> Estimate:

@@ -148,7 +148,7 @@ class History(Spec):
     `encodings` are (JPEG quality, chroma subsampling, count) of the other class's files, sorted; each picture draws one
     by hash of its id. Who takes one depends on `of`: `photographs` whose own encoding is overwritten by it, that is
     those of `CLEAN_QUALITY` or better and those that are no JPEG, others being left out; or of `fakes` those that are
-    no JPEG, as one that came as JPEG is never encoded again.
+    no JPEG, as one that came as JPEG is never encoded again; so are photographs where the generator's files are none.
     """
 
     encodings: tuple[tuple[Quality, Subsampling, int], ...] = Field(min_length=1)

@@ -252,6 +252,35 @@ def test_pictures_of_other_ids_and_mixes_of_several_generators_have_no_pairs() -
     assert (None, "pairs_in_order") not in found
 
 
+def renamed(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    return rows.with_columns(pl.lit(name).alias("source"))
+
+
+def test_what_was_made_of_photographs_is_drawn_beside_these_alone() -> None:
+    frame = paired().filter(pl.col("split") == "test")
+    drawn = drawn_pictures(frame, ["coco"], ["made"], 0)
+    real, made = (drawn.filter(pl.col("label") == label)["image_id"].to_list() for label in (REAL, FAKE))
+    assert real == made == frame.filter(pl.col("label") == FAKE)["image_id"].to_list()
+    found = evaluated(paired(), mix=Mix(name="made", real=("coco",), fakes=("made",)))
+    assert found[None, "auroc"]["n_real"] == found[None, "pairs_in_order"]["n_real"] == len(real)
+
+
+@pytest.mark.parametrize("has_versions", [False, True])
+def test_of_two_pictures_that_were_made_of_a_photograph_each_has_its_own_beside_it(has_versions: bool) -> None:
+    frame = paired(40).filter(pl.col("split") == "test")
+    real, made = (frame.filter(pl.col("label") == label) for label in (REAL, FAKE))
+    versions = [("coco-as-made",), ("coco-as-again",)] if has_versions else []
+    photographs = [name for names in versions for name in names] or ["coco"]
+    every = pl.concat([*(renamed(real, name) for name in photographs), made, renamed(made, "again")])
+    drawn = drawn_pictures(every.sort("image_id", "source"), photographs, ["made", "again"], 0, versions)
+    ids = {name: sorted(drawn.filter(source=name)["image_id"]) for name in (*photographs, "made", "again")}
+    assert len(ids["made"]) == len(ids["again"]) > 5
+    if has_versions:
+        assert (ids["coco-as-made"], ids["coco-as-again"]) == (ids["made"], ids["again"])
+    else:
+        assert ids["coco"] == sorted(ids["made"] + ids["again"]), "no photograph stands beside two"
+
+
 def test_of_the_versions_of_a_photograph_one_is_drawn_and_equally_many_for_each_generator() -> None:
     fakes = pl.concat(
         [

@@ -111,13 +111,27 @@ def test_whole_pictures_are_encoded_on_their_own_grid() -> None:
 
 def test_the_cleaner_class_takes_the_encoding() -> None:
     photographs = [(96, "420", 5)]
-    for_photographs, for_fakes = matched_histories({"saved": list(SAVED), "lossless": []}, photographs)
+    for_photographs, for_fakes = matched_histories(
+        {"saved": list(SAVED), "lossless": []}, photographs, are_all_jpegs=True
+    )
     assert for_photographs == {"saved": History(encodings=SAVED, of="photographs"), "lossless": None}
     assert for_fakes == {
         "saved": History(encodings=SAVED, of="fakes"),
         "lossless": History(encodings=((96, "420", 5),), of="fakes"),
     }
-    assert matched_histories({"lossless": []}, []) == ({"lossless": None}, {"lossless": None})
+    assert matched_histories({"lossless": []}, [], False) == ({"lossless": None}, {"lossless": None})
+
+
+def test_photographs_that_are_no_jpegs_take_the_encoding_that_a_lossless_generator_takes() -> None:
+    for_photographs, for_fakes = matched_histories({"saved": list(SAVED), "lossless": []}, [(50, "420", 1)], False)
+    history = for_photographs["lossless"]
+    assert history == for_fakes["lossless"] == History(encodings=((50, "420", 1),), of="fakes")
+    assert for_photographs["saved"] == History(encodings=SAVED, of="photographs")
+    # Both classes have been through the one encoding then, and whoever had been stays as it is.
+    assert inspect_picture(with_history(encode_png(PICTURE), "a", history)).jpeg_quality == 50
+    data = jpeg(50)
+    assert with_history(data, "a", history) is data
+    assert not history.leaves_out(50)
 
 
 def table(files: list[bytes]) -> pa.Table:

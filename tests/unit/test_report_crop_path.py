@@ -12,9 +12,10 @@ from storage.tables import RESULT_SCHEMA
 from tasks.detectors.linear import Linear
 from tasks.evaluation.protocols import detectors_of, grid_of, mixes_of
 from tasks.presets import parse_experiment
-from tasks.report.blocks import Block, Table
+from tasks.report.blocks import Block, Table, Text
 from tasks.report.data import ResultIndex
-from tasks.report.history import history_blocks, history_table
+from tasks.report.flags import uncontrolled
+from tasks.report.history import WHY_NO_CONTROL, history_blocks, history_table
 from tasks.report.left_out import left_out_blocks, left_out_table
 from tasks.report.reconstructions import reconstruction_blocks, reconstruction_table
 from tasks.spec.detectors import Fit, HeadSpec
@@ -221,6 +222,21 @@ def test_what_is_not_fitted_again_is_judged_by_its_own_control(experiment: Exper
         ("a1", 0.9, None, None, None, 0.35, True)
     ]
     assert table["reason"].to_list() == ["networks are not trained again on pictures as they came"]
+
+
+def test_where_matching_was_not_controlled_the_section_and_the_first_screen_say_why(experiment: Experiment) -> None:
+    data: Any = Data(experiment)
+    without = [one for one in rows() if not one["protocol"].startswith("history-control")]
+    found = {}
+    for name, kept in (("with", list(rows())), ("without", without)):
+        table = history_table(data, ResultIndex(experiment, pl.DataFrame(kept, schema=RESULTS)))
+        blocks = [*history_blocks(data, {"history": table}), *uncontrolled(table)]
+        found[name] = [one.text for one in blocks if isinstance(one, Text) and WHY_NO_CONTROL in one.text]
+    assert not found["with"]
+    assert len(found["without"]) == 2
+    # Where nothing was encoded, nothing has to be seen.
+    equal = table.with_columns(pl.lit(0.0).alias("difference"))
+    assert not list(uncontrolled(equal))
 
 
 def test_without_such_results_there_are_no_such_sections(experiment: Experiment) -> None:
