@@ -1,6 +1,8 @@
 """The crop path: windows of original pixels, one encoding for both classes, and what comes before it."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from storage.local import LocalStore
 from storage.tables import FAKE, REAL
+from tasks.data import histories
 from tasks.data.encoding import decode_own_jpeg, encode_jpeg, encode_jpeg_exactly, encode_png
 from tasks.data.histories import called, control_histories, matched_histories
 from tasks.data.perturbations.jpeg import Jpeg
@@ -132,6 +136,23 @@ def test_photographs_that_are_no_jpegs_take_the_encoding_that_a_lossless_generat
     data = jpeg(50)
     assert with_history(data, "a", history) is data
     assert not history.leaves_out(50)
+
+
+@pytest.mark.parametrize(
+    ("jpegs", "clean", "expected"),
+    [
+        ([[96, "420", 5]], [[640, 5]], True),
+        ([[96, "420", 5]], [[640, 5], [700, 1]], False),
+        ([[50, "420", 1]], [[640, 39]], False),
+        ([[50, "420", 1], [96, "444", 2]], [[640, 2]], True),
+    ],
+)
+def test_pictures_that_are_no_jpegs_are_known_by_their_counts(
+    jpegs: list[Any], clean: list[Any], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "notes_of", lambda store, ref: {"jpegs": jpegs, "clean": clean})
+    counted: list[Any] = ["a source"]
+    assert histories.are_all_jpegs(LocalStore(tmp_path), counted) is expected
 
 
 def table(files: list[bytes]) -> pa.Table:
