@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -81,7 +81,7 @@ def document_of(
     }
     document["augmented_qualities"] = list(qualities)
     override(document, dict(settings))
-    return document, tuple(_said(document, unmatched, _without_a_history(facts)))
+    return document, tuple(_said(document, unmatched, _without_a_history(facts, of_label["fake"])))
 
 
 def _said(document: Mapping[str, Any], unmatched: str, unknown: str) -> Iterator[str]:
@@ -226,11 +226,13 @@ def _why_unmatched(photographs: _Seen, fakes: _Seen) -> str:
     return ""
 
 
-def _without_a_history(facts: _Seen) -> str:
+def _without_a_history(facts: _Seen, fakes: Iterable[str]) -> str:
     """Why a file's history may tell something where it is matched: only JPEGs say how they were saved."""
     others = {source: sum(one.jpeg_quality is None for one in of) for source, of in facts.items()}
+    own = [source for source in fakes if any(one.has_own_tables for one in facts[source])]
     if not any(others.values()):
-        return ""
+        first = "both classes take one encoding first, but by standard quantisation tables: those of JPEGs of"
+        return f"{first} {' and '.join(own)} are others, which may be what is told" if own else ""
     if sum(others.values()) == sum(map(len, facts.values())):
         return "no picture is a JPEG: what each was before cannot be told, is not made equal, and may be what is told"
     named = " and ".join(f"{n} of {len(facts[source])} pictures of {source}" for source, n in others.items() if n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from storage.store import Store
 from storage.tables import FAKE, REAL
 from tasks.data.entries import QUARANTINE
 from tasks.data.grouping import assignment_warnings, warnings_on
+from tasks.data.histories import MANY_OWN_TABLES
 from tasks.data.windows import Counted, why_not_fitted
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import CLEAN_QUALITY
@@ -40,6 +41,7 @@ class SourceCheck:
         sizes: width and height (N, 2), as stored.
         formats: pictures by format.
         qualities: JPEG qualities of those that are JPEGs.
+        own_tables: the same of those that have quantisation tables of their own; none where no history is matched.
         too_small: by the names of resolutions, pictures that take no part there.
         unmatched: by the names of resolutions, photographs that are large enough and that `history: matched` leaves
             out, as their own encoding would be seen.
@@ -57,6 +59,7 @@ class SourceCheck:
     sizes: npt.NDArray[np.int64]
     formats: Mapping[str, int]
     qualities: npt.NDArray[np.int64]
+    own_tables: npt.NDArray[np.int64]
     too_small: Mapping[str, int]
     unmatched: Mapping[str, int]
     unmatched_against: tuple[str, ...]
@@ -108,6 +111,7 @@ class SourceCheck:
             "shorter_side": _quantiles(self.sizes.min(axis=1)) if len(self.sizes) else None,
             "formats": dict(self.formats),
             "jpeg_quality": _quantiles(self.qualities) if len(self.qualities) else None,
+            "own_tables": len(self.own_tables),
             "repeats": dict(self.repeats),
             "set_aside": dict(self.set_aside),
             "takes_part": {name: counted.total for name, counted in self.taking_part.items()},
@@ -139,14 +143,20 @@ def check_sources(
     experiment: Experiment,
     sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]],
     assignment: Ref,
+    tables: Mapping[str, Sequence[Ref]],
 ) -> Check:
-    """What is known of (name, label, index, scans) of each source, and of their assignment."""
+    """What is known of (name, label, index, scans) of each source, of their assignment, and of their JPEGs' tables."""
     notes = notes_of(store, assignment)
     places = _places(store, assignment)
     seen = {name: _seen(store, scans) for name, _, _, scans in sources}
     jpegs = tuple(name for name in seen if name in experiment.fake_names and _has_jpegs(seen[name]))
     found = tuple(
-        _checked(store, experiment, *source, notes["sources"][source[0]], seen[source[0]], jpegs, places[source[0]])
+        replace(
+            _checked(
+                store, experiment, *source, notes["sources"][source[0]], seen[source[0]], jpegs, places[source[0]]
+            ),
+            own_tables=_own_tables(store, tables.get(source[0], ())),
+        )
         for source in sources
     )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
@@ -173,6 +183,12 @@ def _seen(store: Store, scans: Sequence[Ref]) -> list[dict[str, Any]]:
     """What the scans of a source say of every picture, in their order."""
     columns = ["image_id", "width", "height", "format", "jpeg_quality"]
     return [row for ref in scans for row in read_table(store, ref, columns=columns).to_pylist()]
+
+
+def _own_tables(store: Store, tables: Sequence[Ref]) -> npt.NDArray[np.int64]:
+    """The qualities of a source's JPEGs that have quantisation tables of their own; of `TABLES_SCHEMA`."""
+    rows = [row for ref in tables for row in read_table(store, ref, columns=["jpeg_quality", "own_tables"]).to_pylist()]
+    return np.array([row["jpeg_quality"] for row in rows if row["own_tables"]], dtype=np.int64)
 
 
 def _has_jpegs(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -214,6 +230,7 @@ def _checked(
         sizes=sizes,
         formats=dict(Counter(row["format"] for row in rows).most_common()),
         qualities=qualities,
+        own_tables=np.empty(0, dtype=np.int64),
         too_small={str(one): int(np.sum(shorter < side)) for one, side in least.items()},
         unmatched={str(one): int(np.sum(~kept & (shorter >= side))) for one, side in least.items()},
         unmatched_against=() if len(of_jpegs) == len(experiment.fake_names) else tuple(of_jpegs),
@@ -304,7 +321,9 @@ def _kept_in(experiment: Experiment) -> Iterator[str]:
 
 
 def _unknown_histories(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
-    """Where files do not say what they were before: matching makes only known encodings equal."""
+    """Where files do not say what they were before, or were saved as no other file is when histories are matched."""
+    lossless = [one.name for one in sources if one.label == "fake" and one.pictures and not len(one.qualities)]
+    lossless += [one for one in experiment.fake_names if one not in {source.name for source in sources}]
     for one in sources if experiment.matches_history else ():
         others = one.pictures - len(one.qualities)
         if others:
@@ -312,15 +331,23 @@ def _unknown_histories(experiment: Experiment, sources: Sequence[SourceCheck]) -
                 f"{others} of {one.pictures} pictures of {one.name} are no JPEGs: what they were before cannot be "
                 "told, and is not made equal; it may be what is told"
             )
+        like = "photographs" if one.label == "fake" else f"pictures of {' and '.join(lossless)}" if lossless else ""
+        if like and one.pictures and len(one.own_tables) >= MANY_OWN_TABLES * one.pictures:
+            yield (
+                f"{len(one.own_tables)} of {one.pictures} pictures of {one.name} were saved with quantisation tables "
+                f"of their own (of about quality {int(np.median(one.own_tables))}): matched {like} take standard ones, "
+                "and the difference may be what is told"
+            )
 
 
 def _of_histories(experiment: Experiment, sources: Sequence[SourceCheck]) -> str:
     """What becomes of encodings that differ; only those of JPEGs are known, and can be made equal."""
     if not experiment.matches_history:
         return ": an encoding stays visible under the next one, and may be what is told"
-    if all(len(one.qualities) == one.pictures for one in sources):
+    known = all(len(one.qualities) == one.pictures for one in sources)
+    if known and not any(len(one.own_tables) for one in sources if one.label == "fake"):
         return " (both take one encoding more: history matched)"
-    return " (history matched makes equal what JPEGs say of theirs, nothing else)"
+    return " (history matched makes equal the quality and the subsampling of JPEGs, nothing else)"
 
 
 def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
@@ -54,7 +55,7 @@ def test_equal_histories_are_promised_of_jpegs_alone(told: Any, tmp_path: Path) 
     assert not any(promise in said for promise in PROMISES)
     assert "but what files were before that are no JPEGs (3 of 15 pictures of photos) cannot be told" in said
     assert f"note: 3 of 15 pictures of photos {UNKNOWN}" in said
-    assert "the median JPEG quality is 75 of sd, 96 of the photographs (history matched makes equal what JPEGs" in said
+    assert "the median JPEG quality is 75 of sd, 96 of the photographs (history matched makes equal the quality" in said
     # Nothing is matched of pictures that keep their encodings, and that is said instead.
     assert UNKNOWN not in " ".join(told(*words, "--set", "history=as-is").output.split())
 
@@ -145,3 +146,41 @@ def test_a_network_that_leaves_out_nothing_is_noted(told: Any, tmp_path: Path) -
     network = {"kind": "residual", "name": "small", "side": 256, "left_out": True}
     found = notes(told, document | {"mobile": {"networks": [network]}})
     assert "left_out of small leaves out no generator, as there is one alone" in found
+
+
+def with_own_tables(folder: Path, count: int, first: int = 0) -> Path:
+    """JPEGs whose tables are none of libjpeg's, as Photoshop and cameras write them; of about quality 75."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        picture(folder, "plain.jpg", quality=75, seed=number + 100)
+        with Image.open(folder / "plain.jpg") as plain:
+            tables = [[step + 1 for step in plain.quantization[index]] for index in (0, 1)]
+            plain.copy().save(folder / f"own-{number}.jpg", qtables=tables)
+        (folder / "plain.jpg").unlink()
+    return folder
+
+
+def test_fakes_with_quantisation_tables_of_their_own_are_noted(told: Any, tmp_path: Path) -> None:
+    photographs, sd = pictures(tmp_path / "photos"), pictures(tmp_path / "sd", quality=75, count=9)
+    with_own_tables(sd, 3)
+    words = ("--photographs", str(photographs), "--fakes", str(sd))
+    said = " ".join(told(*words).output.split())
+    assert ("note: 3 of 12 pictures of sd were saved with quantisation tables of their own (of about quality 7") in said
+    assert "matched photographs take standard ones, and the difference may be what is told" in said
+    assert not any(promise in said for promise in PROMISES)
+    assert json.loads(told(*words, "--json").output)["sources"][1]["own_tables"] == 3
+    picture(sd, "one-more.jpg", quality=75)  # less than a quarter
+    assert "tables of their own" not in " ".join(told(*words).output.split())
+
+
+@pytest.mark.parametrize("quality", [75, None])
+def test_photographs_with_tables_of_their_own_are_noted_where_fakes_take_their_encodings(
+    told: Any, tmp_path: Path, quality: int | None
+) -> None:
+    web, sd = with_own_tables(tmp_path / "web", 12), pictures(tmp_path / "sd", quality=quality)
+    pictures(web, quality=96)
+    said = " ".join(told("--photographs", str(web), "--fakes", str(sd)).output.split())
+    assert "(history: matched)" in said
+    noted = "12 of 24 pictures of web were saved with quantisation tables of their own"
+    assert (noted in said) == (quality is None)
+    assert ("matched pictures of sd take standard ones" in said) == (quality is None)
