@@ -70,12 +70,8 @@ def count_images(
     for source, label, images, embedded, indexed, encoded in zip(
         sources, labels, shards, features, entries, saved, strict=True
     ):
-        tables = []
-        for ref in (*indexed, *images):
-            manifest = manifest_of(run.store, ref)
-            warnings += manifest.notes.get("warnings", [])
-            if any(part.name == QUARANTINE for part in manifest.parts):
-                tables.append(read_table(run.store, ref, name=QUARANTINE))
+        tables, told = _told_on_the_way(run.store, (*indexed, *images))
+        warnings += told
         quarantine += tables
         of_views = [notes_of(run.store, ref) for ref in embedded]
         undecodable = sum(int(notes.get("undecodable", 0)) for notes in of_views)
@@ -103,6 +99,14 @@ def count_images(
             QUARANTINE: pa.concat_tables(quarantine) if quarantine else QUARANTINE_SCHEMA.empty_table(),
         }
     )
+
+
+def _told_on_the_way(store: Store, refs: Sequence[Ref]) -> tuple[list[pa.Table], list[str]]:
+    """What objects quarantined, and what they warn of."""
+    manifests = [(ref, manifest_of(store, ref)) for ref in refs]
+    aside = [ref for ref, manifest in manifests if any(part.name == QUARANTINE for part in manifest.parts)]
+    warnings = [one for _, manifest in manifests for one in manifest.notes.get("warnings", [])]
+    return [read_table(store, ref, name=QUARANTINE) for ref in aside], warnings
 
 
 def warnings_of(counts: pa.Table) -> list[str]:

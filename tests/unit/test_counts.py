@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
 from PIL import Image
 
 from storage.local import LocalStore

@@ -544,15 +544,17 @@ def test_pictures_with_the_encodings_that_they_came_with_are_a_warning(path: str
 @pytest.mark.parametrize(("path", "history"), [("crop", "matched"), ("crop", "as-is"), ("fair", "matched")])
 def test_files_whose_histories_are_not_made_equal_are_a_warning_where_others_are(path: str, history: str) -> None:
     experiment = make_experiment(fakes=2).model_copy(update={"path": path, "history": history, "resolutions": (64,)})
-    *others, last = experiment.fake_names
+    first, last = experiment.fake_names
 
-    def warnings(no_jpegs: int, own_tables: int, of: str) -> list[str]:
+    def warnings(no_jpegs: int, own_tables: int, of: str, made: str = "") -> list[str]:
         counts = light_data(experiment).counts.with_columns(files=pl.lit(40), no_jpegs=pl.lit(0), own_tables=pl.lit(0))
         of_source = pl.col("source") == of
         counts = counts.with_columns(
             pl.when(of_source).then(no_jpegs).otherwise("no_jpegs").alias("no_jpegs"),
             pl.when(of_source).then(own_tables).otherwise("own_tables").alias("own_tables"),
             pl.when(of_source).then(78).alias("own_tables_quality"),
+            # Nobody counts the files of what a run makes.
+            files=pl.when(pl.col("source") != made).then("files"),
         )
         data = light_data(experiment, counts=counts)
         texts = flag_blocks(data, ResultIndex(experiment, data.results), report_tables(data))
@@ -568,6 +570,8 @@ def test_files_whose_histories_are_not_made_equal_are_a_warning_where_others_are
     assert warnings(0, 9, last) == []
     # Photographs stay as they are, unless a generator has no JPEG and takes their encodings.
     assert warnings(0, 40, "coco") == []
+    own = "40 of 40 pictures of coco (of about quality 78) were saved with quantisation tables of their own"
+    assert [text.split(":")[0] for text in warnings(0, 40, "coco", made=first)] == [own] * matched
 
 
 def test_a_probe_that_does_well_is_a_flag_with_an_interval_or_without() -> None:
