@@ -66,10 +66,8 @@ def count_images(
     rows: list[dict[str, Any]] = []
     quarantine: list[pa.Table] = []
     warnings: list[str] = []
-    saved = encodings or ((),) * len(sources)
-    for source, label, images, embedded, indexed, encoded in zip(
-        sources, labels, shards, features, entries, saved, strict=True
-    ):
+    of_sources = zip(sources, labels, shards, features, entries, encodings or ((),) * len(sources), strict=True)
+    for source, label, images, embedded, indexed, encoded in of_sources:
         tables, told = _told_on_the_way(run.store, (*indexed, *images))
         warnings += told
         quarantine += tables

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from deployments.own_pictures import document_of
+from tasks.data.pictures import inspect_picture
 from tests.unit.test_own_pictures import picture, pictures
 
 
@@ -152,11 +153,11 @@ def with_own_tables(folder: Path, count: int, first: int = 0) -> Path:
     """JPEGs whose tables are none of libjpeg's, as Photoshop and cameras write them; of about quality 75."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
-        picture(folder, "plain.jpg", quality=75, seed=number + 100)
-        with Image.open(folder / "plain.jpg") as plain:
-            tables = [[step + 1 for step in plain.quantization[index]] for index in (0, 1)]
-            plain.copy().save(folder / f"own-{number}.jpg", qtables=tables)
-        (folder / "plain.jpg").unlink()
+        file = folder / f"own-{number}.jpg"
+        picture(folder, file.name, quality=75, seed=100)
+        tables = inspect_picture(file.read_bytes()).quantization_tables
+        with Image.open(file) as plain:
+            plain.copy().save(file, qtables=[[step + 1 for step in table] for table in tables])
     return folder
 
 

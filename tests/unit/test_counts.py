@@ -13,6 +13,7 @@ from storage.objects import ROWS, Ref, commit, read_table
 from storage.tables import IMAGE_SCHEMA
 from tasks.data.encoding import encode_jpeg, encode_png
 from tasks.data.histories import count_encodings, encodings_of
+from tasks.data.pictures import inspect_picture
 from tasks.report.counts import count_images, warnings_of
 
 
@@ -76,9 +77,8 @@ def test_duplicates_left_out_and_unread_pictures_are_counted_per_source(tmp_path
 
 def test_files_that_are_not_matched_are_counted_per_source(tmp_path: Path) -> None:
     store, pixels, own = LocalStore(tmp_path / "store"), np.zeros((16, 16, 3), np.uint8), io.BytesIO()
-    with Image.open(io.BytesIO(encode_jpeg(pixels, 80))) as plain:
-        tables = [[step + 1 for step in plain.quantization[index]] for index in (0, 1)]
-        plain.copy().save(own, "JPEG", qtables=tables, subsampling=2)
+    tables = [[step + 1 for step in table] for table in inspect_picture(encode_jpeg(pixels, 80)).quantization_tables]
+    Image.fromarray(pixels).save(own, "JPEG", qtables=tables, subsampling=2)
     files = [(encode_png(pixels), "PNG", None), (encode_jpeg(pixels, 80), "JPEG", 80), (own.getvalue(), "JPEG", 80)]
     known = [
         {"image": {"bytes": data, "path": None}, "format": form, "jpeg_quality": quality, "width": 16, "height": 16}
