@@ -25,6 +25,7 @@ from storage.opening import open_store
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from storage.objects import Ref
     from tasks.data.checked import Check
     from tasks.evaluation.expected_work import ExpectedWork
 
@@ -94,9 +95,13 @@ def checked(asked: Chosen) -> Check:
 
     from flows.here import computed_here
     from flows.preflight import missing_sources
-    from flows.shard import scanned_sources
+    from flows.shard import Scans, scanned_sources, tables_read
     from storage.errors import MissingInput
     from tasks.data.checked import check_sources
+
+    def read() -> tuple[Scans, dict[str, tuple[Ref, ...]]]:
+        scans = scanned_sources(asked.experiment)
+        return scans, tables_read(asked.experiment, scans)
 
     missing = missing_sources(asked.experiment)
     if missing:
@@ -107,11 +112,11 @@ def checked(asked: Chosen) -> Check:
     # What indices warn of is said once, with the rest.
     of_flows.setLevel(logging.ERROR)
     try:
-        scans = computed_here(lambda: scanned_sources(asked.experiment), store)
+        scans, tables = computed_here(read, store)
     finally:
         of_flows.setLevel(before)
     sources = [(one.name, one.source.label, one.indexed.entries, one.scans) for one in scans.seen]
-    return check_sources(store, asked.experiment, sources, scans.assignment)
+    return check_sources(store, asked.experiment, sources, scans.assignment, tables)
 
 
 def show(console: Console, asked: Chosen, found: Check) -> None:

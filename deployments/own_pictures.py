@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -81,17 +81,18 @@ def document_of(
     }
     document["augmented_qualities"] = list(qualities)
     override(document, dict(settings))
-    return document, tuple(_said(document, unmatched))
+    return document, tuple(_said(document, unmatched, _without_a_history(facts, of_label["fake"])))
 
 
-def _said(document: Mapping[str, Any], unmatched: str) -> Iterator[str]:
+def _said(document: Mapping[str, Any], unmatched: str, unknown: str) -> Iterator[str]:
     """What the experiment is like, as it is now."""
     sides = document["resolutions"]
     shown = " and ".join(map(str, sides if isinstance(sides, list) else [sides]))
     if document["path"] == "crop":
         yield f"windows of {shown} original pixels (--cells sets others)"
     if document["path"] == "crop" and document["history"] == "matched":
-        yield "both classes take one encoding first, so that a file's history tells nothing (history: matched)"
+        promised = unknown or "both classes take one encoding first, so that a JPEG's history tells nothing"
+        yield f"{promised} (history: matched)"
     elif document["path"] == "crop":
         why = f"{unmatched}: " if unmatched else ""
         yield (
@@ -223,6 +224,22 @@ def _why_unmatched(photographs: _Seen, fakes: _Seen) -> str:
     if without := [source for source, count in clean.items() if not count]:
         return f"all photographs of {' and '.join(without)} that were looked at are JPEGs below quality {CLEAN_QUALITY}"
     return ""
+
+
+def _without_a_history(facts: _Seen, fakes: Iterable[str]) -> str:
+    """Why a file's history may tell something where it is matched: only JPEGs say how they were saved."""
+    others = {source: sum(one.jpeg_quality is None for one in of) for source, of in facts.items()}
+    own = [source for source in fakes if any(one.has_own_tables for one in facts[source])]
+    if not any(others.values()):
+        first = "both classes take one encoding first, but by standard quantisation tables: those of JPEGs of"
+        return f"{first} {' and '.join(own)} are others, which may be what is told" if own else ""
+    if sum(others.values()) == sum(map(len, facts.values())):
+        return "no picture is a JPEG: what each was before cannot be told, is not made equal, and may be what is told"
+    named = " and ".join(f"{n} of {len(facts[source])} pictures of {source}" for source, n in others.items() if n)
+    return (
+        f"both classes take one encoding first, but what files were before that are no JPEGs ({named}) cannot be "
+        "told, and may be what is told"
+    )
 
 
 def _detectors(known: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def evaluation_of(experiment: Experiment) -> Evaluation:
         controls=tuple(controls),
         quality=tuple(_quality(experiment, features)),
         examples=_examples(experiment, images, shards),
-        counts=_counts(experiment, images, shards, features),
+        counts=_counts(experiment, images, shards, features, counted),
         gans=tuple(made.weights.values()),
         diffused=tuple(ref for name, refs in made.shards.items() if name not in made.weights for ref in refs),
         heads=tuple(models.values()),
@@ -268,7 +268,13 @@ def _examples(experiment: Experiment, images: Images, shards: dict[str, tuple[Re
     return ref
 
 
-def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref, ...]], features: Features) -> Ref:
+def _counts(
+    experiment: Experiment,
+    images: Images,
+    shards: dict[str, tuple[Ref, ...]],
+    features: Features,
+    counted: Mapping[str, Ref],
+) -> Ref:
     view = (Cell(resolution=smallest_resolution(experiment)).view(experiment.path),)
 
     def rows_of(source: Source) -> tuple[str, ...]:
@@ -288,5 +294,10 @@ def _counts(experiment: Experiment, images: Images, shards: dict[str, tuple[Ref,
         entries=tuple(images.indexed.get(source.name, ()) for source in experiment.sources),
         assignment=images.assignment,
         unseen_assignment=images.unseen_assignment,
+        # What a run makes itself was nothing before.
+        encodings=tuple(
+            (counted[source.name],) if source.name in counted and source.name in images.indexed else ()
+            for source in experiment.sources
+        ),
     )
     return ref

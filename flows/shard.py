@@ -10,7 +10,7 @@ from storage.objects import Ref, notes_of
 from storage.opening import open_store
 from tasks.data.grouping import assign_groups, assignment_warnings, warnings_on
 from tasks.data.overlap import overlap, refuse_shared_files
-from tasks.data.shards import scan_pictures, shard_images
+from tasks.data.shards import read_tables, scan_pictures, shard_images
 from tasks.data.sources.base import Deployment, DiskSource, Indexed
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import Canonical
@@ -94,6 +94,27 @@ def scanned_sources(experiment: Experiment) -> Scans:
     seen = tuple(item for item in scanned if item not in unseen)
     assignment = _assignment(experiment, seen)
     return Scans(seen, unseen, assignment, _assignment(experiment, unseen, beside=seen) if unseen else None)
+
+
+def tables_read(experiment: Experiment, scans: Scans) -> dict[str, tuple[Ref, ...]]:
+    """What quantisation tables the JPEGs of evaluated sources have, by source; nothing where no history is matched."""
+    size = experiment.shard_size
+    reading = {
+        item.name: [
+            read_tables.submit(
+                entries=item.indexed.entries,
+                scan=scan,
+                source=item.name,
+                start=index * size,
+                count=size,
+                root=item.indexed.root,
+            )
+            for index, scan in enumerate(item.scans)
+        ]
+        for item in scans.seen
+        if experiment.matches_history and item.source.evaluated
+    }
+    return {name: tuple(collect(futures)) for name, futures in reading.items()}
 
 
 def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> Images:

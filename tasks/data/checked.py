@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from storage.store import Store
 from storage.tables import FAKE, REAL
 from tasks.data.entries import QUARANTINE
 from tasks.data.grouping import assignment_warnings, warnings_on
+from tasks.data.histories import MANY_OWN_TABLES
 from tasks.data.windows import Counted, why_not_fitted
 from tasks.spec.experiment import Experiment
 from tasks.spec.views import CLEAN_QUALITY
@@ -40,8 +41,10 @@ class SourceCheck:
         sizes: width and height (N, 2), as stored.
         formats: pictures by format.
         qualities: JPEG qualities of those that are JPEGs.
+        own_tables: the same of those that have quantisation tables of their own; none where no history is matched.
         too_small: by the names of resolutions, pictures that take no part there.
-        unmatched: photographs that `history: matched` leaves out, as their own encoding would be seen.
+        unmatched: by the names of resolutions, photographs that are large enough and that `history: matched` leaves
+            out, as their own encoding would be seen.
         unmatched_against: the generators against which they are; empty for all.
         taking_part: by the names of resolutions, pictures that are neither too small nor left out, by their places.
     """
@@ -56,8 +59,9 @@ class SourceCheck:
     sizes: npt.NDArray[np.int64]
     formats: Mapping[str, int]
     qualities: npt.NDArray[np.int64]
+    own_tables: npt.NDArray[np.int64]
     too_small: Mapping[str, int]
-    unmatched: int
+    unmatched: Mapping[str, int]
     unmatched_against: tuple[str, ...]
     taking_part: Mapping[str, Counted]
 
@@ -67,9 +71,10 @@ class SourceCheck:
         shorter = self.sizes.min(axis=1) if len(self.sizes) else np.zeros(1, np.int64)
         aside = [f"{count} {reason}" for reason, count in self.set_aside.items()]
         because = [f"{count} too small for {name}" for name, count in self.too_small.items() if count]
-        if self.unmatched:
-            against = ", ".join(self.unmatched_against)
-            because.append(f"{self.unmatched} below JPEG quality {CLEAN_QUALITY}{against and f', against {against}'}")
+        against = ", ".join(self.unmatched_against)
+        for count, names in self._unmatched_alike.items():
+            of = f" in {' and '.join(names)}" if len(names) < len(self.unmatched) else ""
+            because.append(f"{count} below JPEG quality {CLEAN_QUALITY}{of}{against and f', against {against}'}")
         tested = ", ".join(f"{counted.total} in {name}" for name, counted in self.taking_part.items())
         return {
             "source": self.name,
@@ -86,6 +91,15 @@ class SourceCheck:
         }
 
     @property
+    def _unmatched_alike(self) -> dict[int, list[str]]:
+        """How many are left out, with the resolutions in which it is so many."""
+        alike: dict[int, list[str]] = defaultdict(list)
+        for name, count in self.unmatched.items():
+            if count:
+                alike[count].append(name)
+        return alike
+
+    @property
     def document(self) -> dict[str, Any]:
         """What a program reads of it: counts as numbers, spreads as [least, median, greatest]."""
         return {
@@ -97,11 +111,12 @@ class SourceCheck:
             "shorter_side": _quantiles(self.sizes.min(axis=1)) if len(self.sizes) else None,
             "formats": dict(self.formats),
             "jpeg_quality": _quantiles(self.qualities) if len(self.qualities) else None,
+            "own_tables": len(self.own_tables),
             "repeats": dict(self.repeats),
             "set_aside": dict(self.set_aside),
             "takes_part": {name: counted.total for name, counted in self.taking_part.items()},
             "too_small": dict(self.too_small),
-            "below_clean_quality": self.unmatched,
+            "below_clean_quality": dict(self.unmatched),
         }
 
 
@@ -128,24 +143,31 @@ def check_sources(
     experiment: Experiment,
     sources: Sequence[tuple[str, str, Ref, tuple[Ref, ...]]],
     assignment: Ref,
+    tables: Mapping[str, Sequence[Ref]],
 ) -> Check:
-    """What is known of (name, label, index, scans) of each source, and of their assignment."""
+    """What is known of (name, label, index, scans) of each source, of their assignment, and of their JPEGs' tables."""
     notes = notes_of(store, assignment)
     places = _places(store, assignment)
     seen = {name: _seen(store, scans) for name, _, _, scans in sources}
     jpegs = tuple(name for name in seen if name in experiment.fake_names and _has_jpegs(seen[name]))
     found = tuple(
-        _checked(store, experiment, *source, notes["sources"][source[0]], seen[source[0]], jpegs, places[source[0]])
+        replace(
+            _checked(
+                store, experiment, *source, notes["sources"][source[0]], seen[source[0]], jpegs, places[source[0]]
+            ),
+            own_tables=_own_tables(store, tables.get(source[0], ())),
+        )
         for source in sources
     )
     evaluated = [one for one in found if notes["sources"][one.name]["evaluated"]]
     of_indices = [sentence for _, _, ref, _ in sources for sentence in notes_of(store, ref).get("warnings", ())]
     told = warnings_on(experiment.path, assignment_warnings(notes))
-    return Check(
-        found,
-        (*of_indices, *told, *_few_groups(evaluated), *_drawn(evaluated), *_confounds(experiment, evaluated)),
-        tuple(_errors(experiment, evaluated)),
+    warnings = (
+        *(*of_indices, *told, *_copies(experiment, notes["sources"])),
+        *(*_few_groups(evaluated), *_drawn(evaluated)),
+        *(*_confounds(experiment, evaluated), *_unknown_histories(experiment, evaluated), *_kept_in(experiment)),
     )
+    return Check(found, warnings, tuple(_errors(experiment, evaluated)))
 
 
 def _places(store: Store, assignment: Ref) -> dict[str, dict[str, Place]]:
@@ -161,6 +183,12 @@ def _seen(store: Store, scans: Sequence[Ref]) -> list[dict[str, Any]]:
     """What the scans of a source say of every picture, in their order."""
     columns = ["image_id", "width", "height", "format", "jpeg_quality"]
     return [row for ref in scans for row in read_table(store, ref, columns=columns).to_pylist()]
+
+
+def _own_tables(store: Store, tables: Sequence[Ref]) -> npt.NDArray[np.int64]:
+    """The qualities of a source's JPEGs that have quantisation tables of their own; of `TABLES_SCHEMA`."""
+    rows = [row for ref in tables for row in read_table(store, ref, columns=["jpeg_quality", "own_tables"]).to_pylist()]
+    return np.array([row["jpeg_quality"] for row in rows if row["own_tables"]], dtype=np.int64)
 
 
 def _has_jpegs(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -202,8 +230,9 @@ def _checked(
         sizes=sizes,
         formats=dict(Counter(row["format"] for row in rows).most_common()),
         qualities=qualities,
+        own_tables=np.empty(0, dtype=np.int64),
         too_small={str(one): int(np.sum(shorter < side)) for one, side in least.items()},
-        unmatched=int(np.sum(~kept)),
+        unmatched={str(one): int(np.sum(~kept & (shorter >= side))) for one, side in least.items()},
         unmatched_against=() if len(of_jpegs) == len(experiment.fake_names) else tuple(of_jpegs),
         taking_part={
             str(one): _counted(label, [places.get(row["image_id"]) for row in rows], kept & (shorter >= side))
@@ -256,13 +285,74 @@ def _drawn(sources: Sequence[SourceCheck]) -> Iterator[str]:
                 )
 
 
+def _copies(experiment: Experiment, notes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Where generators that are left out one without the other have the same pictures; by the notes of sources."""
+    family = {fake: name for name, members in experiment.all_families.items() for fake in members}
+    for name in family:
+        for other, count in notes.get(name, {}).get("duplicates", {}).items():
+            if family.get(other, family[name]) != family[name]:
+                yield (
+                    f"{count} of {name} look like pictures of {other}, a generator of another family: where one of the "
+                    "two is left out of the training, its copies stay in; take them out, or name both as one of the "
+                    "families"
+                )
+
+
+def _kept_in(experiment: Experiment) -> Iterator[str]:
+    """Where `left_out` leaves out nothing of a class, which a table without such rows does not say."""
+    fakes, real = experiment.fake_names, experiment.real_names
+    one_fake = "there is one alone" if len(fakes) == 1 else "all are of one family"
+    has_family = any(len(members) < len(fakes) for members in experiment.all_families.values())
+    apart = {mix.real for mix in experiment.all_mixes}
+    together = [name for name in real if (name,) not in apart]
+    if asked := [one.name for one in experiment.all_detectors if getattr(one, "left_out", False)]:
+        without = [] if has_family else [f"no generator, as {one_fake}"]
+        if len(real) == 1:
+            without.append("no source of photographs, as there is one alone")
+        elif together:
+            every = "no source of photographs, as no mix has one alone"
+            some = f"no photographs of {' or '.join(together)}, as no mix has them alone"
+            without.append(every if len(together) == len(real) else some)
+        if without:
+            yield f"left_out of {' and '.join(asked)} leaves out {', and '.join(without)}"
+    networks = () if experiment.mobile is None else experiment.mobile.networks[:1]
+    if networks and getattr(networks[0], "left_out", False) and not has_family:
+        yield f"left_out of {networks[0].name} leaves out no generator, as {one_fake}"
+
+
+def _unknown_histories(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
+    """Where files do not say what they were before, or were saved as no other file is when histories are matched."""
+    lossless = [one.name for one in sources if one.label == "fake" and one.pictures and not len(one.qualities)]
+    lossless += [one for one in experiment.fake_names if one not in {source.name for source in sources}]
+    for one in sources if experiment.matches_history else ():
+        others = one.pictures - len(one.qualities)
+        if others:
+            yield (
+                f"{others} of {one.pictures} pictures of {one.name} are no JPEGs: what they were before cannot be "
+                "told, and is not made equal; it may be what is told"
+            )
+        like = "photographs" if one.label == "fake" else f"pictures of {' and '.join(lossless)}" if lossless else ""
+        if like and one.pictures and len(one.own_tables) >= MANY_OWN_TABLES * one.pictures:
+            yield (
+                f"{len(one.own_tables)} of {one.pictures} pictures of {one.name} were saved with quantisation tables "
+                f"of their own (of about quality {int(np.median(one.own_tables))}): matched {like} take standard ones, "
+                "and the difference may be what is told"
+            )
+
+
+def _of_histories(experiment: Experiment, sources: Sequence[SourceCheck]) -> str:
+    """What becomes of encodings that differ; only those of JPEGs are known, and can be made equal."""
+    if not experiment.matches_history:
+        return ": an encoding stays visible under the next one, and may be what is told"
+    known = all(len(one.qualities) == one.pictures for one in sources)
+    if known and not any(len(one.own_tables) for one in sources if one.label == "fake"):
+        return " (both take one encoding more: history matched)"
+    return " (history matched makes equal the quality and the subsampling of JPEGs, nothing else)"
+
+
 def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[str]:
     """What tells a generator's files from photographs without a look at any pixel."""
     unseen = f" (the path {experiment.path} hides it)"
-    of_jpegs = (
-        " (both take one encoding more: history matched)" if experiment.matches_history else ": an encoding stays"
-    )
-    of_jpegs += "" if experiment.matches_history else " visible under the next one, and may be what is told"
     real = [one for one in sources if one.label == "real" and one.pictures]
     if not real:
         return
@@ -270,6 +360,7 @@ def _confounds(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterat
     sizes = np.concatenate([one.sizes for one in real])
     qualities = np.concatenate([one.qualities for one in real])
     for fake in (one for one in sources if one.label == "fake" and one.pictures):
+        of_jpegs = _of_histories(experiment, [*real, fake])
         for form, count in Counter(fake.formats).most_common():
             if count >= _SOME * fake.pictures and formats[form] <= _FEW * formats.total():
                 of_form = f"{count} of {fake.pictures} pictures of {fake.name} are {form}, {formats[form]} photographs"
@@ -311,7 +402,8 @@ def _errors(experiment: Experiment, sources: Sequence[SourceCheck]) -> Iterator[
                     f"no picture of {one.name} is large enough for {resolution}: the largest has a shorter side of "
                     f"{int(shorter.max())} pixels"
                 )
-        if one.unmatched and one.unmatched == one.pictures and not one.unmatched_against:
+        unclean = len(one.qualities) == one.pictures and all(one.qualities < CLEAN_QUALITY)
+        if any(one.unmatched.values()) and unclean and not one.unmatched_against:
             yield (
                 f"all photographs of {one.name} are JPEGs below quality {CLEAN_QUALITY}: their own encoding would be "
                 "seen under that of the generated pictures, so that none can be compared; leave that source out, or "

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from storage.objects import ROWS, Ref, notes_of, read_table
 from storage.store import Store
 from storage.tables import FAKE
-from tasks.data.pictures import chroma_subsampling
+from tasks.data.pictures import chroma_subsampling, has_own_tables
 from tasks.data.views import SIZE_COLUMNS
 from tasks.recipe import Output, StepRun, step
 from tasks.spec.views import CLEAN_QUALITY, History
@@ -23,9 +23,12 @@ ENCODING_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("jpeg_quality", pa.int16()),  # null where it is no JPEG: its history cannot be told
         ("subsampling", pa.string()),  # "420", "422" or "444"; null where it is no JPEG
+        ("own_tables", pa.bool_()),  # others than libjpeg makes for that quality; null where it is no JPEG
         ("count", pa.int64()),
     ]
 )
+# From so large a share of files with quantisation tables of their own on it is said that these are not matched.
+MANY_OWN_TABLES = 0.25
 
 
 def photographs_as(real: str, fake: str) -> str:
@@ -45,14 +48,14 @@ def called(images: pa.Table, source: str, history: History | None) -> pa.Table:
     return images
 
 
-@step("encodings", version=1, label=lambda *, source, **_: source, unkeyed=("source",))
+@step("encodings", version=2, label=lambda *, source, **_: source, unkeyed=("source",))
 def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Output:
     """How the files of a source are encoded: `ENCODING_SCHEMA`.
 
     The notes hold what planning asks: `jpegs`, those that are JPEG, [[quality, chroma subsampling, count], ...], and
     `clean`, [[shorter side, count], ...] of those of `CLEAN_QUALITY` or better and of those that are no JPEG.
     """
-    counted: Counter[tuple[str, int | None, str | None]] = Counter()
+    counted: Counter[tuple[str, int | None, str | None, bool | None]] = Counter()
     clean: Counter[int] = Counter()
     for shard in images:
         table = read_table(run.store, shard, columns=["image", "format", *SIZE_COLUMNS])
@@ -61,14 +64,20 @@ def count_encodings(run: StepRun, *, images: tuple[Ref, ...], source: str) -> Ou
         files = pc.struct_field(table["image"], "bytes")
         facts = zip(files, table["format"].to_pylist(), table["jpeg_quality"].to_pylist(), strict=True)
         counted.update(
-            (form, quality, None if quality is None else chroma_subsampling(data.as_py()))
+            (form, None, None, None)
+            if quality is None
+            else (form, quality, chroma_subsampling(data.as_py()), has_own_tables(data.as_py()))
             for data, form, quality in facts
         )
     rows = [dict(zip(ENCODING_SCHEMA.names, (*kind, count), strict=True)) for kind, count in counted.items()]
-    order = [(name, "ascending") for name in ENCODING_SCHEMA.names[:3]]
+    order = [(name, "ascending") for name in ENCODING_SCHEMA.names[:4]]
     table = pa.Table.from_pylist(rows, schema=ENCODING_SCHEMA).sort_by(order)
-    jpegs = [[q, s, n] for (_, q, s), n in counted.items() if q is not None]
-    return Output({ROWS: table}, {"jpegs": sorted(jpegs), "clean": [list(item) for item in sorted(clean.items())]})
+    jpegs: Counter[tuple[int, str]] = Counter()
+    for (_, quality, subsampling, _), count in counted.items():
+        if quality is not None and subsampling is not None:
+            jpegs[quality, subsampling] += count
+    listed = [[*kind, count] for kind, count in sorted(jpegs.items())]
+    return Output({ROWS: table}, {"jpegs": listed, "clean": [list(item) for item in sorted(clean.items())]})
 
 
 def encodings_of(store: Store, counted: Iterable[Ref]) -> Encodings:

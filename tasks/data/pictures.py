@@ -59,6 +59,10 @@ _STANDARD_LUMA_TABLE = np.array(
     dtype=np.int64,
 )
 
+# Annex K.2, that of its chrominance: 99 but in its first corner.
+_STANDARD_CHROMA_TABLE = np.full((8, 8), 99, dtype=np.int64)
+_STANDARD_CHROMA_TABLE[:4, :4] = [(17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99)]
+
 # How stored pixels become upright ones, by EXIF orientation (tag 0x0112, CIPA DC-008); 1 is upright already.
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda rgb: rgb[:, ::-1],
@@ -80,6 +84,7 @@ class PictureFacts:
     one (JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF, HEIF), whatever the file was called. `mode` is Pillow's.
     `quantization_tables` are a JPEG's tables of 64 steps each in row-major order, luminance first, and empty for other
     formats; `jpeg_quality` (1..100) is what the luminance table comes closest to, None for other formats.
+    `has_own_tables` says of a JPEG whether it has others than libjpeg makes for that quality.
     """
 
     width: int
@@ -89,6 +94,19 @@ class PictureFacts:
     jpeg_quality: int | None
     orientation: int
     quantization_tables: tuple[tuple[int, ...], ...]
+
+    @property
+    def has_own_tables(self) -> bool:
+        if self.jpeg_quality is None:
+            return False
+        luma, *others = self.quantization_tables
+        # In colour all components may share a table, where libjpeg takes two.
+        chroma = others or ([] if self.mode == "L" else [luma])
+        standard_luma, standard_chroma = (
+            tuple(tables[self.jpeg_quality - 1].tolist())
+            for tables in (_standard_luma_tables(), _standard_chroma_tables())
+        )
+        return luma != standard_luma or any(table != standard_chroma for table in chroma)
 
 
 def inspect_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureFacts:
@@ -151,6 +169,11 @@ def chroma_subsampling(data: bytes) -> str:
     from PIL.JpegImagePlugin import get_sampling
 
     return {0: "444", 1: "422"}.get(get_sampling(open_picture(data).image), "420")
+
+
+def has_own_tables(data: bytes) -> bool:
+    """Whether a JPEG file was quantised by other tables than libjpeg's, as cameras and platforms have them."""
+    return inspect_picture(data).has_own_tables
 
 
 def estimate_jpeg_quality(luma_table: Sequence[int]) -> int:
@@ -364,6 +387,16 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 @functools.cache
 def _standard_luma_tables() -> npt.NDArray[np.int64]:
     """libjpeg's luminance tables at quality 1..100 (`jpeg_quality_scaling`): (100, 64), within baseline's 1..255."""
+    return _scaled(_STANDARD_LUMA_TABLE)
+
+
+@functools.cache
+def _standard_chroma_tables() -> npt.NDArray[np.int64]:
+    """The same of chrominance."""
+    return _scaled(_STANDARD_CHROMA_TABLE.ravel())
+
+
+def _scaled(table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     qualities = np.arange(1, 101)
     scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
-    return np.clip((_STANDARD_LUMA_TABLE * scales[:, None] + 50) // 100, 1, 255)
+    return np.clip((table * scales[:, None] + 50) // 100, 1, 255)

@@ -17,7 +17,7 @@ from storage.tables import FAKE, IMAGE_METADATA, IMAGE_SCHEMA, REAL
 from tasks.data.entries import QUARANTINE, parquet_place, quarantine_table, quarantined, read_entries
 from tasks.data.fingerprints import hash_text, perceptual_hash_of_thumbnail, thumbnail32
 from tasks.data.inventory import Listed, content_digests
-from tasks.data.pictures import decode_rgb, inspect_picture
+from tasks.data.pictures import decode_rgb, has_own_tables, inspect_picture
 from tasks.data.sample import source_folder
 from tasks.recipe import Output, StepRun, step
 
@@ -36,6 +36,8 @@ SCAN_SCHEMA = pa.schema(
         ("thumbnail", pa.binary(THUMBNAIL_BYTES)),  # luma, 32x32, row-major
     ]
 )
+
+TABLES_SCHEMA = pa.schema([("image_id", pa.string()), ("jpeg_quality", pa.int16()), ("own_tables", pa.bool_())])
 
 
 def scan_picture(image_id: str, data: bytes) -> dict[str, Any]:
@@ -85,6 +87,36 @@ def scan_pictures(run: StepRun, *, entries: Ref, source: str, start: int, count:
         progress.advance()
     notes = {"n": len(rows), "quarantined": len(aside)}
     return Output({ROWS: pa.Table.from_pylist(rows, schema=SCAN_SCHEMA), QUARANTINE: quarantine_table(aside)}, notes)
+
+
+@step(
+    "tables",
+    version=1,
+    label=lambda source, start, **_: f"{source}/{start:06d}",
+    unkeyed=("root",),
+    libraries=("pillow",),
+    paths=("root",),
+)
+def read_tables(run: StepRun, *, entries: Ref, scan: Ref, source: str, start: int, count: int, root: str) -> Output:
+    """Which JPEGs of a scanned chunk have quantisation tables of their own: `TABLES_SCHEMA`, by their headers alone.
+
+    Apart from the scan, as it is asked where histories are matched: nothing that follows from a scan depends on it.
+
+    Raises:
+        InputChanged: a file is no longer what the index says.
+    """
+    facts = read_table(run.store, scan, columns=["image_id", "jpeg_quality"]).to_pylist()
+    qualities = {one["image_id"]: one["jpeg_quality"] for one in facts if one["jpeg_quality"] is not None}
+    chunk = _chunk(run.store, entries, start, count, ["image_id", "file", "sha256"]).to_pylist()
+    chunk = [entry for entry in chunk if entry["image_id"] in qualities]
+    rows = []
+    for entry, data in _read_unchanged(source_folder(root), source, chunk):
+        if isinstance(data, BadImage):
+            raise _changed(source, entry["file"])
+        image_id = entry["image_id"]
+        own = has_own_tables(data)
+        rows.append({"image_id": image_id, "jpeg_quality": qualities[image_id], "own_tables": own})
+    return Output({ROWS: pa.Table.from_pylist(rows, schema=TABLES_SCHEMA)}, {"n": len(rows)})
 
 
 @step("shard", version=2, label=lambda source, start, **_: f"{source}/{start:06d}", unkeyed=("root",), paths=("root",))

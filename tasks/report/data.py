@@ -86,7 +86,8 @@ class ReportData:
         examples: source, view, png; one strip of pictures per source and view.
         quality: `QUALITY_SCHEMA`, of uncompressed cells.
         quarantine: source, image_id, reason, detail.
-        counts: source, label, split_or_fold, images, groups, left_out, quarantined, duplicates, collapse_rate.
+        counts: source, label, split_or_fold, images, groups, left_out, quarantined, duplicates, collapse_rate, files,
+            no_jpegs, own_tables, own_tables_quality.
         provenance: nested; keys and values are shown as they are, numbers under `durations` as times in seconds.
         extra_pictures: (title, PNG bytes).
         warnings: what the sources' metadata leave open, one sentence each.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
+from tasks.data.histories import MANY_OWN_TABLES
 from tasks.report.blocks import Text, joined, random_weights_warning, row_estimate, with_interval
 from tasks.report.controls import control_rows
 from tasks.report.data import FAIR, HEADLINE_RULE, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
@@ -28,6 +29,7 @@ def flag_blocks(data: ReportData, index: ResultIndex, tables: Mapping[str, pl.Da
     yield from _history_flag(tables["history"])
     yield from uncontrolled(tables["history"])
     yield from _as_they_came(data)
+    yield from _not_matched(data)
     yield from _perfect(index, tables["grid"])
     yield from _threshold_flag(data, index)
     yield from _without_intervals(data, index)
@@ -94,6 +96,37 @@ def _as_they_came(data: ReportData) -> Iterator[Text]:
         yield Text(
             "Pictures keep the encodings that they came with (history: as-is): what is told may be how files were "
             "saved instead of how pictures were made. It is seen under another encoding, and no probe shows it.",
+            "warning",
+        )
+
+
+def _not_matched(data: ReportData) -> Iterator[Text]:
+    """What files do not say, or say in a way of their own, is not made equal, and no control sees it."""
+    if not data.experiment.matches_history:
+        return
+    counts = data.counts.unique("source", maintain_order=True).filter(pl.col("files") > 0)
+    others = counts.filter(pl.col("no_jpegs") > 0)
+    if len(others):
+        named = [f"{row['no_jpegs']} of {row['files']} pictures of {row['source']}" for row in others.to_dicts()]
+        yield Text(
+            f"{joined(named)} are no JPEGs: what they were before cannot be told, and is not made equal "
+            "(history: matched). It may be what is told, and the control of histories does not see it.",
+            "warning",
+        )
+    jpegs_of = set(counts.filter(pl.col("no_jpegs") < pl.col("files"))["source"])
+    # Pictures of a generator without any take the photographs' encodings.
+    both = not jpegs_of.issuperset(data.experiment.fake_names)
+    matched_to = data.experiment.real_names + data.experiment.fake_names if both else data.experiment.fake_names
+    own = counts.filter(pl.col("source").is_in(matched_to), pl.col("own_tables") >= MANY_OWN_TABLES * pl.col("files"))
+    if len(own):
+        named = [
+            f"{row['own_tables']} of {row['files']} pictures of {row['source']} (of about quality "
+            f"{row['own_tables_quality']})"
+            for row in own.to_dicts()
+        ]
+        yield Text(
+            f"{joined(named)} were saved with quantisation tables of their own: pictures that are matched to them take "
+            "standard ones. The difference may be what is told, and the control of histories does not see it.",
             "warning",
         )
 

@@ -39,7 +39,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@step("report", version=12, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
+@step("report", version=13, label=lambda experiment, **_: experiment.name, libraries=("jinja2", "polars", "pillow"))
 def write_report(
     run: StepRun,
     *,

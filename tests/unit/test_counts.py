@@ -1,12 +1,19 @@
 """What is counted on the way reaches the table of pictures, and what is left open its warnings."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from storage.local import LocalStore
 from storage.objects import ROWS, Ref, commit, read_table
+from storage.tables import IMAGE_SCHEMA
+from tasks.data.encoding import encode_jpeg, encode_png
+from tasks.data.histories import count_encodings, encodings_of
+from tasks.data.pictures import inspect_picture
 from tasks.report.counts import count_images, warnings_of
 
 
@@ -65,4 +72,37 @@ def test_duplicates_left_out_and_unread_pictures_are_counted_per_source(tmp_path
         "coco: look",
         "2 pictures of coco were read when they were scanned and not when they were embedded: the workers have other "
         "libraries",
+    ]
+
+
+def test_files_that_are_not_matched_are_counted_per_source(tmp_path: Path) -> None:
+    store, pixels, own = LocalStore(tmp_path / "store"), np.zeros((16, 16, 3), np.uint8), io.BytesIO()
+    tables = [[step + 1 for step in table] for table in inspect_picture(encode_jpeg(pixels, 80)).quantization_tables]
+    Image.fromarray(pixels).save(own, "JPEG", qtables=tables, subsampling=2)
+    files = [(encode_png(pixels), "PNG", None), (encode_jpeg(pixels, 80), "JPEG", 80), (own.getvalue(), "JPEG", 80)]
+    known = [
+        {"image": {"bytes": data, "path": None}, "format": form, "jpeg_quality": quality, "width": 16, "height": 16}
+        for data, form, quality in (*files, files[0])
+    ]
+    rows = [dict.fromkeys(IMAGE_SCHEMA.names) | {"source": "sd", "image_id": "i"} | one for one in known]
+    shard = kept(store, "s", pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA))
+    encoded, _ = count_encodings.compute(store, images=(shard,), source="sd")
+    # Matching does not tell such files apart, and takes both by their quality.
+    assert encodings_of(store, [encoded]) == [(80, "420", 2)]
+    more = {"shared": {"count": 0, "first": []}, "qualities": [[90, 9]], "qualities_are_default": False}
+    assignment = kept(store, "a", pa.table({"x": [1]}), sources={}, unknown_groups=[], **more)
+    counts, _ = count_images.compute(
+        store,
+        sources=("sd", "made"),
+        labels=("fake", "fake"),
+        shards=((), ()),
+        features=((), ()),
+        entries=((), ()),
+        assignment=assignment,
+        encodings=((encoded,), ()),
+    )
+    names = ("files", "no_jpegs", "own_tables", "own_tables_quality")
+    assert [[row[name] for name in names] for row in read_table(store, counts).to_pylist()] == [
+        [4, 2, 1, 80],
+        [None] * 4,
     ]

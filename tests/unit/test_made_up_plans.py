@@ -34,6 +34,7 @@ IN_NO_PRESET = {
     "score/table": "the same",
     "files": "the same",
     "weights/torchvision": "the same",
+    "tables": "asked by `telltale check`, of an experiment with matched histories",
     "deliver": "made by a flow of its own, `publish/network`",
     "publish/score": "the same",
     "publish/network": "the same",

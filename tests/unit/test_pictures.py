@@ -25,7 +25,15 @@ from tasks.data.fingerprints import (
     thumbnail32,
     thumbnail_correlation,
 )
-from tasks.data.pictures import MAX_EXIF_BYTES, PictureFacts, Pixels, decode_rgb, estimate_jpeg_quality, inspect_picture
+from tasks.data.pictures import (
+    MAX_EXIF_BYTES,
+    PictureFacts,
+    Pixels,
+    decode_rgb,
+    estimate_jpeg_quality,
+    has_own_tables,
+    inspect_picture,
+)
 from tests.property.image_mutations import png_chunk, run_length_bmp
 
 
@@ -75,6 +83,26 @@ def test_the_estimate_is_exact_for_every_quality_of_libjpeg(quality: int) -> Non
     assert inspect_picture(encode_jpeg(scene(16, 16), quality)).jpeg_quality == quality
     assert inspect_picture(encoded(Image.fromarray(scene(16, 16)), "JPEG", quality=quality)).jpeg_quality == quality
     assert inspect_picture(encoded(Image.new("L", (16, 16)), "JPEG", quality=quality)).jpeg_quality == quality
+
+
+@pytest.mark.parametrize("quality", range(1, 101))
+def test_tables_of_libjpeg_are_no_files_own_at_any_quality(quality: int) -> None:
+    grey = Image.new("L", (16, 16))
+    files = [encode_jpeg(scene(16, 16), quality), encoded(grey, "JPEG", quality=quality)]
+    files += [
+        encoded(Image.fromarray(scene(16, 16)), "JPEG", quality=quality, subsampling=sampling) for sampling in (0, 1, 2)
+    ]
+    assert not any(map(has_own_tables, files))
+    luma, chroma = map(list, inspect_picture(files[0]).quantization_tables)
+    one_more = [*luma[:-1], luma[-1] % 255 + 1]
+
+    def is_own(*tables: list[int]) -> bool:
+        return has_own_tables(encoded(Image.fromarray(scene(16, 16)), "JPEG", qtables=list(tables)))
+
+    assert (is_own(luma, chroma), is_own(one_more, chroma), is_own(luma, one_more)) == (False, True, True)
+    # One table for all components, which libjpeg has only where both are the same.
+    assert is_own(luma) == (luma != chroma)
+    assert not has_own_tables(encode_png(scene(16, 16)))
 
 
 def test_a_foreign_table_gets_the_nearest_quality() -> None:

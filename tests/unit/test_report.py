@@ -201,6 +201,7 @@ QUALITY_SCHEMA = {
 COUNTS_SCHEMA = {
     "source": pl.String, "label": pl.String, "split_or_fold": pl.String, "images": pl.Int32, "groups": pl.Int32,
     "left_out": pl.Int32, "quarantined": pl.Int32, "duplicates": pl.Int32, "collapse_rate": pl.Float64,
+    "files": pl.Int32, "no_jpegs": pl.Int32, "own_tables": pl.Int32, "own_tables_quality": pl.Int16,
 }  # fmt: skip
 QUARANTINE_SCHEMA = {"source": pl.String, "image_id": pl.String, "reason": pl.String, "detail": pl.String}
 
@@ -225,6 +226,7 @@ def make_data(experiment: Experiment | None = None, intervals: bool = True, **ch
             1 if fold == 0 else 0,
             None if source.name == "gan" else 17,
             0.013 if source.name == "gan" else None,
+            *(None,) * 4,
         )
         for source in experiment.sources
         for fold in range(5)
@@ -537,6 +539,39 @@ def test_pictures_with_the_encodings_that_they_came_with_are_a_warning(path: str
     index = ResultIndex(data.experiment, data.results)
     said = [one.text for one in flag_blocks(data, index, report_tables(data)) if "history: as-is" in one.text]
     assert bool(said) == is_said
+
+
+@pytest.mark.parametrize(("path", "history"), [("crop", "matched"), ("crop", "as-is"), ("fair", "matched")])
+def test_files_whose_histories_are_not_made_equal_are_a_warning_where_others_are(path: str, history: str) -> None:
+    experiment = make_experiment(fakes=2).model_copy(update={"path": path, "history": history, "resolutions": (64,)})
+    first, last = experiment.fake_names
+
+    def warnings(no_jpegs: int, own_tables: int, of: str, made: str = "") -> list[str]:
+        counts = light_data(experiment).counts.with_columns(files=pl.lit(40), no_jpegs=pl.lit(0), own_tables=pl.lit(0))
+        of_source = pl.col("source") == of
+        counts = counts.with_columns(
+            pl.when(of_source).then(no_jpegs).otherwise("no_jpegs").alias("no_jpegs"),
+            pl.when(of_source).then(own_tables).otherwise("own_tables").alias("own_tables"),
+            pl.when(of_source).then(78).alias("own_tables_quality"),
+            # Nobody counts the files of what a run makes.
+            files=pl.when(pl.col("source") != made).then("files"),
+        )
+        data = light_data(experiment, counts=counts)
+        texts = flag_blocks(data, ResultIndex(experiment, data.results), report_tables(data))
+        return [one.text for one in texts if "control of histories does not see it" in one.text]
+
+    matched = (path, history) == ("crop", "matched")
+    assert warnings(0, 0, last) == []
+    assert [text[:47] for text in warnings(12, 0, "coco")] == [
+        "12 of 40 pictures of coco are no JPEGs: what th"
+    ] * matched
+    own = f"10 of 40 pictures of {last} (of about quality 78) were saved with quantisation tables of their own"
+    assert [text.split(":")[0] for text in warnings(0, 10, last)] == [own] * matched
+    assert warnings(0, 9, last) == []
+    # Photographs stay as they are, unless a generator has no JPEG and takes their encodings.
+    assert warnings(0, 40, "coco") == []
+    own = "40 of 40 pictures of coco (of about quality 78) were saved with quantisation tables of their own"
+    assert [text.split(":")[0] for text in warnings(0, 40, "coco", made=first)] == [own] * matched
 
 
 def test_a_probe_that_does_well_is_a_flag_with_an_interval_or_without() -> None:

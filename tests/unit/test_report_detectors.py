@@ -40,6 +40,7 @@ from tests.unit.toy_section import mixes_blocks, mixes_table
 
 COUNTS = (
     "source", "label", "split_or_fold", "images", "groups", "left_out", "quarantined", "duplicates", "collapse_rate",
+    "files", "no_jpegs", "own_tables", "own_tables_quality",
 )  # fmt: skip
 RESULTS = pl.DataFrame(RESULT_SCHEMA.empty_table()).schema
 ROC = pl.DataFrame(ROC_SCHEMA.empty_table()).schema
