@@ -10,7 +10,7 @@ from tasks.data.histories import MANY_OWN_TABLES
 from tasks.report.blocks import Text, joined, random_weights_warning, row_estimate, with_interval
 from tasks.report.controls import control_rows
 from tasks.report.data import FAIR, HEADLINE_RULE, Evaluated, ReportData, ResultIndex, is_enlarged, sorted_cells
-from tasks.report.history import WHY_NO_CONTROL, is_controlled
+from tasks.report.history import is_controlled
 
 # AUROC from here on is called nearly perfect, and has to be explained before it is believed.
 NEARLY_PERFECT = 0.995
@@ -83,8 +83,8 @@ def uncontrolled(history: pl.DataFrame) -> Iterator[Text]:
     """Where matching did something and nobody saw whether it did enough."""
     if len(history.filter(pl.col("difference").fill_null(0) != 0)) and not is_controlled(history):
         yield Text(
-            "Whether both classes have one history was not seen on the same photographs, as there is no control: "
-            f"{WHY_NO_CONTROL}.",
+            "Nothing here shows that both classes have one history now: a control on the same photographs needs a "
+            "generator of JPEG files and ten clean photographs in every fold.",
             "warning",
             "#history",
             "History of files",
