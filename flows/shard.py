@@ -1,8 +1,9 @@
 """From directories to image shards: index, scan, duplicates and splits, shards."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flows.collect import collect
 from flows.stages import stage
@@ -98,19 +99,8 @@ def scanned_sources(experiment: Experiment) -> Scans:
 
 def tables_read(experiment: Experiment, scans: Scans) -> dict[str, tuple[Ref, ...]]:
     """What quantisation tables the JPEGs of evaluated sources have, by source; nothing where no history is matched."""
-    size = experiment.shard_size
     reading = {
-        item.name: [
-            read_tables.submit(
-                entries=item.indexed.entries,
-                scan=scan,
-                source=item.name,
-                start=index * size,
-                count=size,
-                root=item.indexed.root,
-            )
-            for index, scan in enumerate(item.scans)
-        ]
+        item.name: [read_tables.submit(**chunk) for chunk in _scanned_chunks(item, experiment.shard_size)]
         for item in scans.seen
         if experiment.matches_history and item.source.evaluated
     }
@@ -120,20 +110,10 @@ def tables_read(experiment: Experiment, scans: Scans) -> dict[str, tuple[Ref, ..
 def image_shards(experiment: Experiment, made_by: Deployment | None = None) -> Images:
     """Image shards of the sources that lie on disk; with `made_by` only those of that deployment are written."""
     scans = scanned_sources(experiment)
-    size = experiment.shard_size
     futures = {
         item.name: [
-            shard_images.submit(
-                entries=item.indexed.entries,
-                scan=scan,
-                assignment=scans.assignment_of(item),
-                source=item.name,
-                label=item.source.label,
-                start=index * size,
-                count=size,
-                root=item.indexed.root,
-            )
-            for index, scan in enumerate(item.scans)
+            shard_images.submit(**chunk, assignment=scans.assignment_of(item), label=item.source.label)
+            for chunk in _scanned_chunks(item, experiment.shard_size)
         ]
         for item in _in_order(experiment, scans)
         if made_by in (None, item.source.made_by)
@@ -153,6 +133,13 @@ def _in_order(experiment: Experiment, scans: Scans) -> list[Scanned]:
     """All sources that were read, as the experiment lists them."""
     by_name = {item.name: item for item in (*scans.seen, *scans.unseen)}
     return [by_name[source.name] for source in experiment.sources if source.name in by_name]
+
+
+def _scanned_chunks(item: Scanned, size: int) -> Iterator[dict[str, Any]]:
+    """Every scanned chunk of a source, as the arguments of a step that reads its files again."""
+    for index, scan in enumerate(item.scans):
+        place = {"source": item.name, "start": index * size, "count": size, "root": item.indexed.root}
+        yield {"entries": item.indexed.entries, "scan": scan, **place}
 
 
 def _assignment(experiment: Experiment, scanned: Sequence[Scanned], beside: Sequence[Scanned] = ()) -> Ref:

@@ -9,23 +9,19 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from deployments.cli import app
 from deployments.own_pictures import document_of
 from tasks.data.pictures import inspect_picture
-from tests.unit.test_own_pictures import picture, pictures
+from tests.unit.test_own_pictures import checking, picture, pictures
 
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
+    check = checking(tmp_path, monkeypatch)
 
     def run(*words: str) -> Result:
-        result = CliRunner().invoke(app, ["check", *words])
+        result = check(*words)
         assert result.exit_code == 0, result.output
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,17 +204,18 @@ def test_folders_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
     assert [source["name"] for source in document["sources"]] == ["photos", "photos-2", "sd"]
 
 
+def checking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`telltale check` with a home and a store in a folder, from there."""
+    (folder / "home").mkdir()
+    monkeypatch.setenv("TELLTALE_HOME", str(folder / "home"))
+    monkeypatch.setenv("TELLTALE_STORE", str(folder / "store"))
+    monkeypatch.chdir(folder)
+    return lambda *words: CliRunner().invoke(app, ["check", *words])
+
+
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("TELLTALE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TELLTALE_STORE", str(tmp_path / "store"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Result:
-        return CliRunner().invoke(app, ["check", *words])
-
-    return run
+    return checking(tmp_path, monkeypatch)
 
 
 def test_check_counts_what_is_there_and_names_what_misleads(
